@@ -40,7 +40,7 @@ pub enum Error {
     #[error("config key `{key}` is {found}, expected {expected}")]
     Config {
         /// The key as `config.json` spells it.
-        key: &'static str,
+        key: String,
         /// The value found.
         found: String,
         /// What would have been right.
@@ -111,8 +111,8 @@ impl Error {
     }
 
     /// A configuration value that cannot be.
-    pub fn config(key: &'static str, found: impl Display, expected: impl Into<String>) -> Self {
-        Self::Config { key, found: found.to_string(), expected: expected.into() }
+    pub fn config(key: impl Into<String>, found: impl Display, expected: impl Into<String>) -> Self {
+        Self::Config { key: key.into(), found: found.to_string(), expected: expected.into() }
     }
 
     /// A damaged or unfitting checkpoint.

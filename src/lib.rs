@@ -1,6 +1,22 @@
 #![deny(missing_docs)]
 //! DeBERTa v1, v2 and v3 on the burn framework.
 
+pub mod activation;
+pub mod attention;
+pub mod config;
+pub mod conv;
+pub mod decoder;
+pub mod embeddings;
+pub mod encoder;
 pub mod error;
+pub mod feed_forward;
+pub mod heads;
+mod init;
+pub mod model;
+pub mod position;
+pub mod roberta;
 
+pub use config::{DebertaConfig, ModelConfig, Preset, RobertaConfig};
 pub use error::{Error, Result};
+pub use model::{DebertaModel, ModelInput, ModelOutput};
+pub use roberta::RobertaModel;

@@ -1,0 +1,45 @@
+//! Activation functions, as `hidden_act` names them.
+
+use burn::tensor::{Tensor, activation};
+use serde::{Deserialize, Serialize};
+
+/// An activation function of `config.json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// x Phi(x), with the exact Gaussian distribution function.
+    Gelu,
+    /// GELU's tanh approximation.
+    #[serde(alias = "gelu_pytorch_tanh", alias = "gelu_fast")]
+    GeluNew,
+    /// max(x, 0).
+    Relu,
+    /// x sigmoid(x).
+    #[serde(alias = "swish")]
+    Silu,
+    /// The hyperbolic tangent.
+    Tanh,
+}
+
+impl Activation {
+    /// Applies the function to each element.
+    ///
+    /// # Shapes
+    /// - input, output: any, the same
+    pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Gelu => gelu(x),
+            Self::GeluNew => activation::gelu_approximate(x),
+            Self::Relu => activation::relu(x),
+            Self::Silu => activation::silu(x),
+            Self::Tanh => x.tanh(),
+        }
+    }
+}
+
+/// x/2 (1 + erf(x / sqrt 2)). Composed, because the derivative of burn's own `gelu` is that of the tanh approximation on some
+/// backends (off by up to 9e-4), while the forward pass is exact.
+fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let phi = (x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf().add_scalar(1.0).mul_scalar(0.5);
+    x * phi
+}

@@ -1,0 +1,73 @@
+//! The definition of disentangled attention, from differentiable primitives: slow, plainly right, and the oracle of every
+//! faster implementation.
+
+use burn::{
+    Tensor,
+    nn::Linear,
+    tensor::{DType, activation::softmax},
+};
+
+use super::op::{AttentionOperands, RelativeOperands, TalkingHeads};
+
+/// Context [batch, heads, query, head_size] and probabilities [batch, heads, query, key].
+///
+/// Scores of padded keys never count, and rows of padded queries are zero, as in the original code (transformers makes such
+/// rows uniform; nothing reads them).
+pub fn attend(operands: AttentionOperands<'_>, talking_heads: Option<TalkingHeads<'_>>) -> (Tensor<4>, Tensor<4>) {
+    let AttentionOperands { query, key, value, relative, mask, scale, dropout } = operands;
+
+    let mut scores = query.clone().matmul(key.clone().transpose()); // [batch, heads, query, key]
+    if let Some(relative) = relative {
+        for term in position_terms(query, key, relative) {
+            scores = scores + term;
+        }
+    }
+    scores = scores * scale;
+    if let Some(heads) = talking_heads {
+        scores = mix_heads(heads.logits, scores);
+    }
+
+    // A row whose keys are all padding gets equal scores here and so stays finite; its query is padding too, and zeroed.
+    let padding = mask.map(|mask| mask.bool_not());
+    if let Some(padding) = &padding {
+        let lowest = lowest(scores.dtype());
+        scores = scores.mask_fill(padding.clone().unsqueeze_dims(&[1, 1]), lowest);
+    }
+    let mut probabilities = softmax(scores, 3);
+    if let Some(padding) = padding {
+        probabilities = probabilities.mask_fill(padding.unsqueeze_dims(&[1, 3]), 0.0);
+    }
+    probabilities = dropout.forward(probabilities);
+    if let Some(heads) = talking_heads {
+        probabilities = mix_heads(heads.weights, probabilities);
+    }
+    (probabilities.clone().matmul(value), probabilities)
+}
+
+/// Qc[i] . Kr[idx(i, j)] and Qr[idx(i, j)] . Kc[j], each [batch, heads, query, key].
+fn position_terms(query: Tensor<4>, key: Tensor<4>, relative: RelativeOperands) -> impl Iterator<Item = Tensor<4>> {
+    let [batch, heads, queries, _] = query.dims();
+    let index = relative.index.table().unsqueeze::<4>().expand([batch, heads, queries, key.dims()[2]]);
+    let c2p = relative.positions.key.map(|position_key| {
+        let every_row = query.matmul(position_key.unsqueeze::<4>().transpose()); // [batch, heads, query, rows]
+        every_row.gather(3, index.clone())
+    });
+    let p2c = relative.positions.query.map(|position_query| {
+        let every_row = position_query.unsqueeze::<4>().matmul(key.transpose()); // [batch, heads, rows, key]
+        every_row.gather(2, index)
+    });
+    c2p.into_iter().chain(p2c)
+}
+
+/// A linear map over the heads' axis of [batch, heads, query, key].
+fn mix_heads(projection: &Linear, maps: Tensor<4>) -> Tensor<4> {
+    projection.forward(maps.permute([0, 2, 3, 1])).permute([0, 3, 1, 2])
+}
+
+/// A finite number that the softmax turns into zero beside any real score.
+fn lowest(dtype: DType) -> f64 {
+    match dtype {
+        DType::F16 => -65504.0,
+        _ => -1e38,
+    }
+}

@@ -1,0 +1,232 @@
+//! Disentangled self-attention (paper section 3.1, Eq. 4; `DisentangledSelfAttention` in the reference).
+//!
+//! A token has a content vector and, towards each other token, a relative position. With d the head size, n one plus the
+//! number of position terms, and idx(i, j) the row of [`position`](crate::position),
+//!
+//! ```text
+//! score[i, j] = ( Qc[i] . Kc[j]  +  Qc[i] . Kr[idx(i, j)]  +  Qr[idx(i, j)] . Kc[j] ) / sqrt(d n)
+//! context     = dropout(softmax(score)) Vc
+//! ```
+//!
+//! Qc, Kc, Vc are projections of the hidden states, Kr and Qr of the position table, by the same weights where
+//! `share_att_key` is set. The module makes the projections; [`op`] does the arithmetic.
+
+pub mod composed;
+pub mod op;
+
+use burn::{
+    Tensor,
+    module::Module,
+    nn::{Dropout, DropoutConfig, Linear},
+    tensor::Bool,
+};
+
+use crate::{
+    config::{DebertaConfig, PositionTerms, RobertaConfig},
+    init::Init,
+};
+use op::{AttentionOperands, PositionIndex, RelativeOperands, TalkingHeads};
+
+/// What attention is made of, whichever family it belongs to.
+#[derive(Clone, Debug)]
+pub struct AttentionConfig {
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Number of heads.
+    pub heads: usize,
+    /// Position terms in use.
+    pub terms: PositionTerms,
+    /// Whether there are relative positions at all; the scale counts the terms either way, as the reference does.
+    pub relative: bool,
+    /// Whether positions use the content's projections.
+    pub share_projections: bool,
+    /// Whether the key projections have a bias.
+    pub key_bias: bool,
+    /// Whether heads are mixed before and after the softmax.
+    pub talking_heads: bool,
+    /// Dropout of the probabilities.
+    pub dropout: f64,
+    /// Dropout of the position table.
+    pub position_dropout: f64,
+}
+
+impl From<&DebertaConfig> for AttentionConfig {
+    fn from(config: &DebertaConfig) -> Self {
+        Self {
+            hidden_size: config.hidden_size,
+            heads: config.num_attention_heads,
+            terms: config.pos_att_type,
+            relative: config.relative_attention,
+            share_projections: config.share_projections(),
+            key_bias: config.key_bias(),
+            talking_heads: config.talking_heads(),
+            dropout: config.attention_probs_dropout_prob,
+            position_dropout: config.hidden_dropout_prob,
+        }
+    }
+}
+
+impl From<&RobertaConfig> for AttentionConfig {
+    /// Plain attention: no position terms.
+    fn from(config: &RobertaConfig) -> Self {
+        Self {
+            hidden_size: config.hidden_size,
+            heads: config.num_attention_heads,
+            terms: PositionTerms::default(),
+            relative: false,
+            share_projections: false,
+            key_bias: true,
+            talking_heads: false,
+            dropout: config.attention_probs_dropout_prob,
+            position_dropout: 0.0,
+        }
+    }
+}
+
+/// The projections of one layer's attention.
+#[derive(Module, Debug)]
+pub struct DisentangledAttention {
+    query_proj: Linear,
+    key_proj: Linear,
+    value_proj: Linear,
+    pos_key_proj: Option<Linear>,
+    pos_query_proj: Option<Linear>,
+    head_logits_proj: Option<Linear>,
+    head_weights_proj: Option<Linear>,
+    dropout: Dropout,
+    position_dropout: Dropout,
+    #[module(skip)]
+    heads: usize,
+    #[module(skip)]
+    terms: PositionTerms,
+}
+
+/// The position table as one layer sees it: projected, split into heads.
+#[derive(Clone, Debug)]
+pub struct PositionProjections {
+    /// Kr, [heads, rows, head_size], if c2p is in use.
+    pub key: Option<Tensor<3>>,
+    /// Qr, [heads, rows, head_size], if p2c is in use.
+    pub query: Option<Tensor<3>>,
+}
+
+/// What attention reads.
+pub struct AttentionInput {
+    hidden_states: Tensor<3>,
+    query_states: Option<Tensor<3>>,
+    mask: Option<Tensor<2, Bool>>,
+    relative: Option<(PositionProjections, PositionIndex)>,
+    maps: bool,
+}
+
+impl AttentionInput {
+    /// Queries, keys and values all from `hidden_states`, [batch, length, hidden].
+    pub fn new(hidden_states: Tensor<3>) -> Self {
+        Self { hidden_states, query_states: None, mask: None, relative: None, maps: false }
+    }
+
+    /// Queries from other states, [batch, length, hidden] (the enhanced mask decoder).
+    pub fn query_states(mut self, states: Tensor<3>) -> Self {
+        self.query_states = Some(states);
+        self
+    }
+
+    /// Real tokens are true, padding is false, [batch, length]. Without a mask every token is real.
+    pub fn mask(mut self, mask: Option<Tensor<2, Bool>>) -> Self {
+        self.mask = mask;
+        self
+    }
+
+    /// The projected position table and the rows to use from it.
+    pub fn relative(mut self, relative: Option<(PositionProjections, PositionIndex)>) -> Self {
+        self.relative = relative;
+        self
+    }
+
+    /// Also return the attention probabilities.
+    pub fn maps(mut self, maps: bool) -> Self {
+        self.maps = maps;
+        self
+    }
+}
+
+impl AttentionConfig {
+    /// Fresh projections.
+    pub(crate) fn init(&self, init: &Init<'_>) -> DisentangledAttention {
+        let width = self.hidden_size;
+        let key = || if self.key_bias { init.linear(width, width) } else { init.linear_without_bias(width, width) };
+        let own = self.relative && !self.share_projections;
+        let mix = || self.talking_heads.then(|| init.linear_without_bias(self.heads, self.heads));
+        DisentangledAttention {
+            query_proj: init.linear(width, width),
+            key_proj: key(),
+            value_proj: init.linear(width, width),
+            pos_key_proj: (own && self.terms.c2p).then(key),
+            pos_query_proj: (own && self.terms.p2c).then(|| init.linear(width, width)),
+            head_logits_proj: mix(),
+            head_weights_proj: mix(),
+            dropout: DropoutConfig::new(self.dropout).init(),
+            position_dropout: DropoutConfig::new(self.position_dropout).init(),
+            heads: self.heads,
+            terms: self.terms,
+        }
+    }
+}
+
+impl DisentangledAttention {
+    /// Kr and Qr of this layer: they depend on weights alone, so inference may keep them.
+    ///
+    /// # Shapes
+    /// - rel_embeddings: [rows, hidden], the reached rows of the (normalised) position table
+    pub fn project_positions(&self, rel_embeddings: Tensor<2>) -> PositionProjections {
+        let table = self.position_dropout.forward(rel_embeddings).unsqueeze::<3>(); // [1, rows, hidden]
+        let project = |own: &Option<Linear>, shared: &Linear| {
+            self.split_heads(own.as_ref().unwrap_or(shared).forward(table.clone())).squeeze_dim(0)
+        };
+        PositionProjections {
+            key: self.terms.c2p.then(|| project(&self.pos_key_proj, &self.key_proj)),
+            query: self.terms.p2c.then(|| project(&self.pos_query_proj, &self.query_proj)),
+        }
+    }
+
+    /// Attends.
+    ///
+    /// # Shapes
+    /// - output: context [batch, length, hidden], and probabilities [batch, heads, query, key] if asked for
+    pub fn forward(&self, input: AttentionInput) -> (Tensor<3>, Option<Tensor<4>>) {
+        let query_states = input.query_states.unwrap_or_else(|| input.hidden_states.clone());
+        let query = self.split_heads(self.query_proj.forward(query_states));
+        let key = self.split_heads(self.key_proj.forward(input.hidden_states.clone()));
+        let value = self.split_heads(self.value_proj.forward(input.hidden_states));
+
+        let head_size = query.dims()[3];
+        let terms = 1 + self.terms.count();
+        let talking_heads = self.head_logits_proj.as_ref().zip(self.head_weights_proj.as_ref());
+        let (context, maps) = op::attend(
+            AttentionOperands {
+                query,
+                key,
+                value,
+                relative: input.relative.map(|(positions, index)| RelativeOperands { positions, index }),
+                mask: input.mask,
+                scale: 1.0 / ((head_size * terms) as f64).sqrt(),
+                dropout: &self.dropout,
+            },
+            talking_heads.map(|(logits, weights)| TalkingHeads { logits, weights }),
+            input.maps,
+        );
+        (self.join_heads(context), maps)
+    }
+
+    /// [batch, length, hidden] -> [batch, heads, length, head_size]
+    fn split_heads(&self, states: Tensor<3>) -> Tensor<4> {
+        let [batch, length, hidden] = states.dims();
+        states.reshape([batch, length, self.heads, hidden / self.heads]).swap_dims(1, 2)
+    }
+
+    /// [batch, heads, length, head_size] -> [batch, length, hidden]
+    fn join_heads(&self, states: Tensor<4>) -> Tensor<3> {
+        let [batch, heads, length, head_size] = states.dims();
+        states.swap_dims(1, 2).reshape([batch, length, heads * head_size])
+    }
+}

@@ -1,0 +1,174 @@
+//! What a model is made of, as the Hub's `config.json` says it.
+//!
+//! A file is read as it is: unknown keys are kept and otherwise ignored, missing ones take the defaults of the reference
+//! (`configuration_deberta.py`, `configuration_deberta_v2.py`, `configuration_roberta.py` of transformers 5.23), and a value
+//! that no model can have is an [`Error::Config`](crate::Error::Config) that names its key.
+
+mod deberta;
+mod preset;
+mod roberta;
+mod task;
+
+use std::path::Path;
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+
+pub use deberta::{DebertaConfig, DebertaVersion, PositionTerms};
+pub use preset::Preset;
+pub use roberta::RobertaConfig;
+pub use task::{ProblemType, TaskConfig};
+
+use crate::{Error, Result};
+
+/// The configuration of any model of this crate, told apart by `model_type`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ModelConfig {
+    /// `model_type` is `deberta` (v1) or `deberta-v2` (v2, v3, mDeBERTa).
+    Deberta(DebertaConfig),
+    /// `model_type` is `roberta`.
+    Roberta(RobertaConfig),
+}
+
+impl ModelConfig {
+    /// Reads `config.json` from a checkpoint folder.
+    ///
+    /// # Errors
+    /// The file is missing, is not JSON, names another `model_type`, or holds an impossible value.
+    pub fn from_folder(folder: impl AsRef<Path>) -> Result<Self> {
+        let path = folder.as_ref().join("config.json");
+        let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+        Self::from_json(&text).map_err(|error| match error {
+            Error::Json { source, .. } => Error::json(path.display())(source),
+            other => Error::checkpoint(&path, other.to_string()),
+        })
+    }
+
+    /// Parses the text of a `config.json`.
+    ///
+    /// # Errors
+    /// As [`from_folder`](Self::from_folder), without the file's name.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let map = parse_object(text)?;
+        match map.get("model_type").and_then(Value::as_str) {
+            Some("deberta" | "deberta-v2") => DebertaConfig::from_map(map).map(Self::Deberta),
+            Some("roberta") => RobertaConfig::from_map(map).map(Self::Roberta),
+            found => Err(Error::config(
+                "model_type",
+                found.map_or("missing".to_owned(), |name| format!("`{name}`")),
+                "`deberta`, `deberta-v2` or `roberta`",
+            )),
+        }
+    }
+
+    /// The text of a `config.json` that [`from_json`](Self::from_json) and transformers read.
+    pub fn to_json(&self) -> String {
+        match self {
+            Self::Deberta(config) => config.to_json(),
+            Self::Roberta(config) => config.to_json(),
+        }
+    }
+
+    /// What the configuration says of the task: architectures, labels, kind of problem.
+    pub fn task(&self) -> &TaskConfig {
+        match self {
+            Self::Deberta(config) => &config.task,
+            Self::Roberta(config) => &config.task,
+        }
+    }
+
+    /// The task's part, to be changed.
+    pub fn task_mut(&mut self) -> &mut TaskConfig {
+        match self {
+            Self::Deberta(config) => &mut config.task,
+            Self::Roberta(config) => &mut config.task,
+        }
+    }
+
+    /// The longest input in tokens that the model can take, if it has a limit: absolute positions at the input set one,
+    /// relative positions do not.
+    pub fn max_length(&self) -> Option<usize> {
+        match self {
+            Self::Deberta(config) => config.position_biased_input.then_some(config.max_position_embeddings),
+            Self::Roberta(config) => Some(config.max_length()),
+        }
+    }
+
+    /// The length in tokens that the model was trained with, the sensible default for truncation.
+    pub fn trained_length(&self) -> usize {
+        match self {
+            Self::Deberta(config) => config.max_position_embeddings,
+            Self::Roberta(config) => config.max_length(),
+        }
+    }
+}
+
+impl From<DebertaConfig> for ModelConfig {
+    fn from(config: DebertaConfig) -> Self {
+        Self::Deberta(config)
+    }
+}
+
+impl From<RobertaConfig> for ModelConfig {
+    fn from(config: RobertaConfig) -> Self {
+        Self::Roberta(config)
+    }
+}
+
+fn parse_object(text: &str) -> Result<Map<String, Value>> {
+    serde_json::from_str(text).map_err(Error::json("config.json"))
+}
+
+/// Lays the file's keys over the defaults and takes what `C` knows; what is left is returned beside it.
+fn overlay<C: Serialize + DeserializeOwned>(defaults: &C, file: Map<String, Value>) -> Result<(C, Map<String, Value>)> {
+    let mut known = object(defaults);
+    let mut other = Map::new();
+    for (key, value) in file {
+        match known.get_mut(&key) {
+            // The reference writes an unset option as null.
+            Some(_) if value.is_null() => {}
+            Some(slot) => *slot = value,
+            None => drop(other.insert(key, value)),
+        }
+    }
+    let values = Value::Object(known.clone());
+    let config = serde_path_to_error::deserialize(values).map_err(|error| {
+        let key = error.path().to_string();
+        let found = known.get(&key).map_or("unreadable".to_owned(), Value::to_string);
+        Error::config(key, found, error.inner().to_string())
+    })?;
+    Ok((config, other))
+}
+
+/// The JSON object of a plain configuration struct.
+fn object<C: Serialize>(config: &C) -> Map<String, Value> {
+    match serde_json::to_value(config) {
+        Ok(Value::Object(map)) => map,
+        // A struct of numbers, strings and lists serialises to nothing else.
+        other => unreachable!("a configuration serialises to an object, not {other:?}"),
+    }
+}
+
+/// `{known} + {task} + {other}`, pretty, with a final newline.
+fn write_json<C: Serialize>(known: &C, task: &TaskConfig, other: &Map<String, Value>) -> String {
+    let mut map = other.clone();
+    map.extend(object(known).into_iter().filter(|(_, value)| !value.is_null()));
+    map.extend(task.to_map());
+    format!("{:#}\n", Value::Object(map))
+}
+
+/// Checks shared by both families: `key`, value, whether it is possible, what would be.
+fn require(key: &'static str, found: impl std::fmt::Display, holds: bool, expected: &str) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::config(key, found, expected)) }
+}
+
+fn require_probability(key: &'static str, value: f64) -> Result<()> {
+    require(key, value, (0.0..1.0).contains(&value), "a probability from 0 up to, but not including, 1")
+}
+
+fn require_positive(key: &'static str, value: usize) -> Result<()> {
+    require(key, value, value > 0, "at least 1")
+}
+
+#[cfg(test)]
+mod tests;

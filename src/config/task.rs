@@ -1,0 +1,120 @@
+//! The task's part of `config.json`: which head, which labels, which loss.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value, json};
+
+use crate::{Error, Result};
+
+/// Which loss a sequence classifier is trained with (transformers' `problem_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemType {
+    /// One number: mean squared error.
+    Regression,
+    /// One of several labels: cross entropy.
+    SingleLabelClassification,
+    /// Any number of labels: binary cross entropy each.
+    MultiLabelClassification,
+}
+
+/// Architectures, labels and problem type of a checkpoint.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TaskConfig {
+    /// Names such as `DebertaV2ForSequenceClassification`.
+    pub architectures: Vec<String>,
+    /// The label of each output, in order; empty where the file names none.
+    pub labels: Vec<String>,
+    /// The loss, where the file fixes it.
+    pub problem_type: Option<ProblemType>,
+}
+
+impl TaskConfig {
+    /// Number of outputs: the labels', or transformers' default of two.
+    pub fn num_labels(&self) -> usize {
+        if self.labels.is_empty() { 2 } else { self.labels.len() }
+    }
+
+    /// The name of output `index`, `LABEL_{index}` where the file names none.
+    pub fn label(&self, index: usize) -> String {
+        self.labels.get(index).cloned().unwrap_or_else(|| format!("LABEL_{index}"))
+    }
+
+    /// The loss in force: the file's, else regression for one output and single label for more.
+    pub fn problem_type(&self) -> ProblemType {
+        self.problem_type.unwrap_or(match self.num_labels() {
+            1 => ProblemType::Regression,
+            _ => ProblemType::SingleLabelClassification,
+        })
+    }
+
+    /// The same with `count` labels without names of their own.
+    pub fn with_num_labels(self, count: usize) -> Self {
+        Self { labels: (0..count).map(|index| format!("LABEL_{index}")).collect(), ..self }
+    }
+
+    /// Takes the task's keys out of a `config.json`. `id2label` decides the labels, `num_labels` where it is absent.
+    pub(super) fn take(file: &mut Map<String, Value>) -> Result<Self> {
+        let mut take = |key: &str| file.remove(key).filter(|value| !value.is_null());
+        let mut task = Self::default();
+        if let Some(value) = take("architectures") {
+            task.architectures = parse("architectures", value, "a list of class names")?;
+        }
+        if let Some(value) = take("problem_type") {
+            let expected = "`regression`, `single_label_classification` or `multi_label_classification`";
+            task.problem_type = Some(parse("problem_type", value, expected)?);
+        }
+        take("label2id");
+        let num_labels = take("num_labels");
+        if let Some(value) = take("id2label") {
+            task.labels = labels(&value)?;
+        } else if let Some(value) = num_labels {
+            // A count that no checkpoint has would only serve to exhaust the memory.
+            match value.as_u64() {
+                Some(count @ 1..=1_000_000) => task = task.with_num_labels(count as usize),
+                _ => return Err(Error::config("num_labels", value, "a number from 1 to 1000000")),
+            }
+        }
+        Ok(task)
+    }
+
+    /// The keys as `config.json` spells them.
+    pub(super) fn to_map(&self) -> Map<String, Value> {
+        let mut map = Map::new();
+        if !self.architectures.is_empty() {
+            map.insert("architectures".into(), json!(self.architectures));
+        }
+        if !self.labels.is_empty() {
+            let id2label: Map<_, _> =
+                self.labels.iter().enumerate().map(|(id, label)| (id.to_string(), json!(label))).collect();
+            let label2id: Map<_, _> =
+                self.labels.iter().enumerate().map(|(id, label)| (label.clone(), json!(id))).collect();
+            map.insert("id2label".into(), Value::Object(id2label));
+            map.insert("label2id".into(), Value::Object(label2id));
+        }
+        if let Some(kind) = self.problem_type {
+            map.insert("problem_type".into(), json!(kind));
+        }
+        map
+    }
+}
+
+fn parse<T: DeserializeOwned>(key: &str, value: Value, expected: &str) -> Result<T> {
+    serde_json::from_value(value.clone()).map_err(|_| Error::config(key, value, expected))
+}
+
+/// `id2label` as a list: its keys must be 0, 1, 2, … without a gap.
+fn labels(value: &Value) -> Result<Vec<String>> {
+    let wrong = || Error::config("id2label", value, "an object from \"0\", \"1\", … without a gap to label names");
+    let by_id: BTreeMap<usize, String> = value
+        .as_object()
+        .ok_or_else(wrong)?
+        .iter()
+        .map(|(id, label)| Ok((id.parse().map_err(|_| wrong())?, label.as_str().ok_or_else(wrong)?.to_owned())))
+        .collect::<Result<_>>()?;
+    if by_id.is_empty() || !by_id.keys().copied().eq(0..by_id.len()) {
+        return Err(wrong());
+    }
+    Ok(by_id.into_values().collect())
+}

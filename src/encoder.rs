@@ -1,0 +1,223 @@
+//! The stack of layers (`DebertaV2Encoder` in the reference).
+
+use std::ops::Range;
+
+use burn::{
+    Tensor,
+    module::Module,
+    nn::{Embedding, LayerNorm},
+    tensor::{Bool, Device},
+};
+
+use crate::{
+    activation::Activation,
+    attention::{AttentionConfig, AttentionInput, DisentangledAttention, op::PositionIndex},
+    config::{DebertaConfig, RobertaConfig},
+    conv::ConvLayer,
+    feed_forward::{FeedForward, ResidualOutput},
+    init::Init,
+    position::{RelativeIndex, RelativePositions},
+};
+
+/// One layer: attention, then feed-forward, each with its residual.
+#[derive(Module, Debug)]
+pub struct EncoderLayer {
+    attention: DisentangledAttention,
+    attention_output: ResidualOutput,
+    feed_forward: FeedForward,
+}
+
+/// What one layer is made of, whichever family it belongs to.
+#[derive(Clone, Debug)]
+pub struct EncoderLayerConfig {
+    /// The attention.
+    pub attention: AttentionConfig,
+    /// Width of the feed-forward network.
+    pub intermediate_size: usize,
+    /// Its activation.
+    pub activation: Activation,
+    /// Dropout in front of both residuals.
+    pub dropout: f64,
+}
+
+impl From<&DebertaConfig> for EncoderLayerConfig {
+    fn from(config: &DebertaConfig) -> Self {
+        Self {
+            attention: config.into(),
+            intermediate_size: config.intermediate_size,
+            activation: config.hidden_act,
+            dropout: config.hidden_dropout_prob,
+        }
+    }
+}
+
+impl From<&RobertaConfig> for EncoderLayerConfig {
+    fn from(config: &RobertaConfig) -> Self {
+        Self {
+            attention: config.into(),
+            intermediate_size: config.intermediate_size,
+            activation: config.hidden_act,
+            dropout: config.hidden_dropout_prob,
+        }
+    }
+}
+
+impl EncoderLayerConfig {
+    pub(crate) fn init(&self, init: &Init<'_>) -> EncoderLayer {
+        let hidden = self.attention.hidden_size;
+        EncoderLayer {
+            attention: self.attention.init(init),
+            attention_output: ResidualOutput::new(init, hidden, hidden, self.dropout),
+            feed_forward: FeedForward::new(init, hidden, self.intermediate_size, self.activation, self.dropout),
+        }
+    }
+}
+
+/// What all layers of one forward pass share.
+#[derive(Clone, Debug, Default)]
+pub struct EncoderContext {
+    /// Tokens are true, padding is false, [batch, length]; none where nothing is padded.
+    pub mask: Option<Tensor<2, Bool>>,
+    /// The position table and the rows to use from it, if attention is relative.
+    pub relative: Option<RelativeTable>,
+}
+
+/// The reached rows of the position table, normalised where the configuration says so.
+#[derive(Clone, Debug)]
+pub struct RelativeTable {
+    /// R, [rows, hidden].
+    pub embeddings: Tensor<2>,
+    /// The row of each pair of tokens.
+    pub index: PositionIndex,
+}
+
+impl EncoderLayer {
+    /// Runs the layer; queries and residual come from `query_states` where given, keys and values from `hidden_states`.
+    ///
+    /// # Shapes
+    /// - hidden_states, query_states, output: [batch, length, hidden]
+    /// - attention maps, if asked for: [batch, heads, query, key]
+    pub fn forward(
+        &self,
+        hidden_states: Tensor<3>,
+        query_states: Option<Tensor<3>>,
+        context: &EncoderContext,
+        maps: bool,
+    ) -> (Tensor<3>, Option<Tensor<4>>) {
+        let relative = context
+            .relative
+            .as_ref()
+            .map(|table| (self.attention.project_positions(table.embeddings.clone()), table.index.clone()));
+        let residual = query_states.clone().unwrap_or_else(|| hidden_states.clone());
+        let mut input = AttentionInput::new(hidden_states).mask(context.mask.clone()).relative(relative).maps(maps);
+        if let Some(states) = query_states {
+            input = input.query_states(states);
+        }
+        let (attended, maps) = self.attention.forward(input);
+        (self.feed_forward.forward(self.attention_output.forward(attended, residual)), maps)
+    }
+}
+
+/// States and maps of every layer, kept where the input asks for them.
+#[derive(Clone, Debug, Default)]
+pub struct LayerRecord {
+    /// The embeddings' output, then each layer's, [batch, length, hidden].
+    pub hidden_states: Option<Vec<Tensor<3>>>,
+    /// Each layer's attention probabilities, [batch, heads, query, key].
+    pub attentions: Option<Vec<Tensor<4>>>,
+}
+
+impl LayerRecord {
+    /// An empty record that keeps what is asked for.
+    pub fn new(hidden_states: bool, attentions: bool) -> Self {
+        Self { hidden_states: hidden_states.then(Vec::new), attentions: attentions.then(Vec::new) }
+    }
+
+    pub(crate) fn keep_states(&mut self, states: &Tensor<3>) {
+        if let Some(kept) = &mut self.hidden_states {
+            kept.push(states.clone());
+        }
+    }
+
+    pub(crate) fn keep_maps(&mut self, maps: Option<Tensor<4>>) {
+        if let Some(kept) = &mut self.attentions {
+            kept.extend(maps);
+        }
+    }
+
+    /// Whether maps are to be kept.
+    pub(crate) fn wants_maps(&self) -> bool {
+        self.attentions.is_some()
+    }
+}
+
+/// The layers, the position table they share, and v2's convolution.
+#[derive(Module, Debug)]
+pub struct DebertaEncoder {
+    layer: Vec<EncoderLayer>,
+    rel_embeddings: Option<Embedding>,
+    layer_norm: Option<LayerNorm>,
+    conv: Option<ConvLayer>,
+    #[module(skip)]
+    positions: RelativePositions,
+}
+
+impl DebertaEncoder {
+    pub(crate) fn new(config: &DebertaConfig, init: &Init<'_>) -> Self {
+        let layer = EncoderLayerConfig::from(config);
+        let positions = RelativePositions::new(config);
+        Self {
+            layer: (0..config.num_hidden_layers).map(|_| layer.init(init)).collect(),
+            rel_embeddings: config.relative_attention.then(|| init.embedding(2 * positions.span, config.hidden_size)),
+            layer_norm: config.norm_relative_embeddings().then(|| init.layer_norm(config.hidden_size)),
+            conv: config.conv_kernel_size().map(|kernel_size| ConvLayer::new(config, kernel_size, init)),
+            positions,
+        }
+    }
+
+    /// The layers, first to last.
+    pub fn layers(&self) -> &[EncoderLayer] {
+        &self.layer
+    }
+
+    /// What the layers share for inputs of `length` tokens.
+    pub fn context(&self, length: usize, mask: Option<Tensor<2, Bool>>, device: &Device) -> EncoderContext {
+        let relative = self.rel_embeddings.as_ref().map(|table| {
+            let index = RelativeIndex::new(self.positions, length, length);
+            let rows = table.weight.val().slice([index.rows()]);
+            RelativeTable {
+                embeddings: match &self.layer_norm {
+                    Some(norm) => norm.forward(rows),
+                    None => rows,
+                },
+                index: PositionIndex::new(index, device),
+            }
+        });
+        EncoderContext { mask, relative }
+    }
+
+    /// Runs some of the layers on the embeddings' output; the convolution belongs to the first.
+    ///
+    /// # Shapes
+    /// - embeddings, output: [batch, length, hidden]
+    pub fn forward(
+        &self,
+        embeddings: Tensor<3>,
+        layers: Range<usize>,
+        context: &EncoderContext,
+        record: &mut LayerRecord,
+    ) -> Tensor<3> {
+        record.keep_states(&embeddings);
+        let mut states = embeddings.clone();
+        for number in layers {
+            let (output, maps) = self.layer[number].forward(states, None, context, record.wants_maps());
+            states = match &self.conv {
+                Some(conv) if number == 0 => conv.forward(embeddings.clone(), output, context.mask.clone()),
+                _ => output,
+            };
+            record.keep_states(&states);
+            record.keep_maps(maps);
+        }
+        states
+    }
+}

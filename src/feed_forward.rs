@@ -1,0 +1,60 @@
+//! The blocks every encoder layer shares, DeBERTa's and RoBERTa's: feed-forward network and residual output.
+
+use burn::{
+    Tensor,
+    module::Module,
+    nn::{Dropout, DropoutConfig, LayerNorm, Linear},
+};
+
+use crate::{activation::Activation, init::Init};
+
+/// LayerNorm( dropout(W x + b) + residual ): how attention and feed-forward rejoin the stream (post-LayerNorm).
+#[derive(Module, Debug)]
+pub struct ResidualOutput {
+    dense: Linear,
+    layer_norm: LayerNorm,
+    dropout: Dropout,
+}
+
+impl ResidualOutput {
+    pub(crate) fn new(init: &Init<'_>, input: usize, output: usize, dropout: f64) -> Self {
+        Self {
+            dense: init.linear(input, output),
+            layer_norm: init.layer_norm(output),
+            dropout: DropoutConfig::new(dropout).init(),
+        }
+    }
+
+    /// # Shapes
+    /// - states: [batch, length, input]
+    /// - residual, output: [batch, length, output]
+    pub fn forward(&self, states: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+        self.layer_norm.forward(self.dropout.forward(self.dense.forward(states)) + residual)
+    }
+}
+
+/// Two linear maps with an activation between, and the residual around them.
+#[derive(Module, Debug)]
+pub struct FeedForward {
+    intermediate: Linear,
+    output: ResidualOutput,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl FeedForward {
+    pub(crate) fn new(init: &Init<'_>, hidden: usize, inner: usize, activation: Activation, dropout: f64) -> Self {
+        Self {
+            intermediate: init.linear(hidden, inner),
+            output: ResidualOutput::new(init, inner, hidden, dropout),
+            activation,
+        }
+    }
+
+    /// # Shapes
+    /// - states, output: [batch, length, hidden]
+    pub fn forward(&self, states: Tensor<3>) -> Tensor<3> {
+        let inner = self.activation.forward(self.intermediate.forward(states.clone()));
+        self.output.forward(inner, states)
+    }
+}

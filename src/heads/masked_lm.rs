@@ -1,0 +1,164 @@
+//! Words for masked positions (paper section 3.2; `MaskedLanguageModel` in the original).
+
+use burn::{
+    Tensor,
+    module::{Module, Param},
+    nn::{LayerNorm, Linear},
+    tensor::{Device, Int},
+};
+
+use super::{BackboneConfig, loss};
+use crate::{
+    Error, Result,
+    activation::Activation,
+    config::{DebertaConfig, RobertaConfig},
+    decoder::EnhancedMaskDecoder,
+    init::Init,
+    model::{DebertaModel, ModelInput},
+    roberta::RobertaModel,
+};
+
+/// `LayerNorm( act( dense(h) ) ) E^T + bias`, with E the word table of the embeddings: it is passed in, never copied, so that
+/// it stays one parameter.
+#[derive(Module, Debug)]
+pub struct LmHead {
+    dense: Linear,
+    layer_norm: LayerNorm,
+    bias: Param<Tensor<1>>,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl LmHead {
+    fn new(init: &Init<'_>, hidden: usize, embedding: usize, vocabulary: usize, activation: Activation) -> Self {
+        Self {
+            dense: init.linear(hidden, embedding),
+            layer_norm: init.layer_norm(embedding),
+            bias: init.zeros(vocabulary),
+            activation,
+        }
+    }
+
+    /// # Shapes
+    /// - states: [batch, length, hidden]
+    /// - word_table: [vocabulary, embedding]
+    /// - output: logits, [batch, length, vocabulary]
+    pub fn forward(&self, states: Tensor<3>, word_table: Tensor<2>) -> Tensor<3> {
+        let states = self.layer_norm.forward(self.activation.forward(self.dense.forward(states)));
+        states.matmul(word_table.transpose().unsqueeze()) + self.bias.val().unsqueeze()
+    }
+}
+
+/// Which masked-language-model head a DeBERTa checkpoint has, and what it reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaskedLmLayout {
+    /// The original's `lm_predictions.*`, on the enhanced mask decoder's states (on the last layer's with
+    /// `position_biased_input`). The only right one for the published checkpoints.
+    EnhancedMaskDecoder,
+    /// The same weights on the last layer's states: transformers with `legacy` false.
+    LastLayer,
+    /// transformers' own `cls.predictions.*`, on the last layer's states: `legacy` true.
+    Legacy,
+}
+
+/// DeBERTa with a language-model head.
+#[derive(Module, Debug)]
+pub struct DebertaForMaskedLm {
+    backbone: DebertaModel,
+    lm_head: LmHead,
+    decoder: Option<EnhancedMaskDecoder>,
+}
+
+impl DebertaForMaskedLm {
+    /// A fresh head on a fresh backbone.
+    ///
+    /// # Errors
+    /// The enhanced mask decoder needs at least two layers, and word vectors as wide as the hidden states.
+    pub fn new(config: &DebertaConfig, layout: MaskedLmLayout, device: &Device) -> Result<Self> {
+        let (init, hidden) = (config.head_settings().init(device), config.hidden_size);
+        let enhanced = layout == MaskedLmLayout::EnhancedMaskDecoder && !config.position_biased_input;
+        if enhanced && config.num_hidden_layers < 2 {
+            return Err(Error::config(
+                "num_hidden_layers",
+                config.num_hidden_layers,
+                "at least 2 for the enhanced mask decoder",
+            ));
+        }
+        if enhanced && config.embedding_size() != hidden {
+            let expected = format!("hidden_size, {hidden}, for the enhanced mask decoder");
+            return Err(Error::config("embedding_size", config.embedding_size(), expected));
+        }
+        Ok(Self {
+            backbone: config.backbone(device),
+            lm_head: LmHead::new(&init, hidden, config.embedding_size(), config.vocab_size, config.hidden_act),
+            decoder: enhanced.then(|| EnhancedMaskDecoder::new(&init, config.max_position_embeddings, hidden)),
+        })
+    }
+
+    /// # Shapes
+    /// - output: logits, [batch, length, vocabulary]
+    ///
+    /// # Panics
+    /// With the enhanced mask decoder, on lengths above [`max_length`](Self::max_length).
+    pub fn forward(&self, input: ModelInput) -> Tensor<3> {
+        let states = match &self.decoder {
+            Some(decoder) => {
+                let layers = self.backbone.encoder().layers();
+                let second_last = layers.len() - 1;
+                let (states, context) = self.backbone.forward_layers(input, second_last, &mut Default::default());
+                decoder.forward(states, &layers[second_last], &context)
+            }
+            None => self.backbone.forward(input).last_hidden_state,
+        };
+        self.lm_head.forward(states, self.backbone.embeddings().word_table())
+    }
+
+    /// The longest input in tokens, if the decoder sets a limit.
+    pub fn max_length(&self) -> Option<usize> {
+        self.decoder.as_ref().map(EnhancedMaskDecoder::max_length)
+    }
+
+    /// Mean cross entropy over the positions whose label is not negative.
+    ///
+    /// # Shapes
+    /// - logits: [batch, length, vocabulary]
+    /// - labels: [batch, length]
+    /// - output: \[1\]
+    pub fn loss(&self, logits: Tensor<3>, labels: Tensor<2, Int>) -> Tensor<1> {
+        loss::cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1))
+    }
+}
+
+/// RoBERTa with a language-model head on its last layer.
+#[derive(Module, Debug)]
+pub struct RobertaForMaskedLm {
+    backbone: RobertaModel,
+    lm_head: LmHead,
+}
+
+impl RobertaForMaskedLm {
+    /// A fresh head on a fresh backbone.
+    pub fn new(config: &RobertaConfig, device: &Device) -> Self {
+        let (init, hidden) = (config.head_settings().init(device), config.hidden_size);
+        Self {
+            backbone: config.backbone(device),
+            lm_head: LmHead::new(&init, hidden, hidden, config.vocab_size, Activation::Gelu),
+        }
+    }
+
+    /// # Shapes
+    /// - output: logits, [batch, length, vocabulary]
+    pub fn forward(&self, input: ModelInput) -> Tensor<3> {
+        self.lm_head.forward(self.backbone.forward(input).last_hidden_state, self.backbone.word_table())
+    }
+
+    /// Mean cross entropy over the positions whose label is not negative.
+    ///
+    /// # Shapes
+    /// - logits: [batch, length, vocabulary]
+    /// - labels: [batch, length]
+    /// - output: \[1\]
+    pub fn loss(&self, logits: Tensor<3>, labels: Tensor<2, Int>) -> Tensor<1> {
+        loss::cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1))
+    }
+}

@@ -1,0 +1,148 @@
+//! Task heads over a backbone, and their losses. One head serves DeBERTa and RoBERTa alike; where the families differ, the
+//! backbone's configuration says how ([`BackboneConfig`]).
+
+pub mod loss;
+mod masked_lm;
+mod multiple_choice;
+mod pooler;
+mod question_answering;
+mod replaced_token;
+mod sequence;
+mod token;
+
+use burn::{module::Module, tensor::Device};
+
+pub use masked_lm::{DebertaForMaskedLm, LmHead, MaskedLmLayout, RobertaForMaskedLm};
+pub use multiple_choice::MultipleChoice;
+pub use pooler::Pooler;
+pub use question_answering::{QuestionAnswering, SpanLogits};
+pub use replaced_token::ReplacedTokenDetection;
+pub use sequence::{SequenceClassification, SequenceLabels};
+pub use token::TokenClassification;
+
+use crate::{
+    activation::Activation,
+    config::{DebertaConfig, RobertaConfig, TaskConfig},
+    init::Init,
+    model::{DebertaModel, ModelInput, ModelOutput},
+    roberta::RobertaModel,
+};
+
+/// An encoder that heads can stand on.
+pub trait Backbone: Module {
+    /// Its configuration.
+    type Config: BackboneConfig<Backbone = Self>;
+
+    /// Runs the encoder.
+    fn forward(&self, input: ModelInput) -> ModelOutput;
+}
+
+/// The configuration of a backbone, as heads see it.
+pub trait BackboneConfig {
+    /// The encoder it describes.
+    type Backbone: Backbone<Config = Self>;
+
+    /// A backbone with fresh parameters.
+    fn backbone(&self, device: &Device) -> Self::Backbone;
+
+    /// Labels and losses.
+    fn task(&self) -> &TaskConfig;
+
+    /// Sizes, dropouts and activations of heads.
+    fn head_settings(&self) -> HeadSettings;
+}
+
+/// What heads take from a backbone's configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadSettings {
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Dropout in front of the pooler's projection.
+    pub pooler_dropout: f64,
+    /// The pooler's activation.
+    pub pooler_activation: Activation,
+    /// Dropout in front of a classifier over the pooled text.
+    pub classifier_dropout: f64,
+    /// Dropout in front of a classifier over tokens.
+    pub token_dropout: f64,
+    /// Standard deviation of fresh weights.
+    pub initializer_range: f64,
+    /// Epsilon of LayerNorms.
+    pub layer_norm_eps: f64,
+}
+
+impl HeadSettings {
+    /// The maker of a head's layers.
+    pub(crate) fn init<'a>(&self, device: &'a Device) -> Init<'a> {
+        Init { device, std: self.initializer_range, epsilon: self.layer_norm_eps }
+    }
+
+    pub(crate) fn pooler(&self, init: &Init<'_>) -> Pooler {
+        Pooler::new(init, self.hidden_size, self.pooler_dropout, self.pooler_activation)
+    }
+}
+
+impl Backbone for DebertaModel {
+    type Config = DebertaConfig;
+
+    fn forward(&self, input: ModelInput) -> ModelOutput {
+        self.forward(input)
+    }
+}
+
+impl BackboneConfig for DebertaConfig {
+    type Backbone = DebertaModel;
+
+    fn backbone(&self, device: &Device) -> DebertaModel {
+        self.init(device)
+    }
+
+    fn task(&self) -> &TaskConfig {
+        &self.task
+    }
+
+    fn head_settings(&self) -> HeadSettings {
+        HeadSettings {
+            hidden_size: self.hidden_size,
+            pooler_dropout: self.pooler_dropout,
+            pooler_activation: self.pooler_hidden_act,
+            classifier_dropout: self.classifier_dropout(),
+            token_dropout: self.hidden_dropout_prob,
+            initializer_range: self.initializer_range,
+            layer_norm_eps: self.layer_norm_eps,
+        }
+    }
+}
+
+impl Backbone for RobertaModel {
+    type Config = RobertaConfig;
+
+    fn forward(&self, input: ModelInput) -> ModelOutput {
+        self.forward(input)
+    }
+}
+
+impl BackboneConfig for RobertaConfig {
+    type Backbone = RobertaModel;
+
+    fn backbone(&self, device: &Device) -> RobertaModel {
+        self.init(device)
+    }
+
+    fn task(&self) -> &TaskConfig {
+        &self.task
+    }
+
+    fn head_settings(&self) -> HeadSettings {
+        HeadSettings {
+            hidden_size: self.hidden_size,
+            // `RobertaClassificationHead` drops out on both sides of its projection.
+            pooler_dropout: self.classifier_dropout(),
+            pooler_activation: Activation::Tanh,
+            classifier_dropout: self.classifier_dropout(),
+            token_dropout: self.classifier_dropout(),
+            initializer_range: self.initializer_range,
+            layer_norm_eps: self.layer_norm_eps,
+        }
+    }
+}

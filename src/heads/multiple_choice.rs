@@ -1,0 +1,58 @@
+//! One of several continuations (`DebertaV2ForMultipleChoice` in the reference; it has none for v1, this serves both).
+
+use burn::{
+    Tensor,
+    module::Module,
+    nn::{Dropout, DropoutConfig, Linear},
+    tensor::{Device, Int},
+};
+
+use super::{Backbone, BackboneConfig, Pooler, loss};
+use crate::model::ModelInput;
+
+/// Pooler -> dropout -> linear to one score, for each choice by itself.
+#[derive(Module, Debug)]
+pub struct MultipleChoice<B: Backbone> {
+    backbone: B,
+    pooler: Pooler,
+    classifier: Linear,
+    dropout: Dropout,
+}
+
+impl<B: Backbone> MultipleChoice<B> {
+    /// A fresh head on a fresh backbone.
+    pub fn new(config: &B::Config, device: &Device) -> Self {
+        let settings = config.head_settings();
+        let init = settings.init(device);
+        Self {
+            backbone: config.backbone(device),
+            pooler: settings.pooler(&init),
+            classifier: init.linear(settings.hidden_size, 1),
+            dropout: DropoutConfig::new(settings.classifier_dropout).init(),
+        }
+    }
+
+    /// Scores every choice.
+    ///
+    /// # Shapes
+    /// - input: [batch * choices, length], a question's choices one after the other
+    /// - output: logits, [batch, choices]
+    ///
+    /// # Panics
+    /// If the number of rows is no multiple of `choices`.
+    pub fn forward(&self, input: ModelInput, choices: usize) -> Tensor<2> {
+        let states = self.backbone.forward(input).last_hidden_state;
+        let scores = self.classifier.forward(self.dropout.forward(self.pooler.forward(states)));
+        let rows = scores.dims()[0];
+        scores.reshape([rows / choices, choices])
+    }
+
+    /// Cross entropy against the right choice, [batch].
+    ///
+    /// # Shapes
+    /// - logits: [batch, choices]
+    /// - output: \[1\]
+    pub fn loss(&self, logits: Tensor<2>, choice: Tensor<1, Int>) -> Tensor<1> {
+        loss::cross_entropy(logits, choice)
+    }
+}

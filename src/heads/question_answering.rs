@@ -1,0 +1,56 @@
+//! Where an answer starts and ends (`DebertaV2ForQuestionAnswering` in the reference).
+
+use burn::{
+    Tensor,
+    module::Module,
+    nn::Linear,
+    tensor::{Device, Int},
+};
+
+use super::{Backbone, BackboneConfig, loss};
+use crate::model::ModelInput;
+
+/// A linear map from each state to two scores.
+#[derive(Module, Debug)]
+pub struct QuestionAnswering<B: Backbone> {
+    backbone: B,
+    qa_outputs: Linear,
+}
+
+/// Scores of every token as the first and as the last of the answer.
+#[derive(Clone, Debug)]
+pub struct SpanLogits {
+    /// First token, [batch, length].
+    pub start: Tensor<2>,
+    /// Last token, [batch, length].
+    pub end: Tensor<2>,
+}
+
+impl<B: Backbone> QuestionAnswering<B> {
+    /// A fresh head on a fresh backbone.
+    pub fn new(config: &B::Config, device: &Device) -> Self {
+        let settings = config.head_settings();
+        Self { backbone: config.backbone(device), qa_outputs: settings.init(device).linear(settings.hidden_size, 2) }
+    }
+
+    /// # Shapes
+    /// - output: [batch, length] each
+    pub fn forward(&self, input: ModelInput) -> SpanLogits {
+        let logits = self.qa_outputs.forward(self.backbone.forward(input).last_hidden_state); // [batch, length, 2]
+        let side = |index| logits.clone().narrow(2, index, 1).squeeze_dim(2);
+        SpanLogits { start: side(0), end: side(1) }
+    }
+
+    /// Mean of the cross entropies of start and end. A position outside the input does not count.
+    ///
+    /// # Shapes
+    /// - starts, ends: [batch]
+    /// - output: \[1\]
+    pub fn loss(&self, logits: SpanLogits, starts: Tensor<1, Int>, ends: Tensor<1, Int>) -> Tensor<1> {
+        let side = |logits: Tensor<2>, positions: Tensor<1, Int>| {
+            let outside = positions.clone().greater_equal_elem(logits.dims()[1] as i64);
+            loss::cross_entropy(logits, positions.clamp_min(0).mask_fill(outside, -1))
+        };
+        (side(logits.start, starts) + side(logits.end, ends)) / 2.0
+    }
+}

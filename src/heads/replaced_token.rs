@@ -1,0 +1,73 @@
+//! Which tokens a generator replaced (DeBERTaV3, paper section 3; `LMMaskPredictionHead` in the original).
+
+use burn::{
+    Tensor,
+    module::Module,
+    nn::{LayerNorm, Linear},
+    tensor::{Bool, Device},
+};
+
+use super::loss;
+use crate::{
+    activation::Activation,
+    config::DebertaConfig,
+    model::{DebertaModel, ModelInput},
+};
+
+/// The discriminator: `classifier( act( dense( LayerNorm( h_CLS + h_t ) ) ) )` for each token t.
+#[derive(Module, Debug)]
+pub struct ReplacedTokenDetection {
+    backbone: DebertaModel,
+    mask_predictions: MaskPredictions,
+}
+
+#[derive(Module, Debug)]
+struct MaskPredictions {
+    dense: Linear,
+    layer_norm: LayerNorm,
+    classifier: Linear,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl ReplacedTokenDetection {
+    /// A fresh head on a fresh backbone.
+    pub fn new(config: &DebertaConfig, device: &Device) -> Self {
+        let (init, hidden) = (config.layers(device), config.hidden_size);
+        Self {
+            backbone: config.init(device),
+            mask_predictions: MaskPredictions {
+                dense: init.linear(hidden, hidden),
+                layer_norm: init.layer_norm(hidden),
+                classifier: init.linear(hidden, 1),
+                activation: config.hidden_act,
+            },
+        }
+    }
+
+    /// # Shapes
+    /// - output: logits, [batch, length]; above 0 where a token was more likely replaced
+    pub fn forward(&self, input: ModelInput) -> Tensor<2> {
+        let head = &self.mask_predictions;
+        let states = self.backbone.forward(input).last_hidden_state;
+        let first = states.clone().narrow(1, 0, 1);
+        let states = head.dense.forward(head.layer_norm.forward(first + states));
+        head.classifier.forward(head.activation.forward(states)).squeeze_dim(2)
+    }
+
+    /// Mean binary cross entropy over all tokens that are not padding.
+    ///
+    /// # Shapes
+    /// - logits, replaced, mask: [batch, length]; `replaced` and `mask` true at replaced and at real tokens
+    /// - output: \[1\]
+    pub fn loss(&self, logits: Tensor<2>, replaced: Tensor<2, Bool>, mask: Option<Tensor<2, Bool>>) -> Tensor<1> {
+        let losses = loss::binary_cross_entropy(logits.clone(), replaced.float().cast(logits.dtype()));
+        match mask {
+            Some(mask) => {
+                let counted = mask.float().cast(losses.dtype());
+                (losses * counted.clone()).sum() / counted.sum().clamp_min(1.0)
+            }
+            None => losses.mean(),
+        }
+    }
+}

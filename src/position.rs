@@ -1,0 +1,172 @@
+//! Relative positions: from a distance to a row of the position table. Host code, no tensors.
+//!
+//! Query i and key j share the row (paper section 3.1; `make_log_bucket_position` in the reference)
+//!
+//! ```text
+//! idx(i, j) = clamp( rho(i - j) + S, 0, 2 S - 1 )
+//! ```
+//!
+//! with the attention span S, and rho the identity or the log bucket. The row depends on i - j alone, never falls as i - j
+//! grows, and is the same for the content-to-position and the position-to-content term.
+
+use std::ops::Range;
+
+use crate::config::DebertaConfig;
+
+/// The rule from a distance to a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelativePositions {
+    /// Attention span S: the table has 2 S rows.
+    pub span: usize,
+    /// Number of log buckets a side (b), if distances are bucketed.
+    pub buckets: Option<usize>,
+    /// Largest distance that the buckets tell apart (m).
+    pub max_distance: usize,
+}
+
+impl RelativePositions {
+    /// The rule of a configuration.
+    pub fn new(config: &DebertaConfig) -> Self {
+        Self {
+            span: config.attention_span(),
+            buckets: config.position_buckets(),
+            max_distance: config.max_relative_positions(),
+        }
+    }
+
+    /// rho: the distance i - j, or its log bucket.
+    ///
+    /// With mid = b / 2 (an integer), distances up to mid keep their value, and a larger |r| falls into bucket
+    /// `ceil( ln(|r| / mid) / ln((m - 1) / mid) * (mid - 1) ) + mid`. f32 arithmetic, as the reference's, gives the same
+    /// integers for the published b and m; f64 is used throughout. Distances beyond m are not clamped to it, as
+    /// transformers does and the original code does not: the clamp to the table's rows comes after.
+    pub fn bucket(&self, distance: i64) -> i64 {
+        let Some(buckets) = self.buckets else { return distance };
+        let mid = (buckets / 2) as f64;
+        let magnitude = distance.unsigned_abs() as f64;
+        if magnitude <= mid {
+            return distance;
+        }
+        let largest = (self.max_distance - 1) as f64;
+        let bucket = ((magnitude / mid).ln() / (largest / mid).ln() * (mid - 1.0)).ceil() + mid;
+        bucket as i64 * distance.signum()
+    }
+
+    /// idx: the row of the position table for the distance i - j.
+    pub fn row(&self, distance: i64) -> usize {
+        let span = self.span as i64;
+        (self.bucket(distance) + span).clamp(0, 2 * span - 1) as usize
+    }
+}
+
+/// The rows for every pair of a query and a key, for one pair of lengths.
+///
+/// Only [`rows`](Self::rows) of the table can be reached at these lengths (256 of 512 at 128 tokens), so only they are
+/// normalised and projected, and indices count from the first of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelativeIndex {
+    query_length: usize,
+    key_length: usize,
+    rows: Range<usize>,
+    /// The row of each distance, from -(key_length - 1) to query_length - 1.
+    by_distance: Vec<u32>,
+}
+
+impl RelativeIndex {
+    /// The index for `query_length` queries and `key_length` keys, both at least 1.
+    pub fn new(positions: RelativePositions, query_length: usize, key_length: usize) -> Self {
+        let distances = 1 - key_length as i64..query_length as i64;
+        let rows: Vec<usize> = distances.map(|distance| positions.row(distance)).collect();
+        let (first, last) = (rows[0], rows[rows.len() - 1]);
+        let by_distance = rows.iter().map(|row| (row - first) as u32).collect();
+        Self { query_length, key_length, rows: first..last + 1, by_distance }
+    }
+
+    /// The rows of the position table that these lengths reach.
+    pub fn rows(&self) -> Range<usize> {
+        self.rows.clone()
+    }
+
+    /// Number of queries.
+    pub fn query_length(&self) -> usize {
+        self.query_length
+    }
+
+    /// Number of keys.
+    pub fn key_length(&self) -> usize {
+        self.key_length
+    }
+
+    /// The row of query i and key j, counted from the first reached row.
+    pub fn row(&self, query: usize, key: usize) -> usize {
+        self.by_distance[query + self.key_length - 1 - key] as usize
+    }
+
+    /// The rows by distance i - j, from -(key_length - 1) to query_length - 1; never falling.
+    pub fn by_distance(&self) -> &[u32] {
+        &self.by_distance
+    }
+
+    /// The whole index, [query, key] row by row.
+    pub fn table(&self) -> Vec<i32> {
+        let keys = self.key_length;
+        // Along a row of queries the distance falls, so each row of the table is a reversed window.
+        (0..self.query_length)
+            .flat_map(|query| self.by_distance[query..query + keys].iter().rev().map(|row| *row as i32))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V3: RelativePositions = RelativePositions { span: 256, buckets: Some(256), max_distance: 512 };
+
+    #[test]
+    fn published_buckets_have_the_reference_values() {
+        for (distance, bucket) in [(0, 0), (1, 1), (-5, -5), (128, 128), (129, 129), (131, 131), (132, 131), (256, 192)]
+        {
+            assert_eq!(V3.bucket(distance), bucket, "{distance}");
+            assert_eq!(V3.bucket(-distance), -bucket, "-{distance}");
+        }
+        assert_eq!((V3.bucket(511), V3.bucket(-511)), (255, -255));
+        assert_eq!((V3.row(5000), V3.row(-5000)), (511, 0));
+    }
+
+    #[test]
+    fn every_magnitude_occurs() {
+        let mut buckets: Vec<_> = (0..512).map(|distance| V3.bucket(distance)).collect();
+        buckets.dedup();
+        assert_eq!(buckets, (0..256).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn plain_spans_clamp() {
+        let plain = RelativePositions { span: 4, buckets: None, max_distance: 4 };
+        let rows: Vec<_> = (-6..=6).map(|distance| plain.row(distance)).collect();
+        assert_eq!(rows, [0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 7, 7, 7]);
+    }
+
+    #[test]
+    fn index_is_the_rule_for_each_pair() {
+        for (queries, keys) in [(1, 1), (5, 5), (3, 7), (9, 2), (300, 300)] {
+            let index = RelativeIndex::new(V3, queries, keys);
+            let table = index.table();
+            assert_eq!(table.len(), queries * keys);
+            for i in 0..queries {
+                for j in 0..keys {
+                    let row = V3.row(i as i64 - j as i64) - index.rows().start;
+                    assert_eq!(index.row(i, j), row);
+                    assert_eq!(table[i * keys + j] as usize, row);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn short_inputs_reach_few_rows() {
+        assert_eq!(RelativeIndex::new(V3, 128, 128).rows(), 129..384);
+        assert_eq!(RelativeIndex::new(V3, 512, 512).rows(), 1..512);
+    }
+}
