@@ -87,7 +87,9 @@ impl Batch {
         if longest > length {
             return Err(Error::input(
                 "batch",
-                format!("a sequence has {longest} tokens, but rows are padded to {length}: encode with a max_length of {length}"),
+                format!(
+                    "a sequence has {longest} tokens, but rows are padded to {length}: encode with a max_length of {length}"
+                ),
             ));
         }
 

@@ -15,8 +15,7 @@ use crate::{Error, Result};
 pub(super) fn read(folder: &Path, special: &SpecialTokens) -> Result<Inner> {
     let vocabulary_path = folder.join("vocab.json");
     let text = fs::read_to_string(&vocabulary_path).map_err(Error::io("read", &vocabulary_path))?;
-    let vocabulary: Vocab =
-        serde_json::from_str(&text).map_err(Error::json(vocabulary_path.display()))?;
+    let vocabulary: Vocab = serde_json::from_str(&text).map_err(Error::json(vocabulary_path.display()))?;
     if vocabulary.is_empty() {
         return Err(Error::tokenizer(vocabulary_path, "the vocabulary is empty; fetch the file again"));
     }
@@ -47,7 +46,9 @@ pub(super) fn check_merges(merges: &Merges, is_token: impl Fn(&str) -> bool) -> 
     for (left, right) in merges {
         let merged = format!("{left}{right}");
         if let Some(unknown) = [left, right, &merged].into_iter().find(|token| !is_token(token)) {
-            return Err(format!("the merge {left:?} {right:?} needs the token {unknown:?}, which the vocabulary lacks"));
+            return Err(format!(
+                "the merge {left:?} {right:?} needs the token {unknown:?}, which the vocabulary lacks"
+            ));
         }
     }
     Ok(())

@@ -189,7 +189,8 @@ fn collect_steps(mut normalizer: Value, steps: &mut Vec<Step>) -> Result<(), Str
         }
         Some("Precompiled") => {
             let text = normalizer["precompiled_charsmap"].as_str().ok_or("`precompiled_charsmap` is not a string")?;
-            let bytes = STANDARD.decode(text).map_err(|error| format!("`precompiled_charsmap` is not base64: {error}"))?;
+            let bytes =
+                STANDARD.decode(text).map_err(|error| format!("`precompiled_charsmap` is not base64: {error}"))?;
             steps.push(Step::Charsmap(Charsmap::parse(&bytes)?));
             Ok(())
         }

@@ -188,9 +188,11 @@ impl Tokenizer {
             let first = raw.next().expect("one encoding a sequence");
             let second = text.second.as_ref().map(|_| raw.next().expect("one encoding a sequence"));
             let problem = |problem: String| Error::input(format!("text {index}"), problem);
-            for (window, (first, second)) in self.fit(first, second, options).map_err(problem)?.into_iter().enumerate() {
+            for (window, (first, second)) in self.fit(first, second, options).map_err(problem)?.into_iter().enumerate()
+            {
                 let processed = self.post_processor.process(first, second, options.add_special_tokens);
-                let processed = processed.map_err(|error| problem(format!("the special tokens do not fit: {error}")))?;
+                let processed =
+                    processed.map_err(|error| problem(format!("the special tokens do not fit: {error}")))?;
                 encodings.push(encoding(index, window, &processed));
             }
         }
@@ -214,7 +216,8 @@ impl Tokenizer {
         if total <= room {
             return Ok(vec![(first, second)]);
         }
-        let too_long = format!("it has {total} tokens, and {room} fit into max_length {max_length} beside special tokens");
+        let too_long =
+            format!("it has {total} tokens, and {room} fit into max_length {max_length} beside special tokens");
 
         let strategy = match options.truncation {
             Truncation::Error => return Err(format!("{too_long}; shorten it or allow truncation")),
@@ -232,8 +235,11 @@ impl Tokenizer {
         };
 
         let windowed_first = second.is_none() || options.truncation == Truncation::OnlyFirst;
-        let (windowed, other) =
-            if windowed_first { (&mut first, second.as_ref()) } else { (second.as_mut().expect("a pair"), Some(&first)) };
+        let (windowed, other) = if windowed_first {
+            (&mut first, second.as_ref())
+        } else {
+            (second.as_mut().expect("a pair"), Some(&first))
+        };
         let window = room.saturating_sub(other.map_or(0, RawEncoding::len));
         if stride >= window {
             return Err(format!("{too_long}; a window holds {window} of them, so a stride of {stride} leaves no step"));
@@ -241,7 +247,8 @@ impl Tokenizer {
         windowed.truncate(window, stride, TruncationDirection::Right);
         let rest = windowed.take_overflowing();
         let windows = iter::once(windowed.clone()).chain(rest);
-        let pairs = windows.map(|window| if windowed_first { (window, second.clone()) } else { (first.clone(), Some(window)) });
+        let pairs =
+            windows.map(|window| if windowed_first { (window, second.clone()) } else { (first.clone(), Some(window)) });
         Ok(pairs.collect())
     }
 }

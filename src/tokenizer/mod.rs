@@ -71,6 +71,7 @@ impl Tokenizer {
         let mut json = read_json(path)?.unwrap_or_default();
         let broken = |problem: String| Error::tokenizer(path, problem);
         check_model(&json["model"]).map_err(broken)?;
+        keep_offsets(&mut json["post_processor"]);
         let post_processor: Option<PostProcessorWrapper> = serde_json::from_value(json["post_processor"].take())
             .map_err(|error| broken(format!("its post_processor cannot be read: {error}")))?;
         let post_processor = post_processor
@@ -242,11 +243,23 @@ fn deberta_template(tokens: &SpecialTokens, ids: &SpecialIds) -> Result<PostProc
 /// `<s> A </s>` and `<s> A </s></s> B </s>`, all of type 0.
 fn roberta_template(tokens: &SpecialTokens, ids: &SpecialIds) -> Result<PostProcessorWrapper, String> {
     let template = RobertaProcessing::new((tokens.sep.clone(), ids.sep), (tokens.cls.clone(), ids.cls));
-    Ok(template.add_prefix_space(false).into())
+    Ok(template.add_prefix_space(false).trim_offsets(false).into())
 }
 
+/// Keeps a post-processor from trimming offsets a second time: [`Tokenizer::encode`] did it, for every kind alike.
+fn keep_offsets(post_processor: &mut Value) {
+    if let Some(trim) = post_processor.get_mut("trim_offsets") {
+        *trim = false.into();
+    }
+    let steps = post_processor.get_mut("processors").and_then(Value::as_array_mut);
+    steps.into_iter().flatten().for_each(keep_offsets);
+}
+
+/// Published vocabularies add a handful; an id further out than this is a mistake.
+const MOST_ADDED: u64 = 10_000;
+
 /// The tokens behind the pieces of an spm.model, in the order of their ids: `[MASK]`, and whatever else
-/// `added_tokens.json` or `tokenizer_config.json` list. Ids that they leave out get a token that no text spells.
+/// `added_tokens.json` or `tokenizer_config.json` list. Ids that they leave out become `[unused…]`.
 fn added_tokens(
     folder: &Path,
     config: &TokenizerConfig,
@@ -265,7 +278,15 @@ fn added_tokens(
         let problem = format!("the added token {token:?} has the id {id}, which belongs to another piece of spm.model");
         return Err(Error::tokenizer(folder, problem));
     }
-    Ok(added.into_iter().filter(|&(id, _)| id >= model.len() as u64).map(|(_, token)| token.to_owned()).collect())
+    let first = model.len() as u64;
+    let end = added.keys().last().map_or(first, |last| last + 1);
+    if end > first + MOST_ADDED {
+        let problem = format!("an added token has the id {}, far beyond the {first} pieces of spm.model", end - 1);
+        return Err(Error::tokenizer(folder, problem));
+    }
+    Ok((first..end)
+        .map(|id| added.get(&id).map_or_else(|| format!("[unused{id}]"), |token| (*token).to_owned()))
+        .collect())
 }
 
 /// Checks what `tokenizers` takes for granted in a tokenizer.json's model.

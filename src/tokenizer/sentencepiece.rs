@@ -62,7 +62,8 @@ impl SentencePieceModel {
     /// Bytes that are no SentencePiece model, an empty vocabulary, a model that is not of the unigram type.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
         Self::read(bytes).map_err(|problem| {
-            Error::tokenizer(path, format!("not a usable SentencePiece model: {problem}; fetch the file again"))
+            let advice = "take the file that the checkpoint was published with";
+            Error::tokenizer(path, format!("not a SentencePiece unigram model that can be used: {problem}; {advice}"))
         })
     }
 
