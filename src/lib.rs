@@ -3,20 +3,25 @@
 
 pub mod activation;
 pub mod attention;
+pub mod batch;
 pub mod config;
 pub mod conv;
 pub mod decoder;
+pub mod device;
 pub mod embeddings;
 pub mod encoder;
 pub mod error;
 pub mod feed_forward;
 pub mod heads;
 mod init;
+pub mod input;
 pub mod model;
 pub mod position;
 pub mod roberta;
+pub mod tokenizer;
 
 pub use config::{DebertaConfig, ModelConfig, Preset, RobertaConfig};
 pub use error::{Error, Result};
-pub use model::{DebertaModel, ModelInput, ModelOutput};
+pub use input::ModelInput;
+pub use model::{DebertaModel, ModelOutput};
 pub use roberta::RobertaModel;

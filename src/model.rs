@@ -1,74 +1,14 @@
 //! The backbone: embeddings and encoder (`DebertaV2Model` in the reference).
 
-use burn::{
-    Tensor,
-    module::Module,
-    tensor::{Bool, Device, Int},
-};
+use burn::{Tensor, module::Module, tensor::Device};
 
 use crate::{
     config::DebertaConfig,
     embeddings::DebertaEmbeddings,
     encoder::{DebertaEncoder, EncoderContext, LayerRecord},
     init::Init,
+    input::ModelInput,
 };
-
-/// A batch on the device.
-#[derive(Clone, Debug)]
-pub struct ModelInput {
-    /// Token ids, [batch, length].
-    pub input_ids: Tensor<2, Int>,
-    /// Tokens are true, padding is false, [batch, length]; none where nothing is padded.
-    pub attention_mask: Option<Tensor<2, Bool>>,
-    /// Which text of a pair a token belongs to, [batch, length]; all 0 where absent.
-    pub token_type_ids: Option<Tensor<2, Int>>,
-    /// Whether to return the states of every layer.
-    pub output_hidden_states: bool,
-    /// Whether to return the attention maps of every layer.
-    pub output_attentions: bool,
-}
-
-impl ModelInput {
-    /// Token ids alone, [batch, length], nothing padded.
-    pub fn new(input_ids: Tensor<2, Int>) -> Self {
-        Self {
-            input_ids,
-            attention_mask: None,
-            token_type_ids: None,
-            output_hidden_states: false,
-            output_attentions: false,
-        }
-    }
-
-    /// Marks tokens true and padding false, [batch, length].
-    pub fn attention_mask(mut self, mask: Tensor<2, Bool>) -> Self {
-        self.attention_mask = Some(mask);
-        self
-    }
-
-    /// Says which text of a pair a token belongs to, [batch, length].
-    pub fn token_type_ids(mut self, types: Tensor<2, Int>) -> Self {
-        self.token_type_ids = Some(types);
-        self
-    }
-
-    /// Returns the states of every layer too.
-    pub fn with_hidden_states(mut self) -> Self {
-        self.output_hidden_states = true;
-        self
-    }
-
-    /// Returns the attention maps of every layer too.
-    pub fn with_attentions(mut self) -> Self {
-        self.output_attentions = true;
-        self
-    }
-
-    /// An empty record of what this input asks for.
-    pub(crate) fn record(&self) -> LayerRecord {
-        LayerRecord::new(self.output_hidden_states, self.output_attentions)
-    }
-}
 
 /// What a backbone returns.
 #[derive(Clone, Debug)]

@@ -13,7 +13,8 @@ use crate::{
     encoder::{EncoderContext, EncoderLayer, EncoderLayerConfig},
     heads::Pooler,
     init::Init,
-    model::{ModelInput, ModelOutput},
+    input::ModelInput,
+    model::ModelOutput,
 };
 
 /// Word + position + token type -> LayerNorm -> dropout.
@@ -58,30 +59,41 @@ impl RobertaEmbeddings {
     }
 }
 
+/// The stack of layers.
+#[derive(Module, Debug)]
+struct RobertaEncoder {
+    layer: Vec<EncoderLayer>,
+}
+
 /// RoBERTa without a task's head.
 #[derive(Module, Debug)]
 pub struct RobertaModel {
     embeddings: RobertaEmbeddings,
-    layer: Vec<EncoderLayer>,
+    encoder: RobertaEncoder,
     pooler: Option<Pooler>,
 }
 
 impl RobertaConfig {
     /// A model with fresh parameters, drawn when first used.
     pub fn init(&self, device: &Device) -> RobertaModel {
-        let init = Init { device, std: self.initializer_range, epsilon: self.layer_norm_eps };
+        let init = self.layers(device);
         let layer = EncoderLayerConfig::from(self);
         RobertaModel {
             embeddings: RobertaEmbeddings::new(self, &init),
-            layer: (0..self.num_hidden_layers).map(|_| layer.init(&init)).collect(),
+            encoder: RobertaEncoder { layer: (0..self.num_hidden_layers).map(|_| layer.init(&init)).collect() },
             pooler: None,
         }
     }
 
     /// The same with the pooler that published bare checkpoints carry (dense -> tanh on the first token).
     pub fn init_with_pooler(&self, device: &Device) -> RobertaModel {
-        let init = Init { device, std: self.initializer_range, epsilon: self.layer_norm_eps };
-        RobertaModel { pooler: Some(Pooler::new(&init, self.hidden_size, 0.0, Activation::Tanh)), ..self.init(device) }
+        let pooler = Pooler::new(&self.layers(device), self.hidden_size, 0.0, Activation::Tanh);
+        RobertaModel { pooler: Some(pooler), ..self.init(device) }
+    }
+
+    /// The maker of this model's layers.
+    pub(crate) fn layers<'a>(&self, device: &'a Device) -> Init<'a> {
+        Init { device, std: self.initializer_range, epsilon: self.layer_norm_eps }
     }
 }
 
@@ -99,7 +111,7 @@ impl RobertaModel {
         let context = EncoderContext { mask: input.attention_mask, relative: None };
         let mut states = self.embeddings.forward(input.input_ids, input.token_type_ids);
         record.keep_states(&states);
-        for layer in &self.layer {
+        for layer in &self.encoder.layer {
             let (output, maps) = layer.forward(states, None, &context, record.wants_maps());
             states = output;
             record.keep_states(&states);

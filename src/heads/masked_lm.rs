@@ -7,14 +7,15 @@ use burn::{
     tensor::{Device, Int},
 };
 
-use super::{BackboneConfig, loss};
+use super::{BackboneConfig, Head, loss};
 use crate::{
     Error, Result,
     activation::Activation,
     config::{DebertaConfig, RobertaConfig},
     decoder::EnhancedMaskDecoder,
     init::Init,
-    model::{DebertaModel, ModelInput},
+    input::ModelInput,
+    model::DebertaModel,
     roberta::RobertaModel,
 };
 
@@ -160,5 +161,21 @@ impl RobertaForMaskedLm {
     /// - output: \[1\]
     pub fn loss(&self, logits: Tensor<3>, labels: Tensor<2, Int>) -> Tensor<1> {
         loss::cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1))
+    }
+}
+
+impl Head for DebertaForMaskedLm {
+    type Output = Tensor<3>;
+
+    fn forward(&self, input: ModelInput) -> Tensor<3> {
+        DebertaForMaskedLm::forward(self, input)
+    }
+}
+
+impl Head for RobertaForMaskedLm {
+    type Output = Tensor<3>;
+
+    fn forward(&self, input: ModelInput) -> Tensor<3> {
+        RobertaForMaskedLm::forward(self, input)
     }
 }

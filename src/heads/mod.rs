@@ -24,12 +24,22 @@ use crate::{
     activation::Activation,
     config::{DebertaConfig, RobertaConfig, TaskConfig},
     init::Init,
-    model::{DebertaModel, ModelInput, ModelOutput},
+    input::ModelInput,
+    model::{DebertaModel, ModelOutput},
     roberta::RobertaModel,
 };
 
+/// A model with a head, as inference sees it.
+pub trait Head: Send + Sync {
+    /// What it computes: logits of some shape.
+    type Output;
+
+    /// Runs backbone and head.
+    fn forward(&self, input: ModelInput) -> Self::Output;
+}
+
 /// An encoder that heads can stand on.
-pub trait Backbone: Module {
+pub trait Backbone: Module + Sync {
     /// Its configuration.
     type Config: BackboneConfig<Backbone = Self>;
 

@@ -8,7 +8,7 @@ use burn::{
 };
 
 use super::{Backbone, BackboneConfig, Pooler, loss};
-use crate::model::ModelInput;
+use crate::input::ModelInput;
 
 /// Pooler -> dropout -> linear to one score, for each choice by itself.
 #[derive(Module, Debug)]

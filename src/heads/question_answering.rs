@@ -7,8 +7,8 @@ use burn::{
     tensor::{Device, Int},
 };
 
-use super::{Backbone, BackboneConfig, loss};
-use crate::model::ModelInput;
+use super::{Backbone, BackboneConfig, Head, loss};
+use crate::input::ModelInput;
 
 /// A linear map from each state to two scores.
 #[derive(Module, Debug)]
@@ -52,5 +52,13 @@ impl<B: Backbone> QuestionAnswering<B> {
             loss::cross_entropy(logits, positions.clamp_min(0).mask_fill(outside, -1))
         };
         (side(logits.start, starts) + side(logits.end, ends)) / 2.0
+    }
+}
+
+impl<B: Backbone> Head for QuestionAnswering<B> {
+    type Output = SpanLogits;
+
+    fn forward(&self, input: ModelInput) -> SpanLogits {
+        QuestionAnswering::forward(self, input)
     }
 }

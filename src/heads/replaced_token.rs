@@ -7,12 +7,8 @@ use burn::{
     tensor::{Bool, Device},
 };
 
-use super::loss;
-use crate::{
-    activation::Activation,
-    config::DebertaConfig,
-    model::{DebertaModel, ModelInput},
-};
+use super::{Head, loss};
+use crate::{activation::Activation, config::DebertaConfig, input::ModelInput, model::DebertaModel};
 
 /// The discriminator: `classifier( act( dense( LayerNorm( h_CLS + h_t ) ) ) )` for each token t.
 #[derive(Module, Debug)]
@@ -69,5 +65,13 @@ impl ReplacedTokenDetection {
             }
             None => losses.mean(),
         }
+    }
+}
+
+impl Head for ReplacedTokenDetection {
+    type Output = Tensor<2>;
+
+    fn forward(&self, input: ModelInput) -> Tensor<2> {
+        ReplacedTokenDetection::forward(self, input)
     }
 }

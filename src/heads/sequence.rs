@@ -7,8 +7,8 @@ use burn::{
     tensor::{Device, Int},
 };
 
-use super::{Backbone, BackboneConfig, Pooler, loss};
-use crate::model::ModelInput;
+use super::{Backbone, BackboneConfig, Head, Pooler, loss};
+use crate::input::ModelInput;
 
 /// Pooler -> dropout -> linear.
 #[derive(Module, Debug)]
@@ -61,5 +61,13 @@ impl<B: Backbone> SequenceClassification<B> {
             SequenceLabels::MultiHot(labels) => loss::binary_cross_entropy(logits, labels).mean(),
             SequenceLabels::Values(values) => loss::mean_squared_error(logits, values),
         }
+    }
+}
+
+impl<B: Backbone> Head for SequenceClassification<B> {
+    type Output = Tensor<2>;
+
+    fn forward(&self, input: ModelInput) -> Tensor<2> {
+        SequenceClassification::forward(self, input)
     }
 }

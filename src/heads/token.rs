@@ -7,8 +7,8 @@ use burn::{
     tensor::{Device, Int},
 };
 
-use super::{Backbone, BackboneConfig, loss};
-use crate::model::ModelInput;
+use super::{Backbone, BackboneConfig, Head, loss};
+use crate::input::ModelInput;
 
 /// Dropout -> linear, with a bias, on every state.
 #[derive(Module, Debug)]
@@ -43,5 +43,13 @@ impl<B: Backbone> TokenClassification<B> {
     /// - output: \[1\]
     pub fn loss(&self, logits: Tensor<3>, labels: Tensor<2, Int>) -> Tensor<1> {
         loss::cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1))
+    }
+}
+
+impl<B: Backbone> Head for TokenClassification<B> {
+    type Output = Tensor<3>;
+
+    fn forward(&self, input: ModelInput) -> Tensor<3> {
+        TokenClassification::forward(self, input)
     }
 }

@@ -1,0 +1,180 @@
+//! Host data between the tokenizer and the model: one encoded sequence, and a padded batch of them.
+
+use crate::{Error, Result};
+
+/// One sequence of token ids, ready for the model, with what is needed to find the way back to the text.
+///
+/// All lists have one entry a token.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Encoding {
+    /// Index of the input text that the sequence was cut from.
+    pub text: usize,
+    /// Which of that text's overlapping windows this is; 0 where the text was not cut into windows.
+    pub window: usize,
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// Token type ids: 0 for the first text, 1 for the second (RoBERTa: always 0).
+    pub type_ids: Vec<u32>,
+    /// First character and the one after the last, counted in Unicode scalar values of the source text (of the word,
+    /// where the text was given as words) without white space at either end. `(0, 0)` for special tokens.
+    pub offsets: Vec<(usize, usize)>,
+    /// Index of the word that the token belongs to: among the given words, or else among those that the tokenizer's own
+    /// rules found. `None` for special tokens that the text does not hold.
+    pub word_ids: Vec<Option<u32>>,
+    /// 0 for tokens of the first text, 1 for tokens of the second, `None` for special tokens around them.
+    pub sequence_ids: Vec<Option<usize>>,
+    /// Whether the token was added around the texts (`[CLS]`, `[SEP]`).
+    pub special: Vec<bool>,
+}
+
+impl Encoding {
+    /// Number of tokens.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there is no token at all.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+}
+
+/// How long the rows of a [`Batch`] become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Padding {
+    /// As long as the longest row.
+    #[default]
+    Longest,
+    /// This many tokens; a longer row is an error.
+    Fixed(usize),
+}
+
+/// Sequences padded on the right to one length, row after row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Number of sequences.
+    pub rows: usize,
+    /// Tokens in each row, padding included.
+    pub length: usize,
+    /// Token ids, `[rows, length]` row-major.
+    pub input_ids: Vec<i32>,
+    /// `true` at real tokens, `[rows, length]` row-major.
+    pub attention_mask: Vec<bool>,
+    /// Token type ids, 0 at padding, `[rows, length]` row-major.
+    pub token_type_ids: Vec<i32>,
+}
+
+impl Batch {
+    /// Pads the sequences with `pad_id` and puts them below each other.
+    ///
+    /// # Errors
+    /// No sequence at all, only empty ones, one that is longer than [`Padding::Fixed`] allows, or an id that no
+    /// vocabulary reaches.
+    pub fn collate<'a>(
+        encodings: impl IntoIterator<Item = &'a Encoding>,
+        pad_id: u32,
+        padding: Padding,
+    ) -> Result<Self> {
+        let encodings: Vec<_> = encodings.into_iter().collect();
+        let longest = encodings.iter().map(|encoding| encoding.len()).max().unwrap_or(0);
+        let length = match padding {
+            Padding::Longest => longest,
+            Padding::Fixed(length) => length,
+        };
+        if length == 0 {
+            return Err(Error::input("batch", "it holds no tokens, expected at least one sequence"));
+        }
+        if longest > length {
+            return Err(Error::input(
+                "batch",
+                format!(
+                    "a sequence has {longest} tokens, but rows are padded to {length}: encode with a max_length of {length}"
+                ),
+            ));
+        }
+
+        let mut batch = Self {
+            rows: encodings.len(),
+            length,
+            input_ids: Vec::with_capacity(encodings.len() * length),
+            attention_mask: Vec::with_capacity(encodings.len() * length),
+            token_type_ids: Vec::with_capacity(encodings.len() * length),
+        };
+        for encoding in encodings {
+            let padding = length - encoding.len();
+            let row = encoding.ids.iter().copied().chain(std::iter::repeat_n(pad_id, padding));
+            for id in row {
+                let id = i32::try_from(id).map_err(|_| Error::input("batch", format!("{id} is no token id")))?;
+                batch.input_ids.push(id);
+            }
+            batch.token_type_ids.extend(encoding.type_ids.iter().map(|&type_id| type_id as i32));
+            batch.token_type_ids.extend(std::iter::repeat_n(0, padding));
+            batch.attention_mask.extend((0..length).map(|position| position < encoding.len()));
+        }
+        Ok(batch)
+    }
+}
+
+/// Groups sequences of similar length, so that ragged inputs waste little padding.
+///
+/// Returns indices into `encodings`, at most `batch_size` a group, the longest sequences first: if memory does not
+/// suffice, it shows at once.
+///
+/// # Errors
+/// A `batch_size` of 0.
+pub fn batches_by_length(encodings: &[Encoding], batch_size: usize) -> Result<Vec<Vec<usize>>> {
+    if batch_size == 0 {
+        return Err(Error::input("batch size", "it is 0, expected at least 1"));
+    }
+    let mut order: Vec<usize> = (0..encodings.len()).collect();
+    order.sort_by_key(|&index| std::cmp::Reverse(encodings[index].len()));
+    Ok(order.chunks(batch_size).map(<[usize]>::to_vec).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoding(ids: &[u32]) -> Encoding {
+        Encoding { ids: ids.to_vec(), type_ids: vec![1; ids.len()], ..Encoding::default() }
+    }
+
+    #[test]
+    fn pads_to_the_longest_row() {
+        let batch = Batch::collate(&[encoding(&[5, 6, 7]), encoding(&[8])], 9, Padding::Longest).unwrap();
+        assert_eq!((batch.rows, batch.length), (2, 3));
+        assert_eq!(batch.input_ids, [5, 6, 7, 8, 9, 9]);
+        assert_eq!(batch.attention_mask, [true, true, true, true, false, false]);
+        assert_eq!(batch.token_type_ids, [1, 1, 1, 1, 0, 0]);
+    }
+
+    #[test]
+    fn pads_to_a_fixed_length() {
+        let batch = Batch::collate(&[encoding(&[5])], 0, Padding::Fixed(4)).unwrap();
+        assert_eq!(batch.input_ids, [5, 0, 0, 0]);
+        let error = Batch::collate(&[encoding(&[1, 2, 3])], 0, Padding::Fixed(2)).unwrap_err().to_string();
+        assert!(error.contains("3 tokens") && error.contains("padded to 2"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_batch_is_an_error() {
+        for empty in [vec![], vec![encoding(&[])]] {
+            let error = Batch::collate(&empty, 0, Padding::Longest).unwrap_err().to_string();
+            assert_eq!(error, "batch: it holds no tokens, expected at least one sequence");
+        }
+    }
+
+    #[test]
+    fn an_id_beyond_every_vocabulary_is_an_error() {
+        let error = Batch::collate(&[encoding(&[u32::MAX])], 0, Padding::Longest).unwrap_err().to_string();
+        assert!(error.contains("4294967295 is no token id"), "{error}");
+    }
+
+    #[test]
+    fn groups_by_length_longest_first() {
+        let encodings = [1, 4, 2, 4, 3].map(|length| encoding(&vec![0; length]));
+        assert_eq!(batches_by_length(&encodings, 2).unwrap(), [vec![1, 3], vec![4, 2], vec![0]]);
+        assert!(batches_by_length(&[], 2).unwrap().is_empty());
+        assert!(batches_by_length(&encodings, 0).unwrap_err().to_string().contains("expected at least 1"));
+    }
+}

@@ -1,0 +1,89 @@
+//! From `--device cuda:0` to a burn device, or why not.
+
+use burn::tensor::{Device, DeviceType};
+
+use crate::{Error, Result};
+
+/// A kind of device: its name, the Cargo feature that compiles it in, and what else it needs.
+struct Kind {
+    name: &'static str,
+    /// None where the feature is off.
+    device_type: Option<fn() -> DeviceType>,
+    needs: &'static str,
+}
+
+macro_rules! kind {
+    ($name:literal, $variant:ident, $needs:literal) => {
+        Kind {
+            name: $name,
+            #[cfg(feature = $name)]
+            device_type: Some(|| DeviceType::$variant),
+            #[cfg(not(feature = $name))]
+            device_type: None,
+            needs: $needs,
+        }
+    };
+}
+
+/// Every kind the crate knows; a kind's name is its feature's.
+const KINDS: [Kind; 6] = [
+    kind!("flex", Flex, "a CPU"),
+    kind!("ndarray", NdArray, "a CPU"),
+    kind!("cuda", Cuda, "an NVIDIA GPU and its driver"),
+    kind!("vulkan", Vulkan, "a GPU with a Vulkan driver"),
+    kind!("wgpu", Wgpu, "a GPU with a Vulkan, Metal or DirectX driver"),
+    kind!("metal", Metal, "an Apple GPU"),
+];
+
+/// The device of that name: `flex`, `ndarray`, `cuda`, `vulkan`, `wgpu` or `metal`, with `:N` for the N-th of its kind (the
+/// first is 0, and the default).
+///
+/// # Errors
+/// [`Error::Device`] if there is no such kind, its feature is not compiled in, or this machine has no such device.
+pub fn device(name: &str) -> Result<Device> {
+    let error = |problem: String| Error::Device { device: name.to_owned(), problem };
+    let (kind, index) = match name.split_once(':') {
+        Some((kind, index)) => {
+            (kind, index.parse::<usize>().map_err(|_| error("expected a number behind the colon".to_owned()))?)
+        }
+        None => (name, 0),
+    };
+    let Some(kind) = KINDS.iter().find(|known| known.name == kind) else {
+        let known: Vec<_> = KINDS.iter().map(|kind| kind.name).collect();
+        return Err(error(format!("unknown; expected one of {}", known.join(", "))));
+    };
+    let Some(device_type) = kind.device_type else {
+        return Err(error(format!("not compiled in; build with `--features {}`", kind.name)));
+    };
+    let found = Device::enumerate(device_type()).into_vec();
+    match found.get(index) {
+        Some(device) => Ok(device.clone()),
+        None if found.is_empty() => Err(error(format!("none found; it needs {}", kind.needs))),
+        None => Err(error(format!("this machine has {} of that kind, counted from 0", found.len()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(name: &str) -> String {
+        device(name).expect_err("no such device").to_string()
+    }
+
+    #[test]
+    fn names_are_devices() {
+        for name in ["flex", "flex:0", "ndarray"] {
+            assert!(device(name).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn messages_say_what_is_missing() {
+        assert!(message("tpu").contains("expected one of flex, ndarray, cuda"));
+        assert!(message("flex:x").contains("expected a number"));
+        assert!(message("flex:7").contains("has 1 of that kind"));
+        #[cfg(not(feature = "cuda"))]
+        assert!(message("cuda:1").contains("`--features cuda`"));
+    }
+}
