@@ -1,0 +1,208 @@
+//! Losses and the gradient of every parameter equal to torch's, for each kind of head and each CPU backend.
+
+mod common;
+
+use std::{collections::BTreeMap, path::Path};
+
+use burn::{
+    module::{AutodiffModule, Module, ModuleMapper, Param},
+    tensor::{Device, Gradients, Int, Tensor, TensorData},
+};
+use common::{config_without_dropout, cpu_devices, fixture, fixtures_with};
+use deberta_burn::{
+    ModelConfig, ModelInput,
+    checkpoint::{self, Checkpoint, LoadOptions},
+    config::{DebertaConfig, ProblemType, RobertaConfig},
+    heads::{
+        Backbone, BackboneConfig, DebertaForMaskedLm, MaskedLmLayout, MultipleChoice, QuestionAnswering,
+        ReplacedTokenDetection, RobertaForMaskedLm, SequenceClassification, SequenceLabels, TokenClassification,
+    },
+    parity::Reference,
+};
+use safetensors::SafeTensors;
+
+/// Relative to the largest gradient of the parameter. Sums over a batch in another order explain about 1e-6.
+const RELATIVE: f32 = 1e-4;
+/// Gradients that vanish in exact arithmetic (a key bias without position terms, say) are rounding noise on both sides.
+const FLOOR: f32 = 2e-7;
+
+type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+#[test]
+fn gradients_equal_the_reference() {
+    let names = fixtures_with("gradients.safetensors");
+    assert!(names.len() > 12, "fixtures are missing: {names:?}");
+    for name in &names {
+        for (backend, device) in cpu_devices() {
+            compare(name, backend, &device.autodiff());
+        }
+    }
+}
+
+fn compare(name: &str, backend: &str, device: &Device) {
+    let bytes = std::fs::read(fixture(name).join("gradients.safetensors")).unwrap();
+    let case = Case {
+        name,
+        reference: Reference::open(fixture(name).join("reference.safetensors")).unwrap(),
+        expected: SafeTensors::deserialize(&bytes).unwrap(),
+        config: config_without_dropout(name),
+        device,
+    };
+    let (loss, gradients) = match case.config.clone() {
+        ModelConfig::Deberta(config) if name.starts_with("rtd_") => case.replaced_token(&config),
+        ModelConfig::Deberta(config) if name.contains("masked_lm") || name.starts_with("emd_") => case.deberta_lm(&config),
+        ModelConfig::Roberta(config) if name.contains("masked_lm") => case.roberta_lm(&config),
+        ModelConfig::Deberta(config) => case.head(&config),
+        ModelConfig::Roberta(config) => case.head(&config),
+    };
+
+    let expected_loss = floats(&case.expected, "loss")[0];
+    assert!((loss - expected_loss).abs() <= 1e-5 * expected_loss.abs(), "{name} on {backend}: {loss} != {expected_loss}");
+    let mut compared = 0;
+    for key in case.expected.names() {
+        let Some(parameter) = key.strip_prefix("grad.") else { continue };
+        let expected = floats(&case.expected, key);
+        let (shape, found) = gradients.get(parameter).unwrap_or_else(|| panic!("{name}: no gradient of {parameter}"));
+        assert_eq!(shape, case.expected.tensor(key).unwrap().shape(), "{name}: {parameter}");
+        let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+        for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let allowed = RELATIVE * largest + FLOOR;
+            assert!(
+                (found - expected).abs() <= allowed,
+                "{name} on {backend}, {parameter}[{index}]: {found} != {expected}, allowed {allowed}"
+            );
+        }
+        compared += 1;
+    }
+    assert_eq!(compared, gradients.len(), "{name}: the reference lacks gradients of some parameters");
+}
+
+/// One fixture on one device.
+struct Case<'a> {
+    name: &'a str,
+    reference: Reference,
+    expected: SafeTensors<'a>,
+    config: ModelConfig,
+    device: &'a Device,
+}
+
+impl Case<'_> {
+    fn load<M: Module>(&self, module: M) -> M {
+        Checkpoint::open(fixture(self.name)).unwrap().load(module, &LoadOptions::default()).unwrap().0
+    }
+
+    fn input(&self) -> ModelInput {
+        self.reference.input(&self.config, self.device).unwrap()
+    }
+
+    fn integers<const D: usize>(&self, name: &str) -> Tensor<D, Int> {
+        let view = self.expected.tensor(name).unwrap();
+        let values: Vec<i64> = view.data().chunks_exact(8).map(|bytes| i64::from_le_bytes(bytes.try_into().unwrap())).collect();
+        Tensor::from_data(TensorData::new(values, view.shape().to_vec()), self.device)
+    }
+
+    fn values<const D: usize>(&self, name: &str, shape: [usize; D]) -> Tensor<D> {
+        Tensor::from_data(TensorData::new(floats(&self.expected, name), shape), self.device)
+    }
+
+    fn finish<M: AutodiffModule>(&self, module: M, loss: Tensor<1>) -> (f32, Tensors) {
+        let gradients = loss.backward();
+        let folder = tempfile::tempdir().unwrap();
+        // Written as a checkpoint, gradients get the reference's names and, for v1, its packed projections.
+        let module = module.map(&mut IntoGradients(&gradients));
+        checkpoint::write(&module, &self.config, folder.path(), None).unwrap();
+        (loss.into_scalar::<f32>(), read(&folder.path().join("model.safetensors")))
+    }
+
+    fn head<C: BackboneConfig>(&self, config: &C) -> (f32, Tensors)
+    where
+        C::Backbone: AutodiffModule,
+    {
+        let task = config.task().architectures[0].split_once("For").expect("a head").1.to_owned();
+        match task.as_str() {
+            "SequenceClassification" => self.sequence::<C::Backbone>(config),
+            "TokenClassification" => {
+                let model = self.load(TokenClassification::<C::Backbone>::new(config, self.device));
+                let loss = model.loss(model.forward(self.input()), self.integers("labels"));
+                self.finish(model, loss)
+            }
+            "QuestionAnswering" => {
+                let model = self.load(QuestionAnswering::<C::Backbone>::new(config, self.device));
+                let (starts, ends) = (self.integers("start_positions"), self.integers("end_positions"));
+                let loss = model.loss(model.forward(self.input()), starts, ends);
+                self.finish(model, loss)
+            }
+            "MultipleChoice" => {
+                let model = self.load(MultipleChoice::<C::Backbone>::new(config, self.device));
+                let choices = self.integers::<1>("labels");
+                let rows = self.input().input_ids.dims()[0] / choices.dims()[0];
+                let loss = model.loss(model.forward(self.input(), rows), choices);
+                self.finish(model, loss)
+            }
+            other => panic!("{}: no test for {other}", self.name),
+        }
+    }
+
+    fn sequence<B: Backbone + AutodiffModule>(&self, config: &B::Config) -> (f32, Tensors) {
+        let model = self.load(SequenceClassification::<B>::new(config, self.device));
+        let logits = model.forward(self.input());
+        let labels = match config.task().problem_type() {
+            ProblemType::SingleLabelClassification => SequenceLabels::Classes(self.integers("labels")),
+            ProblemType::MultiLabelClassification => SequenceLabels::MultiHot(self.values("labels", logits.dims())),
+            ProblemType::Regression => SequenceLabels::Values(self.values("labels", logits.dims())),
+        };
+        let loss = model.loss(logits, labels);
+        self.finish(model, loss)
+    }
+
+    fn deberta_lm(&self, config: &DebertaConfig) -> (f32, Tensors) {
+        let layout = match config.legacy {
+            _ if self.name.starts_with("emd_") => MaskedLmLayout::EnhancedMaskDecoder,
+            true => MaskedLmLayout::Legacy,
+            false => MaskedLmLayout::LastLayer,
+        };
+        let model = self.load(DebertaForMaskedLm::new(config, layout, self.device).unwrap());
+        let loss = model.loss(model.forward(self.input()), self.integers("labels"));
+        self.finish(model, loss)
+    }
+
+    fn roberta_lm(&self, config: &RobertaConfig) -> (f32, Tensors) {
+        let model = self.load(RobertaForMaskedLm::new(config, self.device));
+        let loss = model.loss(model.forward(self.input()), self.integers("labels"));
+        self.finish(model, loss)
+    }
+
+    fn replaced_token(&self, config: &DebertaConfig) -> (f32, Tensors) {
+        let model = self.load(ReplacedTokenDetection::new(config, self.device));
+        let replaced = self.integers("labels").equal_elem(1);
+        let input = self.input();
+        let mask = input.attention_mask.clone();
+        let loss = model.loss(model.forward(input), replaced, mask);
+        self.finish(model, loss)
+    }
+}
+
+/// Puts each parameter's gradient, or zero, in its place.
+struct IntoGradients<'a>(&'a Gradients);
+
+impl ModuleMapper for IntoGradients<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let value = param.val();
+        let gradient = value.grad(self.0).unwrap_or_else(|| value.clone().inner().zeros_like());
+        Param::from_tensor(gradient)
+    }
+}
+
+fn floats(file: &SafeTensors<'_>, name: &str) -> Vec<f32> {
+    let view = file.tensor(name).unwrap_or_else(|error| panic!("{name}: {error}"));
+    view.data().chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+}
+
+fn read(path: &Path) -> Tensors {
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    file.names()
+        .into_iter()
+        .map(|name| (name.to_owned(), (file.tensor(name).unwrap().shape().to_vec(), floats(&file, name))))
+        .collect()
+}
