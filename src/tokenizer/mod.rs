@@ -158,7 +158,7 @@ impl Tokenizer {
 
     fn from_byte_level(folder: &Path, config: &TokenizerConfig) -> Result<Self> {
         let model_config = folder.join("config.json");
-        let model_type = read_json(&model_config)?.unwrap_or_default()["model_type"].take();
+        let model_type = read_json(&model_config)?.unwrap_or_default()["model_type"].clone();
         let spelling = match model_type.as_str() {
             Some("deberta") => SpecialTokens::deberta(),
             Some("roberta") => SpecialTokens::roberta(),
@@ -317,12 +317,16 @@ fn added_tokens(
     model: &SentencePieceModel,
     mask: &str,
 ) -> Result<Vec<String>> {
-    let listed = read_json(&folder.join("added_tokens.json"))?.unwrap_or_default();
-    let listed = listed.as_object().into_iter().flatten();
-    let listed = listed.filter_map(|(token, id)| Some((id.as_u64()?, token.as_str())));
+    let path = folder.join("added_tokens.json");
+    let listed: BTreeMap<String, u64> = match read_json(&path)? {
+        Some(listed) => serde_json::from_value(listed).map_err(Error::json(path.display()))?,
+        None => BTreeMap::new(),
+    };
+    let listed = listed.iter().map(|(token, &id)| (id, token.as_str()));
     let mut added: BTreeMap<u64, &str> = listed.chain(config.added_tokens()).collect();
     if !added.values().any(|token| *token == mask) {
-        added.insert(model.len() as u64, mask);
+        let behind = added.keys().last().map_or(0, |last| last.saturating_add(1));
+        added.insert(behind.max(model.len() as u64), mask);
     }
     let conflict = added.iter().find(|&(&id, token)| model.piece(id as usize).is_some_and(|piece| piece != *token));
     if let Some((id, token)) = conflict {
@@ -330,7 +334,7 @@ fn added_tokens(
         return Err(Error::tokenizer(folder, problem));
     }
     let first = model.len() as u64;
-    let end = added.keys().last().map_or(first, |last| last + 1);
+    let end = added.keys().last().map_or(first, |last| last.saturating_add(1));
     if end > first + MOST_ADDED {
         let problem = format!("an added token has the id {}, far beyond the {first} pieces of spm.model", end - 1);
         return Err(Error::tokenizer(folder, problem));

@@ -10,6 +10,7 @@ use std::{
 
 use tokenizers::{
     AddedToken, NormalizerWrapper, Result as TokenizersResult,
+    decoders::{self, byte_fallback::ByteFallback},
     models::unigram::Unigram,
     normalizers::{
         Lowercase, Prepend, Replace,
@@ -176,7 +177,8 @@ impl SentencePieceModel {
         });
         let vocabulary = vocabulary.collect();
         let metaspace = Metaspace::new('\u{2581}', PrependScheme::Never, true);
-        let decoder = Metaspace::new('\u{2581}', PrependScheme::Always, true);
+        let spaces = Metaspace::new('\u{2581}', PrependScheme::Always, true);
+        let decoder = decoders::sequence::Sequence::new(vec![ByteFallback::new().into(), spaces.into()]);
 
         let mut tokenizer = Inner::new(Unigram::from(vocabulary, Some(self.unknown), self.byte_fallback)?.into());
         tokenizer.with_normalizer(Some(normalizer))?;

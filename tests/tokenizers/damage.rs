@@ -111,6 +111,7 @@ fn damaged_vocabularies_are_errors() {
     with(&vocabulary, b"\xff\xfe", config, "merges.txt", "cannot read");
     with(br#"{"a": 0}"#, b"", br#"{"model_type": "bert"}"#, "model_type", "found \"bert\"");
     assert_failure(&[("vocab.json", &vocabulary), ("merges.txt", &merges)], "config.json", "found null");
+    with(&vocabulary, &merges, b"[7]", "config.json", "found null");
 }
 
 #[test]

@@ -78,6 +78,10 @@ fn added_tokens_follow_the_pieces() {
     write("added_tokens.json", r#"{"[MASK]": 7}"#);
     let error = Tokenizer::from_folder(folder.path()).unwrap_err().to_string();
     assert!(error.contains(r#"the added token "[MASK]" has the id 7"#), "{error}");
+    write("added_tokens.json", r#"{"[MASK]": -1}"#);
+    let error = Tokenizer::from_folder(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("added_tokens.json") && error.contains("-1"), "{error}");
+
     write("added_tokens.json", r#"{"[MASK]": 4000000000}"#);
     let error = Tokenizer::from_folder(folder.path()).unwrap_err().to_string();
     assert!(error.contains("the id 4000000000, far beyond the 1000 pieces"), "{error}");
