@@ -67,6 +67,7 @@ def main(wheel, reviews):
     tokenizer.save(str(HERE / "tokenizer.json"), pretty=False)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
         "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]", "mask_token": "[MASK]",
     }
     (HERE / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -1,6 +1,6 @@
 //! `vocab.json` and `merges.txt` (DeBERTa v1, RoBERTa): GPT-2's byte-level byte-pair encoding.
 
-use std::{fs, path::Path};
+use std::{collections::HashMap, fs, path::Path};
 
 use tokenizers::{
     AddedToken, Result as TokenizersResult,
@@ -18,6 +18,13 @@ pub(super) fn read(folder: &Path, special: &SpecialTokens) -> Result<Inner> {
     let vocabulary: Vocab = serde_json::from_str(&text).map_err(Error::json(vocabulary_path.display()))?;
     if vocabulary.is_empty() {
         return Err(Error::tokenizer(vocabulary_path, "the vocabulary is empty; fetch the file again"));
+    }
+    let mut owners = HashMap::new();
+    for (token, &id) in &vocabulary {
+        if let Some(other) = owners.insert(id, token) {
+            let problem = format!("the tokens {token:?} and {other:?} have the same id {id}; fetch the file again");
+            return Err(Error::tokenizer(vocabulary_path, problem));
+        }
     }
     let merges_path = folder.join("merges.txt");
     let text = fs::read_to_string(&merges_path).map_err(Error::io("read", &merges_path))?;

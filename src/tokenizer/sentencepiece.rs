@@ -3,10 +3,14 @@
 //! Source of the format: sentencepiece, `sentencepiece_model.proto`; of the behaviour: its `normalizer.cc` and
 //! `unigram_model.cc`.
 
-use std::{collections::HashSet, path::Path};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use tokenizers::{
     AddedToken, NormalizerWrapper, Result as TokenizersResult,
+    decoders::{self, byte_fallback::ByteFallback},
     models::unigram::Unigram,
     normalizers::{
         Lowercase, Prepend, Replace,
@@ -47,6 +51,7 @@ struct Piece {
 /// The contents of an `spm.model` file, as far as encoding needs them.
 #[derive(Debug, Clone)]
 pub struct SentencePieceModel {
+    path: PathBuf,
     pieces: Vec<Piece>,
     unknown: usize,
     byte_fallback: bool,
@@ -56,19 +61,20 @@ pub struct SentencePieceModel {
 }
 
 impl SentencePieceModel {
-    /// Reads a model from a file's bytes; `path` is for the error message.
+    /// Reads a model from a file's bytes; `path` is for error messages.
     ///
     /// # Errors
     /// Bytes that are no SentencePiece model, an empty vocabulary, a model that is not of the unigram type.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
-        Self::read(bytes).map_err(|problem| {
+        Self::read(path, bytes).map_err(|problem| {
             let advice = "take the file that the checkpoint was published with";
             Error::tokenizer(path, format!("not a SentencePiece unigram model that can be used: {problem}; {advice}"))
         })
     }
 
-    fn read(bytes: &[u8]) -> Result<Self, String> {
+    fn read(path: &Path, bytes: &[u8]) -> Result<Self, String> {
         let mut model = Self {
+            path: path.to_owned(),
             pieces: Vec::new(),
             unknown: 0,
             byte_fallback: false,
@@ -140,6 +146,11 @@ impl SentencePieceModel {
         Ok(())
     }
 
+    /// The file that the model was read from.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Number of pieces; their ids are `0..len()`.
     pub(super) fn len(&self) -> usize {
         self.pieces.len()
@@ -166,7 +177,8 @@ impl SentencePieceModel {
         });
         let vocabulary = vocabulary.collect();
         let metaspace = Metaspace::new('\u{2581}', PrependScheme::Never, true);
-        let decoder = Metaspace::new('\u{2581}', PrependScheme::Always, true);
+        let spaces = Metaspace::new('\u{2581}', PrependScheme::Always, true);
+        let decoder = decoders::sequence::Sequence::new(vec![ByteFallback::new().into(), spaces.into()]);
 
         let mut tokenizer = Inner::new(Unigram::from(vocabulary, Some(self.unknown), self.byte_fallback)?.into());
         tokenizer.with_normalizer(Some(normalizer))?;
