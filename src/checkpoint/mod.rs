@@ -23,7 +23,6 @@ mod write;
 
 pub use header::{Header, HeaderEntry};
 pub use load::{HeadPolicy, LoadOptions};
-pub use names::MaskedLmLayout;
 pub use read::Checkpoint;
 pub use report::{LoadReport, Misshapen};
 pub use write::write;

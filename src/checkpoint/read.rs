@@ -20,10 +20,9 @@ use serde::Deserialize;
 
 use super::{
     header::Header,
-    names::{self, MaskedLmLayout},
-    v1,
+    names, v1,
 };
-use crate::{DebertaConfig, Error, ModelConfig, Result};
+use crate::{DebertaConfig, Error, ModelConfig, Result, heads::MaskedLmLayout};
 
 /// What a folder may keep its weights in; the first that is there is read.
 const FILES: [&str; 4] =
@@ -86,12 +85,22 @@ impl Checkpoint {
     /// among the v3 checkpoints carry an `lm_predictions` head that belongs to their generator and fits no encoder in the
     /// file.
     pub fn masked_lm_layout(&self) -> Option<MaskedLmLayout> {
-        let has = |prefix: &str| self.tensors.keys().any(|key| key.starts_with(prefix));
-        match () {
-            () if has("cls.predictions.transform.") => Some(MaskedLmLayout::HuggingFace),
-            () if has("lm_predictions.lm_head.") && !has("mask_predictions.") => Some(MaskedLmLayout::Original),
-            () => None,
+        if self.has_legacy_masked_lm() {
+            return Some(MaskedLmLayout::Legacy);
         }
+        let has = |part: &str| self.keys().any(|key| key.contains(part));
+        if !has("lm_predictions.lm_head.") || has("mask_predictions.") {
+            return None;
+        }
+        // Only the enhanced mask decoder needs absolute positions beside the head; transformers drops them.
+        match has("embeddings.position_embeddings.") {
+            true => Some(MaskedLmLayout::EnhancedMaskDecoder),
+            false => Some(MaskedLmLayout::LastLayer),
+        }
+    }
+
+    pub(super) fn has_legacy_masked_lm(&self) -> bool {
+        self.keys().any(|key| key.starts_with("cls.predictions.transform."))
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&Stored> {

@@ -20,11 +20,11 @@ use tempfile::NamedTempFile;
 use super::{
     convert::{self, Conversion},
     header::Header,
-    names::{MaskedLmLayout, Names},
+    names::Names,
     parameters::Parameter,
     v1,
 };
-use crate::{DebertaVersion, Error, ModelConfig, Result};
+use crate::{Error, ModelConfig, Result, config::DebertaVersion};
 
 /// Writes `module` into `folder`, made if it is not there, as `model.safetensors` and `config.json`, which Hugging Face
 /// transformers and [`Checkpoint::open`](super::Checkpoint::open) read. `config` decides the layout: a v1 model is written in
@@ -45,14 +45,12 @@ pub fn write<M: Module>(
     let folder = folder.as_ref();
     let parameters = Parameter::of(module);
     let mut config = config.clone();
-    let mut layout = MaskedLmLayout::HuggingFace;
+    let mut legacy = false;
     if let ModelConfig::Deberta(config) = &mut config {
         config.legacy &= !parameters.iter().any(|parameter| parameter.path.starts_with("decoder."));
-        if !config.legacy {
-            layout = MaskedLmLayout::Original;
-        }
+        legacy = config.legacy;
     }
-    let names = Names::new(&parameters, layout);
+    let names = Names::new(&parameters, legacy);
     let mut tensors =
         parameters.into_iter().map(|parameter| stored(parameter, &names, dtype)).collect::<Result<Vec<_>>>()?;
     match &mut config {
