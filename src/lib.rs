@@ -4,6 +4,7 @@
 pub mod activation;
 pub mod attention;
 pub mod batch;
+pub mod checkpoint;
 pub mod config;
 pub mod conv;
 pub mod decoder;

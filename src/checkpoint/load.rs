@@ -1,0 +1,182 @@
+//! Putting the tensors of a checkpoint into a module.
+
+use std::collections::{BTreeSet, HashMap};
+
+use burn::{
+    module::{Module, ModuleMapper, Param},
+    store::burn_pack::Tensor as Stored,
+    tensor::{DType, FloatDType, Tensor, TensorData},
+};
+use rayon::prelude::*;
+
+use super::{
+    convert::{self, Conversion},
+    names::{self, Names},
+    parameters::Parameter,
+    read::Checkpoint,
+    report::{Few, LoadReport, Misshapen},
+};
+use crate::{Error, Result};
+
+/// How [`Checkpoint::load`] fills a module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// The element type that all parameters get: f32, f16 or bf16.
+    pub dtype: FloatDType,
+    /// What to do where the file lacks a parameter of the head.
+    pub head: HeadPolicy,
+}
+
+impl Default for LoadOptions {
+    /// For inference in f32.
+    fn default() -> Self {
+        Self { dtype: FloatDType::F32, head: HeadPolicy::Required }
+    }
+}
+
+/// What to do where a checkpoint lacks a parameter of the module's head, or has it in another shape. The backbone's are
+/// always required.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadPolicy {
+    /// It is an error: for inference, where a random head gives random answers.
+    Required,
+    /// It is initialised at random and reported: for fine-tuning.
+    InitialiseIfMissing,
+}
+
+impl Checkpoint {
+    /// Fills `module`, freshly made or not, with the tensors of the checkpoint. A head reads the file of a bare backbone or
+    /// of another head, and a bare backbone reads the file of any head.
+    ///
+    /// Parameters that are loaded are never initialised at random first. On CPU devices, tensors whose type and layout need
+    /// no change (the large word table of an f32 model, for one) stay in the mapped file instead of being copied.
+    ///
+    /// # Errors
+    /// - [`Error::Checkpoint`] if a parameter of the backbone, or with [`HeadPolicy::Required`] of the head, is missing or
+    ///   has another shape, both of which are named, or if a tensor cannot be read.
+    /// - [`Error::Device`] if the module's device does not compute in the wanted type.
+    pub fn load<M: Module>(&self, module: M, options: &LoadOptions) -> Result<(M, LoadReport)> {
+        let dtype = DType::from(options.dtype);
+        let parameters = Parameter::of(&module);
+        check_dtype(dtype, &parameters)?;
+        let names = Names::new(&parameters, self.has_legacy_masked_lm()).in_file(self.keys());
+
+        let mut report = LoadReport { skipped: self.skipped().to_vec(), ..Default::default() };
+        let mut pairs = Vec::with_capacity(parameters.len());
+        let (mut fatal, mut only_heads) = (Vec::new(), true);
+        for parameter in &parameters {
+            let (name, expected) = (names.key(&parameter.path), parameter.file_shape());
+            let is_backbone = names.is_backbone(&parameter.path);
+            let required = is_backbone || options.head == HeadPolicy::Required;
+            let problem = match self.find(&name) {
+                Some(stored) if stored.shape[..] == expected => {
+                    pairs.push((parameter, stored));
+                    continue;
+                }
+                Some(stored) => {
+                    let misshapen = Misshapen { name, expected, found: stored.shape.to_vec() };
+                    let problem = misshapen.to_string();
+                    report.misshapen.push(misshapen);
+                    problem
+                }
+                None => {
+                    let problem = format!("`{name}` of shape {expected:?} is missing");
+                    report.missing.push(name);
+                    problem
+                }
+            };
+            if required {
+                fatal.push(problem);
+                only_heads &= !is_backbone;
+            }
+        }
+        if !fatal.is_empty() {
+            let advice = match only_heads {
+                true => "the checkpoint was not trained for this task: fine-tune it first",
+                false => "check that config.json belongs to these weights",
+            };
+            return Err(Error::checkpoint(self.folder(), format!("{}; {advice}", Few(&fatal))));
+        }
+
+        // The values are independent of each other, and most of the time goes into moving memory: all threads help.
+        let filled = pairs.par_iter().map(|(parameter, stored)| self.values(parameter, stored, dtype));
+        let filled = filled.collect::<Result<Vec<_>>>()?;
+        let mut values = HashMap::with_capacity(pairs.len());
+        for ((parameter, stored), (data, is_finite)) in pairs.into_iter().zip(filled) {
+            if !is_finite {
+                report.not_finite.push(stored.name.clone());
+            }
+            report.used.push(stored.name.clone());
+            values.insert(parameter.path.clone(), data);
+        }
+        let used: BTreeSet<&str> = report.used.iter().map(String::as_str).collect();
+        let misshapen = |key: &str| report.misshapen.iter().any(|misshapen| misshapen.name == key);
+        let rest = self.keys().filter(|key| !used.contains(key) && !misshapen(key)).map(String::from);
+        (report.ignored, report.unexpected) = rest.partition(|key| names::is_ignored(key));
+
+        let module = module.map(&mut Filler { path: Vec::new(), values, dtype });
+        Ok((module, report))
+    }
+
+    /// The tensor of this key, or a copy of it under another.
+    fn find(&self, key: &str) -> Option<&Stored> {
+        let copy = || names::TIED.iter().find(|(_, original)| *original == key).and_then(|(copy, _)| self.get(copy));
+        self.get(key).or_else(copy)
+    }
+
+    /// The values of `stored` as `parameter` wants them, and whether they are finite.
+    fn values(&self, parameter: &Parameter, stored: &Stored, to: DType) -> Result<(TensorData, bool)> {
+        let fail = |problem: String| Error::checkpoint(self.folder(), format!("`{}`: {problem}", stored.name));
+        let from = stored.dtype;
+        if !convert::is_supported(from) {
+            return Err(fail(format!("the element type is {from:?}, expected F32, F16 or BF16")));
+        }
+        let transpose = parameter.is_transposed().then(|| [stored.shape[0], stored.shape[1]]);
+        let bytes = stored.to_bytes().map_err(|error| fail(format!("{error}; copy the file again")))?;
+        let bytes = Conversion { from, to, transpose }.apply(bytes);
+        let is_finite = convert::is_finite(&bytes, to);
+        let data = TensorData::try_from_bytes(bytes, parameter.shape.clone(), to).map_err(|error| fail(error.to_string()))?;
+        Ok((data, is_finite))
+    }
+}
+
+/// Whether the device of the parameters computes in `dtype`.
+fn check_dtype(dtype: DType, parameters: &[Parameter]) -> Result<()> {
+    let Some(Parameter { device, .. }) = parameters.first() else { return Ok(()) };
+    let fail = |problem: String| Err(Error::Device { device: format!("{device:?}"), problem });
+    if !convert::is_supported(dtype) {
+        return fail(format!("weights cannot be loaded as {dtype:?}, only as F32, F16 or BF16"));
+    }
+    if !device.supports_dtype(dtype) {
+        return fail(format!("it does not compute in {dtype:?}; load the weights as F32"));
+    }
+    Ok(())
+}
+
+/// Moves values into a module.
+struct Filler {
+    path: Vec<String>,
+    /// By path of the parameter.
+    values: HashMap<String, TensorData>,
+    dtype: DType,
+}
+
+impl ModuleMapper for Filler {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let id = param.id;
+        let tensor = match self.values.remove(&self.path.join(".")) {
+            Some(data) => Tensor::from_data(data, (&param.lazy_device(), self.dtype)),
+            // Initialised at random, in the device's own type.
+            None => param.val().detach().cast(self.dtype),
+        };
+        param.transform_for_load(tensor, id)
+    }
+}

@@ -1,0 +1,28 @@
+//! Weights on disk: reading and writing checkpoints in the layout of the Hugging Face Hub.
+//!
+//! [`Checkpoint::open`] finds the weights in a folder (`model.safetensors`, the same in shards, or `pytorch_model.bin`)
+//! and reads their headers; [`Checkpoint::load`] puts them into a module, cast to the wanted type, and hands back a
+//! [`LoadReport`] of what was used, missing and left over. [`write`] is the way back: `model.safetensors` and
+//! `config.json` as Hugging Face transformers reads them.
+//!
+//! Modules and files spell the names of the weights differently; `names.rs` holds the one table both directions use.
+//! DeBERTa v1 also packs its projections differently: `v1.rs` splits them on reading and packs them on writing, so that
+//! no module has to know.
+
+mod convert;
+mod header;
+#[cfg(feature = "hub")]
+pub mod hub;
+mod load;
+mod names;
+mod parameters;
+mod read;
+mod report;
+mod v1;
+mod write;
+
+pub use header::{Header, HeaderEntry};
+pub use load::{HeadPolicy, LoadOptions};
+pub use read::Checkpoint;
+pub use report::{LoadReport, Misshapen};
+pub use write::write;

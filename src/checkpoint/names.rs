@@ -1,0 +1,190 @@
+//! How the modules' field names become the keys of Hugging Face's files: the one table that reading and writing share.
+
+use super::parameters::Parameter;
+
+/// Field names and what stands for them in a key, applied from top to bottom; both sides are whole names between dots.
+type Rules = &'static [(&'static str, &'static str)];
+
+/// How the path of a backbone's parameter starts if the module is a head.
+const BACKBONE: &str = "backbone.";
+
+/// What every architecture has.
+const COMMON: Rules = &[
+    ("attention", "attention.self"),
+    ("attention_output", "attention.output"),
+    ("feed_forward.intermediate", "intermediate.dense"),
+    ("feed_forward.output", "output"),
+    ("layer_norm", "LayerNorm"),
+    // burn's names for the parameters of a LayerNorm.
+    ("gamma", "weight"),
+    ("beta", "bias"),
+];
+
+/// What only DeBERTa's backbone has.
+const DEBERTA: Rules = &[("backbone", "deberta")];
+
+/// What only RoBERTa's backbone has.
+const ROBERTA: Rules = &[("backbone", "roberta"), ("query_proj", "query"), ("key_proj", "key"), ("value_proj", "value")];
+
+/// DeBERTa's masked language modelling head as Microsoft wrote it, with the enhanced mask decoder: the absolute positions
+/// that belong to the decoder here are among the embeddings in the file.
+const ORIGINAL_MASKED_LM: Rules = &[
+    ("lm_head", "lm_predictions.lm_head"),
+    ("decoder.position_embeddings", "deberta.embeddings.position_embeddings"),
+];
+
+/// The same head as transformers has it by default.
+const LEGACY_MASKED_LM: Rules = &[("lm_head.bias", "cls.predictions.bias"), ("lm_head", "cls.predictions.transform")];
+
+const ROBERTA_MASKED_LM: Rules = &[("lm_head.LayerNorm", "lm_head.layer_norm")];
+
+const ROBERTA_SEQUENCE_CLASSIFICATION: Rules =
+    &[("classifier", "classifier.out_proj"), ("pooler.dense", "classifier.dense")];
+
+const ROBERTA_MULTIPLE_CHOICE: Rules = &[("pooler.dense", "roberta.pooler.dense")];
+
+/// Keys that older files use, and what they are called today.
+pub(super) const RENAMED: [(&str, &str); 2] = [("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")];
+
+/// Keys that hold the same tensor as another key (the first is the copy); either may be absent from a file.
+pub(super) const TIED: [(&str, &str); 4] = [
+    ("cls.predictions.decoder.weight", "deberta.embeddings.word_embeddings.weight"),
+    ("cls.predictions.decoder.bias", "cls.predictions.bias"),
+    ("lm_head.decoder.weight", "roberta.embeddings.word_embeddings.weight"),
+    ("lm_head.decoder.bias", "lm_head.bias"),
+];
+
+/// Ends of keys that a file may have and no model needs.
+const IGNORED: [&str; 3] = [
+    // A buffer that counts from 0.
+    "embeddings.position_ids",
+    // The residual of gradient-disentangled embedding sharing: only pretraining has a use for it.
+    "embeddings._weight",
+    // Absolute positions are for the enhanced mask decoder alone where the embeddings do not add them.
+    "embeddings.position_embeddings.weight",
+];
+
+/// Whether a key that no parameter asked for can be passed over: it is a copy of another one, or of no use to any model.
+pub(super) fn is_ignored(key: &str) -> bool {
+    TIED.iter().any(|(copy, _)| *copy == key) || IGNORED.iter().any(|end| key.ends_with(end))
+}
+
+/// The names of one module's parameters in one file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Names {
+    /// How the keys of the backbone start in the file of a head.
+    prefix: &'static str,
+    backbone: Rules,
+    head: Rules,
+    /// Whether the module is a head with the backbone in a field, rather than the backbone itself.
+    is_head: bool,
+    /// Whether the file is that of a head.
+    has_prefix: bool,
+}
+
+impl Names {
+    /// The names of `parameters`, which are all those of one module, in a file that is written for that module; with
+    /// `legacy`, DeBERTa's masked language modelling head goes by the names that transformers gave it.
+    pub fn new(parameters: &[Parameter], legacy: bool) -> Self {
+        let is_in = |module: &str| parameters.iter().flat_map(|parameter| &parameter.containers).any(|name| name == module);
+        let (prefix, backbone, head) = match () {
+            () if !is_in("Struct:RobertaModel") => {
+                ("deberta.", DEBERTA, if legacy { LEGACY_MASKED_LM } else { ORIGINAL_MASKED_LM })
+            }
+            () if is_in("Struct:SequenceClassification") => ("roberta.", ROBERTA, ROBERTA_SEQUENCE_CLASSIFICATION),
+            () if is_in("Struct:MultipleChoice") => ("roberta.", ROBERTA, ROBERTA_MULTIPLE_CHOICE),
+            () => ("roberta.", ROBERTA, ROBERTA_MASKED_LM),
+        };
+        let is_head = parameters.iter().any(|parameter| parameter.path.starts_with(BACKBONE));
+        Self { prefix, backbone, head, is_head, has_prefix: is_head }
+    }
+
+    /// The same for a file that may be for the backbone alone or for another head, and has the given keys.
+    pub fn in_file<'a>(self, mut keys: impl Iterator<Item = &'a str>) -> Self {
+        Self { has_prefix: keys.any(|key| key.starts_with(self.prefix)), ..self }
+    }
+
+    /// The key of the parameter at `path`.
+    pub fn key(&self, path: &str) -> String {
+        let own = if self.is_backbone(path) { self.backbone } else { self.head };
+        // The outer dots let every name be matched as a whole.
+        let mut key = format!(".{path}.");
+        for (ours, theirs) in COMMON.iter().chain(own) {
+            key = key.replacen(&format!(".{ours}."), &format!(".{theirs}."), 1);
+        }
+        let key = key.trim_matches('.');
+        match (key.strip_prefix(self.prefix), self.has_prefix) {
+            (Some(bare), false) => bare.into(),
+            (None, true) if !self.is_head => format!("{}{key}", self.prefix),
+            _ => key.into(),
+        }
+    }
+
+    /// Whether the parameter at `path` belongs to the backbone, without which no head is of use.
+    pub fn is_backbone(&self, path: &str) -> bool {
+        !self.is_head || path.starts_with(BACKBONE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(prefix: &'static str, backbone: Rules, head: Rules) -> Names {
+        Names { prefix, backbone, head, is_head: true, has_prefix: true }
+    }
+
+    #[test]
+    fn every_kind_of_key() {
+        let original = head("deberta.", DEBERTA, ORIGINAL_MASKED_LM);
+        let legacy = head("deberta.", DEBERTA, LEGACY_MASKED_LM);
+        let roberta = head("roberta.", ROBERTA, ROBERTA_MASKED_LM);
+        let sequence = head("roberta.", ROBERTA, ROBERTA_SEQUENCE_CLASSIFICATION);
+        let cases = [
+            (original, "backbone.embeddings.word_embeddings.weight", "deberta.embeddings.word_embeddings.weight"),
+            (original, "backbone.embeddings.layer_norm.gamma", "deberta.embeddings.LayerNorm.weight"),
+            (original, "backbone.encoder.layer_norm.beta", "deberta.encoder.LayerNorm.bias"),
+            (original, "backbone.encoder.rel_embeddings.weight", "deberta.encoder.rel_embeddings.weight"),
+            (original, "backbone.encoder.conv.conv.weight", "deberta.encoder.conv.conv.weight"),
+            (original, "backbone.encoder.conv.layer_norm.beta", "deberta.encoder.conv.LayerNorm.bias"),
+            (original, "backbone.encoder.layer.3.attention.query_proj.bias", "deberta.encoder.layer.3.attention.self.query_proj.bias"),
+            (original, "backbone.encoder.layer.3.attention_output.dense.weight", "deberta.encoder.layer.3.attention.output.dense.weight"),
+            (original, "backbone.encoder.layer.3.attention_output.layer_norm.gamma", "deberta.encoder.layer.3.attention.output.LayerNorm.weight"),
+            (original, "backbone.encoder.layer.3.feed_forward.intermediate.bias", "deberta.encoder.layer.3.intermediate.dense.bias"),
+            (original, "backbone.encoder.layer.3.feed_forward.output.dense.bias", "deberta.encoder.layer.3.output.dense.bias"),
+            (original, "backbone.encoder.layer.3.feed_forward.output.layer_norm.beta", "deberta.encoder.layer.3.output.LayerNorm.bias"),
+            (original, "decoder.position_embeddings.weight", "deberta.embeddings.position_embeddings.weight"),
+            (original, "lm_head.dense.weight", "lm_predictions.lm_head.dense.weight"),
+            (original, "lm_head.layer_norm.gamma", "lm_predictions.lm_head.LayerNorm.weight"),
+            (original, "lm_head.bias", "lm_predictions.lm_head.bias"),
+            (original, "mask_predictions.layer_norm.gamma", "mask_predictions.LayerNorm.weight"),
+            (original, "pooler.dense.weight", "pooler.dense.weight"),
+            (legacy, "lm_head.dense.weight", "cls.predictions.transform.dense.weight"),
+            (legacy, "lm_head.layer_norm.beta", "cls.predictions.transform.LayerNorm.bias"),
+            (legacy, "lm_head.bias", "cls.predictions.bias"),
+            (roberta, "backbone.encoder.layer.0.attention.query_proj.weight", "roberta.encoder.layer.0.attention.self.query.weight"),
+            (roberta, "backbone.pooler.dense.bias", "roberta.pooler.dense.bias"),
+            (roberta, "lm_head.layer_norm.gamma", "lm_head.layer_norm.weight"),
+            (roberta, "lm_head.bias", "lm_head.bias"),
+            (sequence, "pooler.dense.weight", "classifier.dense.weight"),
+            (sequence, "classifier.weight", "classifier.out_proj.weight"),
+            (sequence, "backbone.pooler.dense.weight", "roberta.pooler.dense.weight"),
+        ];
+        for (names, path, key) in cases {
+            assert_eq!(names.key(path), key, "{path}");
+        }
+    }
+
+    #[test]
+    fn backbones_and_heads_read_each_others_files() {
+        let head = head("deberta.", DEBERTA, ORIGINAL_MASKED_LM);
+        let bare = Names { is_head: false, has_prefix: false, ..head };
+        let (of_head, of_bare) = ("backbone.encoder.layer_norm.gamma", "encoder.layer_norm.gamma");
+        let (head_file, bare_file) = (["deberta.a", "classifier.bias"].into_iter(), ["a"].into_iter());
+        assert_eq!(head.in_file(head_file.clone()).key(of_head), "deberta.encoder.LayerNorm.weight");
+        assert_eq!(head.in_file(bare_file.clone()).key(of_head), "encoder.LayerNorm.weight");
+        assert_eq!(bare.in_file(head_file).key(of_bare), "deberta.encoder.LayerNorm.weight");
+        assert_eq!(bare.in_file(bare_file.clone()).key(of_bare), "encoder.LayerNorm.weight");
+        assert_eq!(head.in_file(bare_file).key("classifier.weight"), "classifier.weight");
+    }
+}

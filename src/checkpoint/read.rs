@@ -1,0 +1,201 @@
+//! Finding the weights of a folder and reading what they are, but not yet their values.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use burn::{
+    store::{
+        bridge,
+        burn_pack::Tensor as Stored,
+        pytorch_reader::{PickleValue, PytorchError, PytorchReader},
+    },
+    tensor::{AllocationProperty, Bytes, DType},
+};
+use memmap2::Mmap;
+use serde::Deserialize;
+
+use super::{
+    header::Header,
+    names, v1,
+};
+use crate::{DebertaConfig, Error, ModelConfig, Result, heads::MaskedLmLayout};
+
+/// What a folder may keep its weights in; the first that is there is read.
+const FILES: [&str; 4] =
+    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+
+/// The weights of a folder: names, element types and shapes at hand, values on demand.
+///
+/// Safetensors files are mapped into memory and stay mapped as long as the checkpoint, or a module on a CPU device that was
+/// loaded from it, is alive. Do not overwrite such a file in place meanwhile; replace it, as [`write`](super::write()) does.
+#[derive(Debug)]
+pub struct Checkpoint {
+    folder: PathBuf,
+    tensors: BTreeMap<String, Stored>,
+    skipped: Vec<String>,
+}
+
+impl Checkpoint {
+    /// Opens the weights in `folder`: `model.safetensors`, else `model.safetensors.index.json` and its shards, else
+    /// `pytorch_model.bin` (of any version of PyTorch), else its index and shards. A v1 checkpoint is converted to the layout
+    /// of v2, for which the number of attention heads is taken from `config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if none of the files is there, or one is damaged or incomplete: it names the file, the tensor
+    /// and what is wrong. [`Error::Io`] if a file cannot be read.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        let path = FILES.iter().map(|file| folder.join(file)).find(|path| path.exists()).ok_or_else(|| {
+            Error::checkpoint(folder, format!("there are no weights in this folder; looked for {}", FILES.join(", ")))
+        })?;
+        let Content { mut tensors, skipped } = Content::of(&path)?;
+        for tensor in &mut tensors {
+            v1::rename(&mut tensor.name, names::RENAMED.into_iter());
+        }
+        if tensors.iter().any(|tensor| v1::is_packed(&tensor.name)) {
+            let ModelConfig::Deberta(DebertaConfig { num_attention_heads, .. }) = ModelConfig::from_folder(folder)? else {
+                return Err(Error::checkpoint(&path, "the weights are those of DeBERTa v1, config.json is for RoBERTa"));
+            };
+            tensors = v1::split(tensors, num_attention_heads).map_err(|problem| Error::checkpoint(&path, problem))?;
+        }
+        let tensors = tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+        Ok(Self { folder: folder.to_owned(), tensors, skipped })
+    }
+
+    /// The folder it was opened from.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Key, element type and shape of every tensor, in the order of the keys.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, DType, &[usize])> {
+        self.tensors.values().map(|tensor| (tensor.name.as_str(), tensor.dtype, &tensor.shape[..]))
+    }
+
+    /// Whether there is a tensor of this key.
+    pub fn contains(&self, key: &str) -> bool {
+        self.tensors.contains_key(key)
+    }
+
+    /// Which masked language modelling head a DeBERTa checkpoint has, if it has one that can be used: the discriminators
+    /// among the v3 checkpoints carry an `lm_predictions` head that belongs to their generator and fits no encoder in the
+    /// file.
+    pub fn masked_lm_layout(&self) -> Option<MaskedLmLayout> {
+        if self.has_legacy_masked_lm() {
+            return Some(MaskedLmLayout::Legacy);
+        }
+        let has = |part: &str| self.keys().any(|key| key.contains(part));
+        if !has("lm_predictions.lm_head.") || has("mask_predictions.") {
+            return None;
+        }
+        // Only the enhanced mask decoder needs absolute positions beside the head; transformers drops them.
+        match has("embeddings.position_embeddings.") {
+            true => Some(MaskedLmLayout::EnhancedMaskDecoder),
+            false => Some(MaskedLmLayout::LastLayer),
+        }
+    }
+
+    pub(super) fn has_legacy_masked_lm(&self) -> bool {
+        self.keys().any(|key| key.starts_with("cls.predictions.transform."))
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&Stored> {
+        self.tensors.get(key)
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    pub(super) fn skipped(&self) -> &[String] {
+        &self.skipped
+    }
+}
+
+/// What a file holds.
+#[derive(Default)]
+struct Content {
+    tensors: Vec<Stored>,
+    /// Names of entries that are no tensors.
+    skipped: Vec<String>,
+}
+
+impl Content {
+    /// Reads the file at `path`, whose format its extension tells.
+    fn of(path: &Path) -> Result<Self> {
+        match path.extension().and_then(OsStr::to_str) {
+            Some("safetensors") => safetensors(path),
+            Some("bin") => pytorch(path),
+            _ => shards(path),
+        }
+    }
+}
+
+fn safetensors(path: &Path) -> Result<Content> {
+    let file = File::open(path).map_err(Error::io("read", path))?;
+    // SAFETY: the map is only read, and sound as long as nobody changes the file beneath it; see `Checkpoint`.
+    let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
+    let header = Header::parse(&map, path)?;
+    let map = bytes::Bytes::from_owner(map);
+    let tensors = header.entries.into_iter().map(|entry| {
+        let bytes = Bytes::from_shared(map.slice(entry.range), AllocationProperty::File);
+        Stored::new(entry.name, entry.dtype, entry.shape, None, bytes)
+    });
+    Ok(Content { tensors: tensors.collect(), skipped: Vec::new() })
+}
+
+fn pytorch(path: &Path) -> Result<Content> {
+    let fail = |error: PytorchError| {
+        Error::checkpoint(path, format!("not a readable PyTorch checkpoint ({error}); copy it again"))
+    };
+    let tensors = PytorchReader::new(path).map_err(fail)?.into_tensors();
+    let mut skipped = Vec::new();
+    // The reader passes over what is no tensor; a second look at the pickle tells what that was.
+    if let PickleValue::Dict(entries) = PytorchReader::read_pickle_data(path, None).map_err(fail)? {
+        let is_tensor = |key: &String| tensors.keys().any(|name| name.strip_prefix(key.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')));
+        skipped.extend(entries.into_keys().filter(|key| !is_tensor(key)));
+        skipped.sort();
+    }
+    Ok(Content { tensors: tensors.into_values().map(bridge::from_pytorch).collect(), skipped })
+}
+
+/// Reads an index, `{"weight_map": {key: file}}`, and all files it mentions.
+fn shards(path: &Path) -> Result<Content> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let Index { weight_map } = serde_json::from_str(&text).map_err(Error::json(path.display()))?;
+    let mut content = Content::default();
+    let mut seen = BTreeSet::new();
+    for shard in weight_map.values().collect::<BTreeSet<_>>() {
+        // An index is data from elsewhere: it has no business outside its folder.
+        if Path::new(shard).file_name() != Some(OsStr::new(shard)) || shard.ends_with(".json") {
+            return Err(Error::checkpoint(path, format!("the index names the shard `{shard}`, expected a file beside it")));
+        }
+        let shard_path = path.with_file_name(shard);
+        if !shard_path.exists() {
+            let problem = format!("the index names the shard `{shard}`, which is not there; download it too");
+            return Err(Error::checkpoint(path, problem));
+        }
+        let Content { tensors, skipped } = Content::of(&shard_path)?;
+        for tensor in &tensors {
+            if !seen.insert(tensor.name.clone()) {
+                let problem = format!("`{}` is in two shards, once more in `{shard}`; which one counts is unknown", tensor.name);
+                return Err(Error::checkpoint(path, problem));
+            }
+        }
+        if let Some((key, _)) = weight_map.iter().find(|(key, file)| *file == shard && !seen.contains(*key)) {
+            let problem = format!("the index says that `{key}` is in `{shard}`, but it is not; download both again");
+            return Err(Error::checkpoint(path, problem));
+        }
+        content.tensors.extend(tensors);
+        content.skipped.extend(skipped);
+    }
+    Ok(content)
+}
