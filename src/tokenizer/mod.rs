@@ -29,7 +29,8 @@
 //!
 //! A `tokenizer.json` rules where it is there, with what it says about spaces and unknown text. DeBERTa-v3's as found in the
 //! wild turns byte fallback off, so text outside the vocabulary becomes `[UNK]` instead of bytes (nearly all differences); it
-//! strips U+0085, keeps a space token for a zero-width character at the end, and treats a literal "▁" as a space.
+//! strips U+0085, keeps a space token for a zero-width character at the end, and treats a literal "▁" as a space. The 15,606
+//! lines of novels and reviews give sentencepiece's ids by either file.
 //!
 //! Character maps are applied as sentencepiece does it, in both. Hugging Face's library applies the same map by grapheme
 //! cluster: given the `tokenizer.json` that [`Tokenizer::save`] writes, it gives other ids for 824 of 42,082 contrived lines
