@@ -3,6 +3,8 @@
 use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
 
+use crate::{attention::op::can_fuse, cpu};
+
 /// An activation function of `config.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -37,9 +39,12 @@ impl Activation {
     }
 }
 
-/// x/2 (1 + erf(x / sqrt 2)). Composed, because the derivative of burn's own `gelu` is that of the tanh approximation on some
-/// backends (off by up to 9e-4), while the forward pass is exact.
+/// x/2 (1 + erf(x / sqrt 2)). Not burn's own `gelu`, whose derivative is that of the tanh approximation on some backends (off
+/// by up to 9e-4) while its forward pass is exact.
 fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if can_fuse(&x.device(), x.dtype()) {
+        return cpu::gelu::gelu(x);
+    }
     let phi = (x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf().add_scalar(1.0).mul_scalar(0.5);
     x * phi
 }

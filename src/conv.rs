@@ -7,10 +7,9 @@ use burn::{
         Dropout, DropoutConfig, Initializer, LayerNorm, PaddingConfig1d,
         conv::{Conv1d, Conv1dConfig},
     },
-    tensor::Bool,
 };
 
-use crate::{activation::Activation, config::DebertaConfig, embeddings::zero_padding, init::Init};
+use crate::{activation::Activation, config::DebertaConfig, init::Init, packing::TokenLayout};
 
 /// A convolution over the embeddings that joins the first layer's output.
 #[derive(Module, Debug)]
@@ -43,11 +42,16 @@ impl ConvLayer {
     /// LayerNorm( layer_output + act(dropout(conv(embeddings) at tokens)) ), zero at padding.
     ///
     /// # Shapes
-    /// - embeddings, layer_output, output: [batch, length, hidden]
-    /// - mask: [batch, length], true at tokens
-    pub fn forward(&self, embeddings: Tensor<3>, layer_output: Tensor<3>, mask: Option<Tensor<2, Bool>>) -> Tensor<3> {
+    /// - embeddings, layer_output, output: [batch, length, hidden] as the layout has them
+    pub fn forward(&self, embeddings: Tensor<3>, layer_output: Tensor<3>, layout: &TokenLayout) -> Tensor<3> {
+        // The kernel must not reach from one sequence into the next.
+        let embeddings = layout.restore(embeddings);
         let ngrams = self.conv.forward(embeddings.swap_dims(1, 2)).swap_dims(1, 2);
-        let ngrams = self.activation.forward(self.dropout.forward(zero_padding(ngrams, mask.clone())));
-        zero_padding(self.layer_norm.forward(layer_output + ngrams), mask)
+        let ngrams = match layout {
+            TokenLayout::Padded(_) => layout.zero_padding(ngrams),
+            TokenLayout::Packed(packing) => packing.pack(ngrams),
+        };
+        let ngrams = self.activation.forward(self.dropout.forward(ngrams));
+        layout.zero_padding(self.layer_norm.forward(layer_output + ngrams))
     }
 }

@@ -35,14 +35,13 @@ impl EnhancedMaskDecoder {
     }
 
     /// # Shapes
-    /// - states: [batch, length, hidden], output of the second last layer
-    /// - output: [batch, length, hidden]
+    /// - states: [batch, length, hidden] as the context's layout has them, output of the second last layer
+    /// - output: the same
     ///
     /// # Panics
     /// If the length is above [`max_length`](Self::max_length).
     pub fn forward(&self, states: Tensor<3>, last_layer: &EncoderLayer, context: &EncoderContext) -> Tensor<3> {
-        let [_, length, _] = states.dims();
-        let positions = self.position_embeddings.weight.val().slice([0..length]).unsqueeze::<3>();
+        let positions = context.layout.absolute_positions(self.position_embeddings.weight.val(), &states);
         (0..STEPS).fold(positions + states.clone(), |query, _| {
             last_layer.forward(states.clone(), Some(query), context, false).0
         })

@@ -63,6 +63,12 @@ pub fn device(name: &str) -> Result<Device> {
     }
 }
 
+/// Whether tensors of this device lie in host memory, where the CPU kernels can work on them.
+pub(crate) fn is_host(of: &Device) -> bool {
+    let of = of.clone().inner();
+    ["flex", "ndarray"].iter().any(|name| device(name).is_ok_and(|host| host == of))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,10 +4,10 @@ use burn::{
     Tensor,
     module::Module,
     nn::{Dropout, DropoutConfig, Embedding, LayerNorm, Linear},
-    tensor::{Bool, Int},
+    tensor::Int,
 };
 
-use crate::{config::DebertaConfig, init::Init};
+use crate::{config::DebertaConfig, init::Init, packing::TokenLayout};
 
 /// Word (+ absolute position, where the input is biased by it) (+ token type) -> projection where the tables are narrower than
 /// the model -> LayerNorm -> zero at padding -> dropout.
@@ -42,7 +42,7 @@ impl DebertaEmbeddings {
     }
 
     /// # Shapes
-    /// - input_ids, token_type_ids, mask: [batch, length]; token types default to 0
+    /// - input_ids, token_type_ids: [batch, length] as the layout has them; token types default to 0
     /// - output: [batch, length, hidden]
     ///
     /// # Panics
@@ -51,12 +51,12 @@ impl DebertaEmbeddings {
         &self,
         input_ids: Tensor<2, Int>,
         token_type_ids: Option<Tensor<2, Int>>,
-        mask: Option<Tensor<2, Bool>>,
+        layout: &TokenLayout,
     ) -> Tensor<3> {
-        let [_, length] = input_ids.dims();
         let mut states = self.word_embeddings.forward(input_ids.clone());
         if let Some(table) = &self.position_embeddings {
-            states = states + table.weight.val().slice([0..length]).unsqueeze();
+            let positions = layout.absolute_positions(table.weight.val(), &states);
+            states = states + positions;
         }
         if let Some(table) = &self.token_type_embeddings {
             states = states + table.forward(token_type_ids.unwrap_or_else(|| input_ids.zeros_like()));
@@ -64,18 +64,6 @@ impl DebertaEmbeddings {
         if let Some(projection) = &self.embed_proj {
             states = projection.forward(states);
         }
-        self.dropout.forward(zero_padding(self.layer_norm.forward(states), mask))
-    }
-}
-
-/// Sets the vectors at padding to zero.
-///
-/// # Shapes
-/// - states, output: [batch, length, hidden]
-/// - mask: [batch, length], true at tokens
-pub(crate) fn zero_padding(states: Tensor<3>, mask: Option<Tensor<2, Bool>>) -> Tensor<3> {
-    match mask {
-        Some(mask) => states.mask_fill(mask.bool_not().unsqueeze_dim(2), 0.0),
-        None => states,
+        self.dropout.forward(layout.zero_padding(self.layer_norm.forward(states)))
     }
 }

@@ -6,16 +6,21 @@ use burn::{
     Tensor,
     module::Module,
     nn::{Embedding, LayerNorm},
-    tensor::{Bool, Device},
+    tensor::{DType, Device},
 };
 
 use crate::{
     activation::Activation,
-    attention::{AttentionConfig, AttentionInput, DisentangledAttention, op::PositionIndex},
+    attention::{
+        AttentionConfig, AttentionInput, DisentangledAttention,
+        op::{PositionIndex, can_fuse},
+    },
     config::{DebertaConfig, RobertaConfig},
     conv::ConvLayer,
     feed_forward::{FeedForward, ResidualOutput},
     init::Init,
+    input::ModelInput,
+    packing::{Packing, TokenLayout},
     position::{RelativeIndex, RelativePositions},
 };
 
@@ -73,11 +78,24 @@ impl EncoderLayerConfig {
     }
 }
 
+/// How the tokens of an input are to lie in the states: packed where something is padded and fused attention will serve every
+/// layer, padded otherwise.
+pub(crate) fn token_layout(layers: &[EncoderLayer], input: &ModelInput) -> TokenLayout {
+    let talking_heads = layers.iter().any(|layer| layer.attention.has_talking_heads());
+    let device = input.input_ids.device();
+    let dtype = layers.first().map(EncoderLayer::dtype);
+    let packs = !talking_heads && !input.output_attentions && dtype.is_some_and(|dtype| can_fuse(&device, dtype));
+    match input.attention_mask.as_ref().filter(|_| packs).and_then(Packing::new) {
+        Some(packing) => TokenLayout::Packed(packing),
+        None => TokenLayout::Padded(input.attention_mask.clone()),
+    }
+}
+
 /// What all layers of one forward pass share.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct EncoderContext {
-    /// Tokens are true, padding is false, [batch, length]; none where nothing is padded.
-    pub mask: Option<Tensor<2, Bool>>,
+    /// How the tokens lie in the states.
+    pub layout: TokenLayout,
     /// The position table and the rows to use from it, if attention is relative.
     pub relative: Option<RelativeTable>,
 }
@@ -92,6 +110,11 @@ pub struct RelativeTable {
 }
 
 impl EncoderLayer {
+    /// The element type of its parameters.
+    fn dtype(&self) -> DType {
+        self.feed_forward.dtype()
+    }
+
     /// Runs the layer; queries and residual come from `query_states` where given, keys and values from `hidden_states`.
     ///
     /// # Shapes
@@ -109,7 +132,7 @@ impl EncoderLayer {
             .as_ref()
             .map(|table| (self.attention.project_positions(table.embeddings.clone()), table.index.clone()));
         let residual = query_states.clone().unwrap_or_else(|| hidden_states.clone());
-        let mut input = AttentionInput::new(hidden_states).mask(context.mask.clone()).relative(relative).maps(maps);
+        let mut input = AttentionInput::new(hidden_states, &context.layout).relative(relative).maps(maps);
         if let Some(states) = query_states {
             input = input.query_states(states);
         }
@@ -133,9 +156,9 @@ impl LayerRecord {
         Self { hidden_states: hidden_states.then(Vec::new), attentions: attentions.then(Vec::new) }
     }
 
-    pub(crate) fn keep_states(&mut self, states: &Tensor<3>) {
+    pub(crate) fn keep_states(&mut self, states: &Tensor<3>, layout: &TokenLayout) {
         if let Some(kept) = &mut self.hidden_states {
-            kept.push(states.clone());
+            kept.push(layout.restore(states.clone()));
         }
     }
 
@@ -181,7 +204,7 @@ impl DebertaEncoder {
     }
 
     /// What the layers share for inputs of `length` tokens.
-    pub fn context(&self, length: usize, mask: Option<Tensor<2, Bool>>, device: &Device) -> EncoderContext {
+    pub fn context(&self, length: usize, layout: TokenLayout, device: &Device) -> EncoderContext {
         let relative = self.rel_embeddings.as_ref().map(|table| {
             let index = RelativeIndex::new(self.positions, length, length);
             let rows = table.weight.val().slice([index.rows()]);
@@ -193,7 +216,7 @@ impl DebertaEncoder {
                 index: PositionIndex::new(index, device),
             }
         });
-        EncoderContext { mask, relative }
+        EncoderContext { layout, relative }
     }
 
     /// Runs some of the layers on the embeddings' output; the convolution belongs to the first.
@@ -207,15 +230,15 @@ impl DebertaEncoder {
         context: &EncoderContext,
         record: &mut LayerRecord,
     ) -> Tensor<3> {
-        record.keep_states(&embeddings);
+        record.keep_states(&embeddings, &context.layout);
         let mut states = embeddings.clone();
         for number in layers {
             let (output, maps) = self.layer[number].forward(states, None, context, record.wants_maps());
             states = match &self.conv {
-                Some(conv) if number == 0 => conv.forward(embeddings.clone(), output, context.mask.clone()),
+                Some(conv) if number == 0 => conv.forward(embeddings.clone(), output, &context.layout),
                 _ => output,
             };
-            record.keep_states(&states);
+            record.keep_states(&states, &context.layout);
             record.keep_maps(maps);
         }
         states

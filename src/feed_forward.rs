@@ -4,6 +4,7 @@ use burn::{
     Tensor,
     module::Module,
     nn::{Dropout, DropoutConfig, LayerNorm, Linear},
+    tensor::DType,
 };
 
 use crate::{activation::Activation, init::Init};
@@ -49,6 +50,11 @@ impl FeedForward {
             output: ResidualOutput::new(init, inner, hidden, dropout),
             activation,
         }
+    }
+
+    /// The element type of its parameters.
+    pub(crate) fn dtype(&self) -> DType {
+        self.intermediate.weight.val().dtype()
     }
 
     /// # Shapes

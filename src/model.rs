@@ -5,7 +5,7 @@ use burn::{Tensor, module::Module, tensor::Device};
 use crate::{
     config::DebertaConfig,
     embeddings::DebertaEmbeddings,
-    encoder::{DebertaEncoder, EncoderContext, LayerRecord},
+    encoder::{DebertaEncoder, EncoderContext, LayerRecord, token_layout},
     init::Init,
     input::ModelInput,
 };
@@ -58,11 +58,11 @@ impl DebertaModel {
     /// [`Batch::to_input`](crate::batch::Batch::to_input) checks both.
     pub fn forward(&self, input: ModelInput) -> ModelOutput {
         let mut record = input.record();
-        let (last_hidden_state, _) = self.forward_layers(input, self.encoder.layers().len(), &mut record);
-        ModelOutput::new(last_hidden_state, record)
+        let (states, context) = self.forward_layers(input, self.encoder.layers().len(), &mut record);
+        ModelOutput::new(context.layout.restore(states), record)
     }
 
-    /// Embeds and runs the first `count` layers; also returns what further layers would need.
+    /// Embeds and runs the first `count` layers; also returns what further layers would need, and how the states lie.
     pub(crate) fn forward_layers(
         &self,
         input: ModelInput,
@@ -70,8 +70,11 @@ impl DebertaModel {
         record: &mut LayerRecord,
     ) -> (Tensor<3>, EncoderContext) {
         let [_, length] = input.input_ids.dims();
-        let context = self.encoder.context(length, input.attention_mask.clone(), &input.input_ids.device());
-        let embeddings = self.embeddings.forward(input.input_ids, input.token_type_ids, input.attention_mask);
+        let layout = token_layout(self.encoder.layers(), &input);
+        let context = self.encoder.context(length, layout, &input.input_ids.device());
+        let arrange = |ids| context.layout.arrange_ids(ids);
+        let (ids, types) = (arrange(input.input_ids), input.token_type_ids.map(arrange));
+        let embeddings = self.embeddings.forward(ids, types, &context.layout);
         (self.encoder.forward(embeddings, 0..count, &context, record), context)
     }
 

@@ -64,7 +64,8 @@ impl Reference {
             if view.dtype() != Dtype::I64 {
                 return Err(wrong(format!("`{name}` is {:?}, expected I64", view.dtype())));
             }
-            let values = view.data().chunks_exact(8).map(|bytes| i64::from_le_bytes(bytes.try_into().unwrap_or_default()));
+            let values =
+                view.data().chunks_exact(8).map(|bytes| i64::from_le_bytes(bytes.try_into().unwrap_or_default()));
             Ok(Some((view.shape().to_vec(), values.collect())))
         };
         let required = |name: &str| integers(name)?.ok_or_else(|| wrong(format!("`{name}` is missing")));
@@ -103,11 +104,14 @@ impl Reference {
             if view.dtype() != Dtype::F32 {
                 return Err(wrong(format!("`{name}` is {:?}, expected F32", view.dtype())));
             }
-            let values = view.data().chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap_or_default()));
+            let values =
+                view.data().chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap_or_default()));
             expected.insert(name, HostTensor { shape: view.shape().to_vec(), values: values.collect() });
         }
         if expected.is_empty() {
-            return Err(wrong("it holds no output to compare with, such as `logits` or `last_hidden_state`".to_owned()));
+            return Err(wrong(
+                "it holds no output to compare with, such as `logits` or `last_hidden_state`".to_owned(),
+            ));
         }
         Ok(Self { batch, choices, expected })
     }
@@ -198,7 +202,8 @@ impl Reference {
                 HostTensor::read(model.forward(input))?
             }
             "MultipleChoice" => {
-                let missing = || Error::Model("multiple choice needs `input_ids` of [batch, choices, length]".to_owned());
+                let missing =
+                    || Error::Model("multiple choice needs `input_ids` of [batch, choices, length]".to_owned());
                 let choices = self.choices.ok_or_else(missing)?;
                 let model = checkpoint.load(MultipleChoice::<C::Backbone>::new(config, device), &options)?.0;
                 HostTensor::read(model.forward(input, choices))?
@@ -250,8 +255,7 @@ impl Reference {
 }
 
 fn is_output(name: &str) -> bool {
-    name.starts_with("hidden_states.")
-        || matches!(name, "last_hidden_state" | "logits" | "start_logits" | "end_logits")
+    name.starts_with("hidden_states.") || matches!(name, "last_hidden_state" | "logits" | "start_logits" | "end_logits")
 }
 
 /// The indices of element `index` in a tensor of `shape`.

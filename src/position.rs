@@ -68,18 +68,26 @@ pub struct RelativeIndex {
     query_length: usize,
     key_length: usize,
     rows: Range<usize>,
-    /// The row of each distance, from -(key_length - 1) to query_length - 1.
-    by_distance: Vec<u32>,
+    /// The row of each distance i - j, from query_length - 1 down to -(key_length - 1): along the keys of one query the
+    /// distance falls, so that each query's rows are a window of this.
+    descending: Vec<u32>,
+    /// The distances around 0 at which the row grows by exactly one a step.
+    consecutive: Range<i64>,
 }
 
 impl RelativeIndex {
     /// The index for `query_length` queries and `key_length` keys, both at least 1.
     pub fn new(positions: RelativePositions, query_length: usize, key_length: usize) -> Self {
         let distances = 1 - key_length as i64..query_length as i64;
-        let rows: Vec<usize> = distances.map(|distance| positions.row(distance)).collect();
+        let rows: Vec<usize> = distances.clone().map(|distance| positions.row(distance)).collect();
         let (first, last) = (rows[0], rows[rows.len() - 1]);
-        let by_distance = rows.iter().map(|row| (row - first) as u32).collect();
-        Self { query_length, key_length, rows: first..last + 1, by_distance }
+        let descending = rows.iter().rev().map(|row| (row - first) as u32).collect();
+        let grows = |distance: &i64| positions.row(*distance) + 1 == positions.row(distance + 1);
+        let consecutive = Range {
+            start: (distances.start..0).rev().take_while(grows).last().unwrap_or(0),
+            end: (0..distances.end - 1).take_while(grows).last().map_or(0, |distance| distance + 1) + 1,
+        };
+        Self { query_length, key_length, rows: first..last + 1, descending, consecutive }
     }
 
     /// The rows of the position table that these lengths reach.
@@ -97,23 +105,22 @@ impl RelativeIndex {
         self.key_length
     }
 
-    /// The row of query i and key j, counted from the first reached row.
-    pub fn row(&self, query: usize, key: usize) -> usize {
-        self.by_distance[query + self.key_length - 1 - key] as usize
+    /// The rows of one query, key by key, counted from the first reached row; never rising.
+    pub fn window(&self, query: usize) -> &[u32] {
+        let start = self.query_length - 1 - query;
+        &self.descending[start..start + self.key_length]
     }
 
-    /// The rows by distance i - j, from -(key_length - 1) to query_length - 1; never falling.
-    pub fn by_distance(&self) -> &[u32] {
-        &self.by_distance
+    /// The keys of one query, out of the first `keys`, along which the row falls by exactly one from key to key.
+    pub fn consecutive_keys(&self, query: usize, keys: usize) -> Range<usize> {
+        // distance = query - key
+        let key = |distance: i64| (query as i64 - distance).clamp(0, keys as i64) as usize;
+        key(self.consecutive.end - 1)..key(self.consecutive.start - 1)
     }
 
     /// The whole index, [query, key] row by row.
     pub fn table(&self) -> Vec<i32> {
-        let keys = self.key_length;
-        // Along a row of queries the distance falls, so each row of the table is a reversed window.
-        (0..self.query_length)
-            .flat_map(|query| self.by_distance[query..query + keys].iter().rev().map(|row| *row as i32))
-            .collect()
+        (0..self.query_length).flat_map(|query| self.window(query).iter().map(|row| *row as i32)).collect()
     }
 }
 
@@ -157,11 +164,28 @@ mod tests {
             for i in 0..queries {
                 for j in 0..keys {
                     let row = V3.row(i as i64 - j as i64) - index.rows().start;
-                    assert_eq!(index.row(i, j), row);
+                    assert_eq!(index.window(i)[j] as usize, row);
                     assert_eq!(table[i * keys + j] as usize, row);
                 }
             }
         }
+    }
+
+    #[test]
+    fn consecutive_keys_fall_by_one() {
+        let clamped = RelativePositions { span: 4, buckets: None, max_distance: 4 };
+        for positions in [V3, clamped] {
+            let index = RelativeIndex::new(positions, 300, 300);
+            for query in [0, 1, 7, 150, 299] {
+                let (keys, window) = (index.consecutive_keys(query, 300), index.window(query));
+                assert!(keys.contains(&query) && keys.len() >= 4, "query {query}: {keys:?}");
+                for key in keys.start + 1..keys.end {
+                    assert_eq!(window[key] + 1, window[key - 1], "query {query}, key {key}");
+                }
+            }
+        }
+        assert_eq!(RelativeIndex::new(V3, 300, 300).consecutive_keys(150, 300), 19..282);
+        assert_eq!(RelativeIndex::new(V3, 1, 1).consecutive_keys(0, 1), 0..1);
     }
 
     #[test]

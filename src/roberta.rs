@@ -10,11 +10,12 @@ use burn::{
 use crate::{
     activation::Activation,
     config::RobertaConfig,
-    encoder::{EncoderContext, EncoderLayer, EncoderLayerConfig},
+    encoder::{EncoderContext, EncoderLayer, EncoderLayerConfig, token_layout},
     heads::Pooler,
     init::Init,
     input::ModelInput,
     model::ModelOutput,
+    packing::TokenLayout,
 };
 
 /// Word + position + token type -> LayerNorm -> dropout.
@@ -43,12 +44,18 @@ impl RobertaEmbeddings {
 
     /// # Shapes
     /// - input_ids, token_type_ids: [batch, length]; token types default to 0
-    /// - output: [batch, length, hidden]
-    pub fn forward(&self, input_ids: Tensor<2, Int>, token_type_ids: Option<Tensor<2, Int>>) -> Tensor<3> {
+    /// - output: [batch, length, hidden] as the layout has them
+    pub fn forward(
+        &self,
+        input_ids: Tensor<2, Int>,
+        token_type_ids: Option<Tensor<2, Int>>,
+        layout: &TokenLayout,
+    ) -> Tensor<3> {
         let types = token_type_ids.unwrap_or_else(|| input_ids.zeros_like());
-        let states = self.word_embeddings.forward(input_ids.clone())
-            + self.token_type_embeddings.forward(types)
-            + self.position_embeddings.forward(self.positions(input_ids));
+        let positions = self.positions(input_ids.clone());
+        let states = self.word_embeddings.forward(layout.arrange_ids(input_ids))
+            + self.token_type_embeddings.forward(layout.arrange_ids(types))
+            + self.position_embeddings.forward(layout.arrange_ids(positions));
         self.dropout.forward(self.layer_norm.forward(states))
     }
 
@@ -108,16 +115,16 @@ impl RobertaModel {
     /// [`Batch::to_input`](crate::batch::Batch::to_input) checks both.
     pub fn forward(&self, input: ModelInput) -> ModelOutput {
         let mut record = input.record();
-        let context = EncoderContext { mask: input.attention_mask, relative: None };
-        let mut states = self.embeddings.forward(input.input_ids, input.token_type_ids);
-        record.keep_states(&states);
+        let context = EncoderContext { layout: token_layout(&self.encoder.layer, &input), relative: None };
+        let mut states = self.embeddings.forward(input.input_ids, input.token_type_ids, &context.layout);
+        record.keep_states(&states, &context.layout);
         for layer in &self.encoder.layer {
             let (output, maps) = layer.forward(states, None, &context, record.wants_maps());
             states = output;
-            record.keep_states(&states);
+            record.keep_states(&states, &context.layout);
             record.keep_maps(maps);
         }
-        ModelOutput::new(states, record)
+        ModelOutput::new(context.layout.restore(states), record)
     }
 
     /// The pooled first token, [batch, hidden], if the model has a pooler.

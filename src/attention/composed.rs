@@ -9,12 +9,13 @@ use burn::{
 
 use super::op::{AttentionOperands, RelativeOperands, TalkingHeads};
 
-/// Context [batch, heads, query, head_size] and probabilities [batch, heads, query, key].
+/// Context [batch, length, hidden] and probabilities [batch, heads, query, key].
 ///
 /// Scores of padded keys never count, and rows of padded queries are zero, as in the original code (transformers makes such
 /// rows uniform; nothing reads them).
-pub fn attend(operands: AttentionOperands<'_>, talking_heads: Option<TalkingHeads<'_>>) -> (Tensor<4>, Tensor<4>) {
-    let AttentionOperands { query, key, value, relative, mask, scale, dropout } = operands;
+pub fn attend(operands: AttentionOperands<'_>, talking_heads: Option<TalkingHeads<'_>>) -> (Tensor<3>, Tensor<4>) {
+    let AttentionOperands { query, key, value, heads, relative, layout, scale, dropout } = operands;
+    let [query, key, value] = [query, key, value].map(|states| split_heads(states, heads));
 
     let mut scores = query.clone().matmul(key.clone().transpose()); // [batch, heads, query, key]
     if let Some(relative) = relative {
@@ -23,12 +24,12 @@ pub fn attend(operands: AttentionOperands<'_>, talking_heads: Option<TalkingHead
         }
     }
     scores = scores * scale;
-    if let Some(heads) = talking_heads {
-        scores = mix_heads(heads.logits, scores);
+    if let Some(mix) = talking_heads {
+        scores = mix_heads(mix.logits, scores);
     }
 
     // A row whose keys are all padding gets equal scores here and so stays finite; its query is padding too, and zeroed.
-    let padding = mask.map(|mask| mask.bool_not());
+    let padding = layout.mask().map(|mask| mask.clone().bool_not());
     if let Some(padding) = &padding {
         let lowest = lowest(scores.dtype());
         scores = scores.mask_fill(padding.clone().unsqueeze_dims(&[1, 1]), lowest);
@@ -38,22 +39,35 @@ pub fn attend(operands: AttentionOperands<'_>, talking_heads: Option<TalkingHead
         probabilities = probabilities.mask_fill(padding.unsqueeze_dims(&[1, 3]), 0.0);
     }
     probabilities = dropout.forward(probabilities);
-    if let Some(heads) = talking_heads {
-        probabilities = mix_heads(heads.weights, probabilities);
+    if let Some(mix) = talking_heads {
+        probabilities = mix_heads(mix.weights, probabilities);
     }
-    (probabilities.clone().matmul(value), probabilities)
+    (join_heads(probabilities.clone().matmul(value)), probabilities)
+}
+
+/// [batch, length, hidden] -> [batch, heads, length, head_size]
+fn split_heads(states: Tensor<3>, heads: usize) -> Tensor<4> {
+    let [batch, length, hidden] = states.dims();
+    states.reshape([batch, length, heads, hidden / heads]).swap_dims(1, 2)
+}
+
+/// [batch, heads, length, head_size] -> [batch, length, hidden]
+fn join_heads(states: Tensor<4>) -> Tensor<3> {
+    let [batch, heads, length, head_size] = states.dims();
+    states.swap_dims(1, 2).reshape([batch, length, heads * head_size])
 }
 
 /// Qc[i] . Kr[idx(i, j)] and Qr[idx(i, j)] . Kc[j], each [batch, heads, query, key].
 fn position_terms(query: Tensor<4>, key: Tensor<4>, relative: RelativeOperands) -> impl Iterator<Item = Tensor<4>> {
     let [batch, heads, queries, _] = query.dims();
     let index = relative.index.table().unsqueeze::<4>().expand([batch, heads, queries, key.dims()[2]]);
+    let split = |table: Tensor<2>| split_heads(table.unsqueeze(), heads); // [1, heads, rows, head_size]
     let c2p = relative.positions.key.map(|position_key| {
-        let every_row = query.matmul(position_key.unsqueeze::<4>().transpose()); // [batch, heads, query, rows]
+        let every_row = query.matmul(split(position_key).transpose()); // [batch, heads, query, rows]
         every_row.gather(3, index.clone())
     });
     let p2c = relative.positions.query.map(|position_query| {
-        let every_row = position_query.unsqueeze::<4>().matmul(key.transpose()); // [batch, heads, rows, key]
+        let every_row = split(position_query).matmul(key.transpose()); // [batch, heads, rows, key]
         every_row.gather(2, index)
     });
     c2p.into_iter().chain(p2c)

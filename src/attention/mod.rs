@@ -12,19 +12,22 @@
 //! `share_att_key` is set. The module makes the projections; [`op`] does the arithmetic.
 
 pub mod composed;
+mod cpu;
+mod fused;
 pub mod op;
 
 use burn::{
     Tensor,
     module::Module,
     nn::{Dropout, DropoutConfig, Linear},
-    tensor::Bool,
 };
 
 use crate::{
     config::{DebertaConfig, PositionTerms, RobertaConfig},
     init::Init,
+    packing::TokenLayout,
 };
+pub use cpu::Span;
 use op::{AttentionOperands, PositionIndex, RelativeOperands, TalkingHeads};
 
 /// What attention is made of, whichever family it belongs to.
@@ -101,39 +104,33 @@ pub struct DisentangledAttention {
     terms: PositionTerms,
 }
 
-/// The position table as one layer sees it: projected, split into heads.
+/// The position table as one layer sees it: projected.
 #[derive(Clone, Debug)]
 pub struct PositionProjections {
-    /// Kr, [heads, rows, head_size], if c2p is in use.
-    pub key: Option<Tensor<3>>,
-    /// Qr, [heads, rows, head_size], if p2c is in use.
-    pub query: Option<Tensor<3>>,
+    /// Kr, [rows, hidden], if c2p is in use.
+    pub key: Option<Tensor<2>>,
+    /// Qr, [rows, hidden], if p2c is in use.
+    pub query: Option<Tensor<2>>,
 }
 
 /// What attention reads.
-pub struct AttentionInput {
+pub struct AttentionInput<'a> {
     hidden_states: Tensor<3>,
     query_states: Option<Tensor<3>>,
-    mask: Option<Tensor<2, Bool>>,
+    layout: &'a TokenLayout,
     relative: Option<(PositionProjections, PositionIndex)>,
     maps: bool,
 }
 
-impl AttentionInput {
-    /// Queries, keys and values all from `hidden_states`, [batch, length, hidden].
-    pub fn new(hidden_states: Tensor<3>) -> Self {
-        Self { hidden_states, query_states: None, mask: None, relative: None, maps: false }
+impl<'a> AttentionInput<'a> {
+    /// Queries, keys and values all from `hidden_states`, [batch, length, hidden], whose tokens lie as `layout` says.
+    pub fn new(hidden_states: Tensor<3>, layout: &'a TokenLayout) -> Self {
+        Self { hidden_states, query_states: None, layout, relative: None, maps: false }
     }
 
     /// Queries from other states, [batch, length, hidden] (the enhanced mask decoder).
     pub fn query_states(mut self, states: Tensor<3>) -> Self {
         self.query_states = Some(states);
-        self
-    }
-
-    /// Real tokens are true, padding is false, [batch, length]. Without a mask every token is real.
-    pub fn mask(mut self, mask: Option<Tensor<2, Bool>>) -> Self {
-        self.mask = mask;
         self
     }
 
@@ -179,10 +176,8 @@ impl DisentangledAttention {
     /// # Shapes
     /// - rel_embeddings: [rows, hidden], the reached rows of the (normalised) position table
     pub fn project_positions(&self, rel_embeddings: Tensor<2>) -> PositionProjections {
-        let table = self.position_dropout.forward(rel_embeddings).unsqueeze::<3>(); // [1, rows, hidden]
-        let project = |own: &Option<Linear>, shared: &Linear| {
-            self.split_heads(own.as_ref().unwrap_or(shared).forward(table.clone())).squeeze_dim(0)
-        };
+        let table = self.position_dropout.forward(rel_embeddings);
+        let project = |own: &Option<Linear>, shared: &Linear| own.as_ref().unwrap_or(shared).forward(table.clone());
         PositionProjections {
             key: self.terms.c2p.then(|| project(&self.pos_key_proj, &self.key_proj)),
             query: self.terms.p2c.then(|| project(&self.pos_query_proj, &self.query_proj)),
@@ -193,40 +188,30 @@ impl DisentangledAttention {
     ///
     /// # Shapes
     /// - output: context [batch, length, hidden], and probabilities [batch, heads, query, key] if asked for
-    pub fn forward(&self, input: AttentionInput) -> (Tensor<3>, Option<Tensor<4>>) {
+    pub fn forward(&self, input: AttentionInput<'_>) -> (Tensor<3>, Option<Tensor<4>>) {
         let query_states = input.query_states.unwrap_or_else(|| input.hidden_states.clone());
-        let query = self.split_heads(self.query_proj.forward(query_states));
-        let key = self.split_heads(self.key_proj.forward(input.hidden_states.clone()));
-        let value = self.split_heads(self.value_proj.forward(input.hidden_states));
-
-        let head_size = query.dims()[3];
+        let query = self.query_proj.forward(query_states);
+        let head_size = query.dims()[2] / self.heads;
         let terms = 1 + self.terms.count();
         let talking_heads = self.head_logits_proj.as_ref().zip(self.head_weights_proj.as_ref());
-        let (context, maps) = op::attend(
+        op::attend(
             AttentionOperands {
                 query,
-                key,
-                value,
+                key: self.key_proj.forward(input.hidden_states.clone()),
+                value: self.value_proj.forward(input.hidden_states),
+                heads: self.heads,
                 relative: input.relative.map(|(positions, index)| RelativeOperands { positions, index }),
-                mask: input.mask,
+                layout: input.layout,
                 scale: 1.0 / ((head_size * terms) as f64).sqrt(),
                 dropout: &self.dropout,
             },
             talking_heads.map(|(logits, weights)| TalkingHeads { logits, weights }),
             input.maps,
-        );
-        (self.join_heads(context), maps)
+        )
     }
 
-    /// [batch, length, hidden] -> [batch, heads, length, head_size]
-    fn split_heads(&self, states: Tensor<3>) -> Tensor<4> {
-        let [batch, length, hidden] = states.dims();
-        states.reshape([batch, length, self.heads, hidden / self.heads]).swap_dims(1, 2)
-    }
-
-    /// [batch, heads, length, head_size] -> [batch, length, hidden]
-    fn join_heads(&self, states: Tensor<4>) -> Tensor<3> {
-        let [batch, heads, length, head_size] = states.dims();
-        states.swap_dims(1, 2).reshape([batch, length, heads * head_size])
+    /// Whether heads are mixed, which fused kernels do not serve.
+    pub(crate) fn has_talking_heads(&self) -> bool {
+        self.head_logits_proj.is_some()
     }
 }

@@ -1,31 +1,37 @@
 //! The attention operation: one signature, whichever implementation serves it.
 //!
-//! [`composed`](super::composed) is the definition. Faster kernels stand behind [`attend`], which is the one place that
-//! chooses among them.
+//! [`composed`](super::composed) is the definition. Faster kernels stand behind [`attend`], and [`can_fuse`] is the one place
+//! that chooses among them.
 
 use std::sync::{Arc, OnceLock};
 
 use burn::{
     Tensor,
     nn::{Dropout, Linear},
-    tensor::{Bool, Device, Int, TensorData},
+    tensor::{DType, Device, Distribution, Int, TensorData},
 };
 
-use super::{PositionProjections, composed};
-use crate::position::RelativeIndex;
+use super::{
+    PositionProjections, composed,
+    cpu::{DropoutMask, Span},
+    fused::{self, FusedPlan},
+};
+use crate::{device, packing::TokenLayout, position::RelativeIndex};
 
 /// Everything attention computes from.
 pub struct AttentionOperands<'a> {
-    /// Qc, [batch, heads, query, head_size].
-    pub query: Tensor<4>,
-    /// Kc, [batch, heads, key, head_size].
-    pub key: Tensor<4>,
-    /// Vc, [batch, heads, key, head_size].
-    pub value: Tensor<4>,
+    /// Qc, [batch, length, hidden].
+    pub query: Tensor<3>,
+    /// Kc, [batch, length, hidden].
+    pub key: Tensor<3>,
+    /// Vc, [batch, length, hidden].
+    pub value: Tensor<3>,
+    /// Number of heads, side by side in hidden.
+    pub heads: usize,
     /// The position terms, if there are any.
     pub relative: Option<RelativeOperands>,
-    /// Real tokens are true, [batch, length], for queries and keys alike.
-    pub mask: Option<Tensor<2, Bool>>,
+    /// How the tokens lie in query, key and value. Only fused kernels take a packed layout.
+    pub layout: &'a TokenLayout,
     /// Factor of every term, 1 / sqrt(d n).
     pub scale: f64,
     /// Dropout of the probabilities.
@@ -64,7 +70,7 @@ impl PositionIndex {
     }
 
     /// The index on the host.
-    pub fn host(&self) -> &RelativeIndex {
+    pub fn host(&self) -> &Arc<RelativeIndex> {
         &self.host
     }
 
@@ -75,13 +81,49 @@ impl PositionIndex {
     }
 }
 
-/// Computes context [batch, heads, query, head_size], and the probabilities [batch, heads, query, key] if `maps` asks for
-/// them. Rows of padded queries are zero.
+/// Whether a fused kernel serves this device and element type. It does not serve talking heads or attention maps.
+pub fn can_fuse(device: &Device, dtype: DType) -> bool {
+    dtype == DType::F32 && device::is_host(device)
+}
+
+/// Computes context [batch, length, hidden], and the probabilities [batch, heads, query, key] if `maps` asks for them. Rows of
+/// padded queries are zero.
 pub fn attend(
     operands: AttentionOperands<'_>,
     talking_heads: Option<TalkingHeads<'_>>,
     maps: bool,
-) -> (Tensor<4>, Option<Tensor<4>>) {
-    let (context, probabilities) = composed::attend(operands, talking_heads);
-    (context, maps.then_some(probabilities))
+) -> (Tensor<3>, Option<Tensor<4>>) {
+    let fused = can_fuse(&operands.query.device(), operands.query.dtype()) && talking_heads.is_none() && !maps;
+    let spans = match operands.layout {
+        TokenLayout::Packed(packing) => packing.spans().clone(),
+        TokenLayout::Padded(None) if fused => {
+            let [batch, length, _] = operands.query.dims();
+            (0..batch).map(|sequence| Span { start: sequence * length, length }).collect()
+        }
+        TokenLayout::Padded(_) => {
+            let (context, probabilities) = composed::attend(operands, talking_heads);
+            return (context, maps.then_some(probabilities));
+        }
+    };
+    let plan = FusedPlan {
+        heads: operands.heads,
+        scale: operands.scale,
+        spans,
+        index: operands.relative.as_ref().map(|relative| relative.index.host().clone()),
+        dropout: dropout_mask(operands.dropout, &operands.query.device()),
+    };
+    let positions = operands.relative.map(|relative| relative.positions);
+    let (position_key, position_query) = positions.map_or((None, None), |tables| (tables.key, tables.query));
+    (fused::attend(operands.query, operands.key, operands.value, position_key, position_query, plan), None)
+}
+
+/// A mask where burn's own dropout would act: in training, on a device with gradients. The seed comes from the device's
+/// random state, so that [`Device::seed`] makes it repeatable.
+fn dropout_mask(dropout: &Dropout, device: &Device) -> Option<DropoutMask> {
+    let acts = dropout.training.is_enabled() && device.is_autodiff() && dropout.prob > 0.0;
+    acts.then(|| {
+        let random = Tensor::<1>::random([2], Distribution::Uniform(0.0, 65536.0), &device.clone().inner());
+        let seed = random.into_data().iter::<f32>().fold(0, |seed, half| seed << 16 | half as u32);
+        DropoutMask { probability: dropout.prob, seed }
+    })
 }

@@ -18,10 +18,7 @@ use burn::{
 use memmap2::Mmap;
 use serde::Deserialize;
 
-use super::{
-    header::Header,
-    names, v1,
-};
+use super::{header::Header, names, v1};
 use crate::{DebertaConfig, Error, ModelConfig, Result, heads::MaskedLmLayout};
 
 /// What a folder may keep its weights in; the first that is there is read.
@@ -57,8 +54,12 @@ impl Checkpoint {
             v1::rename(&mut tensor.name, names::RENAMED.into_iter());
         }
         if tensors.iter().any(|tensor| v1::is_packed(&tensor.name)) {
-            let ModelConfig::Deberta(DebertaConfig { num_attention_heads, .. }) = ModelConfig::from_folder(folder)? else {
-                return Err(Error::checkpoint(&path, "the weights are those of DeBERTa v1, config.json is for RoBERTa"));
+            let ModelConfig::Deberta(DebertaConfig { num_attention_heads, .. }) = ModelConfig::from_folder(folder)?
+            else {
+                return Err(Error::checkpoint(
+                    &path,
+                    "the weights are those of DeBERTa v1, config.json is for RoBERTa",
+                ));
             };
             tensors = v1::split(tensors, num_attention_heads).map_err(|problem| Error::checkpoint(&path, problem))?;
         }
@@ -156,7 +157,11 @@ fn pytorch(path: &Path) -> Result<Content> {
     let mut skipped = Vec::new();
     // The reader passes over what is no tensor; a second look at the pickle tells what that was.
     if let PickleValue::Dict(entries) = PytorchReader::read_pickle_data(path, None).map_err(fail)? {
-        let is_tensor = |key: &String| tensors.keys().any(|name| name.strip_prefix(key.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')));
+        let is_tensor = |key: &String| {
+            tensors.keys().any(|name| {
+                name.strip_prefix(key.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            })
+        };
         skipped.extend(entries.into_keys().filter(|key| !is_tensor(key)));
         skipped.sort();
     }
@@ -176,7 +181,10 @@ fn shards(path: &Path) -> Result<Content> {
     for shard in weight_map.values().collect::<BTreeSet<_>>() {
         // An index is data from elsewhere: it has no business outside its folder.
         if Path::new(shard).file_name() != Some(OsStr::new(shard)) || shard.ends_with(".json") {
-            return Err(Error::checkpoint(path, format!("the index names the shard `{shard}`, expected a file beside it")));
+            return Err(Error::checkpoint(
+                path,
+                format!("the index names the shard `{shard}`, expected a file beside it"),
+            ));
         }
         let shard_path = path.with_file_name(shard);
         if !shard_path.exists() {
@@ -186,7 +194,8 @@ fn shards(path: &Path) -> Result<Content> {
         let Content { tensors, skipped } = Content::of(&shard_path)?;
         for tensor in &tensors {
             if !seen.insert(tensor.name.clone()) {
-                let problem = format!("`{}` is in two shards, once more in `{shard}`; which one counts is unknown", tensor.name);
+                let problem =
+                    format!("`{}` is in two shards, once more in `{shard}`; which one counts is unknown", tensor.name);
                 return Err(Error::checkpoint(path, problem));
             }
         }

@@ -107,7 +107,7 @@ impl DebertaForMaskedLm {
                 let layers = self.backbone.encoder().layers();
                 let second_last = layers.len() - 1;
                 let (states, context) = self.backbone.forward_layers(input, second_last, &mut Default::default());
-                decoder.forward(states, &layers[second_last], &context)
+                context.layout.restore(decoder.forward(states, &layers[second_last], &context))
             }
             None => self.backbone.forward(input).last_hidden_state,
         };

@@ -1,0 +1,236 @@
+//! The backward pass. With P the probabilities, M the dropout factors, and G the gradient of the context,
+//!
+//! ```text
+//! dV  = (P M)^T G            dP = (G V^T) M            dS = P (dP - sum_j P dP) / sqrt(d n)
+//! dQc = dS Kc  + A Kr        A[i, r]  = sum of dS[i, j] over the j with idx(i, j) = r
+//! dKc = dS^T Qc + B^T Qr     B[r, j]  = sum of dS[i, j] over the i with idx(i, j) = r
+//! dKr = A^T Qc               dQr = B Kc
+//! ```
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::{
+    Geometry, Head, Operands, Span,
+    block::{QueryReach, Reach, Task, Workspace, block_size, dense, exponentials, resized},
+    view,
+};
+use crate::cpu::{
+    lanes,
+    matrix::{MatrixMut, Shared},
+};
+
+/// Gradients of the operands, of their shapes; rows of tokens that belong to no sequence are zero.
+pub(crate) struct Gradients {
+    pub query: Vec<f32>,
+    pub key: Vec<f32>,
+    pub value: Vec<f32>,
+    pub position_key: Option<Vec<f32>>,
+    pub position_query: Option<Vec<f32>>,
+}
+
+/// Gradients from that of the context, [tokens, hidden].
+pub(crate) fn backward(geometry: &Geometry<'_>, operands: Operands<'_>, gradient: &[f32]) -> Gradients {
+    let content = || vec![0.0; operands.query.len()];
+    let mut gradients =
+        Gradients { query: content(), key: content(), value: content(), position_key: None, position_query: None };
+
+    // A head's position gradients sum over the sequences. Where there are fewer heads than it takes to keep the threads busy,
+    // several groups of sequences each make a sum of their own.
+    let groups = (2 * rayon::current_num_threads()).div_ceil(geometry.heads).min(geometry.spans.len()).max(1);
+    let group_size = geometry.spans.len().div_ceil(groups).max(1);
+    let groups: Vec<&[Span]> = geometry.spans.chunks(group_size).collect();
+    let table_size = geometry.index.map_or(0, |index| index.rows().len()) * geometry.hidden();
+    let sums = |operand: Option<&[f32]>| vec![0.0; if operand.is_some() { groups.len() * table_size } else { 0 }];
+    let (mut position_key, mut position_query) = (sums(operands.position_key), sums(operands.position_query));
+
+    let outputs = Outputs {
+        query: Shared::new(&mut gradients.query),
+        key: Shared::new(&mut gradients.key),
+        value: Shared::new(&mut gradients.value),
+        position_key: Shared::new(&mut position_key),
+        position_query: Shared::new(&mut position_query),
+    };
+    let tasks: Vec<_> = (0..geometry.heads)
+        .flat_map(|head| groups.iter().enumerate().map(move |(group, spans)| (head, group, *spans)))
+        .collect();
+    tasks.into_par_iter().for_each_init(Default::default, |workspace, (head, group, spans)| {
+        for span in spans.iter().filter(|span| span.length > 0) {
+            run(geometry, operands, *span, head, group * table_size, gradient, workspace, &outputs);
+        }
+    });
+
+    gradients.position_key = operands.position_key.map(|_| total(position_key, table_size));
+    gradients.position_query = operands.position_query.map(|_| total(position_query, table_size));
+    gradients
+}
+
+/// The sum of the groups' tables.
+fn total(mut groups: Vec<f32>, size: usize) -> Vec<f32> {
+    let (first, rest) = groups.split_at_mut(size);
+    for group in rest.chunks_exact(size) {
+        for (sum, value) in first.iter_mut().zip(group) {
+            *sum += value;
+        }
+    }
+    groups.truncate(size);
+    groups
+}
+
+struct Outputs<'a> {
+    query: Shared<'a>,
+    key: Shared<'a>,
+    value: Shared<'a>,
+    position_key: Shared<'a>,
+    position_query: Shared<'a>,
+}
+
+/// Buffers of one thread, kept from task to task.
+#[derive(Default)]
+struct Buffers {
+    forward: Workspace,
+    /// dP, then dS, [queries, length].
+    scores: Vec<f32>,
+    /// P M, [queries, length].
+    dropped: Vec<f32>,
+    /// A with its columns reversed, [queries, rows].
+    by_query: Vec<f32>,
+    /// B, [rows, length].
+    by_key: Vec<f32>,
+}
+
+#[allow(clippy::too_many_arguments, reason = "one head of one sequence, its inputs and its outputs")]
+fn run(
+    geometry: &Geometry<'_>,
+    operands: Operands<'_>,
+    span: Span,
+    head: usize,
+    table: usize,
+    gradient: &[f32],
+    buffers: &mut Buffers,
+    outputs: &Outputs<'_>,
+) {
+    let (hidden, size, length) = (geometry.hidden(), geometry.head_size, span.length);
+    let inputs = Head::new(geometry, operands, span, head);
+    let gradient = view(geometry, gradient, span, head);
+    let offset = span.start * hidden + head * size;
+    let position_rows = geometry.index.map_or(0, |index| index.rows().len());
+    // SAFETY: tasks differ in head, so in columns, or in the group of sequences, which do not overlap, so in rows; of the
+    // position tables each group has its own.
+    let (mut d_query, mut d_key, mut d_value) = unsafe {
+        (
+            outputs.query.matrix(offset, length, size, hidden),
+            outputs.key.matrix(offset, length, size, hidden),
+            outputs.value.matrix(offset, length, size, hidden),
+        )
+    };
+
+    let Buffers { forward, scores: d_scores, dropped, by_query, by_key } = buffers;
+    let mut task = Task::new(geometry, inputs, span, &(0..length), forward);
+    if let (Some(_), Some((reach, _))) = (inputs.position_query, task.reach(&(0..length))) {
+        resized(by_key, reach.rows.len() * length).fill(0.0);
+    }
+    for start in (0..length).step_by(block_size(length)) {
+        let block = start..(start + block_size(length)).min(length);
+        let rows = block.len();
+        let (query, gradient) = (inputs.query.rows(block.clone()), gradient.rows(block.clone()));
+
+        let d_scores = resized(d_scores, rows * length);
+        MatrixMut::new(d_scores, 0, rows, length, length).product(gradient, inputs.value.transposed(), false);
+        let dropped = resized(dropped, rows * length);
+        let probabilities = task.scores(block.clone());
+        lanes::vectorized(|| {
+            let rows = probabilities.chunks_exact_mut(length).zip(d_scores.chunks_exact_mut(length));
+            for (row, ((probabilities, d_scores), dropped)) in rows.zip(dropped.chunks_exact_mut(length)).enumerate() {
+                score_gradients(geometry, head, span.start + block.start + row, probabilities, d_scores, dropped);
+            }
+        });
+
+        let d_scores = &*d_scores;
+        let d_scores_matrix = dense(d_scores, rows, length);
+        d_value.product(dense(dropped, rows, length).transposed(), gradient, true);
+        d_query.rows(block.clone()).product(d_scores_matrix, inputs.key, false);
+        d_key.product(d_scores_matrix.transposed(), query, true);
+
+        let Some((whole, reach)) = task.reach(&block) else { continue };
+        if let Some(positions) = inputs.position_key {
+            let width = reach.rows.len();
+            let sums = resized(by_query, rows * width);
+            lanes::vectorized(|| sum_by_query(sums, d_scores, &block, &reach, length));
+            let sums = dense(sums, rows, width);
+            let positions = positions.rows(reach.rows.clone()).reversed();
+            d_query.rows(block.clone()).product(sums, positions, true);
+            // SAFETY: as above.
+            let mut d_positions =
+                unsafe { outputs.position_key.matrix(table + head * size, position_rows, size, hidden) };
+            d_positions.rows(reach.rows.clone()).reversed().product(sums.transposed(), query, true);
+        }
+        if inputs.position_query.is_some() {
+            let sums = resized(by_key, whole.rows.len() * length);
+            lanes::vectorized(|| sum_by_key(sums, d_scores, &block, whole, length));
+        }
+    }
+    if let (Some(positions), Some((reach, _))) = (inputs.position_query, task.reach(&(0..length))) {
+        let rows = reach.rows.len();
+        let sums = dense(&by_key[..rows * length], rows, length);
+        d_key.product(sums.transposed(), positions.rows(reach.rows.clone()), true);
+        // SAFETY: as above.
+        let mut d_positions =
+            unsafe { outputs.position_query.matrix(table + head * size, position_rows, size, hidden) };
+        d_positions.rows(reach.rows.clone()).product(sums, inputs.key, true);
+    }
+}
+
+/// From scores and G V^T of one query to dS, in place of G V^T, and P M.
+#[inline(always)]
+fn score_gradients(
+    geometry: &Geometry<'_>,
+    head: usize,
+    token: usize,
+    scores: &mut [f32],
+    d_scores: &mut [f32],
+    dropped: &mut [f32],
+) {
+    let normalizer = 1.0 / exponentials(scores, geometry.scale);
+    let probabilities = scores;
+    for probability in probabilities.iter_mut() {
+        *probability *= normalizer;
+    }
+    dropped.copy_from_slice(probabilities);
+    if let Some(mask) = geometry.dropout {
+        let mask = mask.row(head, token);
+        for (key, (dropped, d_score)) in dropped.iter_mut().zip(d_scores.iter_mut()).enumerate() {
+            *dropped *= mask.factor(key);
+            *d_score *= mask.factor(key);
+        }
+    }
+    let d_scores = &mut d_scores[..probabilities.len()];
+    let mean = lanes::sum(probabilities, |key, probability| probability * d_scores[key]);
+    for (d_score, probability) in d_scores.iter_mut().zip(probabilities) {
+        *d_score = *probability * (*d_score - mean) * geometry.scale;
+    }
+}
+
+/// A of one block, columns reversed.
+fn sum_by_query(sums: &mut [f32], d_scores: &[f32], queries: &Range<usize>, reach: &Reach<'_>, length: usize) {
+    let rows = sums.chunks_exact_mut(reach.rows.len()).zip(d_scores.chunks_exact(length));
+    for (query, (sums, d_scores)) in queries.clone().zip(rows) {
+        sums.fill(0.0);
+        let reach: QueryReach<'_> = reach.query(query);
+        let (keys, elements) = reach.near();
+        sums[elements].copy_from_slice(&d_scores[keys]);
+        for (key, element) in reach.far() {
+            sums[element] += d_scores[key];
+        }
+    }
+}
+
+/// Adds a block's part of B.
+fn sum_by_key(sums: &mut [f32], d_scores: &[f32], queries: &Range<usize>, reach: &Reach<'_>, length: usize) {
+    for (query, d_scores) in queries.clone().zip(d_scores.chunks_exact(length)) {
+        for (d_score, element) in d_scores.iter().zip(reach.query(query).by_key()) {
+            sums[element] += d_score;
+        }
+    }
+}

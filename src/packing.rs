@@ -1,0 +1,148 @@
+//! Sequences without their padding: the tokens of a batch, end to end.
+//!
+//! Everything between embeddings and heads but attention and convolution treats each token by itself, and the CPU's attention
+//! takes sequences as runs of rows. So there, a ragged batch [batch, length, ..] becomes [1, tokens, ..] and costs what its
+//! tokens cost.
+
+use std::sync::Arc;
+
+use burn::{
+    Tensor,
+    tensor::{Bool, Int, TensorData},
+};
+
+use crate::attention::Span;
+
+/// Where the tokens of a padded batch go, and come from.
+#[derive(Clone, Debug)]
+pub struct Packing {
+    spans: Arc<[Span]>,
+    /// The row of each token in [batch * length].
+    rows: Tensor<1, Int>,
+    /// The token of each row in [batch * length]; any, where it is padding.
+    tokens: Tensor<1, Int>,
+    /// The position of each token in its sequence.
+    positions: Tensor<1, Int>,
+    mask: Tensor<2, Bool>,
+}
+
+impl Packing {
+    /// The packing of a batch with this mask, [batch, length]. None if padding interrupts a sequence, which attention then has
+    /// to mask, or if there is no token at all.
+    pub fn new(mask: &Tensor<2, Bool>) -> Option<Self> {
+        let ([_, length], device) = (mask.dims(), mask.device());
+        let real = mask.clone().try_into_data().ok()?.try_to_vec::<bool>().ok()?;
+        let mut spans = Vec::new();
+        let (mut rows, mut tokens, mut positions) = (Vec::new(), vec![0; real.len()], Vec::new());
+        for (sequence, real) in real.chunks(length).enumerate() {
+            let first = real.iter().position(|token| *token).unwrap_or(0);
+            let count = real[first..].iter().take_while(|token| **token).count();
+            if real[first + count..].contains(&true) {
+                return None;
+            }
+            spans.push(Span { start: rows.len(), length: count });
+            for position in first..first + count {
+                let row = sequence * length + position;
+                tokens[row] = rows.len() as i32;
+                rows.push(row as i32);
+                positions.push(position as i32);
+            }
+        }
+        let indices = |values: Vec<i32>| {
+            let shape = [values.len()];
+            Tensor::from_data(TensorData::new(values, shape), &device)
+        };
+        (!rows.is_empty()).then(|| Self {
+            spans: spans.into(),
+            rows: indices(rows),
+            tokens: indices(tokens),
+            positions: indices(positions),
+            mask: mask.clone(),
+        })
+    }
+
+    /// The sequences, as runs of tokens.
+    pub fn spans(&self) -> &Arc<[Span]> {
+        &self.spans
+    }
+
+    /// The length of the padded batch.
+    pub fn length(&self) -> usize {
+        self.mask.dims()[1]
+    }
+
+    /// The position of each token in its padded row, \[tokens\].
+    pub fn positions(&self) -> Tensor<1, Int> {
+        self.positions.clone()
+    }
+
+    /// [batch, length] -> [1, tokens]
+    pub fn pack_ids(&self, ids: Tensor<2, Int>) -> Tensor<2, Int> {
+        ids.flatten::<1>(0, 1).select(0, self.rows.clone()).unsqueeze()
+    }
+
+    /// [batch, length, hidden] -> [1, tokens, hidden]
+    pub fn pack(&self, states: Tensor<3>) -> Tensor<3> {
+        states.flatten::<2>(0, 1).select(0, self.rows.clone()).unsqueeze()
+    }
+
+    /// [1, tokens, hidden] -> [batch, length, hidden], zero at padding.
+    pub fn unpack(&self, states: Tensor<3>) -> Tensor<3> {
+        let ([batch, length], [_, _, hidden]) = (self.mask.dims(), states.dims());
+        let rows = states.squeeze_dim::<2>(0).select(0, self.tokens.clone());
+        let padding = self.mask.clone().bool_not().unsqueeze_dim::<3>(2);
+        rows.reshape([batch, length, hidden]).mask_fill(padding, 0.0)
+    }
+}
+
+/// How the tokens of a batch lie in its tensors.
+#[derive(Clone, Debug)]
+pub enum TokenLayout {
+    /// A row a sequence, [batch, length]; the mask is true at tokens, and absent where nothing is padded.
+    Padded(Option<Tensor<2, Bool>>),
+    /// One row of all tokens, [1, tokens].
+    Packed(Packing),
+}
+
+impl TokenLayout {
+    /// The mask of a padded layout that pads.
+    pub fn mask(&self) -> Option<&Tensor<2, Bool>> {
+        match self {
+            Self::Padded(mask) => mask.as_ref(),
+            Self::Packed(_) => None,
+        }
+    }
+
+    /// [batch, length] -> this layout
+    pub fn arrange_ids(&self, ids: Tensor<2, Int>) -> Tensor<2, Int> {
+        match self {
+            Self::Padded(_) => ids,
+            Self::Packed(packing) => packing.pack_ids(ids),
+        }
+    }
+
+    /// This layout -> [batch, length, hidden]
+    pub fn restore(&self, states: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Padded(_) => states,
+            Self::Packed(packing) => packing.unpack(states),
+        }
+    }
+
+    /// The rows of a table of absolute positions, [positions, hidden], for the tokens of `states`, in a shape that can be
+    /// added to them.
+    pub fn absolute_positions(&self, table: Tensor<2>, states: &Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Padded(_) => table.slice([0..states.dims()[1]]).unsqueeze(),
+            Self::Packed(packing) => table.select(0, packing.positions()).unsqueeze(),
+        }
+    }
+
+    /// Sets the vectors at padding to zero, [batch, length, hidden].
+    pub fn zero_padding(&self, states: Tensor<3>) -> Tensor<3> {
+        match self.mask() {
+            Some(mask) => states.mask_fill(mask.clone().bool_not().unsqueeze_dim(2), 0.0),
+            None => states,
+        }
+    }
+}
