@@ -50,14 +50,19 @@ fn compare(name: &str, backend: &str, device: &Device) {
     };
     let (loss, gradients) = match case.config.clone() {
         ModelConfig::Deberta(config) if name.starts_with("rtd_") => case.replaced_token(&config),
-        ModelConfig::Deberta(config) if name.contains("masked_lm") || name.starts_with("emd_") => case.deberta_lm(&config),
+        ModelConfig::Deberta(config) if name.contains("masked_lm") || name.starts_with("emd_") => {
+            case.deberta_lm(&config)
+        }
         ModelConfig::Roberta(config) if name.contains("masked_lm") => case.roberta_lm(&config),
         ModelConfig::Deberta(config) => case.head(&config),
         ModelConfig::Roberta(config) => case.head(&config),
     };
 
     let expected_loss = floats(&case.expected, "loss")[0];
-    assert!((loss - expected_loss).abs() <= 1e-5 * expected_loss.abs(), "{name} on {backend}: {loss} != {expected_loss}");
+    assert!(
+        (loss - expected_loss).abs() <= 1e-5 * expected_loss.abs(),
+        "{name} on {backend}: {loss} != {expected_loss}"
+    );
     let mut compared = 0;
     for key in case.expected.names() {
         let Some(parameter) = key.strip_prefix("grad.") else { continue };
@@ -97,7 +102,8 @@ impl Case<'_> {
 
     fn integers<const D: usize>(&self, name: &str) -> Tensor<D, Int> {
         let view = self.expected.tensor(name).unwrap();
-        let values: Vec<i64> = view.data().chunks_exact(8).map(|bytes| i64::from_le_bytes(bytes.try_into().unwrap())).collect();
+        let values: Vec<i64> =
+            view.data().chunks_exact(8).map(|bytes| i64::from_le_bytes(bytes.try_into().unwrap())).collect();
         Tensor::from_data(TensorData::new(values, view.shape().to_vec()), self.device)
     }
 

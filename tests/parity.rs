@@ -27,7 +27,8 @@ fn every_architecture_equals_the_reference() {
     for name in names.iter().filter(|name| !is_stated(name)) {
         let reference = Reference::open(fixture(name).join("reference.safetensors")).unwrap();
         for (backend, device) in cpu_devices() {
-            let comparison = reference.compare(fixture(name), &device).unwrap_or_else(|e| panic!("{name}, {backend}: {e}"));
+            let comparison =
+                reference.compare(fixture(name), &device).unwrap_or_else(|e| panic!("{name}, {backend}: {e}"));
             assert!(comparison.max() <= TOLERANCE, "{name} on {backend}:\n{comparison}");
         }
     }
@@ -38,7 +39,8 @@ fn every_file_format_equals_the_reference() {
     let reference = Reference::open(fixture("v3_plain/reference.safetensors")).unwrap();
     for name in ["v3_sharded", "v3_bin", "v3_bin_legacy", "v3_bin_object"] {
         for (backend, device) in cpu_devices() {
-            let comparison = reference.compare(fixture(name), &device).unwrap_or_else(|e| panic!("{name}, {backend}: {e}"));
+            let comparison =
+                reference.compare(fixture(name), &device).unwrap_or_else(|e| panic!("{name}, {backend}: {e}"));
             assert!(comparison.max() <= TOLERANCE, "{name} on {backend}:\n{comparison}");
         }
     }
