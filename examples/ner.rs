@@ -15,7 +15,7 @@
 
 mod common;
 
-use std::{io::Write, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use common::{CommonArgs, Failure};

@@ -16,7 +16,7 @@
 
 mod common;
 
-use std::{io::Write, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Parser;
 use common::{CommonArgs, Failure};

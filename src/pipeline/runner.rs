@@ -140,18 +140,17 @@ impl Runner {
 
 /// Makes the head `$head` on the backbone that the configuration names, and loads it: a `Box<dyn Head<Output = ..>>`.
 macro_rules! load_head {
-    ($runner:expr, $head:ident) => {
-        match $runner.config.clone() {
+    ($runner:expr, $head:ident) => {{
+        let head: Box<dyn $crate::heads::Head<Output = _>> = match $runner.config.clone() {
             $crate::ModelConfig::Deberta(config) => {
-                let head = $head::<$crate::DebertaModel>::new(&config, $runner.device());
-                Box::new($runner.load(head)?)
+                Box::new($runner.load($head::<$crate::DebertaModel>::new(&config, $runner.device()))?)
             }
             $crate::ModelConfig::Roberta(config) => {
-                let head = $head::<$crate::RobertaModel>::new(&config, $runner.device());
-                Box::new($runner.load(head)?)
+                Box::new($runner.load($head::<$crate::RobertaModel>::new(&config, $runner.device()))?)
             }
-        }
-    };
+        };
+        head
+    }};
 }
 pub(super) use load_head;
 

@@ -207,10 +207,10 @@ mod tests {
     #[test]
     fn strategies_differ() {
         let token = |scores: &[f32]| ScoredToken { start: 0, end: 1, scores: scores.to_vec() };
-        let word = [token(&[0.4, 0.6]), token(&[0.9, 0.1]), token(&[0.5, 0.5])];
-        assert_eq!(word_scores(&word, WordScores::First), [0.4, 0.6]);
-        assert_eq!(word_scores(&word, WordScores::Max), [0.9, 0.1]);
-        assert_eq!(word_scores(&word, WordScores::Average), [0.6, 0.4]);
+        let word = [token(&[0.25, 0.75]), token(&[0.875, 0.125])];
+        assert_eq!(word_scores(&word, WordScores::First), [0.25, 0.75]);
+        assert_eq!(word_scores(&word, WordScores::Max), [0.875, 0.125]);
+        assert_eq!(word_scores(&word, WordScores::Average), [0.5625, 0.4375]);
         assert_eq!(argmax(&[0.5, 0.5, 0.1]), 0);
     }
 
