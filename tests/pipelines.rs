@@ -33,7 +33,8 @@ use tempfile::TempDir;
 /// Batches differ from single texts by the order of f32 sums; scores are below 1, states a few units.
 const TOLERANCE: f32 = 1e-4;
 
-const TEXTS: [&str; 5] = ["war", "The laws of nature and of nations.", "a", "It is true, « ça va » 🏔️ of the people", "to be"];
+const TEXTS: [&str; 5] =
+    ["war", "The laws of nature and of nations.", "a", "It is true, « ça va » 🏔️ of the people", "to be"];
 
 fn options() -> PipelineOptions {
     PipelineOptions { batch_size: 2, ..PipelineOptions::new(Device::flex()) }
@@ -64,7 +65,10 @@ fn slice(text: &str, start: usize, end: usize) -> String {
 
 /// A text far longer than the model's input.
 fn long_text() -> String {
-    (0..40).map(|index| ["war", "peace", "the law", "of «nations»", "🏔️ people"][index % 5]).collect::<Vec<_>>().join(" ")
+    (0..40)
+        .map(|index| ["war", "peace", "the law", "of «nations»", "🏔️ people"][index % 5])
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Token ids as the pipelines make them.
@@ -166,13 +170,15 @@ fn zero_shot_says_what_it_needs() {
 
     let folder = sequence(config(&["entailment", "neutral"]));
     let zero_shot = ZeroShot::open(&folder, options()).unwrap();
-    let classify = |candidates: &[&str], options: &ZeroShotOptions| message(zero_shot.classify(&["a"], candidates, options));
+    let classify =
+        |candidates: &[&str], options: &ZeroShotOptions| message(zero_shot.classify(&["a"], candidates, options));
     let fine = ZeroShotOptions::default();
     assert!(classify(&[], &fine).contains("candidates: there are none"));
     assert!(classify(&["b"], &ZeroShotOptions { template: "no".into(), ..fine.clone() }).contains("`no` has no {}"));
     assert!(classify(&["b"], &ZeroShotOptions { multi_label: true, ..fine.clone() }).contains("contradiction"));
     // The hypothesis must stay whole.
-    assert!(classify(&[&long_text()], &fine).contains("cannot shorten it enough"));
+    let error = message(zero_shot.classify(&["a", "b"], &[long_text()], &fine));
+    assert!(error.starts_with("text 0: ") && error.contains("cannot shorten it enough"), "{error}");
 }
 
 #[test]
@@ -201,6 +207,9 @@ fn reranking_sorts_by_score_and_keeps_requests_apart() {
         }
     }
     assert!(message(reranker.rank(&[request("a", &[])])).contains("request 0: it has no passages"));
+    assert!(message(reranker.rank(&[])).contains("there are none"));
+    let error = message(reranker.rank(&[request("a", &["b", "c"]), request(&long_text(), &["d"])]));
+    assert!(error.starts_with("request 1: ") && error.contains("cannot shorten it enough"), "{error}");
     let three = sequence(config(&["a", "b", "c"]));
     assert!(message(Reranker::open(&three, options())).contains("it has 3 labels"));
 }
@@ -210,7 +219,8 @@ fn masks_are_filled_by_the_enhanced_mask_decoder() {
     let folder = masked_lm(MaskedLmLayout::EnhancedMaskDecoder);
     let model = FillMask::open(&folder, options()).unwrap();
     assert!(model.head().contains("enhanced mask decoder"), "{}", model.head());
-    let texts = ["[MASK] of the people", "war", "the [MASK] and the [MASK] of nations"].map(|text| text.replace("war", "[MASK]"));
+    let texts = ["[MASK] of the people", "war", "the [MASK] and the [MASK] of nations"]
+        .map(|text| text.replace("war", "[MASK]"));
     let filled = model.fill(&texts, 4).unwrap();
     assert_eq!(filled.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 2]);
 
@@ -247,18 +257,18 @@ fn the_head_in_the_file_decides() {
 
 #[test]
 fn fill_mask_says_what_it_cannot_do() {
-    let model = FillMask::open(&masked_lm(MaskedLmLayout::EnhancedMaskDecoder), options()).unwrap();
+    let folder = masked_lm(MaskedLmLayout::EnhancedMaskDecoder);
+    let model = FillMask::open(&folder, options()).unwrap();
     assert!(message(model.fill(&["a [MASK]", "no mask"], 1)).starts_with("text 1: it holds no [MASK]"));
     let error = message(model.fill(&[format!("{} [MASK]", long_text())], 1));
     assert!(error.contains("text 0") && error.contains("shorten it"), "{error}");
     assert!(message(model.fill(&[""; 0], 1)).contains("there are none"));
 
-    let discriminator = folder(config(&[]), ReplacedTokenDetection::new);
+    let discriminator = support::folder(config(&[]), ReplacedTokenDetection::new);
     assert!(message(FillMask::open(&discriminator, options())).contains("discriminator"));
     let classifier = sequence(config(&["a", "b"]));
     assert!(message(FillMask::open(&classifier, options())).contains("no language model head"));
     // The decoder's absolute positions are a limit that the encoder does not have.
-    let folder = masked_lm(MaskedLmLayout::EnhancedMaskDecoder);
     let long = PipelineOptions { max_length: Some(LENGTH + 1), ..options() };
     let error = message(FillMask::open(&folder, long));
     assert!(error.contains("max length: it is 33") && error.contains("end at 32"), "{error}");
@@ -271,15 +281,17 @@ fn roberta_serves_too() {
     for file in ["vocab.json", "merges.txt"] {
         fs::copy(source.join(file), folder.path().join(file)).unwrap();
     }
-    let mut config = RobertaConfig::default();
-    config.vocab_size = 501;
-    config.hidden_size = 16;
-    config.num_hidden_layers = 1;
-    config.num_attention_heads = 2;
-    config.intermediate_size = 24;
-    config.max_position_embeddings = 34;
-    config.initializer_range = 0.5;
-    config.pad_token_id = 1;
+    let mut config = RobertaConfig {
+        vocab_size: 501,
+        hidden_size: 16,
+        num_hidden_layers: 1,
+        num_attention_heads: 2,
+        intermediate_size: 24,
+        max_position_embeddings: 34,
+        initializer_range: 0.5,
+        pad_token_id: 1,
+        ..RobertaConfig::default()
+    };
     let device = Device::flex();
 
     let model = RobertaForMaskedLm::new(&config, &device);
@@ -351,20 +363,27 @@ fn answers_are_spans_of_their_context() {
     let folder = folder(config(&[]), QuestionAnswering::<DebertaModel>::new);
     let answerer = QuestionAnswerer::open(&folder, options()).unwrap();
     let long = long_text();
-    let questions = [question("Who?", "« Zürich » is a war, of 🏔️!"), question("What law?", &long), question("Why", "law")];
+    let questions =
+        [question("Who?", "« Zürich » is a war, of 🏔️!"), question("What law?", &long), question("Why", "law")];
     let options = AnswerOptions { top_k: 50, max_answer_tokens: 4, ..AnswerOptions::default() };
     let batch = answerer.answer(&questions, &options).unwrap();
     for (question, answers) in questions.iter().zip(&batch) {
         assert!(!answers.no_answer && !answers.spans.is_empty());
         for span in &answers.spans {
             assert_eq!(span.text, slice(&question.context, span.start, span.end));
-            assert!(!span.text.is_empty() && span.text.trim() == span.text && span.text.split(' ').count() <= 4, "{span:?}");
+            assert!(
+                !span.text.is_empty() && span.text.trim() == span.text && span.text.split(' ').count() <= 4,
+                "{span:?}"
+            );
         }
         assert!(answers.spans.is_sorted_by(|a, b| a.score >= b.score));
         assert!(answers.spans.iter().map(|span| span.probability).sum::<f32>() <= 1.0 + TOLERANCE);
         let single = &answerer.answer(std::slice::from_ref(question), &options).unwrap()[0];
         assert_eq!(single.spans[0].text, answers.spans[0].text);
-        assert_close(&[single.spans[0].score, single.no_answer_margin], &[answers.spans[0].score, answers.no_answer_margin]);
+        assert_close(
+            &[single.spans[0].score, single.no_answer_margin],
+            &[answers.spans[0].score, answers.no_answer_margin],
+        );
     }
     // 50 of the best spans of the long context are not all at its start: later windows were read.
     assert!(batch[1].spans.iter().any(|span| span.start > 120), "{:?}", batch[1].spans);
@@ -427,7 +446,10 @@ fn long_texts_are_cut_where_there_are_no_windows() {
     let long = long_text();
     assert_eq!(embed(&long), embed(&format!("{long} and more of it")));
     let short = PipelineOptions { max_length: Some(8), ..options() };
-    assert_ne!(Embedder::open(&folder, short).unwrap().embed([&long], EmbedOptions::default()).unwrap()[0], embed(&long));
+    assert_ne!(
+        Embedder::open(&folder, short).unwrap().embed([&long], EmbedOptions::default()).unwrap()[0],
+        embed(&long)
+    );
 }
 
 #[test]
@@ -436,7 +458,10 @@ fn heads_of_other_tasks_are_refused() {
     classifier.task.architectures = vec!["DebertaV2ForSequenceClassification".into()];
     let folder = sequence(classifier);
     let error = message(TokenTagger::open(&folder, options()));
-    assert!(error.contains("DebertaV2ForSequenceClassification") && error.contains("ForTokenClassification"), "{error}");
+    assert!(
+        error.contains("DebertaV2ForSequenceClassification") && error.contains("ForTokenClassification"),
+        "{error}"
+    );
     // Without a declaration the tensors tell.
     let undeclared = sequence(config(&["a", "b"]));
     let error = message(QuestionAnswerer::open(&undeclared, options()));
@@ -476,7 +501,8 @@ fn limits_and_empty_batches_are_errors() {
 fn progress_is_told_after_each_batch() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let listener = told.clone();
-    let progress: deberta_burn::pipeline::Progress = Arc::new(move |done, total| listener.lock().unwrap().push((done, total)));
+    let progress: deberta_burn::pipeline::Progress =
+        Arc::new(move |done, total| listener.lock().unwrap().push((done, total)));
     let folder = sequence(config(&["a", "b"]));
     let classifier = Classifier::open(&folder, PipelineOptions { progress: Some(progress), ..options() }).unwrap();
     classifier.classify(TEXTS).unwrap();

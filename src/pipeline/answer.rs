@@ -123,8 +123,7 @@ impl QuestionAnswerer {
                 }
             }
         }
-        let pairs: Vec<Text<'_>> =
-            questions.iter().map(|pair| Text::from((&pair.question, &pair.context))).collect();
+        let pairs: Vec<Text<'_>> = questions.iter().map(|pair| Text::from((&pair.question, &pair.context))).collect();
         let stride = options.stride.unwrap_or(self.runner.max_length / 4);
         let encodings = self.runner.encode(&pairs, Truncation::OnlySecond, Some(stride))?;
         let logits = self.runner.run(&encodings, |input, _| {
@@ -132,19 +131,17 @@ impl QuestionAnswerer {
             Ok(rows(start)?.into_iter().zip(rows(end)?).collect())
         })?;
 
-        let windows: Vec<_> = encodings
-            .into_iter()
-            .zip(logits)
-            .map(|(encoding, (start, end))| Window { encoding, start, end })
-            .collect();
+        let windows: Vec<_> =
+            encodings.into_iter().zip(logits).map(|(encoding, (start, end))| Window { encoding, start, end }).collect();
         let of_one_question = windows.chunk_by(|first, second| first.encoding.text == second.encoding.text);
         questions
             .iter()
             .zip(of_one_question)
             .enumerate()
             .map(|(index, (question, windows))| {
-                best_answers(&question.context, windows, options)
-                    .ok_or_else(|| Error::input(format!("question {index}"), "its context holds no token to answer with"))
+                best_answers(&question.context, windows, options).ok_or_else(|| {
+                    Error::input(format!("question {index}"), "its context holds no token to answer with")
+                })
             })
             .collect()
     }
@@ -154,8 +151,7 @@ impl Window {
     /// Tokens that an answer may start and end at: the context's that stand for characters.
     fn context(&self) -> impl Iterator<Item = usize> + Clone {
         let Encoding { sequence_ids, special, offsets, .. } = &self.encoding;
-        (0..self.encoding.len())
-            .filter(|&i| sequence_ids[i] == Some(1) && !special[i] && offsets[i].0 < offsets[i].1)
+        (0..self.encoding.len()).filter(|&i| sequence_ids[i] == Some(1) && !special[i] && offsets[i].0 < offsets[i].1)
     }
 
     /// The score of "no answer here": the first token, `[CLS]`, as start and end.
@@ -179,7 +175,11 @@ fn best_answers(context: &str, windows: &[Window], options: &AnswerOptions) -> O
     let mut spans: Vec<(f32, usize, usize)> = Vec::new();
     for window in windows {
         for start in window.context() {
-            for end in window.context().skip_while(|&end| end < start).take_while(|&end| end < start + options.max_answer_tokens) {
+            for end in window
+                .context()
+                .skip_while(|&end| end < start)
+                .take_while(|&end| end < start + options.max_answer_tokens)
+            {
                 let (from, to) = (window.encoding.offsets[start].0, window.encoding.offsets[end].1);
                 spans.push((window.start[start] + window.end[end], from, to));
             }

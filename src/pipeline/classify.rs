@@ -11,7 +11,8 @@ use super::{
     scores::{sigmoid, softmax, sort_by_score},
 };
 use crate::{
-    Result,
+    Error, Result,
+    batch::Encoding,
     checkpoint::LoadReport,
     config::{ProblemType, TaskConfig},
     heads::{Head, SequenceClassification},
@@ -72,9 +73,31 @@ impl Classifier {
     }
 
     /// The raw outputs for each text, in the order of the labels.
-    pub(super) fn logits(&self, texts: &[Text<'_>], truncation: Truncation) -> Result<Vec<Vec<f32>>> {
+    fn logits(&self, texts: &[Text<'_>], truncation: Truncation) -> Result<Vec<Vec<f32>>> {
         let encodings = self.runner.encode(texts, truncation, None)?;
-        self.runner.run(&encodings, |input, _| rows(self.head.forward(input)))
+        self.run(&encodings)
+    }
+
+    /// The same for groups of texts, one group's after the other's. Errors name the group, as `kind` and its number.
+    pub(super) fn logits_of_groups<'a>(
+        &self,
+        groups: impl IntoIterator<Item = Vec<Text<'a>>>,
+        kind: &str,
+        truncation: Truncation,
+    ) -> Result<Vec<Vec<f32>>> {
+        let mut encodings = Vec::new();
+        for (index, texts) in groups.into_iter().enumerate() {
+            let group = self.runner.encode(&texts, truncation, None).map_err(|error| match error {
+                Error::Input { problem, .. } => Error::input(format!("{kind} {index}"), problem),
+                other => other,
+            })?;
+            encodings.extend(group);
+        }
+        self.run(&encodings)
+    }
+
+    fn run(&self, encodings: &[Encoding]) -> Result<Vec<Vec<f32>>> {
+        self.runner.run(encodings, |input, _| rows(self.head.forward(input)))
     }
 
     fn scores(&self, logits: &[f32]) -> Vec<LabelScore> {

@@ -91,7 +91,7 @@ mod tests {
 
     /// One-letter words "a b c …" with these labels, as "type:text" each.
     fn found(labels: &[&str]) -> Vec<String> {
-        let text: Vec<String> = ('a'..'z').take(labels.len()).map(String::from).collect();
+        let text: Vec<String> = ('a'..='z').take(labels.len()).map(String::from).collect();
         let words: Vec<_> = labels
             .iter()
             .enumerate()

@@ -57,8 +57,8 @@ pub struct FillMask {
 }
 
 enum MaskedLm {
-    Deberta(DebertaForMaskedLm, MaskedLmLayout),
-    Roberta(RobertaForMaskedLm),
+    Deberta(Box<DebertaForMaskedLm>, MaskedLmLayout),
+    Roberta(Box<RobertaForMaskedLm>),
 }
 
 impl MaskedLm {
@@ -90,10 +90,11 @@ impl FillMask {
                 let layout = runner.checkpoint.masked_lm_layout().ok_or_else(|| no_head(&runner))?;
                 let model = runner.load(DebertaForMaskedLm::new(&config, layout, runner.device())?)?;
                 runner.check_length(model.max_length())?;
-                MaskedLm::Deberta(model, layout)
+                MaskedLm::Deberta(Box::new(model), layout)
             }
             ModelConfig::Roberta(config) => {
-                MaskedLm::Roberta(runner.load(RobertaForMaskedLm::new(&config, runner.device()))?)
+                let model = runner.load(RobertaForMaskedLm::new(&config, runner.device()))?;
+                MaskedLm::Roberta(Box::new(model))
             }
         };
         let mask = runner.tokenizer.token(runner.tokenizer.mask_id()).unwrap_or_else(|| MASK.to_owned());
@@ -136,7 +137,9 @@ impl FillMask {
             let mut logits = rows(self.model.logits(input, positions))?.into_iter();
             let filled = |encoding: &&Encoding| {
                 let masks = self.masks(encoding).zip(logits.by_ref());
-                masks.map(|(position, logits)| FilledMask { position, words: self.best_words(&logits, top_k) }).collect()
+                masks
+                    .map(|(position, logits)| FilledMask { position, words: self.best_words(&logits, top_k) })
+                    .collect()
             };
             Ok(batch.iter().map(filled).collect())
         })
@@ -164,7 +167,9 @@ impl FillMask {
 /// Why weights without a language model head cannot be used.
 fn no_head(runner: &Runner) -> Error {
     let what = match runner.checkpoint.tensors().any(|(key, ..)| key.contains("mask_predictions.")) {
-        true => "these are the weights of a discriminator (replaced token detection), which tells replaced words but cannot guess any",
+        true => {
+            "these are the weights of a discriminator (replaced token detection), which tells replaced words but cannot guess any"
+        }
         false => "there is no language model head (`lm_predictions.*` or `cls.predictions.*`)",
     };
     Error::checkpoint(runner.checkpoint.folder(), format!("{what}; use a masked language model, such as deberta-base"))

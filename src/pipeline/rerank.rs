@@ -79,11 +79,10 @@ impl Reranker {
         if let Some(index) = requests.iter().position(|request| request.passages.is_empty()) {
             return Err(Error::input(format!("request {index}"), "it has no passages, expected at least one"));
         }
-        let pairs: Vec<Text<'_>> = requests
+        let pairs = requests
             .iter()
-            .flat_map(|request| request.passages.iter().map(|passage| Text::from((&request.query, passage))))
-            .collect();
-        let mut logits = self.classifier.logits(&pairs, Truncation::OnlySecond)?.into_iter();
+            .map(|request| request.passages.iter().map(|passage| Text::from((&request.query, passage))).collect());
+        let mut logits = self.classifier.logits_of_groups(pairs, "request", Truncation::OnlySecond)?.into_iter();
         let rank = |request: &RankRequest| {
             let scores = logits.by_ref().take(request.passages.len());
             let mut ranking: Vec<_> = scores

@@ -104,22 +104,25 @@ impl Runner {
     /// Turns texts into token ids; with a stride, those that are too long become several windows.
     ///
     /// # Errors
-    /// No text at all, or one that the truncation cannot shorten enough; the message numbers the texts from 0.
+    /// A text that the truncation cannot shorten enough; the message numbers the texts from 0.
     pub fn encode(&self, texts: &[Text<'_>], truncation: Truncation, stride: Option<usize>) -> Result<Vec<Encoding>> {
-        if texts.is_empty() {
-            return Err(Error::input("texts", "there are none, expected at least one"));
-        }
         let options = EncodeOptions { max_length: self.max_length, truncation, stride, ..EncodeOptions::default() };
         self.tokenizer.encode(texts, &options)
     }
 
     /// Runs `compute` on batches of similar length; it returns one value for each of the batch's sequences. The values come
     /// back in the order of `encodings`.
+    ///
+    /// # Errors
+    /// No sequence at all, or one that the model cannot take.
     pub fn run<T>(
         &self,
         encodings: &[Encoding],
         mut compute: impl FnMut(ModelInput, &[&Encoding]) -> Result<Vec<T>>,
     ) -> Result<Vec<T>> {
+        if encodings.is_empty() {
+            return Err(Error::input("texts", "there are none, expected at least one"));
+        }
         let mut values: Vec<Option<T>> = encodings.iter().map(|_| None).collect();
         let mut done = 0;
         for indices in batches_by_length(encodings, self.options.batch_size)? {

@@ -96,7 +96,11 @@ impl TokenTagger {
         let windows: Vec<(Encoding, Vec<Vec<f32>>)> = encodings.into_iter().zip(scores).collect();
         let of_one_text = windows.chunk_by(|(first, _), (second, _)| first.text == second.text);
         let task = self.runner.config.task();
-        Ok(texts.iter().zip(of_one_text).map(|(text, windows)| tagged(text, windows, stride, task, options.words)).collect())
+        Ok(texts
+            .iter()
+            .zip(of_one_text)
+            .map(|(text, windows)| tagged(text, windows, stride, task, options.words))
+            .collect())
     }
 }
 
@@ -195,9 +199,11 @@ mod tests {
     #[test]
     fn words_stand_between_spaces_without_punctuation_around_them() {
         let text: Vec<char> = "(New York). U.S. ...".chars().collect();
-        let tokens = tokens(&[(0, 1), (1, 4), (5, 7), (7, 9), (9, 10), (10, 11), (12, 13), (13, 14), (14, 16), (17, 20)]);
+        let tokens =
+            tokens(&[(0, 1), (1, 4), (5, 7), (7, 9), (9, 10), (10, 11), (12, 13), (13, 14), (14, 16), (17, 20)]);
         let found = |single| {
-            let spelled = |word: &[ScoredToken]| text[word[0].start..word[word.len() - 1].end].iter().collect::<String>();
+            let spelled =
+                |word: &[ScoredToken]| text[word[0].start..word[word.len() - 1].end].iter().collect::<String>();
             words(&tokens, &text, single).map(spelled).collect::<Vec<_>>()
         };
         assert_eq!(found(false), ["(", "New", "York", ").", "U.S.", "..."]);

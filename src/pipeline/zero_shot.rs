@@ -88,12 +88,10 @@ impl ZeroShot {
 
         let hypotheses: Vec<String> =
             candidates.iter().map(|candidate| options.template.replace("{}", candidate)).collect();
-        let pair = |text, hypothesis: &String| Text::from((text, hypothesis.clone()));
-        let pairs: Vec<Text<'_>> = texts
+        let pairs = texts
             .iter()
-            .flat_map(|text| hypotheses.iter().map(move |hypothesis| pair(text.as_ref(), hypothesis)))
-            .collect();
-        let logits = self.classifier.logits(&pairs, Truncation::OnlyFirst)?;
+            .map(|text| hypotheses.iter().map(|hypothesis| Text::from((text.as_ref(), hypothesis))).collect());
+        let logits = self.classifier.logits_of_groups(pairs, "text", Truncation::OnlyFirst)?;
         Ok(logits.chunks(candidates.len()).map(|logits| self.scores(logits, &candidates, contradiction)).collect())
     }
 
