@@ -17,6 +17,7 @@ pub mod heads;
 mod init;
 pub mod input;
 pub mod model;
+pub mod parity;
 pub mod pipeline;
 pub mod position;
 pub mod roberta;

@@ -1,8 +1,8 @@
 //! Normalisation as SentencePiece does it: the precompiled character map of an spm.model, applied by longest match.
 //!
-//! The `tokenizers` crate applies such a map to whole grapheme clusters, by shortest match: it drops the accent of "①́",
-//! leaves decomposed Hangul alone, and may panic on a damaged map. [`Normalizer`] is its normaliser with that one step
-//! replaced; in tokenizer.json it reads and writes the same.
+//! The `tokenizers` crate applies such a map to whole grapheme clusters, by shortest match: it drops the accent of
+//! "①́", leaves decomposed Hangul alone, and may panic on a damaged map. [`Normalizer`] is its normaliser with that one
+//! step replaced; in tokenizer.json it reads and writes the same.
 //!
 //! Source of the format: sentencepiece, `normalizer.cc` (behaviour, not code): a little-endian `u32` length, that many
 //! bytes of a Darts double array over UTF-8 bytes, and NUL-terminated replacements that its values point into.
@@ -86,8 +86,8 @@ impl Charsmap {
     }
 
     fn normalize(&self, normalized: &mut NormalizedString) {
-        // `NormalizedString::transform` takes, for each new character, by how many characters the text grew (1) or shrank
-        // (negative) there; what goes before the first new character is counted apart.
+        // `NormalizedString::transform` takes, for each new character, by how many characters the text grew (1) or
+        // shrank (negative) there; what goes before the first new character is counted apart.
         let mut changes: Vec<(char, isize)> = Vec::with_capacity(normalized.get().len());
         let mut removed_in_front = 0;
         let mut modified = false;

@@ -25,8 +25,8 @@ enum Sequence<'a> {
 }
 
 impl<'a> Text<'a> {
-    /// A text that is already split into words, as named-entity data is. Word ids refer to these words, and offsets count
-    /// from the start of each word.
+    /// A text that is already split into words, as named-entity data is. Word ids refer to these words, and offsets
+    /// count from the start of each word.
     pub fn words(words: impl IntoIterator<Item = impl Into<Cow<'a, str>>>) -> Self {
         Self { first: Sequence::Words(words.into_iter().map(Into::into).collect()), second: None }
     }
@@ -77,8 +77,8 @@ pub struct EncodeOptions {
     pub max_length: usize,
     /// What happens to longer inputs.
     pub truncation: Truncation,
-    /// If set, a text that is too long is cut into windows that overlap by this many tokens, instead of being shortened:
-    /// the first text under [`Truncation::OnlyFirst`], otherwise the last one (the context of a question).
+    /// If set, a text that is too long is cut into windows that overlap by this many tokens, instead of being
+    /// shortened: the first text under [`Truncation::OnlyFirst`], otherwise the last one (the context of a question).
     pub stride: Option<usize>,
     /// Whether the model's special tokens go around the texts.
     pub add_special_tokens: bool,
@@ -110,8 +110,8 @@ impl<'a> Sequence<'a> {
         })
     }
 
-    /// Moves every offset to where a reader sees the token: without white space at its ends, and with the characters after
-    /// it that normalisation merged into it (a combining accent) or removed.
+    /// Moves every offset to where a reader sees the token: without white space at its ends, and with the characters
+    /// after it that normalisation merged into it (a combining accent) or removed.
     fn tidy_offsets(&self, encoding: &mut RawEncoding, byte_level: bool) {
         let words = encoding.get_word_ids().to_vec();
         let offsets = encoding.get_offsets_mut();
@@ -165,8 +165,8 @@ impl Tokenizer {
     ///
     /// # Errors
     /// A text that is too long under [`Truncation::Error`] or that the chosen truncation cannot shorten enough; a
-    /// `max_length` that leaves no room beside the special tokens; a `stride` that leaves no step. The message numbers the
-    /// texts from 0.
+    /// `max_length` that leaves no room beside the special tokens; a `stride` that leaves no step. The message numbers
+    /// the texts from 0.
     pub fn encode(&self, texts: &[Text<'_>], options: &EncodeOptions) -> Result<Vec<Encoding>> {
         let sequences: Vec<Sequence> = texts
             .iter()

@@ -1,7 +1,7 @@
 //! The little of the protocol buffers wire format that a SentencePiece model file needs.
 //!
-//! Source: the format's public specification, "Encoding" (varints, tags, wire types 0, 1, 2 and 5). Values borrow from the
-//! file's bytes, so a length that lies can neither panic nor allocate.
+//! Source: the format's public specification, "Encoding" (varints, tags, wire types 0, 1, 2 and 5). Values borrow from
+//! the file's bytes, so a length that lies can neither panic nor allocate.
 
 /// One field's value.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -187,8 +187,8 @@ impl SentencePieceModel {
         Ok(tokenizer)
     }
 
-    /// A score so low that any spelling in normal pieces beats it: in sentencepiece, byte and unused pieces match no text, but
-    /// in `tokenizers` every piece does.
+    /// A score so low that any spelling in normal pieces beats it: in sentencepiece, byte and unused pieces match no
+    /// text, but in `tokenizers` every piece does.
     fn unreachable_score(&self) -> f64 {
         let lowest = self.pieces.iter().map(|piece| f64::from(piece.score)).fold(0.0, f64::min);
         let longest = self.pieces.iter().map(|piece| piece.text.chars().count()).max().unwrap_or(0);
