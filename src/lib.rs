@@ -20,6 +20,7 @@ pub mod input;
 pub mod model;
 pub mod packing;
 pub mod parity;
+pub mod pipeline;
 pub mod position;
 pub mod roberta;
 pub mod tokenizer;

@@ -102,7 +102,18 @@ impl DebertaForMaskedLm {
     /// # Panics
     /// With the enhanced mask decoder, on lengths above [`max_length`](Self::max_length).
     pub fn forward(&self, input: ModelInput) -> Tensor<3> {
-        let states = match &self.decoder {
+        self.predict(self.states(input))
+    }
+
+    /// The states that words are predicted from, so that it can be done at a few positions only.
+    ///
+    /// # Shapes
+    /// - output: [batch, length, hidden]
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward).
+    pub fn states(&self, input: ModelInput) -> Tensor<3> {
+        match &self.decoder {
             Some(decoder) => {
                 let layers = self.backbone.encoder().layers();
                 let second_last = layers.len() - 1;
@@ -110,7 +121,13 @@ impl DebertaForMaskedLm {
                 context.layout.restore(decoder.forward(states, &layers[second_last], &context))
             }
             None => self.backbone.forward(input).last_hidden_state,
-        };
+        }
+    }
+
+    /// # Shapes
+    /// - states: [batch, positions, hidden], from [`states`](Self::states)
+    /// - output: logits, [batch, positions, vocabulary]
+    pub fn predict(&self, states: Tensor<3>) -> Tensor<3> {
         self.lm_head.forward(states, self.backbone.embeddings().word_table())
     }
 
@@ -150,7 +167,22 @@ impl RobertaForMaskedLm {
     /// # Shapes
     /// - output: logits, [batch, length, vocabulary]
     pub fn forward(&self, input: ModelInput) -> Tensor<3> {
-        self.lm_head.forward(self.backbone.forward(input).last_hidden_state, self.backbone.word_table())
+        self.predict(self.states(input))
+    }
+
+    /// The states that words are predicted from, so that it can be done at a few positions only.
+    ///
+    /// # Shapes
+    /// - output: [batch, length, hidden]
+    pub fn states(&self, input: ModelInput) -> Tensor<3> {
+        self.backbone.forward(input).last_hidden_state
+    }
+
+    /// # Shapes
+    /// - states: [batch, positions, hidden], from [`states`](Self::states)
+    /// - output: logits, [batch, positions, vocabulary]
+    pub fn predict(&self, states: Tensor<3>) -> Tensor<3> {
+        self.lm_head.forward(states, self.backbone.word_table())
     }
 
     /// Mean cross entropy over the positions whose label is not negative.

@@ -1,0 +1,115 @@
+//! What the command-line examples share: flags, reading texts, progress, writing answers, errors.
+
+mod input;
+mod output;
+
+use std::{
+    io::{IsTerminal, stderr},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+};
+
+use burn::tensor::FloatDType;
+use clap::{Args, ValueEnum};
+use deberta_burn::{
+    Result,
+    checkpoint::LoadReport,
+    device::device,
+    pipeline::{PipelineOptions, Progress},
+};
+use indicatif::{ProgressBar, ProgressStyle};
+
+pub use input::InputArgs;
+pub use output::{Failure, OutputArgs};
+
+/// glibc's allocator gives large blocks back at once and takes page faults for each tensor; this one keeps them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Flags of every example.
+#[derive(Args)]
+pub struct CommonArgs {
+    #[command(flatten)]
+    pub input: InputArgs,
+
+    #[command(flatten)]
+    pub output: OutputArgs,
+
+    /// Checkpoint folder: config.json, weights and tokenizer, as downloaded from the Hugging Face Hub
+    #[arg(long, value_name = "DIR", help_heading = "Model")]
+    pub model: PathBuf,
+
+    /// flex, ndarray, cuda, vulkan, wgpu or metal; :N for the N-th of its kind
+    #[arg(long, default_value = "flex", help_heading = "Model")]
+    device: String,
+
+    /// Type of weights and arithmetic; f16 and bf16 halve the memory, where the device has them
+    #[arg(long, value_enum, default_value_t = Dtype::F32, help_heading = "Model")]
+    dtype: Dtype,
+
+    /// Most texts (or windows of long ones) in one batch
+    #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Model")]
+    batch_size: usize,
+
+    /// Most tokens of one input, special tokens included [default: what the model was trained with]
+    #[arg(long, value_name = "N", help_heading = "Model")]
+    max_length: Option<usize>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Dtype {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl CommonArgs {
+    /// The flags as the library wants them.
+    pub fn options(&self) -> Result<PipelineOptions> {
+        Ok(PipelineOptions {
+            dtype: match self.dtype {
+                Dtype::F32 => FloatDType::F32,
+                Dtype::F16 => FloatDType::F16,
+                Dtype::Bf16 => FloatDType::BF16,
+            },
+            batch_size: self.batch_size,
+            max_length: self.max_length,
+            progress: stderr().is_terminal().then(|| progress_bar(self.batch_size)),
+            ..PipelineOptions::new(device(&self.device)?)
+        })
+    }
+}
+
+/// Says on standard error what is wrong with the weights, if anything is.
+pub fn warn(report: &LoadReport) {
+    for name in &report.not_finite {
+        eprintln!("warning: `{name}` holds NaN or infinite values; so may the answers");
+    }
+}
+
+/// A bar on standard error for inputs of several batches.
+fn progress_bar(batch_size: usize) -> Progress {
+    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}, {per_sec}, {eta} left");
+    let bar = ProgressBar::no_length().with_style(style.expect("a valid template"));
+    Arc::new(move |done, total| {
+        if total > 2 * batch_size {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        }
+        if done == total {
+            bar.finish_and_clear();
+        }
+    })
+}
+
+/// Runs an example: errors become one line and exit code 1, and a reader that had enough (`| head`) is no error.
+pub fn run(example: impl FnOnce() -> Result<(), Failure>) -> ExitCode {
+    match example() {
+        Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,
+        Err(Failure::Error(error)) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Named entities with their places in the text, by a token classification checkpoint.
+//!
+//! ```sh
+//! cargo run --release --example ner -- --model path/to/ner-checkpoint "Ada Lovelace was born in London."
+//! cargo run --release --example ner -- --model path/to/ner-checkpoint --whole --file article.txt --json
+//! ```
+//!
+//! Each entity becomes one line: first character, end (the character after the last), type, score and text, separated by
+//! tabs; the entities of several inputs are separated by an empty line. Characters are Unicode scalar values, as in Python.
+//! With `--json`, each input is a list of `{"label": .., "text": .., "start": .., "end": .., "score": ..}`.
+//!
+//! Labels may be BIO, IO, BIOES, BILOU, or types alone. Long texts are read in overlapping windows.
+//!
+//! JSON lines have the field `text`.
+
+mod common;
+
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use common::{CommonArgs, Failure};
+use deberta_burn::pipeline::{TagOptions, TokenTagger, WordScores};
+use serde::Deserialize;
+
+/// Find named entities in texts, with a token classification checkpoint
+#[derive(Parser)]
+#[command(after_help = "JSON lines have the field `text`.")]
+struct Args {
+    #[command(flatten)]
+    common: CommonArgs,
+
+    /// How a word of several tokens gets its label
+    #[arg(long, value_enum, default_value_t = Words::First, help_heading = "Entities")]
+    words: Words,
+
+    /// By how many tokens the windows of a long text overlap [default: a quarter of --max-length]
+    #[arg(long, value_name = "N", help_heading = "Entities")]
+    stride: Option<usize>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Words {
+    /// Its first token decides
+    First,
+    /// Its tokens' mean probability decides
+    Average,
+    /// Its surest token decides
+    Max,
+    /// Tokens are labelled alone; for scripts without spaces
+    Tokens,
+}
+
+impl From<Words> for WordScores {
+    fn from(words: Words) -> Self {
+        match words {
+            Words::First => Self::First,
+            Words::Average => Self::Average,
+            Words::Max => Self::Max,
+            Words::Tokens => Self::Tokens,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Row {
+    text: String,
+}
+
+fn main() -> ExitCode {
+    common::run(|| ner(Args::parse()))
+}
+
+fn ner(Args { common, words, stride }: Args) -> Result<(), Failure> {
+    let rows = common.input.read(|text| Row { text })?;
+    let tagger = TokenTagger::open(&common.model, common.options()?)?;
+    common::warn(tagger.report());
+    let texts: Vec<_> = rows.into_iter().map(|row| row.text).collect();
+    let mut output = common.output.open();
+    for (index, entities) in tagger.tag(&texts, TagOptions { words: words.into(), stride })?.iter().enumerate() {
+        output.write(entities, |out| {
+            if index > 0 {
+                writeln!(out)?;
+            }
+            entities.iter().try_for_each(|entity| {
+                writeln!(
+                    out,
+                    "{}\t{}\t{}\t{:.4}\t{}",
+                    entity.start, entity.end, entity.label, entity.score, entity.text
+                )
+            })
+        })?;
+    }
+    output.finish()
+}

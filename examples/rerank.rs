@@ -1,0 +1,74 @@
+//! Passages in the order of their relevance to a query, by a cross-encoder checkpoint (one output, or two labels).
+//!
+//! ```sh
+//! cargo run --release --example rerank -- --model path/to/cross-encoder \
+//!     --query "how do plants make sugar" --file passages.txt
+//! cargo run --release --example rerank -- --model path/to/cross-encoder --file queries.jsonl --json
+//! ```
+//!
+//! Plain lines are the passages of one query. Each passage becomes one line, the most relevant first: its number (from 1),
+//! the raw score, the score's sigmoid, and the passage, separated by tabs. With two labels the raw score is the second
+//! label's logit less the first one's, and its sigmoid the second label's probability; the example says which case it is.
+//!
+//! JSON lines have the fields `query` and `passages` (a list), one query a line; the rankings of several queries are
+//! separated by an empty line. With `--json`, each query becomes a list of `{"index": .., "score": .., "probability": ..}`,
+//! where `index` counts the passages from 0.
+
+mod common;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use common::{CommonArgs, Failure};
+use deberta_burn::{
+    Error,
+    pipeline::{RankRequest, Reranker},
+};
+
+/// Sort passages by their relevance to a query, with a cross-encoder checkpoint
+#[derive(Parser)]
+#[command(after_help = "JSON lines have the fields `query` and `passages` (a list).")]
+struct Args {
+    #[command(flatten)]
+    common: CommonArgs,
+
+    /// What is looked for in plain passages, one a line
+    #[arg(long, value_name = "TEXT", help_heading = "Input")]
+    query: Option<String>,
+}
+
+fn main() -> ExitCode {
+    common::run(|| rerank(Args::parse()))
+}
+
+fn rerank(Args { common, query }: Args) -> Result<(), Failure> {
+    // Without a query the lines bring their own.
+    let plain = |passage| RankRequest { query: query.clone().unwrap_or_default(), passages: vec![passage] };
+    let mut requests = common.input.read(plain)?;
+    match query {
+        Some(query) => {
+            let passages = requests.into_iter().flat_map(|request| request.passages).collect();
+            requests = vec![RankRequest { query, passages }];
+        }
+        None if requests.iter().any(|request| request.query.is_empty()) => {
+            return Err(Error::input("query", "it is missing; give --query, or JSON lines with a `query` each").into());
+        }
+        None => {}
+    }
+    let reranker = Reranker::open(&common.model, common.options()?)?;
+    common::warn(reranker.report());
+    eprintln!("score: {}", reranker.meaning());
+    let mut output = common.output.open();
+    for (index, (request, ranking)) in requests.iter().zip(reranker.rank(&requests)?).enumerate() {
+        output.write(&ranking, |out| {
+            if index > 0 {
+                writeln!(out)?;
+            }
+            ranking.iter().try_for_each(|place| {
+                let passage = &request.passages[place.index];
+                writeln!(out, "{}\t{:.4}\t{:.4}\t{passage}", place.index + 1, place.score, place.probability)
+            })
+        })?;
+    }
+    output.finish()
+}

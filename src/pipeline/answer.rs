@@ -1,0 +1,289 @@
+//! Answers that are spans of a context (extractive question answering, SQuAD 1 and 2).
+
+use std::{collections::BTreeSet, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    PipelineOptions,
+    runner::{Runner, characters, load_head, rows},
+    scores::{log_sum_exp, sort_by_score},
+};
+use crate::{
+    Error, Result,
+    batch::Encoding,
+    checkpoint::LoadReport,
+    heads::{Head, QuestionAnswering, SpanLogits},
+    tokenizer::{Text, Truncation},
+};
+
+/// A question and the text that holds its answer.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Question {
+    /// What is asked.
+    pub question: String,
+    /// Where the answer is looked for; any length.
+    pub context: String,
+}
+
+/// How answers are looked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AnswerOptions {
+    /// How many spans are returned, at most.
+    pub top_k: usize,
+    /// Most tokens of an answer.
+    pub max_answer_tokens: usize,
+    /// By how many tokens the windows of a long context overlap; a quarter of the maximal length if none.
+    pub stride: Option<usize>,
+    /// For models trained on questions without an answer (SQuAD 2): a question has none if `[CLS]` scores higher than the
+    /// best span by more than this; 0 takes the better one. If none, there always is an answer.
+    pub no_answer_threshold: Option<f32>,
+}
+
+impl Default for AnswerOptions {
+    /// The best span of up to 30 tokens, always.
+    fn default() -> Self {
+        Self { top_k: 1, max_answer_tokens: 30, stride: None, no_answer_threshold: None }
+    }
+}
+
+/// What was found for one question.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Answers {
+    /// Whether the model rather says that the context holds no answer; never without
+    /// [`AnswerOptions::no_answer_threshold`].
+    pub no_answer: bool,
+    /// The score of "no answer" (`[CLS]` as start and end, the lowest of all windows) less that of the best span. Says
+    /// something only for models trained on questions without an answer.
+    pub no_answer_margin: f32,
+    /// The best spans, highest score first.
+    pub spans: Vec<Answer>,
+}
+
+/// A span of the context.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Answer {
+    /// Its text, as the context has it.
+    pub text: String,
+    /// Its first character in the context, counted in Unicode scalar values.
+    pub start: usize,
+    /// The character after its last.
+    pub end: usize,
+    /// The logit of its first token as start plus that of its last as end.
+    pub score: f32,
+    /// The probability of start and end, taken as independent, among all the pairs of a window, in all windows.
+    pub probability: f32,
+}
+
+/// Questions with contexts in, answers out.
+pub struct QuestionAnswerer {
+    runner: Runner,
+    head: Box<dyn Head<Output = SpanLogits>>,
+}
+
+/// One window with the scores of its tokens.
+struct Window {
+    encoding: Encoding,
+    start: Vec<f32>,
+    end: Vec<f32>,
+}
+
+impl QuestionAnswerer {
+    /// Opens a checkpoint folder.
+    ///
+    /// # Errors
+    /// A missing or damaged file, a checkpoint of another task or without the head (`qa_outputs.*`), or options that do not
+    /// fit the model.
+    pub fn open(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
+        let mut runner = Runner::open(folder.as_ref(), options)?;
+        runner.expect_architecture("ForQuestionAnswering")?;
+        let head = load_head!(runner, QuestionAnswering);
+        Ok(Self { runner, head })
+    }
+
+    /// What the checkpoint held.
+    pub fn report(&self) -> &LoadReport {
+        &self.runner.report
+    }
+
+    /// Finds the answers to every question. A long context is read in overlapping windows, and the spans of all of them
+    /// compete by score.
+    ///
+    /// # Errors
+    /// No question at all, an empty question or context, one so long that it leaves no room for the context, or impossible
+    /// options.
+    pub fn answer(&self, questions: &[Question], options: &AnswerOptions) -> Result<Vec<Answers>> {
+        if options.top_k == 0 || options.max_answer_tokens == 0 {
+            return Err(Error::input("answer options", "top_k and max_answer_tokens must be at least 1"));
+        }
+        for (index, Question { question, context }) in questions.iter().enumerate() {
+            for (name, text) in [("question", question), ("context", context)] {
+                if text.trim().is_empty() {
+                    return Err(Error::input(format!("question {index}"), format!("its {name} is empty")));
+                }
+            }
+        }
+        let pairs: Vec<Text<'_>> = questions.iter().map(|pair| Text::from((&pair.question, &pair.context))).collect();
+        let stride = options.stride.unwrap_or(self.runner.max_length / 4);
+        let encodings = self.runner.encode(&pairs, Truncation::OnlySecond, Some(stride))?;
+        let logits = self.runner.run(&encodings, |input, _| {
+            let SpanLogits { start, end } = self.head.forward(input);
+            Ok(rows(start)?.into_iter().zip(rows(end)?).collect())
+        })?;
+
+        let windows: Vec<_> =
+            encodings.into_iter().zip(logits).map(|(encoding, (start, end))| Window { encoding, start, end }).collect();
+        let of_one_question = windows.chunk_by(|first, second| first.encoding.text == second.encoding.text);
+        questions
+            .iter()
+            .zip(of_one_question)
+            .enumerate()
+            .map(|(index, (question, windows))| {
+                best_answers(&question.context, windows, options).ok_or_else(|| {
+                    Error::input(format!("question {index}"), "its context holds no token to answer with")
+                })
+            })
+            .collect()
+    }
+}
+
+impl Window {
+    /// Tokens that an answer may start and end at: the context's that stand for characters.
+    fn context(&self) -> impl Iterator<Item = usize> + Clone {
+        let Encoding { sequence_ids, special, offsets, .. } = &self.encoding;
+        (0..self.encoding.len()).filter(|&i| sequence_ids[i] == Some(1) && !special[i] && offsets[i].0 < offsets[i].1)
+    }
+
+    /// The score of "no answer here": the first token, `[CLS]`, as start and end.
+    fn null_score(&self) -> f32 {
+        self.start[0] + self.end[0]
+    }
+
+    /// ln of the sum over all pairs of a start and an end, "no answer" among them or not.
+    fn log_norm(&self, with_null: bool) -> f64 {
+        let side = |logits: &[f32]| {
+            let null = with_null.then_some(0).into_iter();
+            log_sum_exp(null.chain(self.context()).map(|token| logits[token]))
+        };
+        side(&self.start) + side(&self.end)
+    }
+}
+
+/// The best spans of a question's windows; none if there is no token in the context.
+fn best_answers(context: &str, windows: &[Window], options: &AnswerOptions) -> Option<Answers> {
+    // (score, first character, character after the last)
+    let mut spans: Vec<(f32, usize, usize)> = Vec::new();
+    for window in windows {
+        for start in window.context() {
+            for end in window
+                .context()
+                .skip_while(|&end| end < start)
+                .take_while(|&end| end < start + options.max_answer_tokens)
+            {
+                let (from, to) = (window.encoding.offsets[start].0, window.encoding.offsets[end].1);
+                spans.push((window.start[start] + window.end[end], from, to));
+            }
+        }
+    }
+    sort_by_score(&mut spans, |span| span.0);
+    let best = spans.first()?.0;
+    let null = windows.iter().map(Window::null_score).fold(f32::INFINITY, f32::min);
+
+    let with_null = options.no_answer_threshold.is_some();
+    let norms: Vec<f64> = windows.iter().map(|window| window.log_norm(with_null)).collect();
+    let largest = norms.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let log_norm = largest + norms.iter().map(|norm| (norm - largest).exp()).sum::<f64>().ln();
+
+    // Neighbouring windows share spans.
+    let mut seen = BTreeSet::new();
+    let answer = |(score, start, end): (f32, usize, usize)| Answer {
+        text: characters(context, start, end),
+        start,
+        end,
+        score,
+        probability: (f64::from(score) - log_norm).exp() as f32,
+    };
+    Some(Answers {
+        no_answer: options.no_answer_threshold.is_some_and(|threshold| null - best > threshold),
+        no_answer_margin: null - best,
+        spans: spans.into_iter().filter(|span| seen.insert((span.1, span.2))).take(options.top_k).map(answer).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `[CLS] who [SEP] a b c [SEP]` with these logits, the context's words being those from `first` on.
+    fn window(window: usize, first: usize, start: [f32; 7], end: [f32; 7]) -> Window {
+        let word = |index: usize| (2 * (first + index), 2 * (first + index) + 1);
+        let encoding = Encoding {
+            window,
+            ids: vec![0; 7],
+            offsets: vec![(0, 0), (0, 3), (0, 0), word(0), word(1), word(2), (0, 0)],
+            sequence_ids: vec![None, Some(0), None, Some(1), Some(1), Some(1), None],
+            special: vec![true, false, true, false, false, false, true],
+            ..Encoding::default()
+        };
+        Window { encoding, start: start.to_vec(), end: end.to_vec() }
+    }
+
+    fn answers(windows: &[Window], options: AnswerOptions) -> Answers {
+        best_answers("ä b c d e", windows, &options).expect("a context")
+    }
+
+    #[test]
+    fn spans_stay_in_the_context_and_in_order() {
+        // Question, separators and reversed pairs would all score higher.
+        let start = [9.0, 9.0, 9.0, 1.0, 0.0, 5.0, 9.0];
+        let end = [9.0, 9.0, 9.0, 4.0, 2.0, 0.0, 9.0];
+        let found = answers(&[window(0, 0, start, end)], AnswerOptions { top_k: 9, ..AnswerOptions::default() });
+        let texts: Vec<_> = found.spans.iter().map(|span| span.text.as_str()).collect();
+        assert_eq!(texts, ["ä", "c", "ä b", "b", "ä b c", "b c"]);
+        assert_eq!((found.spans[2].start, found.spans[2].end, found.spans[2].score), (0, 3, 3.0));
+        assert!(!found.no_answer);
+    }
+
+    #[test]
+    fn answers_have_a_longest_length() {
+        let window = window(0, 0, [0.0, 0.0, 0.0, 5.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0, 5.0, 0.0]);
+        let longest = |tokens| AnswerOptions { max_answer_tokens: tokens, ..AnswerOptions::default() };
+        assert_eq!(answers(&[window], longest(3)).spans[0].text, "ä b c");
+        let window = self::window(0, 0, [0.0, 0.0, 0.0, 5.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0, 3.0, 0.0]);
+        assert_eq!(answers(&[window], longest(2)).spans[0].text, "ä b");
+    }
+
+    #[test]
+    fn windows_compete_and_share_spans() {
+        let flat = [0.0; 7];
+        let left = window(0, 0, flat, [0.0, 0.0, 0.0, 0.0, 0.0, 2.0, 0.0]);
+        let right = window(1, 2, [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 2.0, 0.0, 4.0, 0.0]);
+        let found = answers(&[left, right], AnswerOptions { top_k: 20, ..AnswerOptions::default() });
+        assert_eq!((found.spans[0].text.as_str(), found.spans[0].score), ("c d e", 5.0));
+        // "c" is in both windows, once with 2 and once with 3.
+        let c: Vec<_> = found.spans.iter().filter(|span| span.text == "c").map(|span| span.score).collect();
+        assert_eq!(c, [3.0]);
+    }
+
+    #[test]
+    fn no_answer_is_told_where_it_is_asked_for() {
+        let logits = [2.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0];
+        let threshold = |no_answer_threshold| AnswerOptions { no_answer_threshold, ..AnswerOptions::default() };
+        for (asked, told) in [(None, false), (Some(0.0), true), (Some(2.5), false)] {
+            let found = answers(&[window(0, 0, logits, logits)], threshold(asked));
+            assert_eq!((found.no_answer, found.no_answer_margin), (told, 2.0), "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn probabilities_of_a_window_are_those_of_start_and_end() {
+        let logits = [2.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0];
+        let side = 1f64.exp() / (1f64.exp() + 2.0);
+        let found = answers(&[window(0, 0, logits, logits)], AnswerOptions::default());
+        assert!((f64::from(found.spans[0].probability) - side * side).abs() < 1e-6);
+        let side = 1f64.exp() / (2f64.exp() + 1f64.exp() + 2.0);
+        let options = AnswerOptions { no_answer_threshold: Some(0.0), ..AnswerOptions::default() };
+        let found = answers(&[window(0, 0, logits, logits)], options);
+        assert!((f64::from(found.spans[0].probability) - side * side).abs() < 1e-6);
+    }
+}

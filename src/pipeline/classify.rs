@@ -1,0 +1,118 @@
+//! Labels for texts and pairs of texts.
+
+use std::path::Path;
+
+use burn::Tensor;
+use serde::Serialize;
+
+use super::{
+    PipelineOptions,
+    runner::{Runner, load_head, rows},
+    scores::{sigmoid, softmax, sort_by_score},
+};
+use crate::{
+    Error, Result,
+    batch::Encoding,
+    checkpoint::LoadReport,
+    config::{ProblemType, TaskConfig},
+    heads::{Head, SequenceClassification},
+    tokenizer::{Text, Truncation},
+};
+
+/// A label and how well it fits.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LabelScore {
+    /// The label's name.
+    pub label: String,
+    /// A probability; for regression the number itself.
+    pub score: f32,
+}
+
+/// Texts in, labels with scores out, by a sequence classification head.
+pub struct Classifier {
+    runner: Runner,
+    head: Box<dyn Head<Output = Tensor<2>>>,
+}
+
+impl Classifier {
+    /// Opens a checkpoint folder.
+    ///
+    /// # Errors
+    /// A missing or damaged file, a checkpoint of another task or without the head (`pooler.*`, `classifier.*`), or options
+    /// that do not fit the model.
+    pub fn open(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
+        let mut runner = Runner::open(folder.as_ref(), options)?;
+        runner.expect_architecture("ForSequenceClassification")?;
+        let head = load_head!(runner, SequenceClassification);
+        Ok(Self { runner, head })
+    }
+
+    /// What the checkpoint held.
+    pub fn report(&self) -> &LoadReport {
+        &self.runner.report
+    }
+
+    /// The labels and what their scores mean.
+    pub fn task(&self) -> &TaskConfig {
+        self.runner.config.task()
+    }
+
+    /// Scores every label for each text or pair of texts. By the model's [`ProblemType`]:
+    /// - single label: probabilities that add up to 1, highest first;
+    /// - multi-label: a probability for each label on its own, highest first;
+    /// - regression: the numbers, in the order of the outputs.
+    ///
+    /// Texts that are too long are cut at the end; of a pair, the longer one first.
+    ///
+    /// # Errors
+    /// No text at all, or tokens that the model does not have.
+    pub fn classify<'a>(&self, texts: impl IntoIterator<Item = impl Into<Text<'a>>>) -> Result<Vec<Vec<LabelScore>>> {
+        let texts: Vec<Text<'_>> = texts.into_iter().map(Into::into).collect();
+        let logits = self.logits(&texts, Truncation::LongestFirst)?;
+        Ok(logits.iter().map(|logits| self.scores(logits)).collect())
+    }
+
+    /// The raw outputs for each text, in the order of the labels.
+    fn logits(&self, texts: &[Text<'_>], truncation: Truncation) -> Result<Vec<Vec<f32>>> {
+        let encodings = self.runner.encode(texts, truncation, None)?;
+        self.run(&encodings)
+    }
+
+    /// The same for groups of texts, one group's after the other's. Errors name the group, as `kind` and its number.
+    pub(super) fn logits_of_groups<'a>(
+        &self,
+        groups: impl IntoIterator<Item = Vec<Text<'a>>>,
+        kind: &str,
+        truncation: Truncation,
+    ) -> Result<Vec<Vec<f32>>> {
+        let mut encodings = Vec::new();
+        for (index, texts) in groups.into_iter().enumerate() {
+            let group = self.runner.encode(&texts, truncation, None).map_err(|error| match error {
+                Error::Input { problem, .. } => Error::input(format!("{kind} {index}"), problem),
+                other => other,
+            })?;
+            encodings.extend(group);
+        }
+        self.run(&encodings)
+    }
+
+    fn run(&self, encodings: &[Encoding]) -> Result<Vec<Vec<f32>>> {
+        self.runner.run(encodings, |input, _| rows(self.head.forward(input)))
+    }
+
+    fn scores(&self, logits: &[f32]) -> Vec<LabelScore> {
+        let problem = self.task().problem_type();
+        let scores = match problem {
+            ProblemType::SingleLabelClassification => softmax(logits),
+            ProblemType::MultiLabelClassification => logits.iter().copied().map(sigmoid).collect(),
+            ProblemType::Regression => logits.to_vec(),
+        };
+        let labelled = scores.into_iter().enumerate();
+        let mut scores: Vec<_> =
+            labelled.map(|(index, score)| LabelScore { label: self.task().label(index), score }).collect();
+        if problem != ProblemType::Regression {
+            sort_by_score(&mut scores, |score| score.score);
+        }
+        scores
+    }
+}

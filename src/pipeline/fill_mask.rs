@@ -1,0 +1,176 @@
+//! Words for the masks in a text, by the language model head of pretraining.
+
+use std::path::Path;
+
+use burn::{
+    Tensor,
+    tensor::{Int, TensorData},
+};
+use serde::Serialize;
+
+use super::{
+    PipelineOptions,
+    runner::{Runner, rows},
+    scores::{softmax, sort_by_score},
+};
+use crate::{
+    Error, Result,
+    batch::Encoding,
+    checkpoint::LoadReport,
+    config::ModelConfig,
+    heads::{DebertaForMaskedLm, MaskedLmLayout, RobertaForMaskedLm},
+    input::ModelInput,
+    tokenizer::{Text, Truncation},
+};
+
+/// How every text may spell its masks, whatever the tokenizer calls them.
+const MASK: &str = "[MASK]";
+
+/// A mask of a text and what may stand there.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FilledMask {
+    /// Which token of the text the mask is, counted from `[CLS]` at 0.
+    pub position: usize,
+    /// The likeliest words first.
+    pub words: Vec<WordScore>,
+}
+
+/// A word (or a piece of one) and its probability.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WordScore {
+    /// The token as text, without white space around it.
+    pub word: String,
+    /// The token as the vocabulary spells it; tells whether it starts a word.
+    pub token: String,
+    /// Its id.
+    pub id: u32,
+    /// Its probability among all tokens.
+    pub score: f32,
+}
+
+/// Texts with masks in, words out.
+pub struct FillMask {
+    runner: Runner,
+    model: MaskedLm,
+    /// The tokenizer's mask, which [`MASK`] is replaced by.
+    mask: String,
+}
+
+enum MaskedLm {
+    Deberta(Box<DebertaForMaskedLm>, MaskedLmLayout),
+    Roberta(Box<RobertaForMaskedLm>),
+}
+
+impl MaskedLm {
+    /// # Shapes
+    /// - positions: [masks], counted through all rows of the batch
+    /// - output: logits, [masks, vocabulary]
+    fn logits(&self, input: ModelInput, positions: Tensor<1, Int>) -> Tensor<2> {
+        // The vocabulary is large: words are predicted where they are asked for only.
+        let at = |states: Tensor<3>| states.flatten::<2>(0, 1).select(0, positions).unsqueeze::<3>();
+        let logits = match self {
+            Self::Deberta(model, _) => model.predict(at(model.states(input))),
+            Self::Roberta(model) => model.predict(at(model.states(input))),
+        };
+        logits.squeeze_dim(0)
+    }
+}
+
+impl FillMask {
+    /// Opens a checkpoint folder. The head is what the weights hold: the original's `lm_predictions.*` behind the enhanced
+    /// mask decoder, or transformers' `cls.predictions.*`; [`head`](Self::head) tells which.
+    ///
+    /// # Errors
+    /// A missing or damaged file; weights with neither head, as those of the v3 discriminators; options that do not fit the
+    /// model.
+    pub fn open(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
+        let mut runner = Runner::open(folder.as_ref(), options)?;
+        let model = match runner.config.clone() {
+            ModelConfig::Deberta(config) => {
+                let layout = runner.checkpoint.masked_lm_layout().ok_or_else(|| no_head(&runner))?;
+                let model = runner.load(DebertaForMaskedLm::new(&config, layout, runner.device())?)?;
+                runner.check_length(model.max_length())?;
+                MaskedLm::Deberta(Box::new(model), layout)
+            }
+            ModelConfig::Roberta(config) => {
+                let model = runner.load(RobertaForMaskedLm::new(&config, runner.device()))?;
+                MaskedLm::Roberta(Box::new(model))
+            }
+        };
+        let mask = runner.tokenizer.token(runner.tokenizer.mask_id()).unwrap_or_else(|| MASK.to_owned());
+        Ok(Self { runner, model, mask })
+    }
+
+    /// What the checkpoint held.
+    pub fn report(&self) -> &LoadReport {
+        &self.runner.report
+    }
+
+    /// Which head the checkpoint has, in a few words.
+    pub fn head(&self) -> &'static str {
+        match self.model {
+            MaskedLm::Deberta(_, MaskedLmLayout::EnhancedMaskDecoder) => "lm_predictions, enhanced mask decoder",
+            MaskedLm::Deberta(_, MaskedLmLayout::LastLayer) => "lm_predictions, last layer (there is no decoder)",
+            MaskedLm::Deberta(_, MaskedLmLayout::Legacy) => "cls.predictions, last layer",
+            MaskedLm::Roberta(_) => "lm_head, last layer",
+        }
+    }
+
+    /// Finds the `top_k` likeliest tokens for every mask of each text. A mask is spelled `[MASK]`, or as the tokenizer has it.
+    ///
+    /// # Errors
+    /// No text at all, one without a mask, or one that is too long: cutting it might cut off the mask.
+    pub fn fill(&self, texts: &[impl AsRef<str>], top_k: usize) -> Result<Vec<Vec<FilledMask>>> {
+        let texts: Vec<Text<'_>> = texts.iter().map(|text| text.as_ref().replace(MASK, &self.mask).into()).collect();
+        let encodings = self.runner.encode(&texts, Truncation::Error, None)?;
+        if let Some(index) = encodings.iter().position(|encoding| self.masks(encoding).next().is_none()) {
+            let problem = format!("it holds no {}, which stands for the word to be guessed", self.mask);
+            return Err(Error::input(format!("text {index}"), problem));
+        }
+        self.runner.run(&encodings, |input, batch| {
+            let [_, length] = input.input_ids.dims();
+            let places = batch.iter().enumerate();
+            let places = places.flat_map(|(row, encoding)| self.masks(encoding).map(move |mask| row * length + mask));
+            let places: Vec<i32> = places.map(|place| place as i32).collect();
+            let count = places.len();
+            let positions = Tensor::from_data(TensorData::new(places, [count]), self.runner.device());
+            let mut logits = rows(self.model.logits(input, positions))?.into_iter();
+            let filled = |encoding: &&Encoding| {
+                let masks = self.masks(encoding).zip(logits.by_ref());
+                masks
+                    .map(|(position, logits)| FilledMask { position, words: self.best_words(&logits, top_k) })
+                    .collect()
+            };
+            Ok(batch.iter().map(filled).collect())
+        })
+    }
+
+    fn masks<'a>(&self, encoding: &'a Encoding) -> impl Iterator<Item = usize> + 'a {
+        let mask = self.runner.tokenizer.mask_id();
+        (0..encoding.len()).filter(move |&index| encoding.ids[index] == mask)
+    }
+
+    fn best_words(&self, logits: &[f32], top_k: usize) -> Vec<WordScore> {
+        let tokenizer = &self.runner.tokenizer;
+        let mut scores: Vec<(u32, f32)> = (0..).zip(softmax(logits)).collect();
+        sort_by_score(&mut scores, |score| score.1);
+        // The word table may have more rows than there are tokens.
+        let tokens = scores.into_iter().filter_map(|(id, score)| Some((id, score, tokenizer.token(id)?)));
+        let word = |(id, score, token): (u32, f32, String)| {
+            let word = tokenizer.decode(&[id], false).unwrap_or_default().trim().to_owned();
+            WordScore { word, token, id, score }
+        };
+        tokens.take(top_k).map(word).collect()
+    }
+}
+
+/// Why weights without a language model head cannot be used.
+fn no_head(runner: &Runner) -> Error {
+    let what = match runner.checkpoint.tensors().any(|(key, ..)| key.contains("mask_predictions.")) {
+        true => {
+            "these are the weights of a discriminator (replaced token detection), which tells replaced words but cannot guess any"
+        }
+        false => "there is no language model head (`lm_predictions.*` or `cls.predictions.*`)",
+    };
+    Error::checkpoint(runner.checkpoint.folder(), format!("{what}; use a masked language model, such as deberta-base"))
+}

@@ -1,0 +1,39 @@
+//! Text in, answers out: one file a task.
+//!
+//! Every task opens a checkpoint folder (`config.json`, weights, tokenizer) with [`PipelineOptions`] and then takes any
+//! number of inputs at once: they are run in batches of similar length and come back in their own order. A task whose head
+//! the checkpoint does not have is an error; a head is never made up.
+//!
+//! ```no_run
+//! use deberta_burn::pipeline::{Classifier, PipelineOptions};
+//!
+//! # fn main() -> deberta_burn::Result<()> {
+//! let options = PipelineOptions::new(deberta_burn::device::device("flex")?);
+//! let classifier = Classifier::open("path/to/checkpoint", options)?;
+//! for scores in classifier.classify(["a fine film", "two hours of boredom"])? {
+//!     println!("{} ({:.3})", scores[0].label, scores[0].score);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod answer;
+mod classify;
+mod embed;
+mod entities;
+mod fill_mask;
+mod rerank;
+mod runner;
+mod scores;
+mod tag;
+mod zero_shot;
+
+pub use answer::{Answer, AnswerOptions, Answers, Question, QuestionAnswerer};
+pub use classify::{Classifier, LabelScore};
+pub use embed::{EmbedOptions, Embedder, Pooling};
+pub use entities::Entity;
+pub use fill_mask::{FillMask, FilledMask, WordScore};
+pub use rerank::{RankRequest, RankedPassage, Reranker};
+pub use runner::{PipelineOptions, Progress};
+pub use tag::{TagOptions, TokenTagger, WordScores};
+pub use zero_shot::{ZeroShot, ZeroShotOptions};

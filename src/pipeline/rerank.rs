@@ -1,0 +1,100 @@
+//! Passages in the order of their relevance to a query, by a cross-encoder.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Classifier, PipelineOptions,
+    scores::{sigmoid, sort_by_score},
+};
+use crate::{
+    Error, Result,
+    checkpoint::LoadReport,
+    tokenizer::{Text, Truncation},
+};
+
+/// A query and the passages to be ranked for it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct RankRequest {
+    /// What is looked for.
+    pub query: String,
+    /// Where it may be found.
+    pub passages: Vec<String>,
+}
+
+/// A passage's place in a ranking.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RankedPassage {
+    /// Which of the request's passages it is, from 0.
+    pub index: usize,
+    /// The raw score. With one output it is that output; with two labels, the second one's logit less the first one's.
+    pub score: f32,
+    /// The sigmoid of the score; with two labels, the second one's probability.
+    pub probability: f32,
+}
+
+/// Queries and passages in, rankings out, by a sequence classification head with one output or two labels (not relevant,
+/// relevant).
+pub struct Reranker {
+    classifier: Classifier,
+}
+
+impl Reranker {
+    /// Opens a checkpoint folder.
+    ///
+    /// # Errors
+    /// As [`Classifier::open`]; a head with more than two labels.
+    pub fn open(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
+        let classifier = Classifier::open(folder, options)?;
+        let labels = classifier.task().num_labels();
+        if labels > 2 {
+            let problem = format!("it has {labels} labels; a reranker has one output, or two labels");
+            return Err(Error::Model(problem));
+        }
+        Ok(Self { classifier })
+    }
+
+    /// What the checkpoint held.
+    pub fn report(&self) -> &LoadReport {
+        self.classifier.report()
+    }
+
+    /// What a score says, in a few words.
+    pub fn meaning(&self) -> String {
+        let task = self.classifier.task();
+        match task.num_labels() {
+            1 => "the model's one output".to_owned(),
+            _ => format!("logit of {} less logit of {}", task.label(1), task.label(0)),
+        }
+    }
+
+    /// Ranks the passages of every request, the most relevant first.
+    ///
+    /// A passage that is too long is cut at its end; the query stays whole.
+    ///
+    /// # Errors
+    /// No request at all, one without passages, or a query that leaves no room for a passage.
+    pub fn rank(&self, requests: &[RankRequest]) -> Result<Vec<Vec<RankedPassage>>> {
+        if let Some(index) = requests.iter().position(|request| request.passages.is_empty()) {
+            return Err(Error::input(format!("request {index}"), "it has no passages, expected at least one"));
+        }
+        let pairs = requests
+            .iter()
+            .map(|request| request.passages.iter().map(|passage| Text::from((&request.query, passage))).collect());
+        let mut logits = self.classifier.logits_of_groups(pairs, "request", Truncation::OnlySecond)?.into_iter();
+        let rank = |request: &RankRequest| {
+            let scores = logits.by_ref().take(request.passages.len());
+            let mut ranking: Vec<_> = scores
+                .enumerate()
+                .map(|(index, logits)| {
+                    let score = if let [negative, positive] = logits[..] { positive - negative } else { logits[0] };
+                    RankedPassage { index, score, probability: sigmoid(score) }
+                })
+                .collect();
+            sort_by_score(&mut ranking, |passage| passage.score);
+            ranking
+        };
+        Ok(requests.iter().map(rank).collect())
+    }
+}

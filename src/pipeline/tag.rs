@@ -1,0 +1,243 @@
+//! Named entities, and other spans of a text, by a token classification head.
+
+use std::path::Path;
+
+use burn::Tensor;
+
+use super::{
+    Entity, PipelineOptions,
+    entities::{LabelledWord, entities},
+    runner::{Runner, load_head, rows},
+    scores::softmax,
+};
+use crate::{
+    Result,
+    batch::Encoding,
+    checkpoint::LoadReport,
+    config::TaskConfig,
+    heads::{Head, TokenClassification},
+    tokenizer::{Text, Truncation},
+};
+
+/// How a word of several tokens gets one label.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WordScores {
+    /// Its first token decides: how token classifiers are usually trained.
+    #[default]
+    First,
+    /// The mean of its tokens' probabilities.
+    Average,
+    /// Its surest token decides.
+    Max,
+    /// Every token is a word of its own: for scripts that put no spaces between words.
+    Tokens,
+}
+
+/// How texts are tagged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TagOptions {
+    /// From tokens to words.
+    pub words: WordScores,
+    /// By how many tokens the windows of a long text overlap; a quarter of the maximal length if none.
+    pub stride: Option<usize>,
+}
+
+/// Texts in, entities out.
+pub struct TokenTagger {
+    runner: Runner,
+    head: Box<dyn Head<Output = Tensor<3>>>,
+}
+
+/// A token with the probability of each label.
+struct ScoredToken {
+    start: usize,
+    end: usize,
+    scores: Vec<f32>,
+}
+
+impl TokenTagger {
+    /// Opens a checkpoint folder.
+    ///
+    /// # Errors
+    /// A missing or damaged file, a checkpoint of another task or without the head (`classifier.*`), or options that do not
+    /// fit the model.
+    pub fn open(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
+        let mut runner = Runner::open(folder.as_ref(), options)?;
+        runner.expect_architecture("ForTokenClassification")?;
+        let head = load_head!(runner, TokenClassification);
+        Ok(Self { runner, head })
+    }
+
+    /// What the checkpoint held.
+    pub fn report(&self) -> &LoadReport {
+        &self.runner.report
+    }
+
+    /// Finds the entities of each text. Labels may follow any of the usual schemes (BIO, IO, BIOES, BILOU, or bare types);
+    /// `O` means no entity. Words are what stands between white space, without the punctuation around them.
+    ///
+    /// A long text is read in overlapping windows; a token in several of them counts where it has most context.
+    ///
+    /// # Errors
+    /// No text at all, tokens that the model does not have, or a stride that leaves windows no step.
+    pub fn tag(&self, texts: &[impl AsRef<str>], options: TagOptions) -> Result<Vec<Vec<Entity>>> {
+        let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
+        let inputs: Vec<Text<'_>> = texts.iter().map(|&text| text.into()).collect();
+        let stride = options.stride.unwrap_or(self.runner.max_length / 4);
+        let encodings = self.runner.encode(&inputs, Truncation::OnlyFirst, Some(stride))?;
+        let scores = self.runner.run(&encodings, |input, rows_of| {
+            let logits = self.head.forward(input);
+            let [_, length, labels] = logits.dims();
+            let tokens = rows(logits.reshape([rows_of.len() * length, labels]))?;
+            let scores = tokens.iter().map(|logits| softmax(logits)).collect::<Vec<_>>();
+            Ok(scores.chunks(length).map(<[_]>::to_vec).collect())
+        })?;
+
+        let windows: Vec<(Encoding, Vec<Vec<f32>>)> = encodings.into_iter().zip(scores).collect();
+        let of_one_text = windows.chunk_by(|(first, _), (second, _)| first.text == second.text);
+        let task = self.runner.config.task();
+        Ok(texts
+            .iter()
+            .zip(of_one_text)
+            .map(|(text, windows)| tagged(text, windows, stride, task, options.words))
+            .collect())
+    }
+}
+
+fn tagged(
+    text: &str,
+    windows: &[(Encoding, Vec<Vec<f32>>)],
+    stride: usize,
+    task: &TaskConfig,
+    strategy: WordScores,
+) -> Vec<Entity> {
+    let characters: Vec<char> = text.chars().collect();
+    let tokens = join_windows(windows, stride);
+    let labels: Vec<String> = (0..task.num_labels()).map(|index| task.label(index)).collect();
+    let words: Vec<_> = words(&tokens, &characters, strategy == WordScores::Tokens)
+        .map(|word| {
+            let scores = word_scores(word, strategy);
+            let best = argmax(&scores);
+            let (start, end) = (word[0].start, word[word.len() - 1].end);
+            LabelledWord { start, end, label: &labels[best], score: scores[best] }
+        })
+        .collect();
+    entities(text, &words)
+}
+
+/// The tokens of a text in order, each from the window where it stands furthest from the edge.
+fn join_windows(windows: &[(Encoding, Vec<Vec<f32>>)], stride: usize) -> Vec<ScoredToken> {
+    let inner = |encoding: &Encoding| encoding.special.iter().filter(|special| !**special).count();
+    // All windows but the last are full, so each starts this much further on.
+    let step = inner(&windows[0].0) - if windows.len() > 1 { stride } else { 0 };
+    let mut tokens: Vec<(usize, ScoredToken)> = Vec::new();
+    for (encoding, scores) in windows {
+        let size = inner(encoding);
+        let places = (0..encoding.len()).filter(|&place| !encoding.special[place]);
+        for (inside, place) in places.enumerate() {
+            let context = inside.min(size - 1 - inside);
+            let (start, end) = encoding.offsets[place];
+            let token = (context, ScoredToken { start, end, scores: scores[place].clone() });
+            match tokens.get_mut(encoding.window * step + inside) {
+                Some(known) if known.0 < context => *known = token,
+                Some(_) => {}
+                None => tokens.push(token),
+            }
+        }
+    }
+    // A token of no character has nothing to show.
+    tokens.into_iter().map(|(_, token)| token).filter(|token| token.start < token.end).collect()
+}
+
+/// Groups tokens to words: a new one starts after white space, and where punctuation ends at the front of a word or starts
+/// at its back, so that "(Paris)." is not one word.
+fn words<'a>(
+    tokens: &'a [ScoredToken],
+    characters: &'a [char],
+    single: bool,
+) -> impl Iterator<Item = &'a [ScoredToken]> {
+    let punctuation = |token: &ScoredToken| characters[token.start..token.end].iter().all(|c| !c.is_alphanumeric());
+    let between_spaces = tokens.chunk_by(move |left, right| !single && left.end >= right.start);
+    between_spaces.flat_map(move |tokens| {
+        let front = tokens.iter().take_while(|token| punctuation(token)).count();
+        let back = tokens[front..].iter().rev().take_while(|token| punctuation(token)).count();
+        let (front, rest) = tokens.split_at(front);
+        let (word, back) = rest.split_at(rest.len() - back);
+        [front, word, back].into_iter().filter(|part| !part.is_empty())
+    })
+}
+
+/// The probabilities of a word's labels.
+fn word_scores(tokens: &[ScoredToken], strategy: WordScores) -> Vec<f32> {
+    let largest = |token: &ScoredToken| token.scores[argmax(&token.scores)];
+    match strategy {
+        WordScores::First | WordScores::Tokens => tokens[0].scores.clone(),
+        WordScores::Max => {
+            let surest = tokens.iter().max_by(|a, b| largest(a).total_cmp(&largest(b)));
+            surest.expect("a word has a token").scores.clone()
+        }
+        WordScores::Average => {
+            let mean = |label: usize| tokens.iter().map(|token| token.scores[label]).sum::<f32>() / tokens.len() as f32;
+            (0..tokens[0].scores.len()).map(mean).collect()
+        }
+    }
+}
+
+/// The index of the largest value, the first among equals.
+fn argmax(scores: &[f32]) -> usize {
+    (0..scores.len()).rev().max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(offsets: &[(usize, usize)]) -> Vec<ScoredToken> {
+        offsets.iter().map(|&(start, end)| ScoredToken { start, end, scores: vec![] }).collect()
+    }
+
+    #[test]
+    fn words_stand_between_spaces_without_punctuation_around_them() {
+        let text: Vec<char> = "(New York). U.S. ...".chars().collect();
+        let tokens =
+            tokens(&[(0, 1), (1, 4), (5, 7), (7, 9), (9, 10), (10, 11), (12, 13), (13, 14), (14, 16), (17, 20)]);
+        let found = |single| {
+            let spelled =
+                |word: &[ScoredToken]| text[word[0].start..word[word.len() - 1].end].iter().collect::<String>();
+            words(&tokens, &text, single).map(spelled).collect::<Vec<_>>()
+        };
+        assert_eq!(found(false), ["(", "New", "York", ").", "U.S.", "..."]);
+        assert_eq!(found(true), ["(", "New", "Yo", "rk", ")", ".", "U", ".", "S.", "..."]);
+    }
+
+    #[test]
+    fn strategies_differ() {
+        let token = |scores: &[f32]| ScoredToken { start: 0, end: 1, scores: scores.to_vec() };
+        let word = [token(&[0.25, 0.75]), token(&[0.875, 0.125])];
+        assert_eq!(word_scores(&word, WordScores::First), [0.25, 0.75]);
+        assert_eq!(word_scores(&word, WordScores::Max), [0.875, 0.125]);
+        assert_eq!(word_scores(&word, WordScores::Average), [0.5625, 0.4375]);
+        assert_eq!(argmax(&[0.5, 0.5, 0.1]), 0);
+    }
+
+    #[test]
+    fn overlapping_windows_give_each_token_once_where_it_has_most_context() {
+        // Ten tokens, windows of four inside [CLS] and [SEP], two overlapping; the label's score tells the window.
+        let window = |window: usize| {
+            let first = window * 2;
+            let inner = (first..first + 4).map(|index| (index, index + 1));
+            let encoding = Encoding {
+                window,
+                ids: vec![0; 6],
+                offsets: std::iter::once((0, 0)).chain(inner).chain([(0, 0)]).collect(),
+                special: vec![true, false, false, false, false, true],
+                ..Encoding::default()
+            };
+            (encoding, vec![vec![window as f32]; 6])
+        };
+        let joined = join_windows(&[window(0), window(1), window(2), window(3)], 2);
+        assert!(joined.iter().map(|token| token.start).eq(0..10));
+        let from: Vec<f32> = joined.iter().map(|token| token.scores[0]).collect();
+        assert_eq!(from, [0.0, 0.0, 0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 3.0]);
+    }
+}

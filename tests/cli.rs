@@ -1,0 +1,247 @@
+//! The examples as programs: where texts come from, how answers are written, and what errors look like.
+
+mod support;
+
+use std::{fs, path::PathBuf};
+
+use assert_cmd::{Command, assert::Assert};
+use burn::tensor::Device;
+use deberta_burn::{
+    DebertaConfig, DebertaModel,
+    heads::{DebertaForMaskedLm, MaskedLmLayout, QuestionAnswering, SequenceClassification, TokenClassification},
+};
+use predicates::{
+    prelude::*,
+    str::{contains, is_empty, is_match},
+};
+use serde_json::Value;
+use support::{config, folder};
+use tempfile::TempDir;
+
+/// The example of that name; `cargo test` builds them all beside the tests.
+fn example(name: &str) -> Command {
+    let tests = std::env::current_exe().expect("the path of this test");
+    let path: PathBuf = tests.ancestors().nth(2).expect("the build folder").join("examples").join(name);
+    assert!(path.exists(), "{} is not built; run `cargo build --release --examples`", path.display());
+    Command::new(path)
+}
+
+fn classifier() -> TempDir {
+    folder(config(&["sad", "glad"]), SequenceClassification::<DebertaModel>::new)
+}
+
+fn masked_lm(config: &DebertaConfig, device: &Device) -> DebertaForMaskedLm {
+    DebertaForMaskedLm::new(config, MaskedLmLayout::EnhancedMaskDecoder, device).expect("two layers")
+}
+
+fn with_model(name: &str, model: &TempDir) -> Command {
+    let mut command = example(name);
+    command.arg("--model").arg(model.path());
+    command
+}
+
+/// Standard output, parsed line by line.
+fn json_lines(assert: &Assert) -> Vec<Value> {
+    let text = str::from_utf8(&assert.get_output().stdout).expect("UTF-8");
+    text.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()
+}
+
+/// One line on standard error, nothing on standard output.
+fn fails(mut command: Command, part: &str) {
+    let one_line = is_match("^error: [^\n]+\n$").expect("a pattern");
+    command.assert().code(1).stdout(is_empty()).stderr(one_line.and(contains(part)));
+}
+
+#[test]
+fn every_example_teaches_its_use() {
+    for name in ["classify", "zero_shot", "rerank", "fill_mask", "ner", "answer", "embed"] {
+        let shared =
+            contains("--model").and(contains("--device")).and(contains("--dtype")).and(contains("--max-length"));
+        example(name).arg("--help").assert().success().stdout(shared.and(contains("JSON lines have the field")));
+    }
+    example("classify").assert().code(2).stderr(contains("--model"));
+}
+
+#[test]
+fn texts_come_from_an_argument_a_file_or_standard_input() {
+    let model = classifier();
+    let file = model.path().join("texts.txt");
+    fs::write(&file, "war\npeace and the laws of nations\r\nlaw").unwrap();
+    let from_file = with_model("classify", &model).arg("--file").arg(&file).assert().success();
+    let lines = String::from_utf8(from_file.get_output().stdout.clone()).unwrap();
+    assert_eq!(lines.lines().count(), 3, "{lines}");
+    let scores = is_match(r"^(s|gl)ad \d\.\d{4}\t(s|gl)ad \d\.\d{4}\n$").unwrap();
+    with_model("classify", &model).arg("war").assert().success().stdout(scores);
+
+    // The same, whichever way they come.
+    let texts = "war\npeace and the laws of nations\nlaw\n";
+    with_model("classify", &model).write_stdin(texts).assert().success().stdout(lines.clone());
+    with_model("classify", &model).args(["--file", "-"]).write_stdin(texts).assert().success().stdout(lines.clone());
+    let jsonl = model.path().join("texts.jsonl");
+    fs::write(
+        &jsonl,
+        "{\"text\": \"war\"}\n{\"text\": \"peace and the laws of nations\"}\n{\"text\": \"law\", \"id\": 3}\n",
+    )
+    .unwrap();
+    with_model("classify", &model).arg("--file").arg(&jsonl).assert().success().stdout(lines);
+    with_model("classify", &model)
+        .args(["--whole"])
+        .write_stdin(texts)
+        .assert()
+        .success()
+        .stdout(contains("\n").count(1));
+}
+
+#[test]
+fn pairs_and_json() {
+    let model = classifier();
+    let plain = with_model("classify", &model).args(["war", "--pair", "peace", "--json"]).assert().success();
+    let row = r#"{"text": "war", "pair": "peace"}"#;
+    let json = with_model("classify", &model).args(["--jsonl", "--json"]).write_stdin(row).assert().success();
+    assert_eq!(json_lines(&plain), json_lines(&json));
+    let [scores] = &json_lines(&json)[..] else { panic!("one line") };
+    let sum: f64 = scores.as_array().unwrap().iter().map(|score| score["score"].as_f64().unwrap()).sum();
+    assert!((sum - 1.0).abs() < 1e-6, "{scores}");
+}
+
+#[test]
+fn bad_input_is_named() {
+    let model = classifier();
+    let command = |args: &[&str], stdin: &[u8]| {
+        let mut command = with_model("classify", &model);
+        command.args(args).write_stdin(stdin);
+        command
+    };
+    fails(command(&[], b"fine\nb\xffd\n"), "line 2 of standard input: it is not UTF-8 (after 1 bytes)");
+    fails(command(&[], b"fine\n\nfine\n"), "line 2 of standard input: it is empty");
+    fails(command(&[], b""), "standard input: it is empty");
+    fails(command(&["--whole"], b" \n"), "standard input: it is empty");
+    fails(command(&[""], b""), "the text argument: it is empty");
+    fails(
+        command(&["--jsonl"], b"{\"text\": \"a\"}\n{\"txt\": \"a\"}\n"),
+        "line 2 of standard input is not valid JSON: missing field `text`",
+    );
+    fails(command(&["--jsonl"], b"{\"text\": \"a\"\n"), "line 1 of standard input is not valid JSON");
+    fails(command(&["--file", "no/such/file"], b""), "cannot read no/such/file");
+    fails(command(&["a", "--max-length", "2"], b""), "max_length is 2");
+    fails(command(&["a", "--batch-size", "0"], b""), "batch size");
+    fails(command(&["a", "--device", "tpu"], b""), "expected one of flex");
+    let mut missing = example("classify");
+    missing.args(["--model", "no/such/folder", "a"]);
+    fails(missing, "no/such/folder/config.json");
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let model = classifier();
+    let tests = std::env::current_exe().unwrap();
+    let program = tests.ancestors().nth(2).unwrap().join("examples/classify");
+    // More output than any pipe holds, so that writing goes on after the reader is gone.
+    let line = "war and peace\n".repeat(3000);
+    let file = model.path().join("many.txt");
+    fs::write(&file, line).unwrap();
+    let mut child = std::process::Command::new(program)
+        .args(["--json", "--model"])
+        .arg(model.path())
+        .arg("--file")
+        .arg(&file)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn zero_shot_and_its_labels() {
+    let model = folder(config(&["contradiction", "entailment"]), SequenceClassification::<DebertaModel>::new);
+    let scored = with_model("zero_shot", &model).args(["--labels", "war,peace", "--json", "a text"]).assert().success();
+    let line = &json_lines(&scored)[0];
+    let sum = line[0]["score"].as_f64().unwrap() + line[1]["score"].as_f64().unwrap();
+    assert!((sum - 1.0).abs() < 1e-6, "{line}");
+    let model = classifier();
+    let mut command = with_model("zero_shot", &model);
+    command.args(["--labels", "war", "a text"]);
+    fails(command, "its labels are sad, glad");
+    example("zero_shot").args(["--model", "x", "a"]).assert().code(2).stderr(contains("--labels"));
+}
+
+#[test]
+fn rerank_by_query_or_by_line() {
+    let model = classifier();
+    let ranked =
+        with_model("rerank", &model).args(["--query", "law"]).write_stdin("war\nthe law\npeace\n").assert().success();
+    let ranked = ranked.stderr(contains("logit of glad less logit of sad")).get_output().stdout.clone();
+    let text = String::from_utf8(ranked).unwrap();
+    let mut numbers: Vec<_> = text.lines().map(|line| line.split('\t').next().unwrap()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, ["1", "2", "3"], "{text}");
+
+    let rows = "{\"query\": \"a\", \"passages\": [\"b\", \"c\"]}\n{\"query\": \"a\", \"passages\": [\"d\"]}\n";
+    let lines = with_model("rerank", &model).args(["--jsonl", "--json"]).write_stdin(rows).assert().success();
+    assert_eq!(json_lines(&lines).iter().map(|line| line.as_array().unwrap().len()).collect::<Vec<_>>(), [2, 1]);
+    with_model("rerank", &model).arg("--jsonl").write_stdin(rows).assert().success().stdout(contains("\n\n").count(1));
+    let mut command = with_model("rerank", &model);
+    command.write_stdin("war\n");
+    fails(command, "query: it is missing");
+}
+
+#[test]
+fn fill_mask_says_which_head_it_uses() {
+    let model = folder(config(&[]), masked_lm);
+    let filled = with_model("fill_mask", &model).args(["--top-k", "3", "the [MASK] of [MASK]"]).assert().success();
+    let stdout = filled.stderr(contains("enhanced mask decoder")).get_output().stdout.clone();
+    let words: Vec<usize> = String::from_utf8(stdout).unwrap().lines().map(|line| line.split('\t').count()).collect();
+    assert_eq!(words, [3, 3]);
+    let model = classifier();
+    let mut command = with_model("fill_mask", &model);
+    command.arg("the [MASK]");
+    fails(command, "no language model head");
+}
+
+#[test]
+fn ner_and_answer_give_characters() {
+    let model = folder(config(&["B-A", "B-B"]), TokenClassification::<DebertaModel>::new);
+    let tagged = with_model("ner", &model).args(["--json", "« Zürich »"]).assert().success();
+    let entities = &json_lines(&tagged)[0];
+    assert_eq!(
+        (&entities[1]["text"], &entities[1]["start"], &entities[1]["end"]),
+        (&"Zürich".into(), &2.into(), &8.into())
+    );
+    let table = is_match(r"^0\t1\t(A|B)\t0\.\d{4}\t«\n2\t8\t").unwrap();
+    with_model("ner", &model).arg("« Zürich »").assert().success().stdout(table);
+
+    let model = folder(config(&[]), QuestionAnswering::<DebertaModel>::new);
+    let answered = with_model("answer", &model).args(["--question", "Where?", "--json", "Zürich"]).assert().success();
+    assert_eq!(json_lines(&answered)[0]["no_answer"], false);
+    let none = ["--question", "Where?", "--no-answer", "-1000", "Zürich"];
+    with_model("answer", &model).args(none).assert().success().stdout(contains("no answer\t"));
+    let mut command = with_model("answer", &model);
+    command.arg("Zürich");
+    fails(command, "its question is empty");
+}
+
+#[test]
+fn embeddings_go_to_a_safetensors_file() {
+    let model = classifier();
+    let file = model.path().join("embeddings.safetensors");
+    let mut command = with_model("embed", &model);
+    command.write_stdin("war\npeace\n").args(["--normalize", "--output"]).arg(&file);
+    command.assert().success().stdout(is_empty()).stderr(contains("2 vectors of 16"));
+    let bytes = fs::read(&file).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = tensors.tensor("embeddings").unwrap();
+    assert_eq!((tensor.shape(), tensor.dtype()), (&[2, 16][..], safetensors::Dtype::F32));
+
+    let printed = with_model("embed", &model).args(["--normalize", "--json", "war"]).assert().success();
+    let numbers: Vec<f32> = tensor.data()[..64].chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    let printed: Vec<f32> = serde_json::from_value(json_lines(&printed)[0].clone()).unwrap();
+    // Alone and in a batch: the order of f32 sums differs.
+    assert!(numbers.iter().zip(&printed).all(|(a, b)| (a - b).abs() < 1e-5), "{numbers:?} {printed:?}");
+    let mut command = with_model("embed", &model);
+    command.args(["war", "--output", "no/such/folder/x.safetensors"]);
+    fails(command, "no/such/folder/x.safetensors");
+}

@@ -1,0 +1,510 @@
+//! Pipelines on small random checkpoints: the answers are no wiser than their weights, but order, offsets, batching, windows
+//! and errors are what they will be with trained ones.
+
+mod support;
+
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use burn::{
+    Tensor,
+    tensor::{Device, Int},
+};
+use deberta_burn::{
+    DebertaConfig, DebertaModel, ModelConfig, ModelInput, Result, RobertaConfig, RobertaModel,
+    checkpoint::{self, Checkpoint, LoadOptions},
+    config::ProblemType,
+    heads::{
+        DebertaForMaskedLm, MaskedLmLayout, QuestionAnswering, ReplacedTokenDetection, RobertaForMaskedLm,
+        SequenceClassification, TokenClassification,
+    },
+    pipeline::{
+        AnswerOptions, Classifier, EmbedOptions, Embedder, FillMask, PipelineOptions, Pooling, Question,
+        QuestionAnswerer, RankRequest, Reranker, TagOptions, TokenTagger, WordScores, ZeroShot, ZeroShotOptions,
+    },
+    tokenizer::{EncodeOptions, Text, Tokenizer},
+};
+use support::{LENGTH, config, folder};
+use tempfile::TempDir;
+
+/// Batches differ from single texts by the order of f32 sums; scores are below 1, states a few units.
+const TOLERANCE: f32 = 1e-4;
+
+const TEXTS: [&str; 5] =
+    ["war", "The laws of nature and of nations.", "a", "It is true, « ça va » 🏔️ of the people", "to be"];
+
+fn options() -> PipelineOptions {
+    PipelineOptions { batch_size: 2, ..PipelineOptions::new(Device::flex()) }
+}
+
+fn sequence(config: DebertaConfig) -> TempDir {
+    folder(config, SequenceClassification::<DebertaModel>::new)
+}
+
+fn masked_lm(layout: MaskedLmLayout) -> TempDir {
+    folder(config(&[]), |config, device| DebertaForMaskedLm::new(config, layout, device).unwrap())
+}
+
+fn message<T>(result: Result<T>) -> String {
+    result.err().expect("an error").to_string()
+}
+
+fn assert_close(left: &[f32], right: &[f32]) {
+    assert_eq!(left.len(), right.len());
+    let close = left.iter().zip(right).all(|(left, right)| (left - right).abs() <= TOLERANCE);
+    assert!(close, "{left:?} is not {right:?}");
+}
+
+/// The part of a text between two offsets in characters.
+fn slice(text: &str, start: usize, end: usize) -> String {
+    text.chars().skip(start).take(end - start).collect()
+}
+
+/// A text far longer than the model's input.
+fn long_text() -> String {
+    (0..40)
+        .map(|index| ["war", "peace", "the law", "of «nations»", "🏔️ people"][index % 5])
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Token ids as the pipelines make them.
+fn input(folder: &Path, text: &str) -> ModelInput {
+    let tokenizer = Tokenizer::from_folder(folder).unwrap();
+    let encodings = tokenizer.encode(&[text.into()], &EncodeOptions::default()).unwrap();
+    let ids: Vec<i32> = encodings[0].ids.iter().map(|&id| id as i32).collect();
+    ModelInput::new(Tensor::<1, Int>::from_data(&ids[..], &Device::flex()).unsqueeze())
+}
+
+#[test]
+fn classification_is_the_softmax_of_the_heads_logits() {
+    let labels = ["sad", "glad", "mad"];
+    let folder = sequence(config(&labels));
+    let classifier = Classifier::open(&folder, options()).unwrap();
+    let batch = classifier.classify(TEXTS).unwrap();
+    assert_eq!(batch.len(), TEXTS.len());
+
+    let head = SequenceClassification::<DebertaModel>::new(&config(&labels), &Device::flex());
+    let (head, _) = Checkpoint::open(&folder).unwrap().load(head, &LoadOptions::default()).unwrap();
+    for (text, scores) in TEXTS.iter().zip(&batch) {
+        let logits = head.forward(input(folder.path(), text));
+        let expected = burn::tensor::activation::softmax(logits, 1).into_data().try_to_vec::<f32>().unwrap();
+        let by_label: Vec<f32> =
+            labels.iter().map(|label| scores.iter().find(|score| score.label == *label).unwrap().score).collect();
+        assert_close(&by_label, &expected);
+        assert!(scores.is_sorted_by(|a, b| a.score >= b.score));
+    }
+    // Texts of different lengths shared batches with padding, and still each has its own answer.
+    assert_ne!(batch[0], batch[1]);
+}
+
+#[test]
+fn a_batch_answers_like_single_texts() {
+    let folder = sequence(config(&["a", "b"]));
+    let classifier = Classifier::open(&folder, options()).unwrap();
+    let batch = classifier.classify(TEXTS).unwrap();
+    for (text, scores) in TEXTS.iter().zip(&batch) {
+        let single = &classifier.classify([*text]).unwrap()[0];
+        assert_eq!(single[0].label, scores[0].label);
+        assert_close(&[single[0].score], &[scores[0].score]);
+    }
+    let pairs = classifier.classify([("war", "peace"), ("peace", "war and the law of nations")]).unwrap();
+    assert_eq!(pairs.len(), 2);
+}
+
+#[test]
+fn labels_on_their_own_and_numbers() {
+    let mut multi_label = config(&["a", "b"]);
+    multi_label.task.problem_type = Some(ProblemType::MultiLabelClassification);
+    let folder = sequence(multi_label);
+    let single_label = Classifier::open(&folder, options()).unwrap().classify(TEXTS).unwrap();
+    let sum = |scores: &[_]| scores.iter().map(|score: &deberta_burn::pipeline::LabelScore| score.score).sum::<f32>();
+    assert!(single_label.iter().any(|scores| (sum(scores) - 1.0).abs() > 0.01), "{single_label:?}");
+
+    // The same weights as a regression: sigmoid of the number is the label's probability.
+    let path = folder.path().join("config.json");
+    let text = fs::read_to_string(&path).unwrap().replace("multi_label_classification", "regression");
+    fs::write(&path, text).unwrap();
+    let numbers = Classifier::open(&folder, options()).unwrap().classify(TEXTS).unwrap();
+    for (numbers, scores) in numbers.iter().zip(&single_label) {
+        assert_eq!((numbers[0].label.as_str(), numbers[1].label.as_str()), ("a", "b"));
+        for number in numbers {
+            let score = scores.iter().find(|score| score.label == number.label).unwrap().score;
+            assert_close(&[score], &[1.0 / (1.0 + (-number.score).exp())]);
+        }
+    }
+}
+
+#[test]
+fn zero_shot_judges_candidates_by_entailment() {
+    let folder = sequence(config(&["CONTRADICTION", "NEUTRAL", "ENTAILMENT"]));
+    let zero_shot = ZeroShot::open(&folder, options()).unwrap();
+    let candidates = ["war", "peace", "law"];
+    let template = ZeroShotOptions { template: "It is {}.".into(), multi_label: false };
+    let scores = zero_shot.classify(&TEXTS, &candidates, &template).unwrap();
+    let classifier = Classifier::open(&folder, options()).unwrap();
+    for (text, scores) in TEXTS.iter().zip(&scores) {
+        assert_close(&[scores.iter().map(|score| score.score).sum()], &[1.0]);
+        // Odds of two candidates in the single-label case cannot be told from probabilities; in the multi-label case they
+        // can: entailment against contradiction.
+        let multi_label = ZeroShotOptions { multi_label: true, ..template.clone() };
+        let own = &zero_shot.classify(&[*text], &candidates, &multi_label).unwrap()[0];
+        for score in own {
+            let pair = Text::from((*text, format!("It is {}.", score.label)));
+            let classes = &classifier.classify([pair]).unwrap()[0];
+            let class = |name| classes.iter().find(|class| class.label == name).unwrap().score;
+            let expected = class("ENTAILMENT") / (class("ENTAILMENT") + class("CONTRADICTION"));
+            assert_close(&[score.score], &[expected]);
+        }
+    }
+}
+
+#[test]
+fn zero_shot_says_what_it_needs() {
+    let folder = sequence(config(&["positive", "negative"]));
+    let error = message(ZeroShot::open(&folder, options()));
+    assert!(error.contains("positive, negative") && error.contains("entailment"), "{error}");
+
+    let folder = sequence(config(&["entailment", "neutral"]));
+    let zero_shot = ZeroShot::open(&folder, options()).unwrap();
+    let classify =
+        |candidates: &[&str], options: &ZeroShotOptions| message(zero_shot.classify(&["a"], candidates, options));
+    let fine = ZeroShotOptions::default();
+    assert!(classify(&[], &fine).contains("candidates: there are none"));
+    assert!(classify(&["b"], &ZeroShotOptions { template: "no".into(), ..fine.clone() }).contains("`no` has no {}"));
+    assert!(classify(&["b"], &ZeroShotOptions { multi_label: true, ..fine.clone() }).contains("contradiction"));
+    // The hypothesis must stay whole.
+    let error = message(zero_shot.classify(&["a", "b"], &[long_text()], &fine));
+    assert!(error.starts_with("text 0: ") && error.contains("cannot shorten it enough"), "{error}");
+}
+
+#[test]
+fn reranking_sorts_by_score_and_keeps_requests_apart() {
+    let folder = sequence(config(&["irrelevant", "relevant"]));
+    let reranker = Reranker::open(&folder, options()).unwrap();
+    assert_eq!(reranker.meaning(), "logit of relevant less logit of irrelevant");
+    let request = |query: &str, passages: &[&str]| RankRequest {
+        query: query.to_owned(),
+        passages: passages.iter().map(|&passage| passage.to_owned()).collect(),
+    };
+    let requests = [request("law", &TEXTS), request("peace", &["war", "people"])];
+    let rankings = reranker.rank(&requests).unwrap();
+    assert_eq!(rankings.iter().map(Vec::len).collect::<Vec<_>>(), [5, 2]);
+    let classifier = Classifier::open(&folder, options()).unwrap();
+    for (request, ranking) in requests.iter().zip(&rankings) {
+        assert!(ranking.is_sorted_by(|a, b| a.score >= b.score));
+        let mut indices: Vec<_> = ranking.iter().map(|place| place.index).collect();
+        indices.sort_unstable();
+        assert!(indices.into_iter().eq(0..request.passages.len()));
+        for place in ranking {
+            let classes = &classifier.classify([(&request.query, &request.passages[place.index])]).unwrap()[0];
+            let relevant = classes.iter().find(|class| class.label == "relevant").unwrap().score;
+            assert_close(&[place.probability], &[relevant]);
+            assert_close(&[1.0 / (1.0 + (-place.score).exp())], &[relevant]);
+        }
+    }
+    assert!(message(reranker.rank(&[request("a", &[])])).contains("request 0: it has no passages"));
+    assert!(message(reranker.rank(&[])).contains("there are none"));
+    let error = message(reranker.rank(&[request("a", &["b", "c"]), request(&long_text(), &["d"])]));
+    assert!(error.starts_with("request 1: ") && error.contains("cannot shorten it enough"), "{error}");
+    let three = sequence(config(&["a", "b", "c"]));
+    assert!(message(Reranker::open(&three, options())).contains("it has 3 labels"));
+}
+
+#[test]
+fn masks_are_filled_by_the_enhanced_mask_decoder() {
+    let folder = masked_lm(MaskedLmLayout::EnhancedMaskDecoder);
+    let model = FillMask::open(&folder, options()).unwrap();
+    assert!(model.head().contains("enhanced mask decoder"), "{}", model.head());
+    let texts = ["[MASK] of the people", "war", "the [MASK] and the [MASK] of nations"]
+        .map(|text| text.replace("war", "[MASK]"));
+    let filled = model.fill(&texts, 4).unwrap();
+    assert_eq!(filled.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 2]);
+
+    let head = DebertaForMaskedLm::new(&config(&[]), MaskedLmLayout::EnhancedMaskDecoder, &Device::flex()).unwrap();
+    let (head, _) = Checkpoint::open(&folder).unwrap().load(head, &LoadOptions::default()).unwrap();
+    for (text, masks) in texts.iter().zip(&filled) {
+        let scores = burn::tensor::activation::softmax(head.forward(input(folder.path(), text)), 2);
+        for mask in masks {
+            let scores = scores.clone().slice([0..1, mask.position..mask.position + 1]).into_data();
+            let scores = scores.try_to_vec::<f32>().unwrap();
+            assert_eq!(mask.words.len(), 4);
+            assert!(mask.words.is_sorted_by(|a, b| a.score >= b.score));
+            for word in &mask.words {
+                assert_close(&[word.score], &[scores[word.id as usize]]);
+            }
+            // Rows of the table beyond the vocabulary are no words.
+            let best = (0..1536).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap();
+            assert_eq!(mask.words[0].id as usize, best);
+        }
+    }
+}
+
+#[test]
+fn the_head_in_the_file_decides() {
+    for (layout, head) in [(MaskedLmLayout::Legacy, "cls.predictions"), (MaskedLmLayout::LastLayer, "last layer")] {
+        let mut config = config(&[]);
+        config.legacy = layout == MaskedLmLayout::Legacy;
+        let folder = folder(config, |config, device| DebertaForMaskedLm::new(config, layout, device).unwrap());
+        let model = FillMask::open(&folder, options()).unwrap();
+        assert!(model.head().contains(head), "{layout:?}: {}", model.head());
+        assert_eq!(model.fill(&["a [MASK]"], 3).unwrap()[0][0].words.len(), 3);
+    }
+}
+
+#[test]
+fn fill_mask_says_what_it_cannot_do() {
+    let folder = masked_lm(MaskedLmLayout::EnhancedMaskDecoder);
+    let model = FillMask::open(&folder, options()).unwrap();
+    assert!(message(model.fill(&["a [MASK]", "no mask"], 1)).starts_with("text 1: it holds no [MASK]"));
+    let error = message(model.fill(&[format!("{} [MASK]", long_text())], 1));
+    assert!(error.contains("text 0") && error.contains("shorten it"), "{error}");
+    assert!(message(model.fill(&[""; 0], 1)).contains("there are none"));
+
+    let discriminator = support::folder(config(&[]), ReplacedTokenDetection::new);
+    assert!(message(FillMask::open(&discriminator, options())).contains("discriminator"));
+    let classifier = sequence(config(&["a", "b"]));
+    assert!(message(FillMask::open(&classifier, options())).contains("no language model head"));
+    // The decoder's absolute positions are a limit that the encoder does not have.
+    let long = PipelineOptions { max_length: Some(LENGTH + 1), ..options() };
+    let error = message(FillMask::open(&folder, long));
+    assert!(error.contains("max length: it is 33") && error.contains("end at 32"), "{error}");
+}
+
+#[test]
+fn roberta_serves_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizers/roberta");
+    for file in ["vocab.json", "merges.txt"] {
+        fs::copy(source.join(file), folder.path().join(file)).unwrap();
+    }
+    let mut config = RobertaConfig {
+        vocab_size: 501,
+        hidden_size: 16,
+        num_hidden_layers: 1,
+        num_attention_heads: 2,
+        intermediate_size: 24,
+        max_position_embeddings: 34,
+        initializer_range: 0.5,
+        pad_token_id: 1,
+        ..RobertaConfig::default()
+    };
+    let device = Device::flex();
+
+    let model = RobertaForMaskedLm::new(&config, &device);
+    checkpoint::write(&model, &ModelConfig::from(config.clone()), folder.path(), None).unwrap();
+    let model = FillMask::open(&folder, options()).unwrap();
+    let [ours, theirs] = &model.fill(&["a [MASK] b", "a <mask> b"], 2).unwrap()[..] else { panic!("two texts") };
+    assert_eq!(ours[0].words[0].id, theirs[0].words[0].id);
+
+    config.task = config.task.with_num_labels(2);
+    let model = SequenceClassification::<RobertaModel>::new(&config, &device);
+    checkpoint::write(&model, &ModelConfig::from(config), folder.path(), None).unwrap();
+    let classifier = Classifier::open(&folder, options()).unwrap();
+    let batch = classifier.classify(["a", "a longer text"]).unwrap();
+    let single = classifier.classify(["a"]).unwrap();
+    let score = |scores: &[deberta_burn::pipeline::LabelScore]| {
+        scores.iter().find(|score| score.label == "LABEL_0").unwrap().score
+    };
+    assert_close(&[score(&batch[0])], &[score(&single[0])]);
+}
+
+#[test]
+fn entities_cover_their_words_in_text_of_any_length() {
+    // Every word starts an entity, whichever label it gets.
+    let folder = folder(config(&["B-LEFT", "B-RIGHT"]), TokenClassification::<DebertaModel>::new);
+    let tagger = TokenTagger::open(&folder, options()).unwrap();
+    let long = long_text();
+    let texts = ["« Zürich » is a war, of 🏔️!", long.as_str(), "law", "   "];
+    for words in [WordScores::First, WordScores::Average, WordScores::Max] {
+        let tagged = tagger.tag(&texts, TagOptions { words, stride: None }).unwrap();
+        for (text, entities) in texts.iter().zip(&tagged) {
+            for entity in entities {
+                assert_eq!(entity.text, slice(text, entity.start, entity.end));
+                assert!(!entity.text.contains(' ') && (0.5..=1.0).contains(&entity.score), "{entity:?}");
+            }
+            assert!(entities.is_sorted_by(|a, b| a.end <= b.start));
+            let joined: String = entities.iter().map(|entity| entity.text.as_str()).collect();
+            assert_eq!(joined, text.split_whitespace().collect::<String>());
+        }
+        let found: Vec<_> = tagged[0].iter().map(|entity| entity.text.as_str()).collect();
+        assert_eq!(found[..6], ["«", "Zürich", "»", "is", "a", "war"]);
+    }
+    let tokens = tagger.tag(&["nations"], TagOptions { words: WordScores::Tokens, stride: None }).unwrap();
+    assert!(!tokens[0].is_empty());
+}
+
+#[test]
+fn windows_change_nothing_for_short_texts_and_batches_nothing_at_all() {
+    let folder = folder(config(&["B-A", "I-A", "O"]), TokenClassification::<DebertaModel>::new);
+    let tagger = TokenTagger::open(&folder, options()).unwrap();
+    let tag = |texts: &[&str], stride| tagger.tag(texts, TagOptions { stride, ..TagOptions::default() }).unwrap();
+    let spans = |entities: &[deberta_burn::pipeline::Entity]| {
+        entities.iter().map(|entity| (entity.label.clone(), entity.start, entity.end)).collect::<Vec<_>>()
+    };
+    let batch = tag(&TEXTS, None);
+    for (index, text) in TEXTS.iter().enumerate() {
+        assert_eq!(spans(&tag(&[text], None)[0]), spans(&batch[index]), "{text}");
+        assert_eq!(spans(&tag(&[text], Some(20))[0]), spans(&batch[index]), "{text}");
+    }
+    let error = message(tagger.tag(&[long_text()], TagOptions { stride: Some(LENGTH), ..TagOptions::default() }));
+    assert!(error.contains("text 0") && error.contains("leaves no step"), "{error}");
+}
+
+fn question(question: &str, context: &str) -> Question {
+    Question { question: question.to_owned(), context: context.to_owned() }
+}
+
+#[test]
+fn answers_are_spans_of_their_context() {
+    let folder = folder(config(&[]), QuestionAnswering::<DebertaModel>::new);
+    let answerer = QuestionAnswerer::open(&folder, options()).unwrap();
+    let long = long_text();
+    let questions =
+        [question("Who?", "« Zürich » is a war, of 🏔️!"), question("What law?", &long), question("Why", "law")];
+    let options = AnswerOptions { top_k: 50, max_answer_tokens: 4, ..AnswerOptions::default() };
+    let batch = answerer.answer(&questions, &options).unwrap();
+    for (question, answers) in questions.iter().zip(&batch) {
+        assert!(!answers.no_answer && !answers.spans.is_empty());
+        for span in &answers.spans {
+            assert_eq!(span.text, slice(&question.context, span.start, span.end));
+            assert!(
+                !span.text.is_empty() && span.text.trim() == span.text && span.text.split(' ').count() <= 4,
+                "{span:?}"
+            );
+        }
+        assert!(answers.spans.is_sorted_by(|a, b| a.score >= b.score));
+        assert!(answers.spans.iter().map(|span| span.probability).sum::<f32>() <= 1.0 + TOLERANCE);
+        let single = &answerer.answer(std::slice::from_ref(question), &options).unwrap()[0];
+        assert_eq!(single.spans[0].text, answers.spans[0].text);
+        assert_close(
+            &[single.spans[0].score, single.no_answer_margin],
+            &[answers.spans[0].score, answers.no_answer_margin],
+        );
+    }
+    // 50 of the best spans of the long context are not all at its start: later windows were read.
+    assert!(batch[1].spans.iter().any(|span| span.start > 120), "{:?}", batch[1].spans);
+}
+
+#[test]
+fn short_contexts_do_not_depend_on_the_stride_and_no_answer_on_the_margin() {
+    let folder = folder(config(&[]), QuestionAnswering::<DebertaModel>::new);
+    let answerer = QuestionAnswerer::open(&folder, options()).unwrap();
+    let questions = [question("Who?", "the people of the nations")];
+    let answer = |options: AnswerOptions| answerer.answer(&questions, &options).unwrap().remove(0);
+    let plain = answer(AnswerOptions::default());
+    assert_eq!(answer(AnswerOptions { stride: Some(1), ..AnswerOptions::default() }), plain);
+    let margin = plain.no_answer_margin;
+    let threshold = |threshold| AnswerOptions { no_answer_threshold: Some(threshold), ..AnswerOptions::default() };
+    assert!(answer(threshold(margin - 0.1)).no_answer && !answer(threshold(margin + 0.1)).no_answer);
+}
+
+#[test]
+fn impossible_questions_are_named() {
+    let folder = folder(config(&[]), QuestionAnswering::<DebertaModel>::new);
+    let answerer = QuestionAnswerer::open(&folder, options()).unwrap();
+    let ask = |questions: &[Question]| message(answerer.answer(questions, &AnswerOptions::default()));
+    assert!(ask(&[]).contains("there are none"));
+    assert_eq!(ask(&[question("a", "b"), question(" ", "b")]), "question 1: its question is empty");
+    assert_eq!(ask(&[question("a", "")]), "question 0: its context is empty");
+    assert!(ask(&[question(&long_text(), &long_text())]).contains("text 0"));
+    let none = AnswerOptions { top_k: 0, ..AnswerOptions::default() };
+    assert!(message(answerer.answer(&[question("a", "b")], &none)).contains("at least 1"));
+}
+
+#[test]
+fn embeddings_are_pooled_states_of_any_checkpoint() {
+    let folder = sequence(config(&["a", "b"]));
+    let embedder = Embedder::open(&folder, options()).unwrap();
+    let embed = |pooling, normalize| embedder.embed(TEXTS, EmbedOptions { pooling, normalize }).unwrap();
+    let (mean, cls, max) = (embed(Pooling::Mean, false), embed(Pooling::Cls, false), embed(Pooling::Max, false));
+
+    let (model, _) =
+        Checkpoint::open(&folder).unwrap().load(config(&[]).init(&Device::flex()), &LoadOptions::default()).unwrap();
+    for (index, text) in TEXTS.iter().enumerate() {
+        let states = model.forward(input(folder.path(), text)).last_hidden_state;
+        let values = |tensor: Tensor<3>| tensor.into_data().try_to_vec::<f32>().unwrap();
+        assert_close(&mean[index], &values(states.clone().mean_dim(1)));
+        assert_close(&cls[index], &values(states.clone().narrow(1, 0, 1)));
+        assert_close(&max[index], &values(states.max_dim(1)));
+    }
+    for (unit, mean) in embed(Pooling::Mean, true).iter().zip(&mean) {
+        let length = mean.iter().map(|x| x * x).sum::<f32>().sqrt();
+        assert_close(unit, &mean.iter().map(|x| x / length).collect::<Vec<_>>());
+    }
+    assert_eq!(mean[0].len(), 16);
+}
+
+#[test]
+fn long_texts_are_cut_where_there_are_no_windows() {
+    let folder = sequence(config(&["a", "b"]));
+    let embedder = Embedder::open(&folder, options()).unwrap();
+    let embed = |text: &str| embedder.embed([text], EmbedOptions::default()).unwrap().remove(0);
+    let long = long_text();
+    assert_eq!(embed(&long), embed(&format!("{long} and more of it")));
+    let short = PipelineOptions { max_length: Some(8), ..options() };
+    assert_ne!(
+        Embedder::open(&folder, short).unwrap().embed([&long], EmbedOptions::default()).unwrap()[0],
+        embed(&long)
+    );
+}
+
+#[test]
+fn heads_of_other_tasks_are_refused() {
+    let mut classifier = config(&["a", "b"]);
+    classifier.task.architectures = vec!["DebertaV2ForSequenceClassification".into()];
+    let folder = sequence(classifier);
+    let error = message(TokenTagger::open(&folder, options()));
+    assert!(
+        error.contains("DebertaV2ForSequenceClassification") && error.contains("ForTokenClassification"),
+        "{error}"
+    );
+    // Without a declaration the tensors tell.
+    let undeclared = sequence(config(&["a", "b"]));
+    let error = message(QuestionAnswerer::open(&undeclared, options()));
+    assert!(error.contains("qa_outputs.weight") && error.contains("missing"), "{error}");
+    let bare = masked_lm(MaskedLmLayout::EnhancedMaskDecoder);
+    let error = message(Classifier::open(&bare, options()));
+    assert!(error.contains("classifier.weight") && error.contains("fine-tune"), "{error}");
+    let wrong_count = sequence(config(&["a", "b"]));
+    let path = wrong_count.path().join("config.json");
+    let text = fs::read_to_string(&path).unwrap().replace("\"b\"", "\"b\", \"2\": \"c\"");
+    fs::write(&path, text).unwrap();
+    assert!(Classifier::open(&wrong_count, options()).is_err());
+}
+
+#[test]
+fn limits_and_empty_batches_are_errors() {
+    let mut biased = config(&["a", "b"]);
+    biased.position_biased_input = true;
+    let folder = sequence(biased);
+    let long = PipelineOptions { max_length: Some(LENGTH + 1), ..options() };
+    assert!(message(Classifier::open(&folder, long)).contains("absolute positions end at 32"));
+    let classifier = Classifier::open(&folder, options()).unwrap();
+    assert!(message(classifier.classify([""; 0])).contains("texts: there are none"));
+    // Cut to what the model takes.
+    assert_eq!(classifier.classify([long_text()]).unwrap().len(), 1);
+    // Relative positions alone set no limit.
+    let folder = sequence(config(&["a", "b"]));
+    let long = PipelineOptions { max_length: Some(4 * LENGTH), ..options() };
+    assert_eq!(Classifier::open(&folder, long).unwrap().classify([long_text()]).unwrap().len(), 1);
+    let none = PipelineOptions { batch_size: 0, ..options() };
+    assert!(message(Classifier::open(&folder, none).unwrap().classify(["a"])).contains("batch size"));
+    let short = PipelineOptions { max_length: Some(2), ..options() };
+    assert!(message(Classifier::open(&folder, short).unwrap().classify(["a"])).contains("max_length is 2"));
+}
+
+#[test]
+fn progress_is_told_after_each_batch() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let listener = told.clone();
+    let progress: deberta_burn::pipeline::Progress =
+        Arc::new(move |done, total| listener.lock().unwrap().push((done, total)));
+    let folder = sequence(config(&["a", "b"]));
+    let classifier = Classifier::open(&folder, PipelineOptions { progress: Some(progress), ..options() }).unwrap();
+    classifier.classify(TEXTS).unwrap();
+    assert_eq!(*told.lock().unwrap(), [(2, 5), (4, 5), (5, 5)]);
+}
