@@ -101,7 +101,9 @@ fn goes_round<M: Module>(case: &str, left_over: &[&str], make: impl Fn(&Device) 
 
 #[test]
 fn backbones_go_round() {
-    for case in ["v1_absolute", "v1_talking_heads", "v1_clamped", "v1_c2p", "v1_p2c", "v2_c2p", "v2_p2c", "v3_plain", "v3_long"] {
+    for case in
+        ["v1_absolute", "v1_talking_heads", "v1_clamped", "v1_c2p", "v1_p2c", "v2_c2p", "v2_p2c", "v3_plain", "v3_long"]
+    {
         goes_round(case, &[], |device| deberta(case).init(device));
     }
     for case in ["v1_plain", "v2_conv"] {
@@ -191,7 +193,9 @@ fn every_type_is_read_and_written_as_every_other() {
     let f32s = |bytes: &[u8], dtype| -> Vec<f32> {
         match dtype {
             DType::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),
-            DType::F16 => bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes(b.try_into().unwrap()).to_f32()).collect(),
+            DType::F16 => {
+                bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes(b.try_into().unwrap()).to_f32()).collect()
+            }
             _ => bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes(b.try_into().unwrap()).to_f32()).collect(),
         }
     };
@@ -200,7 +204,9 @@ fn every_type_is_read_and_written_as_every_other() {
         for dtype in [FloatDType::F32, FloatDType::F16, FloatDType::BF16] {
             let found = written(fixture(case), dtype);
             assert_eq!(found.len(), exact.len());
-            for ((name, found_type, shape, found), (expected_name, _, expected_shape, expected)) in found.iter().zip(&exact) {
+            for ((name, found_type, shape, found), (expected_name, _, expected_shape, expected)) in
+                found.iter().zip(&exact)
+            {
                 assert_eq!((name, *found_type, shape), (expected_name, dtype.into(), expected_shape));
                 for (found, expected) in f32s(found, *found_type).into_iter().zip(f32s(expected, DType::F32)) {
                     // Two roundings to bf16's 8 bits, each off by at most 2^-8; below f16's normal numbers, 2^-24 absolute.
@@ -315,7 +321,8 @@ fn a_file_too_long() {
 
 #[test]
 fn something_else_than_safetensors() {
-    let replaced = |text: &'static [u8]| Damaged::copy_of("v3_plain").edit("model.safetensors", |bytes| *bytes = text.to_vec());
+    let replaced =
+        |text: &'static [u8]| Damaged::copy_of("v3_plain").edit("model.safetensors", |bytes| *bytes = text.to_vec());
     replaced(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n").says(&["Git LFS pointer", "git lfs pull"]);
     replaced(b"<!DOCTYPE html><html>Not found</html>").says(&["the format allows 100000000", "not a safetensors file"]);
     replaced(b"\x04\0\0\0\0\0\0\0{]}}").says(&["the header of", "not valid JSON"]);
@@ -327,7 +334,8 @@ fn a_header_that_lies() {
     let with = |key: &'static str, value: Value| {
         Damaged::copy_of("v3_plain").edit_header(|header| header[TENSOR][key] = value)
     };
-    let entry = Header::parse(&fs::read(fixture("v3_plain").join("model.safetensors")).unwrap(), Path::new("")).unwrap();
+    let entry =
+        Header::parse(&fs::read(fixture("v3_plain").join("model.safetensors")).unwrap(), Path::new("")).unwrap();
     let header_end = entry.entries[0].range.start;
     let entry = entry.entries.into_iter().find(|entry| entry.name == TENSOR).unwrap();
     let (start, end) = (entry.range.start - header_end, entry.range.end - header_end);
@@ -342,7 +350,8 @@ fn a_header_that_lies() {
     with("shape", json!([1u64 << 63, 2, entry.shape[0], entry.shape[1]])).says(&[TENSOR, "but its data takes"]);
     with("dtype", json!("F64")).says(&[TENSOR, "is F64", "but its data takes"]);
     with("dtype", json!("F8_E4M3")).says(&[TENSOR, "F8_E4M3, which is not supported", "convert"]);
-    let removed = Damaged::copy_of("v3_plain").edit_header(|header| drop(header.as_object_mut().unwrap().remove(TENSOR)));
+    let removed =
+        Damaged::copy_of("v3_plain").edit_header(|header| drop(header.as_object_mut().unwrap().remove(TENSOR)));
     removed.says(&["bytes between", "belong to no tensor", "damaged"]);
 
     let twice = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#;
@@ -350,7 +359,9 @@ fn a_header_that_lies() {
         .edit("model.safetensors", |bytes| *bytes = with_header(twice, &[0; 8]))
         .says(&["tensor `a` occurs twice"]);
     let huge = r#"{"a":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,18446744073709551615]}}"#;
-    Damaged::copy_of("v3_plain").edit("model.safetensors", |bytes| *bytes = with_header(huge, &[])).says(&["`a` ends at byte"]);
+    Damaged::copy_of("v3_plain")
+        .edit("model.safetensors", |bytes| *bytes = with_header(huge, &[]))
+        .says(&["`a` ends at byte"]);
 }
 
 #[test]
@@ -372,13 +383,20 @@ fn backbones_must_fit() {
         let entry = header.as_object_mut().unwrap().remove(TENSOR).unwrap();
         header["another"] = entry;
     });
-    renamed.says(&["`encoder.layer.0.output.dense.weight` of shape [", "is missing", "check that config.json belongs to these weights"]);
+    renamed.says(&[
+        "`encoder.layer.0.output.dense.weight` of shape [",
+        "is missing",
+        "check that config.json belongs to these weights",
+    ]);
 
     let misshapen = Damaged::copy_of("v3_plain").edit_header(|header| {
         let shape = header[TENSOR]["shape"].as_array().unwrap().clone();
         header[TENSOR]["shape"] = json!([shape[1], shape[0]]);
     });
-    misshapen.says(&["`encoder.layer.0.output.dense.weight` has the shape [16, 12], expected [12, 16]", "check that config.json belongs"]);
+    misshapen.says(&[
+        "`encoder.layer.0.output.dense.weight` has the shape [16, 12], expected [12, 16]",
+        "check that config.json belongs",
+    ]);
 
     // As if the rest of the weights had been trained for another head.
     let other_type = Damaged::copy_of("v3_plain").edit_header(|header| header[TENSOR]["dtype"] = json!("I32"));
@@ -391,7 +409,8 @@ fn nan_is_accepted_and_reported() {
         let file = fs::read(fixture(case).join("model.safetensors")).unwrap();
         let entries = Header::parse(&file, Path::new("")).unwrap().entries;
         let last = entries.last().unwrap();
-        let damaged = Damaged::copy_of(case).edit("model.safetensors", |bytes| bytes[last.range.end - dtype..last.range.end].fill(0xff));
+        let damaged = Damaged::copy_of(case)
+            .edit("model.safetensors", |bytes| bytes[last.range.end - dtype..last.range.end].fill(0xff));
         let (_, report) = load(&damaged.folder, deberta(case).init(&Device::flex())).unwrap();
         assert_eq!(report.not_finite, [last.name.clone()], "{case}");
         assert!(report.to_string().ends_with(&format!("`{}` holds NaN or infinite values", last.name)), "{report}");
@@ -429,7 +448,11 @@ fn shards_must_be_complete() {
     };
     edit_index(|index| index["weight_map"]["extra.weight"] = json!("model-00002-of-00002.safetensors"))
         .says(&[index, "`extra.weight` is in `model-00002-of-00002.safetensors`, but it is not"]);
-    edit_index(|index| index["weight_map"]["x"] = json!("../elsewhere.safetensors")).says(&[index, "../elsewhere.safetensors", "beside it"]);
+    edit_index(|index| index["weight_map"]["x"] = json!("../elsewhere.safetensors")).says(&[
+        index,
+        "../elsewhere.safetensors",
+        "beside it",
+    ]);
     edit_index(|index| index["weight_map"] = json!([])).says(&[index, "not valid JSON"]);
     Damaged::copy_of("v3_sharded").edit(first, |bytes| bytes.truncate(bytes.len() - 1)).says(&[first, "cut short"]);
     let twice = Damaged::copy_of("v3_sharded");
@@ -483,7 +506,10 @@ fn heads_are_required_or_initialised() {
 
     let (module, report) = checkpoint.load(fresh(&device), &options(HeadPolicy::InitialiseIfMissing)).unwrap();
     assert_eq!(report.missing, ["pooler.dense.weight", "pooler.dense.bias", "classifier.weight", "classifier.bias"]);
-    assert!(report.to_string().contains("\n`classifier.weight` is missing: initialised at random, to be trained\n"), "{report}");
+    assert!(
+        report.to_string().contains("\n`classifier.weight` is missing: initialised at random, to be trained\n"),
+        "{report}"
+    );
     // A fresh head takes the type of the rest, or they could not compute together.
     let target = TempDir::new().unwrap();
     checkpoint::write(&module, &config.into(), &target, None).unwrap();
@@ -496,7 +522,10 @@ fn heads_are_required_or_initialised() {
         Ok((_, report)) => panic!("{report}"),
         Err(error) => error.to_string(),
     };
-    assert!(message.contains(&format!("`classifier.weight` has the shape [{labels}, 12], expected [1, 12]")), "{message}");
+    assert!(
+        message.contains(&format!("`classifier.weight` has the shape [{labels}, 12], expected [1, 12]")),
+        "{message}"
+    );
     let (_, report) = checkpoint.load(two, &options(HeadPolicy::InitialiseIfMissing)).unwrap();
     assert_eq!(report.misshapen.len(), 2, "{report}");
 }

@@ -1,7 +1,7 @@
 //! From the bytes of a file to the bytes of a parameter and back: element type, layout of matrices, a look for NaN.
 
-use bytemuck::Pod;
 use burn::tensor::{Bytes, DType};
+use bytemuck::Pod;
 use half::{bf16, f16, slice::HalfFloatSliceExt, vec::HalfFloatVecExt};
 
 /// What has to be done to the values of a tensor between file and module.

@@ -2,12 +2,7 @@
 //!
 //! The header is checked in full before anything trusts it, and every complaint names the tensor that caused it.
 
-use std::{
-    collections::HashSet,
-    fmt,
-    ops::Range,
-    path::Path,
-};
+use std::{collections::HashSet, fmt, ops::Range, path::Path};
 
 use burn::tensor::{BoolStore, DType};
 use serde::{
@@ -68,9 +63,13 @@ impl Header {
             )));
         }
         let (json, data) = rest.split_at_checked(length as usize).ok_or_else(|| {
-            fail(format!("the header takes {length} bytes but {} follow: the file is cut short, copy it again", rest.len()))
+            fail(format!(
+                "the header takes {length} bytes but {} follow: the file is cut short, copy it again",
+                rest.len()
+            ))
         })?;
-        let RawHeader(tensors) = serde_json::from_slice(json).map_err(Error::json(format!("the header of {}", path.display())))?;
+        let RawHeader(tensors) =
+            serde_json::from_slice(json).map_err(Error::json(format!("the header of {}", path.display())))?;
 
         let start = LENGTH_BYTES + json.len();
         let mut entries = Vec::with_capacity(tensors.len());
@@ -90,7 +89,8 @@ impl Header {
         let mut end = 0;
         for (name, dtype, shape) in tensors {
             let start = end;
-            end += byte_length(dtype, shape).ok_or_else(|| Error::Model(format!("tensor `{name}` is too large to be written")))?;
+            end += byte_length(dtype, shape)
+                .ok_or_else(|| Error::Model(format!("tensor `{name}` is too large to be written")))?;
             let raw = RawEntry { dtype: dtype_name(dtype)?.into(), shape: shape.to_vec(), data_offsets: (start, end) };
             let raw = serde_json::to_value(raw).map_err(Error::json(format!("the header entry of `{name}`")))?;
             json.insert(name.into(), raw);
@@ -111,14 +111,18 @@ fn check_cover(entries: &[HeaderEntry], data: Range<usize>) -> std::result::Resu
         }
         if range.start > end {
             let gap = range.start - end;
-            return Err(format!("{gap} bytes between {before} and `{name}` belong to no tensor: the header is damaged"));
+            return Err(format!(
+                "{gap} bytes between {before} and `{name}` belong to no tensor: the header is damaged"
+            ));
         }
         end = range.end;
         before = name;
     }
     match data.end - end {
         0 => Ok(()),
-        extra => Err(format!("{extra} bytes follow the last tensor: the file is longer than its header says, copy it again")),
+        extra => {
+            Err(format!("{extra} bytes follow the last tensor: the file is longer than its header says, copy it again"))
+        }
     }
 }
 
@@ -143,7 +147,9 @@ impl RawEntry {
             format!("tensor `{name}` has the element type {dtype_name}, which is not supported; convert the file to F32, F16 or BF16")
         })?;
         if start > end {
-            return Err(format!("the data of tensor `{name}` ends before it starts ({start} to {end}): the header is damaged"));
+            return Err(format!(
+                "the data of tensor `{name}` ends before it starts ({start} to {end}): the header is damaged"
+            ));
         }
         if end > data_len {
             return Err(format!(

@@ -135,7 +135,8 @@ impl Checkpoint {
         let bytes = stored.to_bytes().map_err(|error| fail(format!("{error}; copy the file again")))?;
         let bytes = Conversion { from, to, transpose }.apply(bytes);
         let is_finite = convert::is_finite(&bytes, to);
-        let data = TensorData::try_from_bytes(bytes, parameter.shape.clone(), to).map_err(|error| fail(error.to_string()))?;
+        let data =
+            TensorData::try_from_bytes(bytes, parameter.shape.clone(), to).map_err(|error| fail(error.to_string()))?;
         Ok((data, is_finite))
     }
 }

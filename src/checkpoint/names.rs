@@ -24,14 +24,13 @@ const COMMON: Rules = &[
 const DEBERTA: Rules = &[("backbone", "deberta")];
 
 /// What only RoBERTa's backbone has.
-const ROBERTA: Rules = &[("backbone", "roberta"), ("query_proj", "query"), ("key_proj", "key"), ("value_proj", "value")];
+const ROBERTA: Rules =
+    &[("backbone", "roberta"), ("query_proj", "query"), ("key_proj", "key"), ("value_proj", "value")];
 
 /// DeBERTa's masked language modelling head as Microsoft wrote it, with the enhanced mask decoder: the absolute positions
 /// that belong to the decoder here are among the embeddings in the file.
-const ORIGINAL_MASKED_LM: Rules = &[
-    ("lm_head", "lm_predictions.lm_head"),
-    ("decoder.position_embeddings", "deberta.embeddings.position_embeddings"),
-];
+const ORIGINAL_MASKED_LM: Rules =
+    &[("lm_head", "lm_predictions.lm_head"), ("decoder.position_embeddings", "deberta.embeddings.position_embeddings")];
 
 /// The same head as transformers has it by default.
 const LEGACY_MASKED_LM: Rules = &[("lm_head.bias", "cls.predictions.bias"), ("lm_head", "cls.predictions.transform")];
@@ -44,7 +43,8 @@ const ROBERTA_SEQUENCE_CLASSIFICATION: Rules =
 const ROBERTA_MULTIPLE_CHOICE: Rules = &[("pooler.dense", "roberta.pooler.dense")];
 
 /// Keys that older files use, and what they are called today.
-pub(super) const RENAMED: [(&str, &str); 2] = [("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")];
+pub(super) const RENAMED: [(&str, &str); 2] =
+    [("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")];
 
 /// Keys that hold the same tensor as another key (the first is the copy); either may be absent from a file.
 pub(super) const TIED: [(&str, &str); 4] = [
@@ -86,7 +86,8 @@ impl Names {
     /// The names of `parameters`, which are all those of one module, in a file that is written for that module; with
     /// `legacy`, DeBERTa's masked language modelling head goes by the names that transformers gave it.
     pub fn new(parameters: &[Parameter], legacy: bool) -> Self {
-        let is_in = |module: &str| parameters.iter().flat_map(|parameter| &parameter.containers).any(|name| name == module);
+        let is_in =
+            |module: &str| parameters.iter().flat_map(|parameter| &parameter.containers).any(|name| name == module);
         let (prefix, backbone, head) = match () {
             () if !is_in("Struct:RobertaModel") => {
                 ("deberta.", DEBERTA, if legacy { LEGACY_MASKED_LM } else { ORIGINAL_MASKED_LM })
@@ -147,12 +148,36 @@ mod tests {
             (original, "backbone.encoder.rel_embeddings.weight", "deberta.encoder.rel_embeddings.weight"),
             (original, "backbone.encoder.conv.conv.weight", "deberta.encoder.conv.conv.weight"),
             (original, "backbone.encoder.conv.layer_norm.beta", "deberta.encoder.conv.LayerNorm.bias"),
-            (original, "backbone.encoder.layer.3.attention.query_proj.bias", "deberta.encoder.layer.3.attention.self.query_proj.bias"),
-            (original, "backbone.encoder.layer.3.attention_output.dense.weight", "deberta.encoder.layer.3.attention.output.dense.weight"),
-            (original, "backbone.encoder.layer.3.attention_output.layer_norm.gamma", "deberta.encoder.layer.3.attention.output.LayerNorm.weight"),
-            (original, "backbone.encoder.layer.3.feed_forward.intermediate.bias", "deberta.encoder.layer.3.intermediate.dense.bias"),
-            (original, "backbone.encoder.layer.3.feed_forward.output.dense.bias", "deberta.encoder.layer.3.output.dense.bias"),
-            (original, "backbone.encoder.layer.3.feed_forward.output.layer_norm.beta", "deberta.encoder.layer.3.output.LayerNorm.bias"),
+            (
+                original,
+                "backbone.encoder.layer.3.attention.query_proj.bias",
+                "deberta.encoder.layer.3.attention.self.query_proj.bias",
+            ),
+            (
+                original,
+                "backbone.encoder.layer.3.attention_output.dense.weight",
+                "deberta.encoder.layer.3.attention.output.dense.weight",
+            ),
+            (
+                original,
+                "backbone.encoder.layer.3.attention_output.layer_norm.gamma",
+                "deberta.encoder.layer.3.attention.output.LayerNorm.weight",
+            ),
+            (
+                original,
+                "backbone.encoder.layer.3.feed_forward.intermediate.bias",
+                "deberta.encoder.layer.3.intermediate.dense.bias",
+            ),
+            (
+                original,
+                "backbone.encoder.layer.3.feed_forward.output.dense.bias",
+                "deberta.encoder.layer.3.output.dense.bias",
+            ),
+            (
+                original,
+                "backbone.encoder.layer.3.feed_forward.output.layer_norm.beta",
+                "deberta.encoder.layer.3.output.LayerNorm.bias",
+            ),
             (original, "decoder.position_embeddings.weight", "deberta.embeddings.position_embeddings.weight"),
             (original, "lm_head.dense.weight", "lm_predictions.lm_head.dense.weight"),
             (original, "lm_head.layer_norm.gamma", "lm_predictions.lm_head.LayerNorm.weight"),
@@ -162,7 +187,11 @@ mod tests {
             (legacy, "lm_head.dense.weight", "cls.predictions.transform.dense.weight"),
             (legacy, "lm_head.layer_norm.beta", "cls.predictions.transform.LayerNorm.bias"),
             (legacy, "lm_head.bias", "cls.predictions.bias"),
-            (roberta, "backbone.encoder.layer.0.attention.query_proj.weight", "roberta.encoder.layer.0.attention.self.query.weight"),
+            (
+                roberta,
+                "backbone.encoder.layer.0.attention.query_proj.weight",
+                "roberta.encoder.layer.0.attention.self.query.weight",
+            ),
             (roberta, "backbone.pooler.dense.bias", "roberta.pooler.dense.bias"),
             (roberta, "lm_head.layer_norm.gamma", "lm_head.layer_norm.weight"),
             (roberta, "lm_head.bias", "lm_head.bias"),

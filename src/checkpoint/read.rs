@@ -18,14 +18,11 @@ use burn::{
 use memmap2::Mmap;
 use serde::Deserialize;
 
-use super::{
-    header::Header,
-    names, v1,
-};
+use super::{header::Header, names, v1};
 use crate::{DebertaConfig, Error, ModelConfig, Result, heads::MaskedLmLayout};
 
 /// What a folder may keep its weights in; the first that is there is read.
-const FILES: [&str; 4] =
+pub(super) const FILES: [&str; 4] =
     ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
 
 /// The weights of a folder: names, element types and shapes at hand, values on demand.
@@ -57,8 +54,12 @@ impl Checkpoint {
             v1::rename(&mut tensor.name, names::RENAMED.into_iter());
         }
         if tensors.iter().any(|tensor| v1::is_packed(&tensor.name)) {
-            let ModelConfig::Deberta(DebertaConfig { num_attention_heads, .. }) = ModelConfig::from_folder(folder)? else {
-                return Err(Error::checkpoint(&path, "the weights are those of DeBERTa v1, config.json is for RoBERTa"));
+            let ModelConfig::Deberta(DebertaConfig { num_attention_heads, .. }) = ModelConfig::from_folder(folder)?
+            else {
+                return Err(Error::checkpoint(
+                    &path,
+                    "the weights are those of DeBERTa v1, config.json is for RoBERTa",
+                ));
             };
             tensors = v1::split(tensors, num_attention_heads).map_err(|problem| Error::checkpoint(&path, problem))?;
         }
@@ -156,46 +157,66 @@ fn pytorch(path: &Path) -> Result<Content> {
     let mut skipped = Vec::new();
     // The reader passes over what is no tensor; a second look at the pickle tells what that was.
     if let PickleValue::Dict(entries) = PytorchReader::read_pickle_data(path, None).map_err(fail)? {
-        let is_tensor = |key: &String| tensors.keys().any(|name| name.strip_prefix(key.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')));
+        let is_tensor = |key: &String| {
+            tensors.keys().any(|name| {
+                name.strip_prefix(key.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            })
+        };
         skipped.extend(entries.into_keys().filter(|key| !is_tensor(key)));
         skipped.sort();
     }
     Ok(Content { tensors: tensors.into_values().map(bridge::from_pytorch).collect(), skipped })
 }
 
-/// Reads an index, `{"weight_map": {key: file}}`, and all files it mentions.
+/// Reads the index at `path` and all files it names.
 fn shards(path: &Path) -> Result<Content> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    let Index { weight_map } = serde_json::from_str(&text).map_err(Error::json(path.display()))?;
+    let index = Index::open(path)?;
+    let fail = |problem: String| Err(Error::checkpoint(path, problem));
     let mut content = Content::default();
     let mut seen = BTreeSet::new();
-    for shard in weight_map.values().collect::<BTreeSet<_>>() {
-        // An index is data from elsewhere: it has no business outside its folder.
-        if Path::new(shard).file_name() != Some(OsStr::new(shard)) || shard.ends_with(".json") {
-            return Err(Error::checkpoint(path, format!("the index names the shard `{shard}`, expected a file beside it")));
-        }
+    for shard in index.files() {
         let shard_path = path.with_file_name(shard);
         if !shard_path.exists() {
-            let problem = format!("the index names the shard `{shard}`, which is not there; download it too");
-            return Err(Error::checkpoint(path, problem));
+            return fail(format!("the index names the shard `{shard}`, which is not there; download it too"));
         }
         let Content { tensors, skipped } = Content::of(&shard_path)?;
-        for tensor in &tensors {
-            if !seen.insert(tensor.name.clone()) {
-                let problem = format!("`{}` is in two shards, once more in `{shard}`; which one counts is unknown", tensor.name);
-                return Err(Error::checkpoint(path, problem));
+        for Stored { name, .. } in &tensors {
+            if !seen.insert(name.clone()) {
+                return fail(format!("`{name}` is in two shards, once more in `{shard}`; which one counts is unknown"));
             }
         }
-        if let Some((key, _)) = weight_map.iter().find(|(key, file)| *file == shard && !seen.contains(*key)) {
-            let problem = format!("the index says that `{key}` is in `{shard}`, but it is not; download both again");
-            return Err(Error::checkpoint(path, problem));
+        if let Some((key, _)) = index.weight_map.iter().find(|(key, file)| *file == shard && !seen.contains(*key)) {
+            return fail(format!("the index says that `{key}` is in `{shard}`, but it is not; download both again"));
         }
         content.tensors.extend(tensors);
         content.skipped.extend(skipped);
     }
     Ok(content)
+}
+
+/// Which shard holds which tensor.
+#[derive(Deserialize)]
+pub(super) struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Index {
+    pub fn open(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let index: Self = serde_json::from_str(&text).map_err(Error::json(path.display()))?;
+        // An index comes from elsewhere: it has no business outside its folder.
+        let is_beside =
+            |file: &&String| Path::new(file).file_name() == Some(OsStr::new(file)) && !file.ends_with(".json");
+        match index.weight_map.values().find(|file| !is_beside(file)) {
+            Some(file) => {
+                Err(Error::checkpoint(path, format!("the index names the shard `{file}`, expected a file beside it")))
+            }
+            None => Ok(index),
+        }
+    }
+
+    /// The names of the shards.
+    pub fn files(&self) -> BTreeSet<&str> {
+        self.weight_map.values().map(String::as_str).collect()
+    }
 }

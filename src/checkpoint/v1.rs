@@ -72,7 +72,8 @@ pub(super) fn merge(tensors: Vec<Stored>, heads: usize) -> Vec<Stored> {
     // By layer, the parts of its packed matrix.
     let mut layers: BTreeMap<String, [Option<Stored>; 3]> = BTreeMap::new();
     for mut tensor in tensors {
-        let part = PARTS.iter().enumerate().find_map(|(part, end)| Some((part, tensor.name.strip_suffix(end)?.to_owned())));
+        let part =
+            PARTS.iter().enumerate().find_map(|(part, end)| Some((part, tensor.name.strip_suffix(end)?.to_owned())));
         match part {
             Some((part, layer)) => layers.entry(layer).or_default()[part] = Some(tensor),
             None => {
@@ -83,7 +84,9 @@ pub(super) fn merge(tensors: Vec<Stored>, heads: usize) -> Vec<Stored> {
     }
     for (layer, parts) in layers {
         match parts {
-            [Some(query), Some(key), Some(value)] => result.push(packed(format!("{layer}{PACKED}"), [query, key, value], heads)),
+            [Some(query), Some(key), Some(value)] => {
+                result.push(packed(format!("{layer}{PACKED}"), [query, key, value], heads))
+            }
             incomplete => result.extend(incomplete.into_iter().flatten()),
         }
     }
@@ -138,7 +141,8 @@ mod tests {
         let rows = (0..12).flat_map(|row| [row as f32; 4]);
         let packed = stored("encoder.layer.0.attention.self.in_proj.weight", &[12, 4], rows);
         let parts = split(vec![packed.clone()], HEADS).unwrap();
-        let first_columns: Vec<Vec<f32>> = parts.iter().map(|part| values(part).into_iter().step_by(4).collect()).collect();
+        let first_columns: Vec<Vec<f32>> =
+            parts.iter().map(|part| values(part).into_iter().step_by(4).collect()).collect();
         // Head 0 has the rows 0 to 5, its queries the first two of them.
         assert_eq!(first_columns, [[0., 1., 6., 7.], [2., 3., 8., 9.], [4., 5., 10., 11.]]);
         assert_eq!(parts[1].name, "encoder.layer.0.attention.self.key_proj.weight");
@@ -149,7 +153,8 @@ mod tests {
 
     #[test]
     fn names_go_there_and_back() {
-        let v1 = ["q_bias", "v_bias", "pos_proj.weight", "pos_q_proj.weight", "pos_q_proj.bias", "head_logits_proj.weight"];
+        let v1 =
+            ["q_bias", "v_bias", "pos_proj.weight", "pos_q_proj.weight", "pos_q_proj.bias", "head_logits_proj.weight"];
         let keys = v1.map(|end| format!("deberta.encoder.layer.0.attention.self.{end}"));
         let tensors: Vec<_> = keys.iter().map(|key| stored(key, &[4], [0.0; 4].into_iter())).collect();
         let split = split(tensors, HEADS).unwrap();
