@@ -29,7 +29,10 @@ def checkpoint(shape, layers, folder):
     """A text classifier as transformers initialises it."""
     import torch
     from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     values = json.loads((PRESETS / f"deberta-{shape}" / "config.json").read_text())
     del values["model_type"]
     config = DebertaV2Config(**values, num_labels=2)
@@ -40,7 +43,7 @@ def checkpoint(shape, layers, folder):
 
 def export(folder):
     """The backbone for ONNX Runtime, any batch and length, after all of its optimisations (it folds what depends on weights
-    alone, the projected position table among it)."""
+    alone, the projected position table among it). The other weights stay in the export's own file, which it maps."""
     import onnxruntime
     import torch
     from transformers import DebertaV2Model
@@ -48,23 +51,23 @@ def export(folder):
     class LastHiddenState(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.model = DebertaV2Model.from_pretrained(folder).eval()
+            self.model = DebertaV2Model.from_pretrained(folder)
 
         def forward(self, input_ids, attention_mask):
             return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
-    raw, optimized = folder / "raw.onnx", folder / "model.onnx"
-    ids = torch.ones((2, 40), dtype=torch.int64)
+    exported, optimized = folder / "exported.onnx", folder / "model.onnx"
+    backbone = LastHiddenState().eval()
+    # Two tensors: the exporter would merge inputs that are the same one.
+    ids, mask = (torch.ones((2, 40), dtype=torch.int64) for _ in range(2))
     any_size = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     names = {"input_names": ["input_ids", "attention_mask"], "output_names": ["last_hidden_state"]}
     with torch.no_grad():
-        torch.onnx.export(LastHiddenState(), (ids, ids), raw, dynamo=True, dynamic_shapes=(any_size, any_size), **names)
+        torch.onnx.export(backbone, (ids, mask), exported, dynamo=True, dynamic_shapes=(any_size, any_size), verbose=False, **names)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # it warns that the result is for this machine, which is what we want
     options.optimized_model_filepath = str(optimized)
-    onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
-    for file in folder.glob("raw.onnx*"):
-        file.unlink()
+    onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
 
 
 def without_dropout(folder, twin):
