@@ -1,4 +1,4 @@
-"""The pinned Python packages, and the two workers in Rust. Standard library only: it runs before the packages are there."""
+"""The pinned Python packages, and the two workers in Rust. Standard library only: it runs before the packages exist."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def enter(scratch):
 
 
 def missing():
-    """The requirements that this interpreter doesn't have in the pinned version. Local builds (2.15.0+cpu) count as it."""
+    """The requirements that this interpreter doesn't have in the pinned version; a local build (2.15.0+cpu) counts."""
     wrong = []
     for line in REQUIREMENTS.read_text().split():
         name, version = line.split("==")

@@ -10,7 +10,7 @@ NO_DROPOUT = "-no-dropout"
 
 
 def models(scratch, layers):
-    """Makes what isn't there yet; the folder of each model. A `-no-dropout` twin has the same weights, for comparing losses."""
+    """Makes what isn't there yet; the folder of each model. A `-no-dropout` twin has the same weights: it compares losses."""
     folders = {}
     for shape in ("v3-base", "v3-xsmall"):
         name = shape if layers is None else f"{shape}-{layers}-layers"
@@ -42,8 +42,8 @@ def checkpoint(shape, layers, folder):
 
 
 def export(folder):
-    """The backbone for ONNX Runtime, any batch and length, after all of its optimisations (it folds what depends on weights
-    alone, the projected position table among it). The other weights stay in the export's own file, which it maps."""
+    """The backbone for ONNX Runtime, any batch and length, after all of its optimisations: it folds what depends on
+    weights alone, the projected position table among it. The other weights stay in the export's file, which it maps."""
     import onnxruntime
     import torch
     from transformers import DebertaV2Model
@@ -63,7 +63,8 @@ def export(folder):
     any_size = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     names = {"input_names": ["input_ids", "attention_mask"], "output_names": ["last_hidden_state"]}
     with torch.no_grad():
-        torch.onnx.export(backbone, (ids, mask), exported, dynamo=True, dynamic_shapes=(any_size, any_size), verbose=False, **names)
+        shapes = {"dynamo": True, "dynamic_shapes": (any_size, any_size)}
+        torch.onnx.export(backbone, (ids, mask), exported, verbose=False, **shapes, **names)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # it warns that the result is for this machine, which is what we want
     options.optimized_model_filepath = str(optimized)

@@ -7,30 +7,22 @@ from pathlib import Path
 from statistics import median
 
 PEERS = ["torch", "onnxruntime", "candle"]
+#: From seconds and bytes.
+UNITS = {"ms": 1e3, "MiB": 2**-20}
 CANDLE_LOCK = Path(__file__).resolve().parent / "candle" / "Cargo.lock"
 
 
 def markdown(results, models):
+    def of(*kinds):
+        return [result for result in results if result["kind"] in kinds]
+
     parts = [preamble(models)]
-    times = [result for result in results if result["kind"] in ("forward", "train")]
-    if times:
-        parts.append(table(
-            "Times", times, 1e3, ["tokens/s", "floor ms", "/ floor"],
-            lambda result, ours: [f"{result['tokens'] / ours:.0f}", f"{1e3 * floor(result):.1f}", f"{ours / floor(result):.2f}"],
-            "ms",
-        ))
-        rates = {}
-        for result in times:
-            rates.setdefault(result["threads"], []).extend(result["gemm_rates"])
-        parts.append("".join(
-            f"- {threads} thread(s): f32 products at {median(found) / 1e9:.0f} GFLOP/s\n" for threads, found in rates.items()
-        ))
-    processes = [result for result in results if result["kind"] == "process"]
-    if processes:
-        parts.append(table("Whole process: load, answer one text", processes, 1e3, [], lambda *_: [], "ms"))
-    memory = [result for result in results if result["kind"].endswith("-memory")]
-    if memory:
-        parts.append(table("Peak memory", memory, 2**-20, [], lambda *_: [], "MiB"))
+    if times := of("forward", "train"):
+        parts += [table("Times", times, "ms", ["tokens/s", "floor ms", "/ floor"], speed), rates(times)]
+    if processes := of("process"):
+        parts.append(table("Whole process: load, answer one text", processes, "ms"))
+    if memory := of("forward-memory", "train-memory"):
+        parts.append(table("Peak memory", memory, "MiB"))
     return "\n".join(parts)
 
 
@@ -44,26 +36,41 @@ def preamble(models):
     )
 
 
-def table(title, results, factor, columns, extra, unit):
-    head = ["case", "threads", f"ours {unit}", *(f"/ {peer}" for peer in PEERS), *columns, *(f"{peer} {unit}" for peer in PEERS)]
+def table(title, results, unit, columns=(), cells=lambda *_: ()):
+    """Ours, its ratio to each peer, `cells(result, ours)` under `columns`, and the peers."""
+    theirs = [f"{peer} {unit}" for peer in PEERS]
+    head = ["case", "threads", f"ours {unit}", *(f"/ {peer}" for peer in PEERS), *columns, *theirs]
     lines = [f"### {title}\n", row(head), row(["---", *["---:"] * (len(head) - 1)])]
     for result in results:
-        medians = {peer: median(samples) for peer, samples in result["samples"].items()}
-        ours = medians["ours"]
-        ratios = [f"{ours / medians[peer]:.2f}" if peer in medians else "-" for peer in PEERS]
-        theirs = [f"{factor * medians[peer]:.1f}" if peer in medians else "-" for peer in PEERS]
-        start = [result["case"], str(result["threads"]), f"{factor * ours:.1f}"]
-        lines.append(row([*start, *ratios, *extra(result, ours), *theirs]))
+        found = {peer: median(samples) for peer, samples in result["samples"].items()}
+        ours = found["ours"]
+        ratios = [f"{ours / found[peer]:.2f}" if peer in found else "-" for peer in PEERS]
+        theirs = [f"{UNITS[unit] * found[peer]:.1f}" if peer in found else "-" for peer in PEERS]
+        start = [result["case"], str(result["threads"]), f"{UNITS[unit] * ours:.1f}"]
+        lines.append(row([*start, *ratios, *cells(result, ours), *theirs]))
+    return "\n".join(lines) + "\n"
+
+
+def speed(result, ours):
+    floor = result["flops"] / median(result["gemm_rates"])
+    return [f"{result['tokens'] / ours:.0f}", f"{1e3 * floor:.1f}", f"{ours / floor:.2f}"]
+
+
+def rates(results):
+    """The rate behind the floors, and how far the outputs are apart."""
+    lines = []
+    for threads in sorted({result["threads"] for result in results}):
+        found = [rate for result in results if result["threads"] == threads for rate in result["gemm_rates"]]
+        lines.append(f"- f32 products with {threads} thread(s): {median(found) / 1e9:.0f} GFLOP/s")
+    differences = [result["check"].get("differences", {}) for result in results]
+    for peer in ("ours", "onnxruntime", "candle"):
+        if found := [row[peer] for row in differences if peer in row]:
+            lines.append(f"- largest difference of last hidden states from torch's, {peer}: {max(found):.1e}")
     return "\n".join(lines) + "\n"
 
 
 def row(cells):
     return f"| {' | '.join(cells)} |"
-
-
-def floor(result):
-    """Seconds that the multiplications take at the rate measured between this case's rounds."""
-    return result["flops"] / median(result["gemm_rates"])
 
 
 def processor():

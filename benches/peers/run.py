@@ -16,8 +16,8 @@ def arguments():
     add("--threads", default="1,2", help="thread counts, separated by commas")
     add("--rounds", type=int, default=5, help="timed runs of each row and peer, after one that is not counted")
     add("--layers", type=int, help="shrink the models to so many layers, to try the command itself")
-    add("--scratch", type=Path, default=Path(tempfile.gettempdir()) / "deberta-burn-peers",
-        help="folder for the Python environment, candle's build and the checkpoints")
+    scratch = Path(tempfile.gettempdir()) / "deberta-burn-peers"
+    add("--scratch", type=Path, default=scratch, help="folder for Python packages, candle's build and checkpoints")
     add("--output", type=Path, help="Markdown file to write the tables to; every sample goes to a .json beside it")
     return parser.parse_args()
 
@@ -43,6 +43,9 @@ def main():
     if options.output:
         options.output.write_text(text)
         options.output.with_suffix(".json").write_text(json.dumps(results, indent=1))
+    wrong = [result["case"] for result in results if not result.get("check", {"agree": True})["agree"]]
+    if wrong:
+        raise SystemExit(f"the implementations disagree in {', '.join(wrong)}: their times mean nothing")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ use training::Trainer;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+const UNLOADED: &str = "no model is loaded";
+
 #[derive(Deserialize)]
 #[serde(tag = "command", rename_all = "lowercase")]
 enum Command {
@@ -47,8 +49,8 @@ fn main() -> Result<()> {
                 json!({})
             }
             Command::Gemm { size } => gemm(size),
-            Command::Forward { texts, save } => session.as_mut().context("no model is loaded")?.forward(&texts, save)?,
-            Command::Train { texts, labels } => session.as_mut().context("no model is loaded")?.train(&texts, labels)?,
+            Command::Forward { texts, save } => session.as_ref().context(UNLOADED)?.forward(&texts, save)?,
+            Command::Train { texts, labels } => session.as_mut().context(UNLOADED)?.train(&texts, labels)?,
         };
         let mut out = io::stdout().lock();
         writeln!(out, "{answer}")?;
@@ -83,7 +85,7 @@ impl Session {
     }
 
     /// The last hidden states of the padded batch, [texts, longest, hidden] row by row.
-    fn forward(&mut self, texts: &[Vec<u32>], save: Option<PathBuf>) -> Result<Value> {
+    fn forward(&self, texts: &[Vec<u32>], save: Option<PathBuf>) -> Result<Value> {
         let Model::Inference(model) = &self.model else { bail!("the model was loaded for training") };
         let start = Instant::now();
         let states = model.forward(self.input(texts)?).last_hidden_state.try_into_data()?;
@@ -105,7 +107,8 @@ impl Session {
     }
 
     fn input(&self, texts: &[Vec<u32>]) -> Result<ModelInput> {
-        let encode = |ids: &Vec<u32>| Encoding { ids: ids.clone(), type_ids: vec![0; ids.len()], ..Encoding::default() };
+        let encode =
+            |ids: &Vec<u32>| Encoding { ids: ids.clone(), type_ids: vec![0; ids.len()], ..Encoding::default() };
         let encodings: Vec<_> = texts.iter().map(encode).collect();
         let batch = Batch::collate(&encodings, 0, Padding::Longest)?;
         Ok(batch.to_input(&self.config, &self.device)?)
