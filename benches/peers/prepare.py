@@ -10,7 +10,7 @@ NO_DROPOUT = "-no-dropout"
 
 
 def models(scratch, layers):
-    """Makes what isn't there yet; the folder of each model. A `-no-dropout` twin has the same weights: it compares losses."""
+    """Makes what isn't there yet; the folder of each model. A `-no-dropout` twin has the same weights: for losses."""
     folders = {}
     for shape in ("v3-base", "v3-xsmall"):
         name = shape if layers is None else f"{shape}-{layers}-layers"
