@@ -60,7 +60,7 @@ fn main() -> ExitCode {
 fn answer(args: Args) -> Result<(), Failure> {
     let Args { common, question, .. } = args;
     let questions = common.input.read(|context| Question { question: question.clone(), context })?;
-    let answerer = QuestionAnswerer::open(&common.model, common.options()?)?;
+    let answerer = QuestionAnswerer::open(common.folder()?, common.options()?)?;
     common::warn(answerer.report());
     let options = AnswerOptions {
         top_k: args.top_k,

@@ -69,7 +69,7 @@ fn main() -> ExitCode {
 
 fn embed(Args { common, output: file, pooling, normalize }: Args) -> Result<(), Failure> {
     let rows = common.input.read(|text| Row { text })?;
-    let embedder = Embedder::open(&common.model, common.options()?)?;
+    let embedder = Embedder::open(common.folder()?, common.options()?)?;
     common::warn(embedder.report());
     let pooling = match pooling {
         PoolingArg::Mean => Pooling::Mean,

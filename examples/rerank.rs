@@ -55,7 +55,7 @@ fn rerank(Args { common, query }: Args) -> Result<(), Failure> {
         }
         None => {}
     }
-    let reranker = Reranker::open(&common.model, common.options()?)?;
+    let reranker = Reranker::open(common.folder()?, common.options()?)?;
     common::warn(reranker.report());
     eprintln!("score: {}", reranker.meaning());
     let mut output = common.output.open();

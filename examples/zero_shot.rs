@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 
 fn zero_shot(Args { common, labels, template, multi_label }: Args) -> Result<(), Failure> {
     let rows = common.input.read(|text| Row { text })?;
-    let classifier = ZeroShot::open(&common.model, common.options()?)?;
+    let classifier = ZeroShot::open(common.folder()?, common.options()?)?;
     common::warn(classifier.report());
     let texts: Vec<_> = rows.into_iter().map(|row| row.text).collect();
     let mut output = common.output.open();

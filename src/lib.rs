@@ -22,6 +22,7 @@ pub mod packing;
 pub mod parity;
 pub mod pipeline;
 pub mod position;
+mod replacement;
 pub mod roberta;
 pub mod tokenizer;
 

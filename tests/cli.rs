@@ -132,6 +132,14 @@ fn bad_input_is_named() {
 }
 
 #[test]
+fn a_name_that_is_no_folder_is_a_repository() {
+    let cache = tempfile::tempdir().unwrap();
+    let mut command = example("classify");
+    command.args(["--model", "nobody/nothing", "a"]).env("HF_HOME", cache.path()).env("HF_HUB_OFFLINE", "1");
+    fails(command, "hub repository `nobody/nothing`");
+}
+
+#[test]
 fn a_reader_that_leaves_is_no_error() {
     let model = classifier();
     let tests = std::env::current_exe().unwrap();

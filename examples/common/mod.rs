@@ -14,7 +14,7 @@ use burn::tensor::FloatDType;
 use clap::{Args, ValueEnum};
 use deberta_burn::{
     Result,
-    checkpoint::LoadReport,
+    checkpoint::{LoadReport, hub},
     device::device,
     pipeline::{PipelineOptions, Progress},
 };
@@ -36,9 +36,13 @@ pub struct CommonArgs {
     #[command(flatten)]
     pub output: OutputArgs,
 
-    /// Checkpoint folder: config.json, weights and tokenizer, as downloaded from the Hugging Face Hub
+    /// Checkpoint folder (config.json, weights, tokenizer), or a repository of the Hugging Face Hub (owner/name)
     #[arg(long, value_name = "DIR", help_heading = "Model")]
-    pub model: PathBuf,
+    model: String,
+
+    /// Branch, tag or commit of the repository [default: main]
+    #[arg(long, value_name = "NAME", help_heading = "Model")]
+    revision: Option<String>,
 
     /// flex, ndarray, cuda, vulkan, wgpu or metal; :N for the N-th of its kind
     #[arg(long, default_value = "flex", help_heading = "Model")]
@@ -65,6 +69,19 @@ enum Dtype {
 }
 
 impl CommonArgs {
+    /// The checkpoint's folder. What is no folder here but has the form of a repository's name is downloaded.
+    ///
+    /// # Errors
+    /// A repository that cannot be had.
+    pub fn folder(&self) -> Result<PathBuf> {
+        let folder = PathBuf::from(&self.model);
+        let is_repository = self.model.split('/').count() == 2 && !self.model.starts_with(['.', '/', '~']);
+        if is_repository && !folder.is_dir() {
+            return hub::fetch(&self.model, self.revision.as_deref());
+        }
+        Ok(folder)
+    }
+
     /// The flags as the library wants them.
     pub fn options(&self) -> Result<PipelineOptions> {
         Ok(PipelineOptions {

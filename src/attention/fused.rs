@@ -1,11 +1,18 @@
 //! The CPU kernels as a burn operation with a backward pass of its own.
 
+// burn-ndarray is deprecated in favour of burn-flex, and supported until it is gone.
+#![allow(deprecated)]
+
 use std::sync::Arc;
 
+#[cfg(feature = "flex")]
+use burn::backend::Flex;
+#[cfg(feature = "ndarray")]
+use burn::backend::NdArray;
 use burn::{
     Tensor,
     backend::{
-        Autodiff, Backend, Dispatch, Flex, TensorMetadata,
+        Autodiff, Backend, Dispatch, TensorMetadata,
         autodiff::{
             checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
             grads::Gradients,
@@ -17,7 +24,7 @@ use burn::{
 };
 
 use super::cpu::{self, DropoutMask, Geometry, Operands, Span};
-use crate::{cpu::backend::HostBackend, position::RelativeIndex};
+use crate::{config::PositionTerms, cpu::backend::HostBackend, position::RelativeIndex};
 
 /// What the operation knows beside its tensors.
 #[derive(Clone, Debug)]
@@ -25,6 +32,7 @@ pub(crate) struct FusedPlan {
     pub heads: usize,
     pub scale: f64,
     pub spans: Arc<[Span]>,
+    /// The rows of each pair, where there are position terms.
     pub index: Option<Arc<RelativeIndex>>,
     pub dropout: Option<DropoutMask>,
 }
@@ -42,14 +50,13 @@ pub(crate) fn attend<const D: usize>(
     position_query: Option<Tensor<2>>,
     plan: FusedPlan,
 ) -> Tensor<D> {
-    Tensor::from_dispatch(Dispatch::fused_attention(
-        query.into_dispatch(),
-        key.into_dispatch(),
-        value.into_dispatch(),
-        position_key.map(Tensor::into_dispatch),
-        position_query.map(Tensor::into_dispatch),
-        plan,
-    ))
+    let terms = PositionTerms { c2p: position_key.is_some(), p2c: position_query.is_some() };
+    // Operations take a fixed number of tensors: an absent table is one that nobody reads.
+    let device = query.device();
+    let table = |table: Option<Tensor<2>>| table.unwrap_or_else(|| Tensor::zeros([1, 1], &device)).into_dispatch();
+    let (position_key, position_query) = (table(position_key), table(position_query));
+    let (query, key, value) = (query.into_dispatch(), key.into_dispatch(), value.into_dispatch());
+    Tensor::from_dispatch(Dispatch::fused_attention(query, key, value, position_key, position_query, terms, plan))
 }
 
 /// The operation, for the backends that [`super::op`] calls it on.
@@ -59,74 +66,53 @@ pub(crate) trait FusedAttention: Backend {
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
-        position_key: Option<FloatTensor<Self>>,
-        position_query: Option<FloatTensor<Self>>,
+        position_key: FloatTensor<Self>,
+        position_query: FloatTensor<Self>,
+        terms: PositionTerms,
         plan: FusedPlan,
     ) -> FloatTensor<Self>;
 }
 
-/// Tensors of a call, in memory.
-struct Host<B: HostBackend> {
-    query: B::Values,
-    key: B::Values,
-    value: B::Values,
-    position_key: Option<B::Values>,
-    position_query: Option<B::Values>,
-}
-
-impl<B: HostBackend> Host<B> {
-    fn new(
-        query: FloatTensor<B>,
-        key: FloatTensor<B>,
-        value: FloatTensor<B>,
-        position_key: Option<FloatTensor<B>>,
-        position_query: Option<FloatTensor<B>>,
-    ) -> Self {
-        Self {
-            query: B::values(query),
-            key: B::values(key),
-            value: B::values(value),
-            position_key: position_key.map(B::values),
-            position_query: position_query.map(B::values),
-        }
-    }
-
-    fn operands(&self) -> Operands<'_> {
-        Operands {
-            query: self.query.as_ref(),
-            key: self.key.as_ref(),
-            value: self.value.as_ref(),
-            position_key: self.position_key.as_ref().map(AsRef::as_ref),
-            position_query: self.position_query.as_ref().map(AsRef::as_ref),
-        }
-    }
-}
-
-impl FusedPlan {
-    fn geometry(&self, hidden: usize) -> Geometry<'_> {
-        Geometry {
-            heads: self.heads,
-            head_size: hidden / self.heads,
-            scale: self.scale as f32,
-            spans: &self.spans,
-            index: self.index.as_deref(),
-            dropout: self.dropout,
-        }
-    }
-}
-
-fn forward<B: HostBackend>(
-    query: FloatTensor<B>,
-    key: FloatTensor<B>,
-    value: FloatTensor<B>,
-    position_key: Option<FloatTensor<B>>,
-    position_query: Option<FloatTensor<B>>,
+/// A call: its tensors in the order of the operation, and what it knows beside them.
+#[derive(Clone, Debug)]
+struct Call<F> {
+    tensors: [F; 5],
+    terms: PositionTerms,
     plan: FusedPlan,
-) -> FloatTensor<B> {
-    let shape = query.shape();
-    let host = Host::<B>::new(query, key, value, position_key, position_query);
+}
+
+impl<F: TensorMetadata> Call<F> {
+    fn geometry(&self) -> Geometry<'_> {
+        let shape = self.tensors[0].shape();
+        Geometry {
+            heads: self.plan.heads,
+            head_size: shape[shape.num_dims() - 1] / self.plan.heads,
+            scale: self.plan.scale as f32,
+            spans: &self.plan.spans,
+            index: self.plan.index.as_deref(),
+            dropout: self.plan.dropout,
+        }
+    }
+
+    fn operands<'a, V: AsRef<[f32]>>(
+        &self,
+        [query, key, value, position_key, position_query]: &'a [V; 5],
+    ) -> Operands<'a> {
+        Operands {
+            query: query.as_ref(),
+            key: key.as_ref(),
+            value: value.as_ref(),
+            position_key: self.terms.c2p.then_some(position_key.as_ref()),
+            position_query: self.terms.p2c.then_some(position_query.as_ref()),
+        }
+    }
+}
+
+fn forward<B: HostBackend>(call: Call<FloatTensor<B>>) -> FloatTensor<B> {
+    let shape = call.tensors[0].shape();
+    let values = call.tensors.clone().map(B::values);
     let mut context = vec![0.0; shape.num_elements()];
-    cpu::forward(&plan.geometry(shape[shape.num_dims() - 1]), host.operands(), &mut context);
+    cpu::forward(&call.geometry(), call.operands(&values), &mut context);
     B::tensor(context, shape)
 }
 
@@ -137,11 +123,12 @@ macro_rules! implement {
                 query: FloatTensor<Self>,
                 key: FloatTensor<Self>,
                 value: FloatTensor<Self>,
-                position_key: Option<FloatTensor<Self>>,
-                position_query: Option<FloatTensor<Self>>,
+                position_key: FloatTensor<Self>,
+                position_query: FloatTensor<Self>,
+                terms: PositionTerms,
                 plan: FusedPlan,
             ) -> FloatTensor<Self> {
-                forward::<Self>(query, key, value, position_key, position_query, plan)
+                forward::<Self>(Call { tensors: [query, key, value, position_key, position_query], terms, plan })
             }
         }
     };
@@ -150,45 +137,24 @@ macro_rules! implement {
 #[cfg(feature = "flex")]
 implement!(Flex);
 #[cfg(feature = "ndarray")]
-#[allow(deprecated)]
-mod ndarray {
-    use burn::backend::NdArray;
+implement!(NdArray);
 
-    use super::*;
-
-    implement!(NdArray);
-}
-
+/// Keeps the operands; everything else is made again.
 #[derive(Debug)]
 struct FusedAttentionBackward;
 
-/// The operands, kept for the backward pass, which makes everything else again.
-#[derive(Clone, Debug)]
-struct State<F> {
-    query: F,
-    key: F,
-    value: F,
-    position_key: Option<F>,
-    position_query: Option<F>,
-    plan: FusedPlan,
-}
-
 impl<B: HostBackend> Backward<B, 5> for FusedAttentionBackward {
-    type State = State<FloatTensor<B>>;
+    type State = Call<FloatTensor<B>>;
 
     fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
         let gradient = B::values(grads.consume::<B>(&ops.node));
-        let State { query, key, value, position_key, position_query, plan } = ops.state;
-        let shape = query.shape();
-        let position_shape = position_key.as_ref().or(position_query.as_ref()).map(|table| table.shape());
-        let host = Host::<B>::new(query, key, value, position_key, position_query);
-        let found = cpu::backward(&plan.geometry(shape[shape.num_dims() - 1]), host.operands(), gradient.as_ref());
-
-        let content = [found.query, found.key, found.value].map(|values| Some((values, shape.clone())));
-        let position = [found.position_key, found.position_query].map(|values| values.zip(position_shape.clone()));
-        for (parent, gradient) in ops.parents.into_iter().zip(content.into_iter().chain(position)) {
-            if let (Some(node), Some((values, shape))) = (parent, gradient) {
-                grads.register::<B>(node.id, B::tensor(values, shape));
+        let call = ops.state;
+        let values = call.tensors.clone().map(B::values);
+        let found = cpu::backward(&call.geometry(), call.operands(&values), gradient.as_ref());
+        let found = [Some(found.query), Some(found.key), Some(found.value), found.position_key, found.position_query];
+        for ((parent, gradient), tensor) in ops.parents.into_iter().zip(found).zip(&call.tensors) {
+            if let (Some(node), Some(values)) = (parent, gradient) {
+                grads.register::<B>(node.id, B::tensor(values, tensor.shape()));
             }
         }
     }
@@ -199,24 +165,17 @@ impl<B: FusedAttention + HostBackend, C: CheckpointStrategy> FusedAttention for 
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
-        position_key: Option<FloatTensor<Self>>,
-        position_query: Option<FloatTensor<Self>>,
+        position_key: FloatTensor<Self>,
+        position_query: FloatTensor<Self>,
+        terms: PositionTerms,
         plan: FusedPlan,
     ) -> FloatTensor<Self> {
-        // A missing table stands in as a parent that nobody asks the gradient of: the query, for which that slot stays empty.
-        let table_node = |table: &Option<FloatTensor<Self>>| table.as_ref().unwrap_or(&query).node();
-        let nodes = [query.node(), key.node(), value.node(), table_node(&position_key), table_node(&position_query)];
-        let [query, key, value] = [query, key, value].map(|tensor| tensor.into_primitive());
-        let [position_key, position_query] =
-            [position_key, position_query].map(|table| table.map(|t| t.into_primitive()));
-        let run = |state: State<FloatTensor<B>>| {
-            let State { query, key, value, position_key, position_query, plan } = state;
-            B::fused_attention(query, key, value, position_key, position_query, plan)
-        };
-        let state = State { query, key, value, position_key, position_query, plan };
+        let tensors = [query, key, value, position_key, position_query];
+        let nodes = tensors.each_ref().map(|tensor| tensor.node());
+        let call = Call { tensors: tensors.map(|tensor| tensor.into_primitive()), terms, plan };
         match FusedAttentionBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(state.clone(), run(state)),
-            OpsKind::UnTracked(prep) => prep.finish(run(state)),
+            OpsKind::Tracked(prep) => prep.finish(call.clone(), forward::<B>(call)),
+            OpsKind::UnTracked(prep) => prep.finish(forward::<B>(call)),
         }
     }
 }

@@ -1,10 +1,6 @@
 //! Writing a module as Hugging Face transformers would have saved it.
 
-use std::{
-    fs::{self, File},
-    io::{BufWriter, Write},
-    path::{Path, PathBuf},
-};
+use std::{fs, io::Write, path::Path};
 
 use burn::{
     module::Module,
@@ -15,7 +11,6 @@ use burn::{
     tensor::{DType, FloatDType, TensorData},
 };
 use serde_json::json;
-use tempfile::NamedTempFile;
 
 use super::{
     convert::{self, Conversion},
@@ -24,14 +19,15 @@ use super::{
     parameters::Parameter,
     v1,
 };
-use crate::{Error, ModelConfig, Result, config::DebertaVersion};
+use crate::{Error, ModelConfig, Result, config::DebertaVersion, replacement::Replacement};
 
 /// Writes `module` into `folder`, made if it is not there, as `model.safetensors` and `config.json`, which Hugging Face
 /// transformers and [`Checkpoint::open`](super::Checkpoint::open) read. `config` decides the layout: a v1 model is written in
 /// v1's. A masked language modelling head with the enhanced mask decoder is always written as `lm_predictions`, with
 /// `"legacy": false` in `config.json`. Values are written as they are, or cast to `dtype`.
 ///
-/// Both files are written in full under other names before they replace what was there.
+/// Both files are written in full under other names before they replace what was there. (Windows does not let go of a file
+/// that is mapped: there, write to another folder than a module that is still alive was loaded from.)
 ///
 /// # Errors
 /// [`Error::Io`] if a file cannot be written, [`Error::Model`] if a value cannot be read back from its device or has a type
@@ -64,10 +60,9 @@ pub fn write<M: Module>(
     }
 
     fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-    let weights = Replacement::new(folder, "model.safetensors", |file| write_tensors(&tensors, file))?;
-    let config = Replacement::new(folder, "config.json", |file| {
-        file.write_all(config.to_json().as_bytes()).map_err(Error::io("write", folder))
-    })?;
+    let path = folder.join("model.safetensors");
+    let weights = Replacement::new(path.clone(), |file| write_tensors(&tensors, file, &path))?;
+    let config = Replacement::of(folder.join("config.json"), config.to_json().as_bytes())?;
     weights.commit()?;
     config.commit()
 }
@@ -100,41 +95,13 @@ fn stored(parameter: Parameter, names: &Names, dtype: Option<FloatDType>) -> Res
     }))
 }
 
-/// Writes a whole safetensors file.
-fn write_tensors(tensors: &[Stored], file: &mut impl Write) -> Result<()> {
+/// Writes a whole safetensors file, which is to be at `path`.
+fn write_tensors(tensors: &[Stored], file: &mut impl Write, path: &Path) -> Result<()> {
     let header = Header::encode(tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.dtype, &tensor.shape[..])))?;
-    let fail = |source| Error::io("write", "model.safetensors")(source);
-    file.write_all(&header).map_err(fail)?;
+    file.write_all(&header).map_err(Error::io("write", path))?;
     for tensor in tensors {
         let bytes = tensor.to_bytes().map_err(|error| Error::Model(format!("`{}`: {error}", tensor.name)))?;
-        file.write_all(&bytes).map_err(fail)?;
+        file.write_all(&bytes).map_err(Error::io("write", path))?;
     }
     Ok(())
-}
-
-/// A file that is complete under a temporary name and only has to take its place.
-struct Replacement {
-    file: NamedTempFile,
-    path: PathBuf,
-}
-
-impl Replacement {
-    fn new(folder: &Path, name: &str, write: impl FnOnce(&mut BufWriter<&File>) -> Result<()>) -> Result<Self> {
-        let path = folder.join(name);
-        let mut builder = tempfile::Builder::new();
-        // Others may read a model; the default for temporary files is that they may not. The umask still applies.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let file = builder.prefix(name).tempfile_in(folder).map_err(Error::io("create", &path))?;
-        let mut buffer = BufWriter::new(file.as_file());
-        write(&mut buffer)?;
-        buffer.flush().map_err(Error::io("write", &path))?;
-        drop(buffer);
-        Ok(Self { file, path })
-    }
-
-    fn commit(self) -> Result<()> {
-        self.file.persist(&self.path).map_err(|error| Error::io("replace", &self.path)(error.error))?;
-        Ok(())
-    }
 }

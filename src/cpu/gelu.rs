@@ -1,9 +1,16 @@
 //! The exact GELU as one pass forward and one backward: x Phi(x), and Phi(x) + x phi(x).
 
+// burn-ndarray is deprecated in favour of burn-flex, and supported until it is gone.
+#![allow(deprecated)]
+
+#[cfg(feature = "flex")]
+use burn::backend::Flex;
+#[cfg(feature = "ndarray")]
+use burn::backend::NdArray;
 use burn::{
     Tensor,
     backend::{
-        Autodiff, Backend, Dispatch, Flex, TensorMetadata,
+        Autodiff, Backend, Dispatch, TensorMetadata,
         autodiff::{
             checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
             grads::Gradients,
@@ -72,16 +79,9 @@ impl ExactGelu for Flex {
 }
 
 #[cfg(feature = "ndarray")]
-#[allow(deprecated)]
-mod ndarray {
-    use burn::backend::NdArray;
-
-    use super::*;
-
-    impl ExactGelu for NdArray {
-        fn exact_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
-            forward::<Self>(x)
-        }
+impl ExactGelu for NdArray {
+    fn exact_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        forward::<Self>(x)
     }
 }
 

@@ -10,7 +10,10 @@ mod replaced_token;
 mod sequence;
 mod token;
 
-use burn::{module::Module, tensor::Device};
+use burn::{
+    module::{Module, ModuleDisplay},
+    tensor::Device,
+};
 
 pub use masked_lm::{DebertaForMaskedLm, LmHead, MaskedLmLayout, RobertaForMaskedLm};
 pub use multiple_choice::MultipleChoice;
@@ -39,7 +42,7 @@ pub trait Head: Send + Sync {
 }
 
 /// An encoder that heads can stand on.
-pub trait Backbone: Module + Sync {
+pub trait Backbone: Module + ModuleDisplay + Sync {
     /// Its configuration.
     type Config: BackboneConfig<Backbone = Self>;
 

@@ -58,7 +58,7 @@ use self::{
     sentencepiece::SentencePieceModel,
     special::{SpecialIds, SpecialTokens, TokenizerConfig, read_json},
 };
-use crate::{Error, Result};
+use crate::{Error, Result, replacement::Replacement};
 
 pub use self::encode::{EncodeOptions, Text, Truncation};
 
@@ -272,8 +272,10 @@ impl Tokenizer {
             "mask_token": self.tokens.mask,
         });
         let json = |value: serde_json::Result<Vec<u8>>| value.map_err(Error::json("tokenizer"));
-        replace_file(&folder.join("tokenizer.json"), &json(serde_json::to_vec(&inner))?)?;
-        replace_file(&folder.join("tokenizer_config.json"), &json(serde_json::to_vec_pretty(&config))?)
+        let tokenizer = Replacement::of(folder.join("tokenizer.json"), &json(serde_json::to_vec(&inner))?)?;
+        let config = Replacement::of(folder.join("tokenizer_config.json"), &json(serde_json::to_vec_pretty(&config))?)?;
+        tokenizer.commit()?;
+        config.commit()
     }
 }
 
@@ -366,16 +368,4 @@ fn check_model(model: &Value) -> Result<(), String> {
         .collect();
     let merges = merges.ok_or("one of its merges (`model.merges`) is not a pair of tokens")?;
     byte_level::check_merges(&merges, |token| vocabulary.get(token).is_some())
-}
-
-/// Writes a file beside its place and then moves it there, so that nobody sees half of it.
-fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    let written = fs::write(&temporary, bytes).map_err(Error::io("write", &temporary));
-    let moved = written.and_then(|()| fs::rename(&temporary, path).map_err(Error::io("write", path)));
-    if moved.is_err() {
-        // The first error is the one to report.
-        let _ = fs::remove_file(&temporary);
-    }
-    moved
 }

@@ -24,7 +24,7 @@ mod forward;
 
 use crate::{cpu::matrix::Matrix, position::RelativeIndex};
 
-pub(crate) use backward::{Gradients, backward};
+pub(crate) use backward::backward;
 pub(crate) use forward::forward;
 
 /// A sequence: a run of token rows.
