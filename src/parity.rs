@@ -130,7 +130,9 @@ impl Reference {
     /// The reference has no such output, or one of another shape.
     pub fn compare_output<const D: usize>(&self, name: &str, output: Tensor<D>) -> Result<ComparisonRow> {
         let missing = || Error::Model(format!("the reference holds no `{name}`"));
-        self.row(name, self.expected.get(name).ok_or_else(missing)?, &HostTensor::read(output)?)
+        let expected = self.expected.get(name).ok_or_else(missing)?;
+        let per_token = expected.shape.starts_with(&[self.batch.rows, self.batch.length]);
+        self.row(name, expected, &HostTensor::read(output)?, per_token)
     }
 
     /// Runs the checkpoint in `folder` on the reference's inputs and compares at the real tokens.
@@ -150,7 +152,9 @@ impl Reference {
         };
         let rows = self.expected.iter().map(|(name, expected)| {
             let missing = || Error::Model(format!("the model computes no `{name}`, which the reference expects"));
-            self.row(name, expected, computed.get(name).ok_or_else(missing)?)
+            // Logits of two axes are [batch, labels], of three [batch, length, labels].
+            let per_token = name != "logits" || expected.shape.len() == 3;
+            self.row(name, expected, computed.get(name).ok_or_else(missing)?, per_token)
         });
         Ok(Comparison { rows: rows.collect::<Result<_>>()? })
     }
@@ -226,14 +230,13 @@ impl Reference {
         Ok(())
     }
 
-    /// Compares one tensor; where it has a row a token, only at real tokens.
-    fn row(&self, name: &str, expected: &HostTensor, computed: &HostTensor) -> Result<ComparisonRow> {
+    /// Compares one tensor; where its rows are those of tokens, only at real ones.
+    fn row(&self, name: &str, expected: &HostTensor, computed: &HostTensor, per_token: bool) -> Result<ComparisonRow> {
         if expected.shape != computed.shape {
             let (expected, computed) = (&expected.shape, &computed.shape);
             return Err(Error::Model(format!("`{name}` has shape {computed:?}, the reference has {expected:?}")));
         }
         let tokens = self.batch.attention_mask.len();
-        let per_token = name != "logits" || expected.shape.len() == 3;
         let width = expected.values.len() / tokens.max(1);
         let counted = |index: &usize| !per_token || self.batch.attention_mask[index / width];
 

@@ -5,7 +5,7 @@ mod common;
 use std::{collections::BTreeMap, path::Path};
 
 use burn::{
-    module::{AutodiffModule, Module, ModuleMapper, Param},
+    module::{Module, ModuleMapper, Param},
     tensor::{Device, Gradients, Int, Tensor, TensorData},
 };
 use common::{config_without_dropout, cpu_devices, fixture, fixtures_with};
@@ -111,7 +111,7 @@ impl Case<'_> {
         Tensor::from_data(TensorData::new(floats(&self.expected, name), shape), self.device)
     }
 
-    fn finish<M: AutodiffModule>(&self, module: M, loss: Tensor<1>) -> (f32, Tensors) {
+    fn finish<M: Module>(&self, module: M, loss: Tensor<1>) -> (f32, Tensors) {
         let gradients = loss.backward();
         let folder = tempfile::tempdir().unwrap();
         // Written as a checkpoint, gradients get the reference's names and, for v1, its packed projections.
@@ -120,10 +120,7 @@ impl Case<'_> {
         (loss.into_scalar::<f32>(), read(&folder.path().join("model.safetensors")))
     }
 
-    fn head<C: BackboneConfig>(&self, config: &C) -> (f32, Tensors)
-    where
-        C::Backbone: AutodiffModule,
-    {
+    fn head<C: BackboneConfig>(&self, config: &C) -> (f32, Tensors) {
         let task = config.task().architectures[0].split_once("For").expect("a head").1.to_owned();
         match task.as_str() {
             "SequenceClassification" => self.sequence::<C::Backbone>(config),
@@ -149,7 +146,7 @@ impl Case<'_> {
         }
     }
 
-    fn sequence<B: Backbone + AutodiffModule>(&self, config: &B::Config) -> (f32, Tensors) {
+    fn sequence<B: Backbone>(&self, config: &B::Config) -> (f32, Tensors) {
         let model = self.load(SequenceClassification::<B>::new(config, self.device));
         let logits = model.forward(self.input());
         let labels = match config.task().problem_type() {
