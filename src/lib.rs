@@ -1,5 +1,6 @@
+#![doc = include_str!("../README.md")]
 #![deny(missing_docs)]
-//! DeBERTa v1, v2 and v3 on the burn framework.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod activation;
 pub mod attention;
