@@ -23,6 +23,7 @@ pub mod packing;
 pub mod parity;
 pub mod pipeline;
 pub mod position;
+pub mod prepared;
 mod replacement;
 pub mod roberta;
 pub mod tokenizer;

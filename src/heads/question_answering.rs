@@ -8,7 +8,7 @@ use burn::{
 };
 
 use super::{Backbone, BackboneConfig, Head, loss};
-use crate::input::ModelInput;
+use crate::{input::ModelInput, prepared::PreparedPositions};
 
 /// A linear map from each state to two scores.
 #[derive(Module, Debug)]
@@ -60,5 +60,9 @@ impl<B: Backbone> Head for QuestionAnswering<B> {
 
     fn forward(&self, input: ModelInput) -> SpanLogits {
         QuestionAnswering::forward(self, input)
+    }
+
+    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
+        self.backbone.prepare_positions(length)
     }
 }

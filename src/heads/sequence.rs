@@ -8,7 +8,7 @@ use burn::{
 };
 
 use super::{Backbone, BackboneConfig, Head, Pooler, loss};
-use crate::input::ModelInput;
+use crate::{input::ModelInput, prepared::PreparedPositions};
 
 /// Pooler -> dropout -> linear.
 #[derive(Module, Debug)]
@@ -69,5 +69,9 @@ impl<B: Backbone> Head for SequenceClassification<B> {
 
     fn forward(&self, input: ModelInput) -> Tensor<2> {
         SequenceClassification::forward(self, input)
+    }
+
+    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
+        self.backbone.prepare_positions(length)
     }
 }

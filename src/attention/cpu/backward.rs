@@ -39,7 +39,7 @@ pub(crate) fn backward(geometry: &Geometry<'_>, operands: Operands<'_>, gradient
     let groups = (2 * rayon::current_num_threads()).div_ceil(geometry.heads).min(geometry.spans.len()).max(1);
     let group_size = geometry.spans.len().div_ceil(groups).max(1);
     let groups: Vec<&[Span]> = geometry.spans.chunks(group_size).collect();
-    let table_size = geometry.index.map_or(0, |index| index.rows().len()) * geometry.hidden();
+    let table_size = operands.position_key.or(operands.position_query).map_or(0, <[f32]>::len);
     let sums = |operand: Option<&[f32]>| vec![0.0; if operand.is_some() { groups.len() * table_size } else { 0 }];
     let (mut position_key, mut position_query) = (sums(operands.position_key), sums(operands.position_query));
 
@@ -55,7 +55,8 @@ pub(crate) fn backward(geometry: &Geometry<'_>, operands: Operands<'_>, gradient
         .collect();
     tasks.into_par_iter().for_each_init(Default::default, |workspace, (head, group, spans)| {
         for span in spans.iter().filter(|span| span.length > 0) {
-            run(geometry, operands, *span, head, group * table_size, gradient, workspace, &outputs);
+            let table = group * table_size + geometry.first_row * geometry.hidden();
+            run(geometry, operands, *span, head, table, gradient, workspace, &outputs);
         }
     });
 
