@@ -1,6 +1,6 @@
 //! The stack of layers (`DebertaV2Encoder` in the reference).
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use burn::{
     Tensor,
@@ -87,7 +87,7 @@ pub(crate) fn token_layout(layers: &[EncoderLayer], input: &ModelInput) -> Token
     let dtype = layers.first().map(EncoderLayer::dtype);
     let packs = !talking_heads && !input.output_attentions && dtype.is_some_and(|dtype| can_fuse(&device, dtype));
     match input.attention_mask.as_ref().filter(|_| packs).and_then(Packing::new) {
-        Some(packing) => TokenLayout::Packed(packing),
+        Some(packing) => TokenLayout::Packed(Arc::new(packing)),
         None => TokenLayout::Padded(input.attention_mask.clone()),
     }
 }
@@ -112,6 +112,7 @@ pub struct RelativeTable {
 
 /// The rows of the position table.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one in a forward pass")]
 pub enum PositionRows {
     /// R, [rows, hidden], for the layers to project.
     Embeddings(Tensor<2>),

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use burn::{
     nn::{Dropout, DropoutConfig},
     tensor::{Bool, Device, Tensor, TensorData},
@@ -76,7 +78,7 @@ impl Case {
         device.seed(self.dropout_seed);
         let mask = self.mask(device);
         let layout = match mask.as_ref().filter(|_| fused).and_then(Packing::new) {
-            Some(packing) => TokenLayout::Packed(packing),
+            Some(packing) => TokenLayout::Packed(Arc::new(packing)),
             None => TokenLayout::Padded(mask.clone()),
         };
         let arrange = |states: Tensor<3>| match &layout {

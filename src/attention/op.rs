@@ -1,6 +1,6 @@
 //! The attention operation: one signature, whichever implementation serves it.
 //!
-//! [`composed`](super::composed) is the definition. Faster kernels stand behind [`attend`], and [`can_fuse`] is the one place
+//! [`composed`] is the definition. Faster kernels stand behind [`attend`], and [`can_fuse`] is the one place
 //! that chooses among them.
 
 use std::sync::{Arc, OnceLock};

@@ -44,7 +44,7 @@ impl<B: Backbone> QuestionAnswering<B> {
     /// Mean of the cross entropies of start and end. A position outside the input does not count.
     ///
     /// # Shapes
-    /// - starts, ends: [batch]
+    /// - starts, ends: \[batch\]
     /// - output: \[1\]
     pub fn loss(&self, logits: SpanLogits, starts: Tensor<1, Int>, ends: Tensor<1, Int>) -> Tensor<1> {
         let side = |logits: Tensor<2>, positions: Tensor<1, Int>| {

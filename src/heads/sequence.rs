@@ -22,7 +22,7 @@ pub struct SequenceClassification<B: Backbone> {
 /// What a sequence classifier is trained towards.
 #[derive(Clone, Debug)]
 pub enum SequenceLabels {
-    /// One class a text, [batch]; a negative one does not count.
+    /// One class a text, \[batch\]; a negative one does not count.
     Classes(Tensor<1, Int>),
     /// Each label on (1) or off (0), [batch, labels].
     MultiHot(Tensor<2>),
