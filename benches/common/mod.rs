@@ -1,0 +1,11 @@
+//! What the criterion benches share.
+
+use deberta_burn::{DebertaConfig, ModelConfig, Preset};
+
+/// DeBERTa of a preset's shape.
+pub fn config(preset: Preset) -> DebertaConfig {
+    match preset.config() {
+        ModelConfig::Deberta(config) => config,
+        ModelConfig::Roberta(_) => panic!("{} is not a DeBERTa", preset.name()),
+    }
+}

@@ -1,0 +1,78 @@
+//! Whole models of published shapes with random weights: the forward pass, and a training step of a classifier.
+//!
+//! ```sh
+//! cargo bench --bench model -- base/8x128
+//! ```
+
+mod common;
+#[path = "common/training.rs"]
+mod training;
+
+use std::hint::black_box;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use deberta_burn::{ModelInput, Preset, heads::SequenceClassification};
+use training::Trainer;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// 16 texts of 8 to 128 tokens.
+fn ragged() -> Vec<usize> {
+    (1..=16).map(|text| 8 * text).collect()
+}
+
+/// Texts of these lengths, padded to the longest.
+fn input(lengths: &[usize], device: &Device) -> ModelInput {
+    let longest = lengths.iter().copied().max().expect("at least one text");
+    let shape = [lengths.len(), longest];
+    let cells = || lengths.iter().flat_map(|length| (0..longest).map(move |position| (position, position < *length)));
+    // Any ids do, as long as they differ.
+    let ids: Vec<i32> = cells().map(|(position, real)| if real { 3 + 97 * position as i32 } else { 0 }).collect();
+    let input = ModelInput::new(Tensor::from_data(TensorData::new(ids, shape), device));
+    match lengths.iter().any(|length| *length < longest) {
+        true => {
+            let mask: Vec<bool> = cells().map(|(_, real)| real).collect();
+            input.attention_mask(Tensor::from_data(TensorData::new(mask, shape), device))
+        }
+        false => input,
+    }
+}
+
+fn forward(criterion: &mut Criterion) {
+    let device = Device::flex();
+    let batches =
+        [("1x32", vec![32]), ("1x128", vec![128]), ("8x128", vec![128; 8]), ("1x512", vec![512]), ("ragged", ragged())];
+    for preset in [Preset::DebertaV3Xsmall, Preset::DebertaV3Base] {
+        let mut group = criterion.benchmark_group(format!("forward/{}", preset.name()));
+        group.sample_size(10);
+        let model = common::config(preset).init(&device);
+        for (name, lengths) in &batches {
+            let input = input(lengths, &device);
+            group.throughput(Throughput::Elements(lengths.iter().sum::<usize>() as u64));
+            group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
+                bencher.iter(|| black_box(model.forward(input.clone()).last_hidden_state.into_data()));
+            });
+        }
+    }
+}
+
+fn training_step(criterion: &mut Criterion) {
+    let device = Device::flex().autodiff();
+    let cases = [(Preset::DebertaV3Xsmall, "8x128", [128; 8].as_slice()), (Preset::DebertaV3Base, "2x512", &[512; 2])];
+    for (preset, name, lengths) in cases {
+        let mut group = criterion.benchmark_group(format!("training_step/{}", preset.name()));
+        group.sample_size(10);
+        group.throughput(Throughput::Elements(lengths.iter().sum::<usize>() as u64));
+        let mut trainer = Trainer::new(SequenceClassification::new(&common::config(preset), &device));
+        let input = input(lengths, &device);
+        let classes = Tensor::zeros([lengths.len()], &device);
+        group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
+            bencher.iter(|| black_box(trainer.step(input.clone(), classes.clone())));
+        });
+    }
+}
+
+criterion_group!(benches, forward, training_step);
+criterion_main!(benches);

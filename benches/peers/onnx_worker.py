@@ -1,0 +1,23 @@
+"""ONNX Runtime behind the protocol of ../README.md. Threads by OMP_NUM_THREADS, as for the others in Python."""
+
+import os
+from pathlib import Path
+
+import onnxruntime
+
+import protocol
+
+
+def load(folder, _train):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])
+    # prepare.py has let it optimise the model once and for all.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(Path(folder) / "model.onnx", options, providers=["CPUExecutionProvider"])
+
+
+def forward(session, ids, mask):
+    return session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+
+
+protocol.serve(load, forward)
