@@ -12,7 +12,11 @@ use std::hint::black_box;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use deberta_burn::{ModelInput, Preset, heads::SequenceClassification};
+use deberta_burn::{
+    ModelInput, Preset,
+    heads::{Head, SequenceClassification},
+    prepared::Prepared,
+};
 use training::Trainer;
 
 #[global_allocator]
@@ -47,7 +51,7 @@ fn forward(criterion: &mut Criterion) {
     for preset in [Preset::DebertaV3Xsmall, Preset::DebertaV3Base] {
         let mut group = criterion.benchmark_group(format!("forward/{}", preset.name()));
         group.sample_size(10);
-        let model = common::config(preset).init(&device);
+        let model = Prepared::new(common::config(preset).init(&device));
         for (name, lengths) in &batches {
             let input = input(lengths, &device);
             group.throughput(Throughput::Elements(lengths.iter().sum::<usize>() as u64));

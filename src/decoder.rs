@@ -11,7 +11,7 @@
 use burn::{Tensor, module::Module, nn::Embedding};
 
 use crate::{
-    encoder::{EncoderContext, EncoderLayer},
+    encoder::{DebertaEncoder, EncoderContext},
     init::Init,
 };
 
@@ -40,10 +40,12 @@ impl EnhancedMaskDecoder {
     ///
     /// # Panics
     /// If the length is above [`max_length`](Self::max_length).
-    pub fn forward(&self, states: Tensor<3>, last_layer: &EncoderLayer, context: &EncoderContext) -> Tensor<3> {
+    pub fn forward(&self, states: Tensor<3>, encoder: &DebertaEncoder, context: &EncoderContext) -> Tensor<3> {
+        let number = encoder.layers().len() - 1;
+        let last_layer = &encoder.layers()[number];
         let positions = context.layout.absolute_positions(self.position_embeddings.weight.val(), &states);
         (0..STEPS).fold(positions + states.clone(), |query, _| {
-            last_layer.forward(states.clone(), Some(query), context, false).0
+            last_layer.forward(states.clone(), Some(query), number, context, false).0
         })
     }
 }

@@ -1,6 +1,6 @@
 //! The stack of layers (`DebertaV2Encoder` in the reference).
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use burn::{
     Tensor,
@@ -12,7 +12,7 @@ use burn::{
 use crate::{
     activation::Activation,
     attention::{
-        AttentionConfig, AttentionInput, DisentangledAttention,
+        AttentionConfig, AttentionInput, DisentangledAttention, PositionProjections,
         op::{PositionIndex, can_fuse},
     },
     config::{DebertaConfig, RobertaConfig},
@@ -22,6 +22,7 @@ use crate::{
     input::ModelInput,
     packing::{Packing, TokenLayout},
     position::{RelativeIndex, RelativePositions},
+    prepared::PreparedPositions,
 };
 
 /// One layer: attention, then feed-forward, each with its residual.
@@ -86,7 +87,7 @@ pub(crate) fn token_layout(layers: &[EncoderLayer], input: &ModelInput) -> Token
     let dtype = layers.first().map(EncoderLayer::dtype);
     let packs = !talking_heads && !input.output_attentions && dtype.is_some_and(|dtype| can_fuse(&device, dtype));
     match input.attention_mask.as_ref().filter(|_| packs).and_then(Packing::new) {
-        Some(packing) => TokenLayout::Packed(packing),
+        Some(packing) => TokenLayout::Packed(Arc::new(packing)),
         None => TokenLayout::Padded(input.attention_mask.clone()),
     }
 }
@@ -103,10 +104,33 @@ pub struct EncoderContext {
 /// The reached rows of the position table, normalised where the configuration says so.
 #[derive(Clone, Debug)]
 pub struct RelativeTable {
-    /// R, [rows, hidden].
-    pub embeddings: Tensor<2>,
+    /// R, or what each layer has made of it.
+    pub rows: PositionRows,
     /// The row of each pair of tokens.
     pub index: PositionIndex,
+}
+
+/// The rows of the position table.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one in a forward pass")]
+pub enum PositionRows {
+    /// R, [rows, hidden], for the layers to project.
+    Embeddings(Tensor<2>),
+    /// Projected already, layer by layer.
+    Projected(PreparedPositions),
+}
+
+impl RelativeTable {
+    /// The rows as layer `number` sees them.
+    fn project(&self, number: usize, attention: &DisentangledAttention) -> PositionProjections {
+        match &self.rows {
+            PositionRows::Embeddings(rows) => attention.project_positions(rows.clone()),
+            PositionRows::Projected(layers) => {
+                let first_row = self.index.host().rows().start - layers.first_row;
+                PositionProjections { first_row, ..layers.layers[number].clone() }
+            }
+        }
+    }
 }
 
 impl EncoderLayer {
@@ -115,7 +139,7 @@ impl EncoderLayer {
         self.feed_forward.dtype()
     }
 
-    /// Runs the layer; queries and residual come from `query_states` where given, keys and values from `hidden_states`.
+    /// Runs the layer, `number` of its stack; queries and residual come from `query_states` where given, keys and values from `hidden_states`.
     ///
     /// # Shapes
     /// - hidden_states, query_states, output: [batch, length, hidden]
@@ -124,13 +148,12 @@ impl EncoderLayer {
         &self,
         hidden_states: Tensor<3>,
         query_states: Option<Tensor<3>>,
+        number: usize,
         context: &EncoderContext,
         maps: bool,
     ) -> (Tensor<3>, Option<Tensor<4>>) {
-        let relative = context
-            .relative
-            .as_ref()
-            .map(|table| (self.attention.project_positions(table.embeddings.clone()), table.index.clone()));
+        let relative =
+            context.relative.as_ref().map(|table| (table.project(number, &self.attention), table.index.clone()));
         let residual = query_states.clone().unwrap_or_else(|| hidden_states.clone());
         let mut input = AttentionInput::new(hidden_states, &context.layout).relative(relative).maps(maps);
         if let Some(states) = query_states {
@@ -204,19 +227,42 @@ impl DebertaEncoder {
     }
 
     /// What the layers share for inputs of `length` tokens.
-    pub fn context(&self, length: usize, layout: TokenLayout, device: &Device) -> EncoderContext {
-        let relative = self.rel_embeddings.as_ref().map(|table| {
+    pub fn context(
+        &self,
+        length: usize,
+        layout: TokenLayout,
+        prepared: Option<PreparedPositions>,
+        device: &Device,
+    ) -> EncoderContext {
+        let relative = self.rel_embeddings.as_ref().map(|_| {
             let index = RelativeIndex::new(self.positions, length, length);
-            let rows = table.weight.val().slice([index.rows()]);
-            RelativeTable {
-                embeddings: match &self.layer_norm {
-                    Some(norm) => norm.forward(rows),
-                    None => rows,
-                },
-                index: PositionIndex::new(index, device),
-            }
+            let rows = match prepared {
+                Some(prepared) => PositionRows::Projected(prepared),
+                None => PositionRows::Embeddings(self.position_rows(index.rows())),
+            };
+            RelativeTable { rows, index: PositionIndex::new(index, device) }
         });
         EncoderContext { layout, relative }
+    }
+
+    /// Every layer's projections of the position table for inputs of up to `length` tokens, if attention is relative.
+    pub(crate) fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
+        self.rel_embeddings.as_ref()?;
+        let rows = RelativeIndex::new(self.positions, length, length).rows();
+        let first_row = rows.start;
+        let table = self.position_rows(rows);
+        let layers = self.layer.iter().map(|layer| layer.attention.project_positions(table.clone())).collect();
+        Some(PreparedPositions { layers, first_row, length })
+    }
+
+    /// Rows of the position table, normalised where the configuration says so, [rows, hidden].
+    fn position_rows(&self, rows: Range<usize>) -> Tensor<2> {
+        let table = self.rel_embeddings.as_ref().expect("only asked for where attention is relative");
+        let rows = table.weight.val().slice(rows);
+        match &self.layer_norm {
+            Some(norm) => norm.forward(rows),
+            None => rows,
+        }
     }
 
     /// Runs some of the layers on the embeddings' output; the convolution belongs to the first.
@@ -233,7 +279,7 @@ impl DebertaEncoder {
         record.keep_states(&embeddings, &context.layout);
         let mut states = embeddings.clone();
         for number in layers {
-            let (output, maps) = self.layer[number].forward(states, None, context, record.wants_maps());
+            let (output, maps) = self.layer[number].forward(states, None, number, context, record.wants_maps());
             states = match &self.conv {
                 Some(conv) if number == 0 => conv.forward(embeddings.clone(), output, &context.layout),
                 _ => output,

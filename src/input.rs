@@ -5,7 +5,7 @@ use burn::{
     tensor::{Bool, Device, Int, TensorData},
 };
 
-use crate::{Error, Result, batch::Batch, config::ModelConfig, encoder::LayerRecord};
+use crate::{Error, Result, batch::Batch, config::ModelConfig, encoder::LayerRecord, prepared::PreparedPositions};
 
 /// A batch on the device.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub struct ModelInput {
     pub output_hidden_states: bool,
     /// Whether to return the attention maps of every layer.
     pub output_attentions: bool,
+    /// Position tables that [`Prepared`](crate::prepared::Prepared) has projected already.
+    pub(crate) positions: Option<PreparedPositions>,
 }
 
 impl ModelInput {
@@ -31,6 +33,7 @@ impl ModelInput {
             token_type_ids: None,
             output_hidden_states: false,
             output_attentions: false,
+            positions: None,
         }
     }
 

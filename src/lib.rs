@@ -1,5 +1,6 @@
+#![doc = include_str!("../README.md")]
 #![deny(missing_docs)]
-//! DeBERTa v1, v2 and v3 on the burn framework.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod activation;
 pub mod attention;
@@ -22,6 +23,7 @@ pub mod packing;
 pub mod parity;
 pub mod pipeline;
 pub mod position;
+pub mod prepared;
 mod replacement;
 pub mod roberta;
 pub mod tokenizer;

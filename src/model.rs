@@ -71,7 +71,7 @@ impl DebertaModel {
     ) -> (Tensor<3>, EncoderContext) {
         let [_, length] = input.input_ids.dims();
         let layout = token_layout(self.encoder.layers(), &input);
-        let context = self.encoder.context(length, layout, &input.input_ids.device());
+        let context = self.encoder.context(length, layout, input.positions, &input.input_ids.device());
         let arrange = |ids| context.layout.arrange_ids(ids);
         let (ids, types) = (arrange(input.input_ids), input.token_type_ids.map(arrange));
         let embeddings = self.embeddings.forward(ids, types, &context.layout);

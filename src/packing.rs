@@ -97,11 +97,12 @@ impl Packing {
 
 /// How the tokens of a batch lie in its tensors.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one in a forward pass")]
 pub enum TokenLayout {
     /// A row a sequence, [batch, length]; the mask is true at tokens, and absent where nothing is padded.
     Padded(Option<Tensor<2, Bool>>),
     /// One row of all tokens, [1, tokens].
-    Packed(Packing),
+    Packed(Arc<Packing>),
 }
 
 impl TokenLayout {
@@ -133,7 +134,7 @@ impl TokenLayout {
     /// added to them.
     pub fn absolute_positions(&self, table: Tensor<2>, states: &Tensor<3>) -> Tensor<3> {
         match self {
-            Self::Padded(_) => table.slice([0..states.dims()[1]]).unsqueeze(),
+            Self::Padded(_) => table.narrow(0, 0, states.dims()[1]).unsqueeze(),
             Self::Packed(packing) => table.select(0, packing.positions()).unsqueeze(),
         }
     }

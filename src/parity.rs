@@ -231,13 +231,7 @@ impl Reference {
     }
 
     /// Compares one tensor; where its rows are those of tokens, only at real ones.
-    fn row(
-        &self,
-        name: &str,
-        expected: &HostTensor,
-        computed: &HostTensor,
-        per_token: bool,
-    ) -> Result<ComparisonRow> {
+    fn row(&self, name: &str, expected: &HostTensor, computed: &HostTensor, per_token: bool) -> Result<ComparisonRow> {
         if expected.shape != computed.shape {
             let (expected, computed) = (&expected.shape, &computed.shape);
             return Err(Error::Model(format!("`{name}` has shape {computed:?}, the reference has {expected:?}")));

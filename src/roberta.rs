@@ -118,8 +118,8 @@ impl RobertaModel {
         let context = EncoderContext { layout: token_layout(&self.encoder.layer, &input), relative: None };
         let mut states = self.embeddings.forward(input.input_ids, input.token_type_ids, &context.layout);
         record.keep_states(&states, &context.layout);
-        for layer in &self.encoder.layer {
-            let (output, maps) = layer.forward(states, None, &context, record.wants_maps());
+        for (number, layer) in self.encoder.layer.iter().enumerate() {
+            let (output, maps) = layer.forward(states, None, number, &context, record.wants_maps());
             states = output;
             record.keep_states(&states, &context.layout);
             record.keep_maps(maps);

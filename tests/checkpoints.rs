@@ -378,6 +378,29 @@ fn data_at_an_odd_address_is_read() {
 }
 
 #[test]
+fn older_names_and_copies_are_understood() {
+    let rename = |header: &mut Value, from: &str, to: &str| {
+        let entry = header.as_object_mut().unwrap().remove(from).unwrap();
+        header[to] = entry;
+    };
+    let older = Damaged::copy_of("v3_plain").edit_header(|header| {
+        rename(header, "encoder.LayerNorm.weight", "encoder.LayerNorm.gamma");
+        rename(header, "encoder.LayerNorm.bias", "encoder.LayerNorm.beta");
+    });
+    assert!(written(&older.folder, FloatDType::F32) == written(fixture("v3_plain"), FloatDType::F32));
+
+    let case = "v1_masked_lm_legacy";
+    let copies = Damaged::copy_of(case).edit_header(|header| {
+        rename(header, "deberta.embeddings.word_embeddings.weight", "elsewhere.weight");
+        rename(header, "cls.predictions.bias", "elsewhere.bias");
+    });
+    let module = DebertaForMaskedLm::new(&deberta(case), MaskedLmLayout::Legacy, &Device::flex()).unwrap();
+    let (_, report) = load(&copies.folder, module).unwrap();
+    assert_eq!(report.unexpected, ["elsewhere.bias", "elsewhere.weight"], "{report}");
+    assert!(report.used.contains(&"cls.predictions.decoder.weight".into()), "{report}");
+}
+
+#[test]
 fn backbones_must_fit() {
     let renamed = Damaged::copy_of("v3_plain").edit_header(|header| {
         let entry = header.as_object_mut().unwrap().remove(TENSOR).unwrap();
@@ -412,7 +435,7 @@ fn nan_is_accepted_and_reported() {
         let damaged = Damaged::copy_of(case)
             .edit("model.safetensors", |bytes| bytes[last.range.end - dtype..last.range.end].fill(0xff));
         let (_, report) = load(&damaged.folder, deberta(case).init(&Device::flex())).unwrap();
-        assert_eq!(report.not_finite, [last.name.clone()], "{case}");
+        assert_eq!(report.not_finite, [last.name.as_str()], "{case}");
         assert!(report.to_string().ends_with(&format!("`{}` holds NaN or infinite values", last.name)), "{report}");
     }
 }

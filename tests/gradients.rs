@@ -32,14 +32,17 @@ type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 fn gradients_equal_the_reference() {
     let names = fixtures_with("gradients.safetensors");
     assert!(names.len() > 12, "fixtures are missing: {names:?}");
+    let mut largest = 0f32;
     for name in &names {
         for (backend, device) in cpu_devices() {
-            compare(name, backend, &device.autodiff());
+            largest = largest.max(compare(name, backend, &device.autodiff()));
         }
     }
+    println!("{} fixtures, largest relative difference of a gradient {largest:.1e}", names.len());
 }
 
-fn compare(name: &str, backend: &str, device: &Device) {
+/// Returns the largest difference of a parameter's gradients relative to the largest of them, of those above the floor.
+fn compare(name: &str, backend: &str, device: &Device) -> f32 {
     let bytes = std::fs::read(fixture(name).join("gradients.safetensors")).unwrap();
     let case = Case {
         name,
@@ -63,7 +66,7 @@ fn compare(name: &str, backend: &str, device: &Device) {
         (loss - expected_loss).abs() <= 1e-5 * expected_loss.abs(),
         "{name} on {backend}: {loss} != {expected_loss}"
     );
-    let mut compared = 0;
+    let (mut compared, mut worst) = (0, 0f32);
     for key in case.expected.names() {
         let Some(parameter) = key.strip_prefix("grad.") else { continue };
         let expected = floats(&case.expected, key);
@@ -76,10 +79,12 @@ fn compare(name: &str, backend: &str, device: &Device) {
                 (found - expected).abs() <= allowed,
                 "{name} on {backend}, {parameter}[{index}]: {found} != {expected}, allowed {allowed}"
             );
+            worst = worst.max(((found - expected).abs() - FLOOR) / largest.max(FLOOR));
         }
         compared += 1;
     }
     assert_eq!(compared, gradients.len(), "{name}: the reference lacks gradients of some parameters");
+    worst
 }
 
 /// One fixture on one device.

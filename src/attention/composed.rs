@@ -61,7 +61,9 @@ fn join_heads(states: Tensor<4>) -> Tensor<3> {
 fn position_terms(query: Tensor<4>, key: Tensor<4>, relative: RelativeOperands) -> impl Iterator<Item = Tensor<4>> {
     let [batch, heads, queries, _] = query.dims();
     let index = relative.index.table().unsqueeze::<4>().expand([batch, heads, queries, key.dims()[2]]);
-    let split = |table: Tensor<2>| split_heads(table.unsqueeze(), heads); // [1, heads, rows, head_size]
+    let first = relative.positions.first_row;
+    let rows = first..first + relative.index.host().rows().len();
+    let split = |table: Tensor<2>| split_heads(table.slice(rows.clone()).unsqueeze(), heads); // [1, heads, rows, head_size]
     let c2p = relative.positions.key.map(|position_key| {
         let every_row = query.matmul(split(position_key).transpose()); // [batch, heads, query, rows]
         every_row.gather(3, index.clone())

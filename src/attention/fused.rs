@@ -34,6 +34,8 @@ pub(crate) struct FusedPlan {
     pub spans: Arc<[Span]>,
     /// The rows of each pair, where there are position terms.
     pub index: Option<Arc<RelativeIndex>>,
+    /// The row of the position tables that the index counts from.
+    pub first_row: usize,
     pub dropout: Option<DropoutMask>,
 }
 
@@ -41,7 +43,7 @@ pub(crate) struct FusedPlan {
 ///
 /// # Shapes
 /// - query, key, value, output: [.., tokens, hidden]; leading axes of any size count as more tokens
-/// - position_key, position_query: [rows, hidden], of the rows that the plan's index reaches
+/// - position_key, position_query: [rows, hidden], from the plan's first row on at least those that its index reaches
 pub(crate) fn attend<const D: usize>(
     query: Tensor<D>,
     key: Tensor<D>,
@@ -90,6 +92,7 @@ impl<F: TensorMetadata> Call<F> {
             scale: self.plan.scale as f32,
             spans: &self.plan.spans,
             index: self.plan.index.as_deref(),
+            first_row: self.plan.first_row,
             dropout: self.plan.dropout,
         }
     }

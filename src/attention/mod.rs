@@ -111,6 +111,8 @@ pub struct PositionProjections {
     pub key: Option<Tensor<2>>,
     /// Qr, [rows, hidden], if p2c is in use.
     pub query: Option<Tensor<2>>,
+    /// The row of both that the index counts from.
+    pub first_row: usize,
 }
 
 /// What attention reads.
@@ -174,13 +176,14 @@ impl DisentangledAttention {
     /// Kr and Qr of this layer: they depend on weights alone, so inference may keep them.
     ///
     /// # Shapes
-    /// - rel_embeddings: [rows, hidden], the reached rows of the (normalised) position table
+    /// - rel_embeddings: [rows, hidden], rows of the (normalised) position table, of which the first is the first reached
     pub fn project_positions(&self, rel_embeddings: Tensor<2>) -> PositionProjections {
         let table = self.position_dropout.forward(rel_embeddings);
         let project = |own: &Option<Linear>, shared: &Linear| own.as_ref().unwrap_or(shared).forward(table.clone());
         PositionProjections {
             key: self.terms.c2p.then(|| project(&self.pos_key_proj, &self.key_proj)),
             query: self.terms.p2c.then(|| project(&self.pos_query_proj, &self.query_proj)),
+            first_row: 0,
         }
     }
 

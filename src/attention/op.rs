@@ -1,6 +1,6 @@
 //! The attention operation: one signature, whichever implementation serves it.
 //!
-//! [`composed`](super::composed) is the definition. Faster kernels stand behind [`attend`], and [`can_fuse`] is the one place
+//! [`composed`] is the definition. Faster kernels stand behind [`attend`], and [`can_fuse`] is the one place
 //! that chooses among them.
 
 use std::sync::{Arc, OnceLock};
@@ -110,6 +110,7 @@ pub fn attend(
         scale: operands.scale,
         spans,
         index: operands.relative.as_ref().map(|relative| relative.index.host().clone()),
+        first_row: operands.relative.as_ref().map_or(0, |relative| relative.positions.first_row),
         dropout: dropout_mask(operands.dropout, &operands.query.device()),
     };
     let positions = operands.relative.map(|relative| relative.positions);

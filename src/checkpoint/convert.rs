@@ -25,16 +25,15 @@ pub(super) fn is_supported(dtype: DType) -> bool {
 /// whether no exponent is all ones.
 pub(super) fn is_finite(bytes: &[u8], dtype: DType) -> bool {
     match dtype {
-        DType::F32 => any::<u32>(bytes, |bits| bits & 0x7f80_0000 == 0x7f80_0000),
-        DType::F16 => any::<u16>(bytes, |bits| bits & 0x7c00 == 0x7c00),
-        _ => any::<u16>(bytes, |bits| bits & 0x7f80 == 0x7f80),
+        DType::F32 => all::<u32>(bytes, |bits| bits & 0x7f80_0000 != 0x7f80_0000),
+        DType::F16 => all::<u16>(bytes, |bits| bits & 0x7c00 != 0x7c00),
+        _ => all::<u16>(bytes, |bits| bits & 0x7f80 != 0x7f80),
     }
-    .eq(&false)
 }
 
-/// Looks at every element, so that the loop vectorises: a tensor with a hit is the exception.
-fn any<T: Pod>(bytes: &[u8], test: impl Fn(T) -> bool) -> bool {
-    bytes.chunks_exact(size_of::<T>()).fold(false, |hit, bits| hit | test(bytemuck::pod_read_unaligned(bits)))
+/// Looks at every element even after a failure, so that the loop vectorises: failures are the exception.
+fn all<T: Pod>(bytes: &[u8], test: impl Fn(T) -> bool) -> bool {
+    bytes.chunks_exact(size_of::<T>()).fold(true, |so_far, bits| so_far & test(bytemuck::pod_read_unaligned(bits)))
 }
 
 impl Conversion {
@@ -89,4 +88,37 @@ fn transposed<T: Pod + Send + Sync>(bytes: &[u8], [rows, columns]: [usize; 2]) -
         }
     }
     Bytes::from_elems(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matrices_of_any_size_are_transposed() {
+        // Below, at and beyond the block size, and vectors in disguise.
+        for [rows, columns] in [[1, 5], [5, 1], [3, 2], [32, 32], [33, 64], [70, 45], [2, 100]] {
+            let values: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
+            let conversion = |from, to| Conversion { from, to, transpose: Some([rows, columns]) };
+            let expected: Vec<f32> =
+                (0..columns).flat_map(|column| (0..rows).map(move |row| (row * columns + column) as f32)).collect();
+            let bytes = conversion(DType::F32, DType::F32).apply(Bytes::from_elems(values.clone()));
+            assert_eq!(elements::<f32>(&bytes), expected, "{rows} x {columns}");
+            let bytes = conversion(DType::F32, DType::F16).apply(Bytes::from_elems(values));
+            let expected = Vec::<f16>::from_f32_slice(&expected);
+            assert_eq!(elements::<f16>(&bytes), expected, "{rows} x {columns}");
+        }
+    }
+
+    #[test]
+    fn nan_and_infinity_are_found_in_every_type() {
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(!is_finite(&[0.0, value].map(f32::to_le_bytes).concat(), DType::F32));
+            assert!(!is_finite(&[0.0, value].map(|value| f16::from_f32(value).to_le_bytes()).concat(), DType::F16));
+            assert!(!is_finite(&[0.0, value].map(|value| bf16::from_f32(value).to_le_bytes()).concat(), DType::BF16));
+        }
+        assert!(is_finite(&[f32::MAX, f32::MIN, 0.0, f32::MIN_POSITIVE].map(f32::to_le_bytes).concat(), DType::F32));
+        assert!(is_finite(&[f16::MAX, f16::MIN].map(f16::to_le_bytes).concat(), DType::F16));
+        assert!(is_finite(&[bf16::MAX, bf16::MIN].map(bf16::to_le_bytes).concat(), DType::BF16));
+    }
 }

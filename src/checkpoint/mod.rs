@@ -2,7 +2,7 @@
 //!
 //! [`Checkpoint::open`] finds the weights in a folder (`model.safetensors`, the same in shards, or `pytorch_model.bin`)
 //! and reads their headers; [`Checkpoint::load`] puts them into a module, cast to the wanted type, and hands back a
-//! [`LoadReport`] of what was used, missing and left over. [`write`] is the way back: `model.safetensors` and
+//! [`LoadReport`] of what was used, missing and left over. [`write`](write()) is the way back: `model.safetensors` and
 //! `config.json` as Hugging Face transformers reads them.
 //!
 //! Modules and files spell the names of the weights differently; `names.rs` holds the one table both directions use.

@@ -17,6 +17,16 @@ pub enum DebertaVersion {
     V2,
 }
 
+impl DebertaVersion {
+    /// transformers' class of this version with a head, as in `DebertaV2` + `ForMaskedLM`.
+    pub fn class_name(self, head: &str) -> String {
+        match self {
+            Self::V1 => format!("Deberta{head}"),
+            Self::V2 => format!("DebertaV2{head}"),
+        }
+    }
+}
+
 /// The terms of disentangled attention beside content-to-content (`pos_att_type`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PositionTerms {

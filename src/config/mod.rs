@@ -2,7 +2,7 @@
 //!
 //! A file is read as it is: unknown keys are kept and otherwise ignored, missing ones take the defaults of the reference
 //! (`configuration_deberta.py`, `configuration_deberta_v2.py`, `configuration_roberta.py` of transformers 5.23), and a value
-//! that no model can have is an [`Error::Config`](crate::Error::Config) that names its key.
+//! that no model can have is an [`Error::Config`] that names its key.
 
 mod deberta;
 mod preset;

@@ -22,7 +22,10 @@ use burn::{
 };
 use rayon::prelude::*;
 
-use super::{backend::HostBackend, lanes};
+use super::{
+    backend::HostBackend,
+    lanes::{self, vectorized},
+};
 
 /// Elements that one thread takes at a time: 64 KB, so that a chunk stays in cache.
 const CHUNK: usize = 16 * 1024;
@@ -46,11 +49,7 @@ fn forward<B: HostBackend>(x: FloatTensor<B>) -> FloatTensor<B> {
     let x = B::values(x);
     let mut output = vec![0.0; shape.num_elements()];
     output.par_chunks_mut(CHUNK).zip(x.as_ref().par_chunks(CHUNK)).for_each(|(output, x)| {
-        lanes::vectorized(|| {
-            for (output, x) in output.iter_mut().zip(x) {
-                *output = x * lanes::gaussian(*x).0;
-            }
-        });
+        value(output, x);
     });
     B::tensor(output, shape)
 }
@@ -61,14 +60,28 @@ fn backward<B: HostBackend>(x: FloatTensor<B>, gradient: FloatTensor<B>) -> Floa
     let mut output = vec![0.0; shape.num_elements()];
     let inputs = x.as_ref().par_chunks(CHUNK).zip(gradient.as_ref().par_chunks(CHUNK));
     output.par_chunks_mut(CHUNK).zip(inputs).for_each(|(output, (x, gradient))| {
-        lanes::vectorized(|| {
-            for ((output, x), gradient) in output.iter_mut().zip(x).zip(gradient) {
-                let (distribution, density) = lanes::gaussian(*x);
-                *output = gradient * (distribution + x * density);
-            }
-        });
+        derivative(output, x, gradient);
     });
     B::tensor(output, shape)
+}
+
+vectorized! {
+    /// x Phi(x)
+    fn value<'a>(output: &'a mut [f32], x: &'a [f32]) {
+        for (output, x) in output.iter_mut().zip(x) {
+            *output = x * lanes::gaussian(*x).0;
+        }
+    }
+}
+
+vectorized! {
+    /// gradient (Phi(x) + x phi(x))
+    fn derivative<'a>(output: &'a mut [f32], x: &'a [f32], gradient: &'a [f32]) {
+        for ((output, x), gradient) in output.iter_mut().zip(x).zip(gradient) {
+            let (distribution, density) = lanes::gaussian(*x);
+            *output = gradient * (distribution + x * density);
+        }
+    }
 }
 
 #[cfg(feature = "flex")]

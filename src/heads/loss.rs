@@ -7,7 +7,7 @@ use burn::tensor::{Int, Tensor, activation};
 ///
 /// # Shapes
 /// - logits: [rows, classes]
-/// - targets: [rows]
+/// - targets: \[rows\]
 /// - output: \[1\]
 pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     let counted = targets.clone().greater_equal_elem(0).float().cast(logits.dtype());

@@ -16,6 +16,7 @@ use crate::{
     init::Init,
     input::ModelInput,
     model::DebertaModel,
+    prepared::PreparedPositions,
     roberta::RobertaModel,
 };
 
@@ -115,10 +116,10 @@ impl DebertaForMaskedLm {
     pub fn states(&self, input: ModelInput) -> Tensor<3> {
         match &self.decoder {
             Some(decoder) => {
-                let layers = self.backbone.encoder().layers();
-                let second_last = layers.len() - 1;
+                let encoder = self.backbone.encoder();
+                let second_last = encoder.layers().len() - 1;
                 let (states, context) = self.backbone.forward_layers(input, second_last, &mut Default::default());
-                context.layout.restore(decoder.forward(states, &layers[second_last], &context))
+                context.layout.restore(decoder.forward(states, encoder, &context))
             }
             None => self.backbone.forward(input).last_hidden_state,
         }
@@ -201,6 +202,10 @@ impl Head for DebertaForMaskedLm {
 
     fn forward(&self, input: ModelInput) -> Tensor<3> {
         DebertaForMaskedLm::forward(self, input)
+    }
+
+    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
+        self.backbone.encoder().prepare_positions(length)
     }
 }
 

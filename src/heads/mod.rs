@@ -29,6 +29,7 @@ use crate::{
     init::Init,
     input::ModelInput,
     model::{DebertaModel, ModelOutput},
+    prepared::PreparedPositions,
     roberta::RobertaModel,
 };
 
@@ -39,6 +40,12 @@ pub trait Head: Send + Sync {
 
     /// Runs backbone and head.
     fn forward(&self, input: ModelInput) -> Self::Output;
+
+    /// The projected position tables of the backbone for inputs of up to `length` tokens, if it has any; for
+    /// [`Prepared`](crate::prepared::Prepared).
+    fn prepare_positions(&self, _length: usize) -> Option<PreparedPositions> {
+        None
+    }
 }
 
 /// An encoder that heads can stand on.
@@ -48,6 +55,11 @@ pub trait Backbone: Module + ModuleDisplay + Sync {
 
     /// Runs the encoder.
     fn forward(&self, input: ModelInput) -> ModelOutput;
+
+    /// Its projected position tables for inputs of up to `length` tokens, if it has any.
+    fn prepare_positions(&self, _length: usize) -> Option<PreparedPositions> {
+        None
+    }
 }
 
 /// The configuration of a backbone, as heads see it.
@@ -95,11 +107,28 @@ impl HeadSettings {
     }
 }
 
+/// The backbone alone, as a model that returns its states.
+impl Head for DebertaModel {
+    type Output = ModelOutput;
+
+    fn forward(&self, input: ModelInput) -> ModelOutput {
+        self.forward(input)
+    }
+
+    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
+        self.encoder().prepare_positions(length)
+    }
+}
+
 impl Backbone for DebertaModel {
     type Config = DebertaConfig;
 
     fn forward(&self, input: ModelInput) -> ModelOutput {
         self.forward(input)
+    }
+
+    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
+        self.encoder().prepare_positions(length)
     }
 }
 

@@ -47,7 +47,7 @@ impl<B: Backbone> MultipleChoice<B> {
         scores.reshape([rows / choices, choices])
     }
 
-    /// Cross entropy against the right choice, [batch].
+    /// Cross entropy against the right choice, \[batch\].
     ///
     /// # Shapes
     /// - logits: [batch, choices]

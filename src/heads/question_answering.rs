@@ -8,7 +8,7 @@ use burn::{
 };
 
 use super::{Backbone, BackboneConfig, Head, loss};
-use crate::input::ModelInput;
+use crate::{input::ModelInput, prepared::PreparedPositions};
 
 /// A linear map from each state to two scores.
 #[derive(Module, Debug)]
@@ -44,7 +44,7 @@ impl<B: Backbone> QuestionAnswering<B> {
     /// Mean of the cross entropies of start and end. A position outside the input does not count.
     ///
     /// # Shapes
-    /// - starts, ends: [batch]
+    /// - starts, ends: \[batch\]
     /// - output: \[1\]
     pub fn loss(&self, logits: SpanLogits, starts: Tensor<1, Int>, ends: Tensor<1, Int>) -> Tensor<1> {
         let side = |logits: Tensor<2>, positions: Tensor<1, Int>| {
@@ -60,5 +60,9 @@ impl<B: Backbone> Head for QuestionAnswering<B> {
 
     fn forward(&self, input: ModelInput) -> SpanLogits {
         QuestionAnswering::forward(self, input)
+    }
+
+    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
+        self.backbone.prepare_positions(length)
     }
 }

@@ -8,7 +8,9 @@ use burn::{
 };
 
 use super::{Head, loss};
-use crate::{activation::Activation, config::DebertaConfig, input::ModelInput, model::DebertaModel};
+use crate::{
+    activation::Activation, config::DebertaConfig, input::ModelInput, model::DebertaModel, prepared::PreparedPositions,
+};
 
 /// The discriminator: `classifier( act( dense( LayerNorm( h_CLS + h_t ) ) ) )` for each token t.
 #[derive(Module, Debug)]
@@ -73,5 +75,9 @@ impl Head for ReplacedTokenDetection {
 
     fn forward(&self, input: ModelInput) -> Tensor<2> {
         ReplacedTokenDetection::forward(self, input)
+    }
+
+    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
+        self.backbone.encoder().prepare_positions(length)
     }
 }

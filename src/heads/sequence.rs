@@ -8,7 +8,7 @@ use burn::{
 };
 
 use super::{Backbone, BackboneConfig, Head, Pooler, loss};
-use crate::input::ModelInput;
+use crate::{input::ModelInput, prepared::PreparedPositions};
 
 /// Pooler -> dropout -> linear.
 #[derive(Module, Debug)]
@@ -22,7 +22,7 @@ pub struct SequenceClassification<B: Backbone> {
 /// What a sequence classifier is trained towards.
 #[derive(Clone, Debug)]
 pub enum SequenceLabels {
-    /// One class a text, [batch]; a negative one does not count.
+    /// One class a text, \[batch\]; a negative one does not count.
     Classes(Tensor<1, Int>),
     /// Each label on (1) or off (0), [batch, labels].
     MultiHot(Tensor<2>),
@@ -69,5 +69,9 @@ impl<B: Backbone> Head for SequenceClassification<B> {
 
     fn forward(&self, input: ModelInput) -> Tensor<2> {
         SequenceClassification::forward(self, input)
+    }
+
+    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
+        self.backbone.prepare_positions(length)
     }
 }

@@ -8,7 +8,7 @@ use burn::{
 };
 
 use super::{Backbone, BackboneConfig, Head, loss};
-use crate::input::ModelInput;
+use crate::{input::ModelInput, prepared::PreparedPositions};
 
 /// Dropout -> linear, with a bias, on every state.
 #[derive(Module, Debug)]
@@ -51,5 +51,9 @@ impl<B: Backbone> Head for TokenClassification<B> {
 
     fn forward(&self, input: ModelInput) -> Tensor<3> {
         TokenClassification::forward(self, input)
+    }
+
+    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
+        self.backbone.prepare_positions(length)
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     checkpoint::LoadReport,
     heads::{Backbone, BackboneConfig, Head},
     input::ModelInput,
+    prepared::PreparedPositions,
     tokenizer::{Text, Truncation},
 };
 
@@ -64,6 +65,10 @@ impl<B: Backbone> Head for HiddenStates<B> {
 
     fn forward(&self, input: ModelInput) -> Tensor<3> {
         self.backbone.forward(input).last_hidden_state
+    }
+
+    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
+        self.backbone.prepare_positions(length)
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
     config::ModelConfig,
     heads::{DebertaForMaskedLm, MaskedLmLayout, RobertaForMaskedLm},
     input::ModelInput,
+    prepared::Prepared,
     tokenizer::{Text, Truncation},
 };
 
@@ -57,7 +58,7 @@ pub struct FillMask {
 }
 
 enum MaskedLm {
-    Deberta(Box<DebertaForMaskedLm>, MaskedLmLayout),
+    Deberta(Box<Prepared<DebertaForMaskedLm>>, MaskedLmLayout),
     Roberta(Box<RobertaForMaskedLm>),
 }
 
@@ -69,7 +70,7 @@ impl MaskedLm {
         // The vocabulary is large: words are predicted where they are asked for only.
         let at = |states: Tensor<3>| states.flatten::<2>(0, 1).select(0, positions).unsqueeze::<3>();
         let logits = match self {
-            Self::Deberta(model, _) => model.predict(at(model.states(input))),
+            Self::Deberta(model, _) => model.predict(at(model.states(model.prepare(input)))),
             Self::Roberta(model) => model.predict(at(model.states(input))),
         };
         logits.squeeze_dim(0)
@@ -90,7 +91,7 @@ impl FillMask {
                 let layout = runner.checkpoint.masked_lm_layout().ok_or_else(|| no_head(&runner))?;
                 let model = runner.load(DebertaForMaskedLm::new(&config, layout, runner.device())?)?;
                 runner.check_length(model.max_length())?;
-                MaskedLm::Deberta(Box::new(model), layout)
+                MaskedLm::Deberta(Box::new(Prepared::new(model)), layout)
             }
             ModelConfig::Roberta(config) => {
                 let model = runner.load(RobertaForMaskedLm::new(&config, runner.device()))?;

@@ -146,7 +146,8 @@ macro_rules! load_head {
     ($runner:expr, $head:ident) => {{
         let head: Box<dyn $crate::heads::Head<Output = _>> = match $runner.config.clone() {
             $crate::ModelConfig::Deberta(config) => {
-                Box::new($runner.load($head::<$crate::DebertaModel>::new(&config, $runner.device()))?)
+                let head = $runner.load($head::<$crate::DebertaModel>::new(&config, $runner.device()))?;
+                Box::new($crate::prepared::Prepared::new(head))
             }
             $crate::ModelConfig::Roberta(config) => {
                 Box::new($runner.load($head::<$crate::RobertaModel>::new(&config, $runner.device()))?)

@@ -20,7 +20,8 @@ use deberta_burn::{
     DebertaConfig, DebertaModel, ModelConfig, ModelInput,
     batch::{Batch, Encoding, Padding},
     checkpoint::{Checkpoint, LoadOptions},
-    heads::SequenceClassification,
+    heads::{Head, SequenceClassification},
+    prepared::Prepared,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -67,7 +68,7 @@ struct Session {
 }
 
 enum Model {
-    Inference(DebertaModel),
+    Inference(Prepared<DebertaModel>),
     Training(Trainer),
 }
 
@@ -79,7 +80,7 @@ impl Session {
         let model = if train {
             Model::Training(Trainer::new(fill(folder, SequenceClassification::new(deberta, &device))?))
         } else {
-            Model::Inference(fill(folder, DebertaConfig::init(deberta, &device))?)
+            Model::Inference(Prepared::new(fill(folder, DebertaConfig::init(deberta, &device))?))
         };
         Ok(Self { config, device, model })
     }

@@ -7,17 +7,15 @@
 //! dKr = A^T Qc               dQr = B Kc
 //! ```
 
-use std::ops::Range;
-
 use rayon::prelude::*;
 
 use super::{
     Geometry, Head, Operands, Span,
-    block::{QueryReach, Reach, Task, Workspace, block_size, dense, exponentials, resized},
+    block::{Reach, Task, Workspace, block_size, dense, exponentials, resized},
     view,
 };
 use crate::cpu::{
-    lanes,
+    lanes::{self, vectorized},
     matrix::{MatrixMut, Shared},
 };
 
@@ -41,7 +39,7 @@ pub(crate) fn backward(geometry: &Geometry<'_>, operands: Operands<'_>, gradient
     let groups = (2 * rayon::current_num_threads()).div_ceil(geometry.heads).min(geometry.spans.len()).max(1);
     let group_size = geometry.spans.len().div_ceil(groups).max(1);
     let groups: Vec<&[Span]> = geometry.spans.chunks(group_size).collect();
-    let table_size = geometry.index.map_or(0, |index| index.rows().len()) * geometry.hidden();
+    let table_size = operands.position_key.or(operands.position_query).map_or(0, <[f32]>::len);
     let sums = |operand: Option<&[f32]>| vec![0.0; if operand.is_some() { groups.len() * table_size } else { 0 }];
     let (mut position_key, mut position_query) = (sums(operands.position_key), sums(operands.position_query));
 
@@ -57,7 +55,8 @@ pub(crate) fn backward(geometry: &Geometry<'_>, operands: Operands<'_>, gradient
         .collect();
     tasks.into_par_iter().for_each_init(Default::default, |workspace, (head, group, spans)| {
         for span in spans.iter().filter(|span| span.length > 0) {
-            run(geometry, operands, *span, head, group * table_size, gradient, workspace, &outputs);
+            let table = group * table_size + geometry.first_row * geometry.hidden();
+            run(geometry, operands, *span, head, table, gradient, workspace, &outputs);
         }
     });
 
@@ -140,12 +139,7 @@ fn run(
         MatrixMut::new(d_scores, 0, rows, length, length).product(gradient, inputs.value.transposed(), false);
         let dropped = resized(dropped, rows * length);
         let probabilities = task.scores(block.clone());
-        lanes::vectorized(|| {
-            let rows = probabilities.chunks_exact_mut(length).zip(d_scores.chunks_exact_mut(length));
-            for (row, ((probabilities, d_scores), dropped)) in rows.zip(dropped.chunks_exact_mut(length)).enumerate() {
-                score_gradients(geometry, head, span.start + block.start + row, probabilities, d_scores, dropped);
-            }
-        });
+        score_gradients(geometry, head, span.start + block.start, probabilities, d_scores, dropped, length);
 
         let d_scores = &*d_scores;
         let d_scores_matrix = dense(d_scores, rows, length);
@@ -157,7 +151,7 @@ fn run(
         if let Some(positions) = inputs.position_key {
             let width = reach.rows.len();
             let sums = resized(by_query, rows * width);
-            lanes::vectorized(|| sum_by_query(sums, d_scores, &block, &reach, length));
+            sum_by_query(sums, d_scores, block.start, &reach, length);
             let sums = dense(sums, rows, width);
             let positions = positions.rows(reach.rows.clone()).reversed();
             d_query.rows(block.clone()).product(sums, positions, true);
@@ -168,7 +162,7 @@ fn run(
         }
         if inputs.position_query.is_some() {
             let sums = resized(by_key, whole.rows.len() * length);
-            lanes::vectorized(|| sum_by_key(sums, d_scores, &block, whole, length));
+            sum_by_key(sums, d_scores, block.start, whole, length);
         }
     }
     if let (Some(positions), Some((reach, _))) = (inputs.position_query, task.reach(&(0..length))) {
@@ -182,55 +176,68 @@ fn run(
     }
 }
 
-/// From scores and G V^T of one query to dS, in place of G V^T, and P M.
-#[inline(always)]
-fn score_gradients(
-    geometry: &Geometry<'_>,
-    head: usize,
-    token: usize,
-    scores: &mut [f32],
-    d_scores: &mut [f32],
-    dropped: &mut [f32],
-) {
-    let normalizer = 1.0 / exponentials(scores, geometry.scale);
-    let probabilities = scores;
-    for probability in probabilities.iter_mut() {
-        *probability *= normalizer;
-    }
-    dropped.copy_from_slice(probabilities);
-    if let Some(mask) = geometry.dropout {
-        let mask = mask.row(head, token);
-        for (key, (dropped, d_score)) in dropped.iter_mut().zip(d_scores.iter_mut()).enumerate() {
-            *dropped *= mask.factor(key);
-            *d_score *= mask.factor(key);
-        }
-    }
-    let d_scores = &mut d_scores[..probabilities.len()];
-    let mean = lanes::sum(probabilities, |key, probability| probability * d_scores[key]);
-    for (d_score, probability) in d_scores.iter_mut().zip(probabilities) {
-        *d_score = *probability * (*d_score - mean) * geometry.scale;
-    }
-}
-
-/// A of one block, columns reversed.
-fn sum_by_query(sums: &mut [f32], d_scores: &[f32], queries: &Range<usize>, reach: &Reach<'_>, length: usize) {
-    let rows = sums.chunks_exact_mut(reach.rows.len()).zip(d_scores.chunks_exact(length));
-    for (query, (sums, d_scores)) in queries.clone().zip(rows) {
-        sums.fill(0.0);
-        let reach: QueryReach<'_> = reach.query(query);
-        let (keys, elements) = reach.near();
-        sums[elements].copy_from_slice(&d_scores[keys]);
-        for (key, element) in reach.far() {
-            sums[element] += d_scores[key];
+vectorized! {
+    /// From scores and G V^T of a block, whose first query is row `token`, to dS, in place of G V^T, and P M.
+    fn score_gradients<'a>(
+        geometry: &'a Geometry<'a>,
+        head: usize,
+        token: usize,
+        scores: &'a mut [f32],
+        d_scores: &'a mut [f32],
+        dropped: &'a mut [f32],
+        length: usize,
+    ) {
+        let rows = scores.chunks_exact_mut(length).zip(d_scores.chunks_exact_mut(length));
+        for (row, ((scores, d_scores), dropped)) in rows.zip(dropped.chunks_exact_mut(length)).enumerate() {
+            let normalizer = 1.0 / exponentials(scores, geometry.scale);
+            let probabilities = scores;
+            for (probability, dropped) in probabilities.iter_mut().zip(dropped.iter_mut()) {
+                *probability *= normalizer;
+                *dropped = *probability;
+            }
+            if let Some(mask) = geometry.dropout {
+                let mask = mask.row(head, token + row);
+                for (key, (dropped, d_score)) in (0..).zip(dropped.iter_mut().zip(d_scores.iter_mut())) {
+                    let factor = mask.factor(key);
+                    *dropped *= factor;
+                    *d_score *= factor;
+                }
+            }
+            let mean = lanes::dot(probabilities, d_scores);
+            for (d_score, probability) in d_scores.iter_mut().zip(probabilities) {
+                *d_score = *probability * (*d_score - mean) * geometry.scale;
+            }
         }
     }
 }
 
-/// Adds a block's part of B.
-fn sum_by_key(sums: &mut [f32], d_scores: &[f32], queries: &Range<usize>, reach: &Reach<'_>, length: usize) {
-    for (query, d_scores) in queries.clone().zip(d_scores.chunks_exact(length)) {
-        for (d_score, element) in d_scores.iter().zip(reach.query(query).by_key()) {
-            sums[element] += d_score;
+vectorized! {
+    /// A of one block, columns reversed.
+    fn sum_by_query<'a>(
+        sums: &'a mut [f32],
+        d_scores: &'a [f32],
+        first: usize,
+        reach: &'a Reach<'a>,
+        length: usize,
+    ) {
+        let rows = sums.chunks_exact_mut(reach.rows.len()).zip(d_scores.chunks_exact(length));
+        for (query, (sums, d_scores)) in (first..).zip(rows) {
+            reach.query(query).sum_by_query(sums, d_scores);
+        }
+    }
+}
+
+vectorized! {
+    /// Adds a block's part of B.
+    fn sum_by_key<'a>(
+        sums: &'a mut [f32],
+        d_scores: &'a [f32],
+        first: usize,
+        reach: &'a Reach<'a>,
+        length: usize,
+    ) {
+        for (query, d_scores) in (first..).zip(d_scores.chunks_exact(length)) {
+            reach.query(query).sum_by_key(sums, d_scores);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{DropoutMask, Geometry, Head, Span};
 use crate::{
     cpu::{
-        lanes,
+        lanes::{self, vectorized},
         matrix::{Matrix, MatrixMut},
     },
     position::RelativeIndex,
@@ -27,14 +27,6 @@ pub(super) struct Reach<'a> {
     pub rows: Range<usize>,
 }
 
-/// Where one query's pairs stand in the two tables of position scores.
-pub(super) struct QueryReach<'a> {
-    window: &'a [u32],
-    rows: Range<usize>,
-    /// The keys whose elements by query are consecutive.
-    near: Range<usize>,
-}
-
 impl<'a> Reach<'a> {
     pub fn new(index: &'a RelativeIndex, queries: &Range<usize>, length: usize) -> Self {
         // Rows never fall as the distance grows: the first query and the last key have the lowest, the last query and the
@@ -44,61 +36,118 @@ impl<'a> Reach<'a> {
         Self { index, length, rows: lowest..highest + 1 }
     }
 
+    /// Where the pairs of one of the queries stand in the two tables of position scores.
+    #[inline(always)]
     pub fn query(&self, query: usize) -> QueryReach<'a> {
-        let near = self.index.consecutive_keys(query, self.length);
-        QueryReach { window: &self.index.window(query)[..self.length], rows: self.rows.clone(), near }
+        QueryReach {
+            window: &self.index.window(query)[..self.length],
+            near: self.index.consecutive_keys(query, self.length),
+            first: self.rows.start as u32,
+            last: self.rows.end as u32 - 1,
+        }
     }
+}
+
+/// The rows of one query, key by key: each from `first` to `last`.
+pub(super) struct QueryReach<'a> {
+    window: &'a [u32],
+    /// The keys along which the row falls by one.
+    near: Range<usize>,
+    first: u32,
+    last: u32,
 }
 
 impl QueryReach<'_> {
-    /// The keys whose elements by query are consecutive, and their elements.
+    /// The keys along which the row falls by one, and their elements in the query's row of Qc Kr^T, last position first.
     #[inline(always)]
-    pub fn near(&self) -> (Range<usize>, Range<usize>) {
-        let first = self.window.get(self.near.start).map_or(0, |row| self.rows.end - 1 - *row as usize);
+    fn near(&self) -> (Range<usize>, Range<usize>) {
+        let first = self.window.get(self.near.start).map_or(0, |row| (self.last - row) as usize);
         (self.near.clone(), first..first + self.near.len())
     }
 
-    /// The other keys, and their elements in the query's row of Qc Kr^T, last position first.
+    /// The runs of other keys.
     #[inline(always)]
-    pub fn far(&self) -> impl Iterator<Item = (usize, usize)> {
-        let keys = (0..self.near.start).chain(self.near.end..self.window.len());
-        keys.map(|key| (key, self.rows.end - 1 - self.window[key] as usize))
+    fn far(&self) -> [Range<usize>; 2] {
+        [0..self.near.start, self.near.end..self.window.len()]
     }
 
-    /// Each key's element in Qr Kc^T, [rows, keys].
+    /// Adds the query's row of Qc Kr^T, last position first, to its scores.
     #[inline(always)]
-    pub fn by_key(&self) -> impl Iterator<Item = usize> {
-        let (first, keys) = (self.rows.start, self.window.len());
-        self.window.iter().enumerate().map(move |(key, row)| (*row as usize - first) * keys + key)
+    fn add_by_query(&self, scores: &mut [f32], terms: &[f32]) {
+        let (keys, elements) = self.near();
+        for (score, term) in scores[keys].iter_mut().zip(&terms[elements]) {
+            *score += term;
+        }
+        assert!(terms.len() > (self.last - self.first) as usize);
+        for keys in self.far() {
+            for (score, row) in scores[keys.clone()].iter_mut().zip(&self.window[keys]) {
+                // SAFETY: rows are from `first` to `last`, so that last - row is at most last - first, which was checked.
+                *score += unsafe { terms.get_unchecked((self.last - row) as usize) };
+            }
+        }
+    }
+
+    /// The gradient of [`add_by_query`](Self::add_by_query): sums those of the scores by position.
+    #[inline(always)]
+    pub fn sum_by_query(&self, sums: &mut [f32], d_scores: &[f32]) {
+        sums.fill(0.0);
+        let (keys, elements) = self.near();
+        sums[elements].copy_from_slice(&d_scores[keys]);
+        for keys in self.far() {
+            for (d_score, row) in d_scores[keys.clone()].iter().zip(&self.window[keys]) {
+                sums[(self.last - row) as usize] += d_score;
+            }
+        }
+    }
+
+    /// Adds the query's elements of Qr Kc^T, [rows, keys], to its scores.
+    #[inline(always)]
+    fn add_by_key(&self, scores: &mut [f32], table: &[f32]) {
+        let keys = self.window.len() as u32;
+        self.check_by_key(table);
+        for (key, (score, row)) in (0..keys).zip(scores.iter_mut().zip(self.window)) {
+            // SAFETY: `check_by_key` saw that the table has keys columns in a row each for first to last.
+            *score += unsafe { table.get_unchecked(((row - self.first) * keys + key) as usize) };
+        }
+    }
+
+    /// The gradient of [`add_by_key`](Self::add_by_key): adds those of the scores to those of the table.
+    #[inline(always)]
+    pub fn sum_by_key(&self, sums: &mut [f32], d_scores: &[f32]) {
+        let keys = self.window.len() as u32;
+        self.check_by_key(sums);
+        for (key, (d_score, row)) in (0..keys).zip(d_scores.iter().zip(self.window)) {
+            // SAFETY: as in `add_by_key`.
+            *unsafe { sums.get_unchecked_mut(((row - self.first) * keys + key) as usize) } += d_score;
+        }
+    }
+
+    #[inline(always)]
+    fn check_by_key(&self, table: &[f32]) {
+        let rows = (self.last - self.first) as usize + 1;
+        assert!(table.len() >= rows * self.window.len() && table.len() <= u32::MAX as usize);
     }
 }
 
-/// Adds Qc . Kr and Qr . Kc to the scores of a block, [queries, length].
-///
-/// `by_query` is Qc Kr^T of the block with its columns reversed, [queries, rows]; `by_key` is Qr Kc^T, [rows, length].
-fn add_position_terms(
-    scores: &mut [f32],
-    queries: Range<usize>,
-    by_query: Option<(&[f32], &Reach<'_>)>,
-    by_key: Option<(&[f32], &Reach<'_>)>,
-    length: usize,
-) {
-    for (row, scores) in scores.chunks_exact_mut(length).enumerate() {
-        let query = queries.start + row;
-        if let Some((table, reach)) = by_query {
-            let width = reach.rows.len();
-            let (terms, reach) = (&table[row * width..][..width], reach.query(query));
-            let (keys, elements) = reach.near();
-            for (score, term) in scores[keys].iter_mut().zip(&terms[elements]) {
-                *score += term;
+vectorized! {
+    /// Adds Qc . Kr and Qr . Kc to the scores of a block, [queries, length].
+    ///
+    /// `by_query` is Qc Kr^T of the block with its columns reversed, [queries, rows]; `by_key` is Qr Kc^T, [rows, length].
+    fn add_position_terms<'a>(
+        scores: &'a mut [f32],
+        queries: Range<usize>,
+        by_query: Option<(&'a [f32], &'a Reach<'a>)>,
+        by_key: Option<(&'a [f32], &'a Reach<'a>)>,
+        length: usize,
+    ) {
+        for (row, scores) in scores.chunks_exact_mut(length).enumerate() {
+            let query = queries.start + row;
+            if let Some((table, reach)) = by_query {
+                let width = reach.rows.len();
+                reach.query(query).add_by_query(scores, &table[row * width..][..width]);
             }
-            for (key, element) in reach.far() {
-                scores[key] += terms[element];
-            }
-        }
-        if let Some((table, reach)) = by_key {
-            for (score, element) in scores.iter_mut().zip(reach.query(query).by_key()) {
-                *score += table[element];
+            if let Some((table, reach)) = by_key {
+                reach.query(query).add_by_key(scores, table);
             }
         }
     }
@@ -111,7 +160,7 @@ pub(super) fn exponentials(scores: &mut [f32], scale: f32) -> f32 {
     for score in scores.iter_mut() {
         *score = lanes::exp((*score - highest) * scale);
     }
-    lanes::sum(scores, |_, value| value)
+    lanes::sum(scores)
 }
 
 /// The factors of dropout: 0, or 1 / (1 - p), for a row of probabilities.
@@ -123,6 +172,7 @@ pub(super) struct DropoutRow {
 
 impl DropoutMask {
     /// The factors of one head's probabilities of one query, which is row `token` of the batch.
+    #[inline(always)]
     pub(super) fn row(self, head: usize, token: usize) -> DropoutRow {
         DropoutRow {
             threshold: (self.probability * f64::from(u32::MAX)) as u32,
@@ -135,8 +185,8 @@ impl DropoutMask {
 impl DropoutRow {
     /// The factor of a key.
     #[inline(always)]
-    pub fn factor(&self, key: usize) -> f32 {
-        let random = mix(self.seed ^ (key as u32).wrapping_mul(0x9E37_79B9));
+    pub fn factor(&self, key: u32) -> f32 {
+        let random = mix(self.seed ^ key.wrapping_mul(0x9E37_79B9));
         if random < self.threshold { 0.0 } else { self.factor }
     }
 }
@@ -215,7 +265,7 @@ impl<'a, 'w> Task<'a, 'w> {
             (&*table, reach)
         });
         let by_key = self.head.position_query.zip(self.reach.as_ref()).map(|(_, reach)| (&by_key[..], reach));
-        lanes::vectorized(|| add_position_terms(scores, queries, by_query, by_key, length));
+        add_position_terms(scores, queries, by_query, by_key, length);
         scores
     }
 }

@@ -8,7 +8,7 @@ use super::{
     Geometry, Head, Operands, Span,
     block::{Task, Workspace, block_size, dense, exponentials},
 };
-use crate::cpu::{lanes, matrix::Shared};
+use crate::cpu::{lanes::vectorized, matrix::Shared};
 
 /// Context, [tokens, hidden]. Rows that belong to no sequence are left as they are.
 pub(crate) fn forward(geometry: &Geometry<'_>, operands: Operands<'_>, context: &mut [f32]) {
@@ -52,17 +52,7 @@ fn run(
     for start in queries.clone().step_by(block_size(length)) {
         let block = start..(start + block_size(length)).min(queries.end);
         let scores = task.scores(block.clone());
-        lanes::vectorized(|| {
-            for (row, (scores, sum)) in scores.chunks_exact_mut(length).zip(&mut sums).enumerate() {
-                *sum = exponentials(scores, geometry.scale);
-                if let Some(mask) = geometry.dropout {
-                    let mask = mask.row(head, span.start + block.start + row);
-                    for (key, score) in scores.iter_mut().enumerate() {
-                        *score *= mask.factor(key);
-                    }
-                }
-            }
-        });
+        softmax_numerators(scores, &mut sums, geometry, head, span.start + block.start, length);
         let offset = (span.start + block.start) * hidden + head * size;
         // SAFETY: sequences do not overlap, and tasks differ in sequence, head or queries, so in rows or columns.
         let mut context = unsafe { context.matrix(offset, block.len(), size, hidden) };
@@ -70,6 +60,28 @@ fn run(
         for (row, sum) in (0..block.len()).zip(sums) {
             for value in context.row_mut(row) {
                 *value /= sum;
+            }
+        }
+    }
+}
+
+vectorized! {
+    /// Turns the scores of a block into exponentials and sums them by row; then dropout. The first query is row `token`.
+    fn softmax_numerators<'a>(
+        scores: &'a mut [f32],
+        sums: &'a mut [f32],
+        geometry: &'a Geometry<'a>,
+        head: usize,
+        token: usize,
+        length: usize,
+    ) {
+        for (row, (scores, sum)) in scores.chunks_exact_mut(length).zip(sums).enumerate() {
+            *sum = exponentials(scores, geometry.scale);
+            if let Some(mask) = geometry.dropout {
+                let mask = mask.row(head, token + row);
+                for (key, score) in (0..).zip(scores) {
+                    *score *= mask.factor(key);
+                }
             }
         }
     }

@@ -56,6 +56,8 @@ pub(crate) struct Geometry<'a> {
     pub spans: &'a [Span],
     /// The rows of each pair, for lengths of at least the longest sequence.
     pub index: Option<&'a RelativeIndex>,
+    /// The row of the position tables that the index counts from.
+    pub first_row: usize,
     pub dropout: Option<DropoutMask>,
 }
 
@@ -65,7 +67,7 @@ impl Geometry<'_> {
     }
 }
 
-/// The numbers: [tokens, hidden] each, and [rows, hidden] for the position terms in use.
+/// The numbers: [tokens, hidden] each, and [rows, hidden] for the position terms in use, alike where there are both.
 #[derive(Clone, Copy)]
 pub(crate) struct Operands<'a> {
     pub query: &'a [f32],
@@ -92,7 +94,7 @@ impl<'a> Head<'a> {
         let content = |data| view(geometry, data, span, head);
         let rows = geometry.index.map_or(0, |index| index.rows().len());
         let (size, hidden) = (geometry.head_size, geometry.hidden());
-        let position = |data| Matrix::new(data, head * size, rows, size, hidden);
+        let position = |data| Matrix::new(data, geometry.first_row * hidden + head * size, rows, size, hidden);
         Self {
             query: content(operands.query),
             key: content(operands.key),

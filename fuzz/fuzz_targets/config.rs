@@ -1,0 +1,17 @@
+//! Any text as a config.json: an error or a configuration that is read again when written, never a panic.
+//!
+//! `cargo fuzz run config fuzz/corpus/config fuzz/seeds/config`; on a stable toolchain with `RUSTC_BOOTSTRAP=1`.
+
+#![no_main]
+
+use deberta_burn::ModelConfig;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(config) = ModelConfig::from_json(text) {
+        let again = ModelConfig::from_json(&config.to_json()).expect("what was written is read");
+        assert_eq!(config.max_length(), again.max_length());
+        assert_eq!(config.task(), again.task());
+    }
+});

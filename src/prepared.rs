@@ -1,0 +1,69 @@
+//! Models made ready for inference: what depends on weights alone is computed once.
+
+use std::{
+    ops::Deref,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::{attention::PositionProjections, heads::Head, input::ModelInput};
+
+/// The projected position table of every layer: Kr and Qr depend on weights alone, and for short texts cost as much as the
+/// rest.
+#[derive(Clone, Debug)]
+pub struct PreparedPositions {
+    /// Kr and Qr by layer.
+    pub(crate) layers: Arc<[PositionProjections]>,
+    /// The row of the position table that their first row is.
+    pub(crate) first_row: usize,
+    /// The longest input, in tokens, for which they have every row.
+    pub(crate) length: usize,
+}
+
+/// A model that projects its position tables once, and not for each input.
+///
+/// It owns the model and never hands it out to be changed, so that the tables cannot go stale; [`into_inner`](Self::into_inner)
+/// gives the model back and drops them. They are made when first needed, and again when a text is more than twice as long as
+/// all before. Use it with a model on a device without gradients.
+pub struct Prepared<H> {
+    head: H,
+    positions: Mutex<Option<PreparedPositions>>,
+}
+
+impl<H: Head> Prepared<H> {
+    /// Takes the model.
+    pub fn new(head: H) -> Self {
+        Self { head, positions: Mutex::default() }
+    }
+
+    /// Adds the tables to an input for one of the model's own methods.
+    pub fn prepare(&self, input: ModelInput) -> ModelInput {
+        let [_, length] = input.input_ids.dims();
+        // The tables are replaced whole, so that a thread that panicked leaves none half made.
+        let mut positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
+        if positions.as_ref().is_none_or(|tables| tables.length < length) {
+            *positions = self.head.prepare_positions(length.next_power_of_two());
+        }
+        ModelInput { positions: positions.clone(), ..input }
+    }
+
+    /// The model, to be changed.
+    pub fn into_inner(self) -> H {
+        self.head
+    }
+}
+
+impl<H> Deref for Prepared<H> {
+    type Target = H;
+
+    fn deref(&self) -> &H {
+        &self.head
+    }
+}
+
+impl<H: Head> Head for Prepared<H> {
+    type Output = H::Output;
+
+    fn forward(&self, input: ModelInput) -> H::Output {
+        self.head.forward(self.prepare(input))
+    }
+}

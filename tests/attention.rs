@@ -1,0 +1,225 @@
+//! Fused attention equal to the composed definition: context and every gradient, for all position terms, spans, buckets,
+//! lengths and padding.
+
+mod common;
+
+use std::sync::Arc;
+
+use burn::{
+    nn::{Dropout, DropoutConfig},
+    tensor::{Bool, Device, Tensor, TensorData},
+};
+use common::cpu_devices;
+use deberta_burn::{
+    attention::{
+        PositionProjections, composed,
+        op::{self, AttentionOperands, PositionIndex, RelativeOperands},
+    },
+    packing::{Packing, TokenLayout},
+    position::{RelativeIndex, RelativePositions},
+};
+use proptest::prelude::*;
+
+/// One attention problem.
+#[derive(Clone, Debug)]
+struct Case {
+    lengths: Vec<usize>,
+    heads: usize,
+    head_size: usize,
+    c2p: bool,
+    p2c: bool,
+    positions: RelativePositions,
+    dropout_seed: u64,
+}
+
+/// Inputs in the order query, key, value, Kr, Qr, then the factors whose product with the context is the loss.
+struct Inputs {
+    tensors: Vec<Tensor<3>>,
+    weights: Tensor<3>,
+}
+
+impl Case {
+    fn padded_length(&self) -> usize {
+        self.lengths.iter().copied().max().unwrap_or(0)
+    }
+
+    fn index(&self) -> RelativeIndex {
+        RelativeIndex::new(self.positions, self.padded_length(), self.padded_length())
+    }
+
+    fn inputs(&self, device: &Device) -> Inputs {
+        let hidden = self.heads * self.head_size;
+        // Not the device's own random numbers: tests run side by side and share their state.
+        let mut state = 7u32;
+        let mut random = |shape: [usize; 3]| {
+            let value = || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1 << 22) as f32 - 2.0
+            };
+            let values: Vec<f32> = std::iter::repeat_with(value).take(shape.iter().product()).collect();
+            Tensor::<3>::from_data(TensorData::new(values, shape), device)
+        };
+        let content = [self.lengths.len(), self.padded_length(), hidden];
+        let table = [1, self.index().rows().len(), hidden];
+        let tensors = [content, content, content, table, table].map(|shape| random(shape).require_grad());
+        Inputs { tensors: tensors.to_vec(), weights: random(content) }
+    }
+
+    fn mask(&self, device: &Device) -> Option<Tensor<2, Bool>> {
+        let length = self.padded_length();
+        let real: Vec<bool> = self.lengths.iter().flat_map(|real| (0..length).map(move |at| at < *real)).collect();
+        let shape = [self.lengths.len(), length];
+        real.contains(&false).then(|| Tensor::from_data(TensorData::new(real, shape), device))
+    }
+
+    /// Context and gradients of the five inputs.
+    fn run(&self, fused: bool, device: &Device, dropout: &Dropout) -> Vec<Vec<f32>> {
+        let Inputs { tensors, weights } = self.inputs(device);
+        device.seed(self.dropout_seed);
+        let mask = self.mask(device);
+        let layout = match mask.as_ref().filter(|_| fused).and_then(Packing::new) {
+            Some(packing) => TokenLayout::Packed(Arc::new(packing)),
+            None => TokenLayout::Padded(mask.clone()),
+        };
+        let arrange = |states: Tensor<3>| match &layout {
+            TokenLayout::Packed(packing) => packing.pack(states),
+            TokenLayout::Padded(_) => states,
+        };
+        let table = |on: bool, at: usize| on.then(|| tensors[at].clone().squeeze_dim::<2>(0));
+        let relative = (self.c2p || self.p2c).then(|| RelativeOperands {
+            positions: PositionProjections { key: table(self.c2p, 3), query: table(self.p2c, 4), first_row: 0 },
+            index: PositionIndex::new(self.index(), device),
+        });
+        let terms = 1 + usize::from(self.c2p) + usize::from(self.p2c);
+        let operands = AttentionOperands {
+            query: arrange(tensors[0].clone()),
+            key: arrange(tensors[1].clone()),
+            value: arrange(tensors[2].clone()),
+            heads: self.heads,
+            relative,
+            layout: &layout,
+            scale: 1.0 / ((self.head_size * terms) as f64).sqrt(),
+            dropout,
+        };
+        let context = match fused {
+            true => op::attend(operands, None, false).0,
+            false => composed::attend(operands, None).0,
+        };
+        let context = layout.restore(context);
+        let gradients = (context.clone() * weights).sum().backward();
+        let mut outputs = vec![values(context.inner())];
+        let used = [true, true, true, self.c2p, self.p2c];
+        for (tensor, _) in tensors.iter().zip(used).filter(|(_, used)| *used) {
+            outputs.push(values(tensor.grad(&gradients).expect("a gradient")));
+        }
+        outputs
+    }
+
+    fn check(&self) -> Result<(), TestCaseError> {
+        for (backend, device) in cpu_devices() {
+            let device = device.autodiff();
+            let dropout = DropoutConfig::new(0.0).init();
+            let (fused, composed) = (self.run(true, &device, &dropout), self.run(false, &device, &dropout));
+            for (which, (fused, composed)) in fused.iter().zip(&composed).enumerate() {
+                // Relative to the largest element: each is a sum of up to thousands of products in another order.
+                let largest = composed.iter().fold(1.0f32, |largest, value| largest.max(value.abs()));
+                for (index, (fused, composed)) in fused.iter().zip(composed).enumerate() {
+                    prop_assert!(
+                        (fused - composed).abs() <= 1e-5 * largest,
+                        "{backend}, output {which}, element {index}: {fused} != {composed} in {self:?}"
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn values(tensor: Tensor<3>) -> Vec<f32> {
+    tensor.into_data().try_to_vec().expect("f32")
+}
+
+fn positions() -> impl Strategy<Value = RelativePositions> {
+    prop_oneof![
+        (1usize..40).prop_map(|span| RelativePositions { span, buckets: None, max_distance: span }),
+        (2usize..40, 1usize..200).prop_map(|(buckets, more)| RelativePositions {
+            span: buckets,
+            buckets: Some(buckets),
+            max_distance: buckets / 2 + 1 + more,
+        }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn fused_equals_composed(
+        lengths in prop::collection::vec(1usize..90, 1..4),
+        heads in 1usize..4,
+        head_size in 1usize..20,
+        (c2p, p2c) in (any::<bool>(), any::<bool>()),
+        positions in positions(),
+    ) {
+        Case { lengths, heads, head_size, c2p, p2c, positions, dropout_seed: 0 }.check()?;
+    }
+}
+
+/// The published rule at lengths where blocks, far buckets and the clamp come into play.
+#[test]
+fn long_sequences() {
+    let positions = RelativePositions { span: 256, buckets: Some(256), max_distance: 512 };
+    for lengths in [vec![1], vec![2, 1], vec![129], vec![300, 513], vec![1100]] {
+        let case = Case { lengths, heads: 2, head_size: 8, c2p: true, p2c: true, positions, dropout_seed: 0 };
+        case.check().unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+#[test]
+fn two_thousand_tokens() {
+    let positions = RelativePositions { span: 256, buckets: Some(256), max_distance: 512 };
+    let case = Case { lengths: vec![2048], heads: 1, head_size: 16, c2p: true, p2c: true, positions, dropout_seed: 0 };
+    case.check().unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// A batch's sequence does not depend on its neighbours, to the bit.
+#[test]
+fn batch_equals_single() {
+    let positions = RelativePositions { span: 16, buckets: Some(16), max_distance: 64 };
+    let (_, device) = cpu_devices()[0].clone();
+    let device = device.autodiff();
+    let dropout = DropoutConfig::new(0.0).init();
+    let pair = Case { lengths: vec![40, 40], heads: 2, head_size: 8, c2p: true, p2c: true, positions, dropout_seed: 0 };
+    let both = &pair.run(true, &device, &dropout)[0];
+    let ragged = Case { lengths: vec![40, 23], ..pair.clone() };
+    let ragged = &ragged.run(true, &device, &dropout)[0];
+    assert_eq!(both[..both.len() / 2], ragged[..ragged.len() / 2]);
+}
+
+/// Dropout keeps the mean, acts in training only, and repeats with the seed.
+#[test]
+fn dropout_is_unbiased_and_repeatable() {
+    let positions = RelativePositions { span: 16, buckets: None, max_distance: 16 };
+    let case = Case { lengths: vec![64, 50], heads: 2, head_size: 8, c2p: true, p2c: true, positions, dropout_seed: 0 };
+    let none = DropoutConfig::new(0.0).init();
+    let some = DropoutConfig::new(0.4).init();
+    for (backend, device) in cpu_devices() {
+        let training = device.clone().autodiff();
+        let clean = case.run(true, &training, &none);
+        let first = case.run(true, &training, &some);
+        assert_eq!(first, case.run(true, &training, &some), "{backend}: the same seed");
+        assert_ne!(first[0], clean[0], "{backend}: dropout acts");
+        let runs = 300u16;
+        let mut mean = vec![0.0; clean[0].len()];
+        for seed in 0..runs {
+            let context = &Case { dropout_seed: seed.into(), ..case.clone() }.run(true, &training, &some)[0];
+            for (mean, value) in mean.iter_mut().zip(context) {
+                *mean += value / f32::from(runs);
+            }
+        }
+        // A context is a mean of values of size 1 with weights p; the mask's deviation is sqrt(0.4 / 0.6 sum p^2), below 0.8,
+        // so the mean of 300 stays within 5 deviations of 0.8 / sqrt(300) = 0.046.
+        let worst = mean.iter().zip(&clean[0]).map(|(mean, clean)| (mean - clean).abs()).fold(0.0, f32::max);
+        assert!(worst < 0.25, "{backend}: off by {worst}");
+    }
+}
