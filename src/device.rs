@@ -66,7 +66,27 @@ pub fn device(name: &str) -> Result<Device> {
 /// Whether tensors of this device lie in host memory, where the CPU kernels can work on them.
 pub(crate) fn is_host(of: &Device) -> bool {
     let of = of.clone().inner();
-    ["flex", "ndarray"].iter().any(|name| device(name).is_ok_and(|host| host == of))
+    #[cfg(feature = "flex")]
+    if of == Device::flex() {
+        return true;
+    }
+    // burn-ndarray is deprecated in favour of burn-flex, and supported until it is gone.
+    #[cfg(feature = "ndarray")]
+    #[allow(deprecated)]
+    if of == Device::ndarray() {
+        return true;
+    }
+    false
+}
+
+/// The name that [`device`] takes for this device.
+pub(crate) fn name(of: &Device) -> String {
+    let of = of.clone().inner();
+    let found = KINDS.iter().find_map(|kind| {
+        let index = Device::enumerate(kind.device_type?()).into_vec().iter().position(|device| *device == of)?;
+        Some(if index == 0 { kind.name.to_owned() } else { format!("{}:{index}", kind.name) })
+    });
+    found.unwrap_or_else(|| format!("{of:?}"))
 }
 
 #[cfg(test)]
@@ -80,7 +100,9 @@ mod tests {
     #[test]
     fn names_are_devices() {
         for name in ["flex", "flex:0", "ndarray"] {
-            assert!(device(name).is_ok(), "{name}");
+            let device = device(name).unwrap();
+            assert!(is_host(&device) && is_host(&device.clone().autodiff()), "{name}");
+            assert_eq!(super::name(&device), name.trim_end_matches(":0"));
         }
     }
 

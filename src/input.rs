@@ -71,7 +71,7 @@ impl Batch {
     /// Puts the batch on the device, after checking that a model of this configuration can take it.
     ///
     /// # Errors
-    /// An id outside the vocabulary, a token type the model does not have, or more tokens than its absolute positions.
+    /// An empty batch, lists of another size than `rows * length`, an id outside the vocabulary, a token type the model does not have, or more tokens than its absolute positions.
     pub fn to_input(&self, config: &ModelConfig, device: &Device) -> Result<ModelInput> {
         let (vocabulary, types) = match config {
             ModelConfig::Deberta(config) => (config.vocab_size, config.type_vocab_size),
@@ -80,6 +80,11 @@ impl Batch {
         let outside = |ids: &[i32], size: usize| {
             ids.iter().position(|id| usize::try_from(*id).is_ok_and(|id| id >= size) || *id < 0)
         };
+        let cells = self.rows * self.length;
+        if cells == 0 || [self.input_ids.len(), self.attention_mask.len(), self.token_type_ids.len()] != [cells; 3] {
+            let problem = format!("its lists must hold {} x {} elements, and at least one", self.rows, self.length);
+            return Err(Error::input("batch", problem));
+        }
         let place = |index: usize| format!("batch row {}, position {}", index / self.length, index % self.length);
         if let Some(limit) = config.max_length().filter(|limit| self.length > *limit) {
             let problem =
@@ -134,6 +139,8 @@ mod tests {
         assert!(message(batch(&[1, 10]), CONFIG).contains("position 1: token id 10 is outside the vocabulary of 10"));
         assert!(message(batch(&[-1]), CONFIG).contains("token id -1"));
         assert!(message(batch(&[1; 5]), CONFIG).contains("5 tokens, but the model's absolute positions end at 4"));
+        assert!(message(batch(&[]), CONFIG).contains("0 elements, and at least one"));
+        assert!(message(Batch { rows: 2, ..batch(&[1]) }, CONFIG).contains("2 x 1 elements"));
         let typed = Batch { token_type_ids: vec![1], ..batch(&[1]) };
         assert!(message(typed, CONFIG).contains("token type 1 is outside the model's 1"));
     }

@@ -124,6 +124,11 @@ impl Reference {
         self.batch.to_input(config, device)
     }
 
+    /// Whether the reference holds an output of this name.
+    pub fn has_output(&self, name: &str) -> bool {
+        self.expected.contains_key(name)
+    }
+
     /// Compares one output, by name, at the real tokens.
     ///
     /// # Errors

@@ -38,8 +38,8 @@ impl RelativePositions {
     ///
     /// With mid = b / 2 (an integer), distances up to mid keep their value, and a larger |r| falls into bucket
     /// `ceil( ln(|r| / mid) / ln((m - 1) / mid) * (mid - 1) ) + mid`. f32 arithmetic, as the reference's, gives the same
-    /// integers for the published b and m; f64 is used throughout. Distances beyond m are not clamped to it, as
-    /// transformers does and the original code does not: the clamp to the table's rows comes after.
+    /// integers for the published b and m; f64 is used throughout. Distances beyond m are not clamped
+    /// to it, as in transformers (the original clamps them): the clamp to the table's rows comes after.
     pub fn bucket(&self, distance: i64) -> i64 {
         let Some(buckets) = self.buckets else { return distance };
         let mid = (buckets / 2) as f64;
@@ -77,9 +77,14 @@ pub struct RelativeIndex {
 
 impl RelativeIndex {
     /// The index for `query_length` queries and `key_length` keys, both at least 1.
+    ///
+    /// # Panics
+    /// If a length is 0, or rows fall as the distance grows, which the kernels rely on; a configuration that
+    /// [`validate`](DebertaConfig::validate) accepts has no such rows.
     pub fn new(positions: RelativePositions, query_length: usize, key_length: usize) -> Self {
         let distances = 1 - key_length as i64..query_length as i64;
         let rows: Vec<usize> = distances.clone().map(|distance| positions.row(distance)).collect();
+        assert!(rows.is_sorted(), "positions whose rows fall with the distance: {positions:?}");
         let (first, last) = (rows[0], rows[rows.len() - 1]);
         let descending = rows.iter().rev().map(|row| (row - first) as u32).collect();
         let grows = |distance: &i64| positions.row(*distance) + 1 == positions.row(distance + 1);

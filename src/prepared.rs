@@ -23,7 +23,7 @@ pub struct PreparedPositions {
 ///
 /// It owns the model and never hands it out to be changed, so that the tables cannot go stale; [`into_inner`](Self::into_inner)
 /// gives the model back and drops them. They are made when first needed, and again when a text is more than twice as long as
-/// all before. Use it with a model on a device without gradients.
+/// all before. On a device with gradients it does nothing.
 pub struct Prepared<H> {
     head: H,
     positions: Mutex<Option<PreparedPositions>>,
@@ -36,8 +36,12 @@ impl<H: Head> Prepared<H> {
     }
 
     /// Adds the tables to an input for one of the model's own methods.
-    pub fn prepare(&self, input: ModelInput) -> ModelInput {
+    pub(crate) fn prepare(&self, input: ModelInput) -> ModelInput {
         let [_, length] = input.input_ids.dims();
+        if input.input_ids.device().is_autodiff() {
+            // Dropout and gradients want the tables made anew.
+            return input;
+        }
         // The tables are replaced whole, so that a thread that panicked leaves none half made.
         let mut positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
         if positions.as_ref().is_none_or(|tables| tables.length < length) {

@@ -182,6 +182,28 @@ fn two_thousand_tokens() {
     case.check().unwrap_or_else(|error| panic!("{error}"));
 }
 
+/// A diverged model shows: what is not a number stays so in both.
+#[test]
+fn nan_is_not_hidden() {
+    for (backend, device) in cpu_devices() {
+        let states = |value: f32| Tensor::<3>::full([1, 20, 8], value, &device);
+        let (layout, dropout) = (TokenLayout::Padded(None), DropoutConfig::new(0.0).init());
+        let operands = || AttentionOperands {
+            query: states(1.0),
+            key: states(f32::NAN),
+            value: states(1.0),
+            heads: 2,
+            relative: None,
+            layout: &layout,
+            scale: 0.5,
+            dropout: &dropout,
+        };
+        for context in [op::attend(operands(), None, false).0, composed::attend(operands(), None).0] {
+            assert!(values(context).iter().all(|value| value.is_nan()), "{backend}");
+        }
+    }
+}
+
 /// A batch's sequence does not depend on its neighbours, to the bit.
 #[test]
 fn batch_equals_single() {

@@ -227,7 +227,7 @@ fn a_type_the_device_lacks_is_an_error() {
     let options = LoadOptions { dtype: FloatDType::BF16, ..Default::default() };
     let module = deberta("v3_plain").init(&Device::ndarray());
     let message = Checkpoint::open(fixture("v3_plain")).unwrap().load(module, &options).unwrap_err().to_string();
-    assert!(message.contains("does not compute in BF16; load the weights as F32"), "{message}");
+    assert!(message.contains("does not compute in BF16; use f32"), "{message}");
 }
 
 /// A copy of a fixture, to be damaged.

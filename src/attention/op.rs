@@ -88,6 +88,9 @@ pub fn can_fuse(device: &Device, dtype: DType) -> bool {
 
 /// Computes context [batch, length, hidden], and the probabilities [batch, heads, query, key] if `maps` asks for them. Rows of
 /// padded queries are zero.
+///
+/// # Panics
+/// On a packed layout that no fused kernel can serve.
 pub fn attend(
     operands: AttentionOperands<'_>,
     talking_heads: Option<TalkingHeads<'_>>,
@@ -95,7 +98,10 @@ pub fn attend(
 ) -> (Tensor<3>, Option<Tensor<4>>) {
     let fused = can_fuse(&operands.query.device(), operands.query.dtype()) && talking_heads.is_none() && !maps;
     let spans = match operands.layout {
-        TokenLayout::Packed(packing) => packing.spans().clone(),
+        TokenLayout::Packed(packing) => {
+            assert!(fused, "a packed layout needs fused attention, without maps and talking heads");
+            packing.spans().clone()
+        }
         TokenLayout::Padded(None) if fused => {
             let [batch, length, _] = operands.query.dims();
             (0..batch).map(|sequence| Span { start: sequence * length, length }).collect()

@@ -16,7 +16,7 @@ use super::{
     read::Checkpoint,
     report::{Few, LoadReport, Misshapen},
 };
-use crate::{Error, Result};
+use crate::{Error, Result, device};
 
 /// How [`Checkpoint::load`] fills a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,12 +144,12 @@ impl Checkpoint {
 /// Whether the device of the parameters computes in `dtype`.
 fn check_dtype(dtype: DType, parameters: &[Parameter]) -> Result<()> {
     let Some(Parameter { device, .. }) = parameters.first() else { return Ok(()) };
-    let fail = |problem: String| Err(Error::Device { device: format!("{device:?}"), problem });
+    let fail = |problem: String| Err(Error::Device { device: device::name(device), problem });
     if !convert::is_supported(dtype) {
         return fail(format!("weights cannot be loaded as {dtype:?}, only as F32, F16 or BF16"));
     }
     if !device.supports_dtype(dtype) {
-        return fail(format!("it does not compute in {dtype:?}; load the weights as F32"));
+        return fail(format!("it does not compute in {dtype:?}; use f32"));
     }
     Ok(())
 }

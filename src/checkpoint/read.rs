@@ -63,8 +63,15 @@ impl Checkpoint {
             };
             tensors = v1::split(tensors, num_attention_heads).map_err(|problem| Error::checkpoint(&path, problem))?;
         }
-        let tensors = tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
-        Ok(Self { folder: folder.to_owned(), tensors, skipped })
+        let mut by_name = BTreeMap::new();
+        for tensor in tensors {
+            if let Some(twin) = by_name.insert(tensor.name.clone(), tensor) {
+                let problem =
+                    format!("two tensors stand for `{}`, an old spelling and a new one; remove one", twin.name);
+                return Err(Error::checkpoint(&path, problem));
+            }
+        }
+        Ok(Self { folder: folder.to_owned(), tensors: by_name, skipped })
     }
 
     /// The folder it was opened from.

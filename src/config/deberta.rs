@@ -3,7 +3,9 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::{TaskConfig, overlay, parse_object, require, require_positive, require_probability, write_json};
+use super::{
+    TaskConfig, overlay, parse_object, require, require_layers, require_probability, require_size, write_json,
+};
 use crate::{Result, activation::Activation};
 
 /// Which layout a DeBERTa checkpoint has. v3 has v2's.
@@ -284,18 +286,18 @@ impl DebertaConfig {
     /// # Errors
     /// An [`Error::Config`](crate::Error::Config) that names the first key with an impossible value.
     pub fn validate(&self) -> Result<()> {
-        require_positive("vocab_size", self.vocab_size)?;
-        require_positive("hidden_size", self.hidden_size)?;
-        require_positive("num_hidden_layers", self.num_hidden_layers)?;
-        require_positive("num_attention_heads", self.num_attention_heads)?;
-        require_positive("intermediate_size", self.intermediate_size)?;
-        require_positive("max_position_embeddings", self.max_position_embeddings)?;
+        require_size("vocab_size", self.vocab_size)?;
+        require_size("hidden_size", self.hidden_size)?;
+        require_layers(self.num_hidden_layers)?;
+        require_size("num_attention_heads", self.num_attention_heads)?;
+        require_size("intermediate_size", self.intermediate_size)?;
+        require_size("max_position_embeddings", self.max_position_embeddings)?;
         if self.head_size() * self.num_attention_heads != self.hidden_size {
             let expected = format!("a divisor of hidden_size, which is {}", self.hidden_size);
             require("num_attention_heads", self.num_attention_heads, false, &expected)?;
         }
         if let Some(size) = self.embedding_size {
-            require_positive("embedding_size", size)?;
+            require_size("embedding_size", size)?;
         }
         require_probability("hidden_dropout_prob", self.hidden_dropout_prob)?;
         require_probability("attention_probs_dropout_prob", self.attention_probs_dropout_prob)?;

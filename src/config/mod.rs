@@ -40,7 +40,7 @@ impl ModelConfig {
         let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
         Self::from_json(&text).map_err(|error| match error {
             Error::Json { source, .. } => Error::json(path.display())(source),
-            other => Error::checkpoint(&path, other.to_string()),
+            other => Error::input(path.display().to_string(), other.to_string()),
         })
     }
 
@@ -135,7 +135,10 @@ fn overlay<C: Serialize + DeserializeOwned>(defaults: &C, file: Map<String, Valu
     let config = serde_path_to_error::deserialize(values).map_err(|error| {
         let key = error.path().to_string();
         let found = known.get(&key).map_or("unreadable".to_owned(), Value::to_string);
-        Error::config(key, found, error.inner().to_string())
+        let problem = error.inner().to_string();
+        // serde says `invalid type: .., expected ..`; the first half is in `found` already.
+        let expected = problem.rsplit_once("expected ").map_or(problem.as_str(), |(_, expected)| expected);
+        Error::config(key, found, expected)
     })?;
     Ok((config, other))
 }
@@ -166,8 +169,15 @@ fn require_probability(key: &'static str, value: f64) -> Result<()> {
     require(key, value, (0.0..1.0).contains(&value), "a probability from 0 up to, but not including, 1")
 }
 
-fn require_positive(key: &'static str, value: usize) -> Result<()> {
-    require(key, value, value > 0, "at least 1")
+/// The number of layers: each is made when the model is, so that a damaged file must not ask for a billion.
+fn require_layers(value: usize) -> Result<()> {
+    require("num_hidden_layers", value, (1..=1000).contains(&value), "from 1 to 1000")
+}
+
+/// A width or a number of rows. Sizes are multiplied with each other, and a product beyond the memory is for the allocator to
+/// refuse, one beyond the integers for us.
+fn require_size(key: &'static str, value: usize) -> Result<()> {
+    require(key, value, (1..=1 << 28).contains(&value), "from 1 to 2^28")
 }
 
 #[cfg(test)]

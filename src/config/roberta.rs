@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{TaskConfig, overlay, parse_object, require, require_positive, require_probability, write_json};
+use super::{
+    TaskConfig, overlay, parse_object, require, require_layers, require_probability, require_size, write_json,
+};
 use crate::{Result, activation::Activation};
 
 /// RoBERTa's `config.json`. Field names are the file's keys.
@@ -110,12 +112,12 @@ impl RobertaConfig {
     /// An [`Error::Config`](crate::Error::Config) that names the first key with an impossible value.
     pub fn validate(&self) -> Result<()> {
         require("model_type", &self.model_type, self.model_type == "roberta", "`roberta`")?;
-        require_positive("vocab_size", self.vocab_size)?;
-        require_positive("hidden_size", self.hidden_size)?;
-        require_positive("num_hidden_layers", self.num_hidden_layers)?;
-        require_positive("num_attention_heads", self.num_attention_heads)?;
-        require_positive("intermediate_size", self.intermediate_size)?;
-        require_positive("type_vocab_size", self.type_vocab_size)?;
+        require_size("vocab_size", self.vocab_size)?;
+        require_size("hidden_size", self.hidden_size)?;
+        require_layers(self.num_hidden_layers)?;
+        require_size("num_attention_heads", self.num_attention_heads)?;
+        require_size("intermediate_size", self.intermediate_size)?;
+        require_size("type_vocab_size", self.type_vocab_size)?;
         let heads = self.num_attention_heads;
         let expected = format!("a divisor of hidden_size, which is {}", self.hidden_size);
         require("num_attention_heads", heads, self.hidden_size.is_multiple_of(heads), &expected)?;
