@@ -72,7 +72,7 @@ impl Case {
             value,
             heads: self.heads,
             relative: Some(RelativeOperands {
-                positions: PositionProjections { key: Some(position_key), query: Some(position_query) },
+                positions: PositionProjections { key: Some(position_key), query: Some(position_query), first_row: 0 },
                 index: self.index.clone(),
             }),
             layout: &self.layout,
