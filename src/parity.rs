@@ -15,7 +15,7 @@ use crate::{
     checkpoint::{Checkpoint, LoadOptions},
     config::{DebertaConfig, ModelConfig, RobertaConfig},
     heads::{
-        Backbone, BackboneConfig, DebertaForMaskedLm, MaskedLmLayout, MultipleChoice, QuestionAnswering,
+        BackboneConfig, DebertaForMaskedLm, Head, MaskedLmLayout, MultipleChoice, QuestionAnswering,
         RobertaForMaskedLm, SequenceClassification, TokenClassification,
     },
     input::ModelInput,

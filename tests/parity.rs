@@ -127,7 +127,7 @@ fn composed_attention_equals_the_reference() {
         let checkpoint = Checkpoint::open(fixture(name)).unwrap();
         let (model, _) = checkpoint.load(config.backbone(device), &LoadOptions::default()).unwrap();
         let mask = input.attention_mask.clone();
-        let output = Backbone::forward(&model, input.with_attentions());
+        let output = model.forward(input.with_attentions());
         for maps in output.attentions.unwrap() {
             let sums = maps.clone().sum_dim(3).squeeze_dim::<3>(3); // [batch, heads, query]
             let [batch, heads, length] = sums.dims();

@@ -33,15 +33,15 @@ use crate::{
     roberta::RobertaModel,
 };
 
-/// A model with a head, as inference sees it.
+/// A model as inference sees it, with a head or without.
 pub trait Head: Send + Sync {
-    /// What it computes: logits of some shape.
+    /// What it computes: logits of some shape, or hidden states.
     type Output;
 
-    /// Runs backbone and head.
+    /// Runs the model.
     fn forward(&self, input: ModelInput) -> Self::Output;
 
-    /// The projected position tables of the backbone for inputs of up to `length` tokens, if it has any; for
+    /// The projected position tables of the encoder for inputs of up to `length` tokens, if it has any; for
     /// [`Prepared`](crate::prepared::Prepared).
     fn prepare_positions(&self, _length: usize) -> Option<PreparedPositions> {
         None
@@ -49,17 +49,9 @@ pub trait Head: Send + Sync {
 }
 
 /// An encoder that heads can stand on.
-pub trait Backbone: Module + ModuleDisplay + Sync {
+pub trait Backbone: Head<Output = ModelOutput> + Module + ModuleDisplay {
     /// Its configuration.
     type Config: BackboneConfig<Backbone = Self>;
-
-    /// Runs the encoder.
-    fn forward(&self, input: ModelInput) -> ModelOutput;
-
-    /// Its projected position tables for inputs of up to `length` tokens, if it has any.
-    fn prepare_positions(&self, _length: usize) -> Option<PreparedPositions> {
-        None
-    }
 }
 
 /// The configuration of a backbone, as heads see it.
@@ -107,7 +99,6 @@ impl HeadSettings {
     }
 }
 
-/// The backbone alone, as a model that returns its states.
 impl Head for DebertaModel {
     type Output = ModelOutput;
 
@@ -122,14 +113,6 @@ impl Head for DebertaModel {
 
 impl Backbone for DebertaModel {
     type Config = DebertaConfig;
-
-    fn forward(&self, input: ModelInput) -> ModelOutput {
-        self.forward(input)
-    }
-
-    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
-        self.encoder().prepare_positions(length)
-    }
 }
 
 impl BackboneConfig for DebertaConfig {
@@ -156,12 +139,16 @@ impl BackboneConfig for DebertaConfig {
     }
 }
 
-impl Backbone for RobertaModel {
-    type Config = RobertaConfig;
+impl Head for RobertaModel {
+    type Output = ModelOutput;
 
     fn forward(&self, input: ModelInput) -> ModelOutput {
         self.forward(input)
     }
+}
+
+impl Backbone for RobertaModel {
+    type Config = RobertaConfig;
 }
 
 impl BackboneConfig for RobertaConfig {
