@@ -14,9 +14,12 @@ use crate::{
 /// Scores that a block may hold: 128 KB, a quarter of a usual second-level cache.
 const BLOCK_SCORES: usize = 32 * 1024;
 
+/// Most queries in a block.
+pub(super) const MOST_QUERIES: usize = 64;
+
 /// Queries in a block: enough for an efficient product, few enough for the cache.
 pub(super) fn block_size(length: usize) -> usize {
-    (BLOCK_SCORES / length).clamp(16, 64)
+    (BLOCK_SCORES / length).clamp(16, MOST_QUERIES)
 }
 
 /// Which rows of the position table some queries of a sequence reach.

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{
     Geometry, Head, Operands, Span,
-    block::{Task, Workspace, block_size, dense, exponentials},
+    block::{MOST_QUERIES, Task, Workspace, block_size, dense, exponentials},
 };
 use crate::cpu::{lanes::vectorized, matrix::Shared};
 
@@ -46,9 +46,9 @@ fn run(
     context: &Shared<'_>,
 ) {
     let (hidden, size, length) = (geometry.hidden(), geometry.head_size, span.length);
-    let Head { value, .. } = Head::new(geometry, operands, span, head);
-    let mut task = Task::new(geometry, Head::new(geometry, operands, span, head), span, &queries, workspace);
-    let mut sums = [0.0; 64];
+    let inputs = Head::new(geometry, operands, span, head);
+    let mut task = Task::new(geometry, inputs, span, &queries, workspace);
+    let mut sums = [0.0; MOST_QUERIES];
     for start in queries.clone().step_by(block_size(length)) {
         let block = start..(start + block_size(length)).min(queries.end);
         let scores = task.scores(block.clone());
@@ -56,7 +56,7 @@ fn run(
         let offset = (span.start + block.start) * hidden + head * size;
         // SAFETY: sequences do not overlap, and tasks differ in sequence, head or queries, so in rows or columns.
         let mut context = unsafe { context.matrix(offset, block.len(), size, hidden) };
-        context.product(dense(scores, block.len(), length), value, false);
+        context.product(dense(scores, block.len(), length), inputs.value, false);
         for (row, sum) in (0..block.len()).zip(sums) {
             for value in context.row_mut(row) {
                 *value /= sum;
