@@ -3,11 +3,11 @@
 use burn::{
     Tensor,
     module::Module,
-    nn::{Dropout, DropoutConfig, Embedding, LayerNorm, Linear},
+    nn::{Dropout, DropoutConfig, Embedding, LayerNorm},
     tensor::Int,
 };
 
-use crate::{config::DebertaConfig, init::Init, packing::TokenLayout};
+use crate::{config::DebertaConfig, init::Init, linear::Linear, packing::TokenLayout};
 
 /// Word (+ absolute position, where the input is biased by it) (+ token type) -> projection where the tables are narrower than
 /// the model -> LayerNorm -> zero at padding -> dropout.

@@ -20,6 +20,7 @@ use crate::{
     feed_forward::{FeedForward, ResidualOutput},
     init::Init,
     input::ModelInput,
+    linear::Linear,
     packing::{Packing, TokenLayout},
     position::{RelativeIndex, RelativePositions},
     prepared::PreparedPositions,
@@ -134,6 +135,12 @@ impl RelativeTable {
 }
 
 impl EncoderLayer {
+    /// The linear maps that every token passes.
+    pub(crate) fn linears(&mut self) -> impl Iterator<Item = &mut Linear> {
+        let attention = self.attention.linears().into_iter().chain([self.attention_output.linear()]);
+        attention.chain(self.feed_forward.linears())
+    }
+
     /// The element type of its parameters.
     fn dtype(&self) -> DType {
         self.feed_forward.dtype()
@@ -224,6 +231,11 @@ impl DebertaEncoder {
     /// The layers, first to last.
     pub fn layers(&self) -> &[EncoderLayer] {
         &self.layer
+    }
+
+    /// The linear maps of all layers.
+    pub(crate) fn linears(&mut self) -> Vec<&mut Linear> {
+        self.layer.iter_mut().flat_map(EncoderLayer::linears).collect()
     }
 
     /// What the layers share for inputs of `length` tokens.

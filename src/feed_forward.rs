@@ -3,11 +3,20 @@
 use burn::{
     Tensor,
     module::Module,
-    nn::{Dropout, DropoutConfig, LayerNorm, Linear},
+    nn::{Dropout, DropoutConfig, LayerNorm},
     tensor::DType,
 };
 
-use crate::{activation::Activation, init::Init};
+use crate::{
+    activation::Activation,
+    attention::op::can_fuse,
+    cpu::{
+        dropout::DropoutMask,
+        residual::{ResidualNorm, residual_norm},
+    },
+    init::Init,
+    linear::Linear,
+};
 
 /// LayerNorm( dropout(W x + b) + residual ): how attention and feed-forward rejoin the stream (post-LayerNorm).
 #[derive(Module, Debug)]
@@ -15,6 +24,9 @@ pub struct ResidualOutput {
     dense: Linear,
     layer_norm: LayerNorm,
     dropout: Dropout,
+    /// Of the LayerNorm, which keeps it to itself.
+    #[module(skip)]
+    epsilon: f64,
 }
 
 impl ResidualOutput {
@@ -23,14 +35,28 @@ impl ResidualOutput {
             dense: init.linear(input, output),
             layer_norm: init.layer_norm(output),
             dropout: DropoutConfig::new(dropout).init(),
+            epsilon: init.epsilon,
         }
+    }
+
+    pub(crate) fn linear(&mut self) -> &mut Linear {
+        &mut self.dense
     }
 
     /// # Shapes
     /// - states: [batch, length, input]
     /// - residual, output: [batch, length, output]
     pub fn forward(&self, states: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
-        self.layer_norm.forward(self.dropout.forward(self.dense.forward(states)) + residual)
+        let states = self.dense.forward(states);
+        let (device, LayerNorm { gamma, beta, .. }) = (states.device(), &self.layer_norm);
+        match beta {
+            Some(beta) if can_fuse(&device, states.dtype()) => {
+                let dropout = DropoutMask::of(&self.dropout, &device);
+                let plan = ResidualNorm { epsilon: self.epsilon as f32, dropout };
+                residual_norm(states, residual, gamma.val(), beta.val(), plan)
+            }
+            _ => self.layer_norm.forward(self.dropout.forward(states) + residual),
+        }
     }
 }
 
@@ -50,6 +76,10 @@ impl FeedForward {
             output: ResidualOutput::new(init, inner, hidden, dropout),
             activation,
         }
+    }
+
+    pub(crate) fn linears(&mut self) -> [&mut Linear; 2] {
+        [&mut self.intermediate, &mut self.output.dense]
     }
 
     /// The element type of its parameters.

@@ -2,9 +2,11 @@
 
 use burn::{
     module::Param,
-    nn::{Embedding, EmbeddingConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig},
+    nn::{Embedding, EmbeddingConfig, Initializer, LayerNorm, LayerNormConfig},
     tensor::{Device, Tensor},
 };
+
+use crate::linear::Linear;
 
 /// Makes the layers of one model on one device. Parameters are lazy: what a checkpoint fills is never drawn.
 pub(crate) struct Init<'a> {
@@ -21,11 +23,15 @@ impl Init<'_> {
     }
 
     pub fn linear(&self, input: usize, output: usize) -> Linear {
-        Linear { bias: Some(self.zeros(output)), ..self.linear_without_bias(input, output) }
+        Linear::new(self.weight(input, output), Some(self.zeros(output)))
     }
 
     pub fn linear_without_bias(&self, input: usize, output: usize) -> Linear {
-        LinearConfig::new(input, output).with_bias(false).with_initializer(self.normal()).init(self.device)
+        Linear::new(self.weight(input, output), None)
+    }
+
+    fn weight(&self, input: usize, output: usize) -> Param<Tensor<2>> {
+        self.normal().init([input, output], self.device)
     }
 
     pub fn embedding(&self, rows: usize, width: usize) -> Embedding {

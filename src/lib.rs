@@ -18,6 +18,7 @@ pub mod feed_forward;
 pub mod heads;
 mod init;
 pub mod input;
+pub mod linear;
 pub mod model;
 pub mod packing;
 pub mod parity;

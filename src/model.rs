@@ -8,6 +8,7 @@ use crate::{
     encoder::{DebertaEncoder, EncoderContext, LayerRecord, token_layout},
     init::Init,
     input::ModelInput,
+    linear::Linear,
 };
 
 /// What a backbone returns.
@@ -81,6 +82,11 @@ impl DebertaModel {
     /// The embeddings' part.
     pub fn embeddings(&self) -> &DebertaEmbeddings {
         &self.embeddings
+    }
+
+    /// The linear maps that every token passes.
+    pub(crate) fn linears(&mut self) -> Vec<&mut Linear> {
+        self.encoder.linears()
     }
 
     /// The encoder's part.

@@ -5,7 +5,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::{attention::PositionProjections, heads::Head, input::ModelInput};
+use rayon::prelude::*;
+
+use crate::{attention::PositionProjections, heads::Head, input::ModelInput, linear::Linear};
 
 /// The projected position table of every layer: Kr and Qr depend on weights alone, and for short texts cost as much as the
 /// rest.
@@ -19,11 +21,13 @@ pub struct PreparedPositions {
     pub(crate) length: usize,
 }
 
-/// A model that projects its position tables once, and not for each input.
+/// A model made ready for inference: its position tables are projected once and not for each input, and on a CPU its weights
+/// are laid out for products once.
 ///
-/// It owns the model and never hands it out to be changed, so that the tables cannot go stale; [`into_inner`](Self::into_inner)
-/// gives the model back and drops them. They are made when first needed, and again when a text is more than twice as long as
-/// all before. On a device with gradients it does nothing.
+/// It owns the model and never hands it out to be changed, so that neither can go stale; [`into_inner`](Self::into_inner) gives
+/// the model back as it was. The tables are made when first needed, and again when a text is more than twice as long as all
+/// before. While a weight is laid out, the parameter that it came from is empty. On a device with gradients nothing is
+/// prepared.
 pub struct Prepared<H> {
     head: H,
     positions: Mutex<Option<PreparedPositions>>,
@@ -31,7 +35,8 @@ pub struct Prepared<H> {
 
 impl<H: Head> Prepared<H> {
     /// Takes the model.
-    pub fn new(head: H) -> Self {
+    pub fn new(mut head: H) -> Self {
+        head.linears().into_par_iter().for_each(Linear::pack);
         Self { head, positions: Mutex::default() }
     }
 
@@ -51,7 +56,8 @@ impl<H: Head> Prepared<H> {
     }
 
     /// The model, to be changed.
-    pub fn into_inner(self) -> H {
+    pub fn into_inner(mut self) -> H {
+        self.head.linears().into_par_iter().for_each(Linear::unpack);
         self.head
     }
 }
@@ -69,5 +75,10 @@ impl<H: Head> Head for Prepared<H> {
 
     fn forward(&self, input: ModelInput) -> H::Output {
         self.head.forward(self.prepare(input))
+    }
+
+    /// None: they are laid out already.
+    fn linears(&mut self) -> Vec<&mut Linear> {
+        Vec::new()
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     heads::Pooler,
     init::Init,
     input::ModelInput,
+    linear::Linear,
     model::ModelOutput,
     packing::TokenLayout,
 };
@@ -125,6 +126,11 @@ impl RobertaModel {
             record.keep_maps(maps);
         }
         ModelOutput::new(context.layout.restore(states), record)
+    }
+
+    /// The linear maps that every token passes.
+    pub(crate) fn linears(&mut self) -> Vec<&mut Linear> {
+        self.encoder.layer.iter_mut().flat_map(EncoderLayer::linears).collect()
     }
 
     /// The pooled first token, [batch, hidden], if the model has a pooler.

@@ -3,11 +3,11 @@
 
 use burn::{
     Tensor,
-    nn::Linear,
     tensor::{DType, activation::softmax},
 };
 
 use super::op::{AttentionOperands, RelativeOperands, TalkingHeads};
+use crate::linear::Linear;
 
 /// Context [batch, length, hidden] and probabilities [batch, heads, query, key].
 ///

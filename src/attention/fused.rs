@@ -23,8 +23,12 @@ use burn::{
     },
 };
 
-use super::cpu::{self, DropoutMask, Geometry, Operands, Span};
-use crate::{config::PositionTerms, cpu::backend::HostBackend, position::RelativeIndex};
+use super::cpu::{self, Geometry, Operands, Span};
+use crate::{
+    config::PositionTerms,
+    cpu::{backend::HostBackend, dropout::DropoutMask},
+    position::RelativeIndex,
+};
 
 /// What the operation knows beside its tensors.
 #[derive(Clone, Debug)]

@@ -19,12 +19,13 @@ pub mod op;
 use burn::{
     Tensor,
     module::Module,
-    nn::{Dropout, DropoutConfig, Linear},
+    nn::{Dropout, DropoutConfig},
 };
 
 use crate::{
     config::{DebertaConfig, PositionTerms, RobertaConfig},
     init::Init,
+    linear::Linear,
     packing::TokenLayout,
 };
 pub use cpu::Span;
@@ -211,6 +212,11 @@ impl DisentangledAttention {
             talking_heads.map(|(logits, weights)| TalkingHeads { logits, weights }),
             input.maps,
         )
+    }
+
+    /// The projections that every token passes.
+    pub(crate) fn linears(&mut self) -> [&mut Linear; 3] {
+        [&mut self.query_proj, &mut self.key_proj, &mut self.value_proj]
     }
 
     /// Whether heads are mixed, which fused kernels do not serve.

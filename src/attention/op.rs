@@ -7,16 +7,16 @@ use std::sync::{Arc, OnceLock};
 
 use burn::{
     Tensor,
-    nn::{Dropout, Linear},
-    tensor::{DType, Device, Distribution, Int, TensorData},
+    nn::Dropout,
+    tensor::{DType, Device, Int, TensorData},
 };
 
 use super::{
     PositionProjections, composed,
-    cpu::{DropoutMask, Span},
+    cpu::Span,
     fused::{self, FusedPlan},
 };
-use crate::{device, packing::TokenLayout, position::RelativeIndex};
+use crate::{cpu::dropout::DropoutMask, device, linear::Linear, packing::TokenLayout, position::RelativeIndex};
 
 /// Everything attention computes from.
 pub struct AttentionOperands<'a> {
@@ -117,20 +117,9 @@ pub fn attend(
         spans,
         index: operands.relative.as_ref().map(|relative| relative.index.host().clone()),
         first_row: operands.relative.as_ref().map_or(0, |relative| relative.positions.first_row),
-        dropout: dropout_mask(operands.dropout, &operands.query.device()),
+        dropout: DropoutMask::of(operands.dropout, &operands.query.device()),
     };
     let positions = operands.relative.map(|relative| relative.positions);
     let (position_key, position_query) = positions.map_or((None, None), |tables| (tables.key, tables.query));
     (fused::attend(operands.query, operands.key, operands.value, position_key, position_query, plan), None)
-}
-
-/// A mask where burn's own dropout would act: in training, on a device with gradients. The seed comes from the device's
-/// random state, so that [`Device::seed`] makes it repeatable.
-fn dropout_mask(dropout: &Dropout, device: &Device) -> Option<DropoutMask> {
-    let acts = dropout.training.is_enabled() && device.is_autodiff() && dropout.prob > 0.0;
-    acts.then(|| {
-        let random = Tensor::<1>::random([2], Distribution::Uniform(0.0, 65536.0), &device.clone().inner());
-        let seed = random.into_data().iter::<f32>().fold(0, |seed, half| seed << 16 | half as u32);
-        DropoutMask { probability: dropout.prob, seed }
-    })
 }

@@ -133,7 +133,11 @@ impl Checkpoint {
         }
         let transpose = parameter.is_transposed().then(|| [stored.shape[0], stored.shape[1]]);
         let bytes = stored.to_bytes().map_err(|error| fail(format!("{error}; copy the file again")))?;
+        let source = bytes.as_ptr_range();
         let bytes = Conversion { from, to, transpose }.apply(bytes);
+        if bytes.as_ptr() != source.start {
+            self.release(source);
+        }
         let is_finite = convert::is_finite(&bytes, to);
         let data =
             TensorData::try_from_bytes(bytes, parameter.shape.clone(), to).map_err(|error| fail(error.to_string()))?;

@@ -14,6 +14,7 @@ mod header;
 #[cfg(feature = "hub")]
 pub mod hub;
 mod load;
+mod mapped;
 mod names;
 mod parameters;
 mod read;

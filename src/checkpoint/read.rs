@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
-    fs::File,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -15,10 +15,9 @@ use burn::{
     },
     tensor::{AllocationProperty, Bytes, DType},
 };
-use memmap2::Mmap;
 use serde::Deserialize;
 
-use super::{header::Header, names, v1};
+use super::{header::Header, mapped::MappedFile, names, v1};
 use crate::{DebertaConfig, Error, ModelConfig, Result, heads::MaskedLmLayout};
 
 /// What a folder may keep its weights in; the first that is there is read.
@@ -34,6 +33,7 @@ pub struct Checkpoint {
     folder: PathBuf,
     tensors: BTreeMap<String, Stored>,
     skipped: Vec<String>,
+    files: Vec<MappedFile>,
 }
 
 impl Checkpoint {
@@ -49,7 +49,7 @@ impl Checkpoint {
         let path = FILES.iter().map(|file| folder.join(file)).find(|path| path.exists()).ok_or_else(|| {
             Error::checkpoint(folder, format!("there are no weights in this folder; looked for {}", FILES.join(", ")))
         })?;
-        let Content { mut tensors, skipped } = Content::of(&path)?;
+        let Content { mut tensors, skipped, files } = Content::of(&path)?;
         for tensor in &mut tensors {
             v1::rename(&mut tensor.name, names::RENAMED.into_iter());
         }
@@ -71,7 +71,7 @@ impl Checkpoint {
                 return Err(Error::checkpoint(&path, problem));
             }
         }
-        Ok(Self { folder: folder.to_owned(), tensors: by_name, skipped })
+        Ok(Self { folder: folder.to_owned(), tensors: by_name, skipped, files })
     }
 
     /// The folder it was opened from.
@@ -115,6 +115,11 @@ impl Checkpoint {
         self.tensors.get(key)
     }
 
+    /// Lets go of a tensor's bytes, which have been copied, where they lie in a file.
+    pub(super) fn release(&self, bytes: Range<*const u8>) {
+        self.files.iter().for_each(|file| file.release(&bytes));
+    }
+
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
@@ -130,6 +135,8 @@ struct Content {
     tensors: Vec<Stored>,
     /// Names of entries that are no tensors.
     skipped: Vec<String>,
+    /// What the tensors are mapped from.
+    files: Vec<MappedFile>,
 }
 
 impl Content {
@@ -144,16 +151,14 @@ impl Content {
 }
 
 fn safetensors(path: &Path) -> Result<Content> {
-    let file = File::open(path).map_err(Error::io("read", path))?;
-    // SAFETY: the map is only read, and sound as long as nobody changes the file beneath it; see `Checkpoint`.
-    let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
+    let file = MappedFile::open(path)?;
+    let map = file.bytes();
     let header = Header::parse(&map, path)?;
-    let map = bytes::Bytes::from_owner(map);
     let tensors = header.entries.into_iter().map(|entry| {
         let bytes = Bytes::from_shared(map.slice(entry.range), AllocationProperty::File);
         Stored::new(entry.name, entry.dtype, entry.shape, None, bytes)
     });
-    Ok(Content { tensors: tensors.collect(), skipped: Vec::new() })
+    Ok(Content { tensors: tensors.collect(), skipped: Vec::new(), files: vec![file] })
 }
 
 fn pytorch(path: &Path) -> Result<Content> {
@@ -172,7 +177,7 @@ fn pytorch(path: &Path) -> Result<Content> {
         skipped.extend(entries.into_keys().filter(|key| !is_tensor(key)));
         skipped.sort();
     }
-    Ok(Content { tensors: tensors.into_values().map(bridge::from_pytorch).collect(), skipped })
+    Ok(Content { tensors: tensors.into_values().map(bridge::from_pytorch).collect(), skipped, files: Vec::new() })
 }
 
 /// Reads the index at `path` and all files it names.
@@ -186,7 +191,7 @@ fn shards(path: &Path) -> Result<Content> {
         if !shard_path.exists() {
             return fail(format!("the index names the shard `{shard}`, which is not there; download it too"));
         }
-        let Content { tensors, skipped } = Content::of(&shard_path)?;
+        let Content { tensors, skipped, files } = Content::of(&shard_path)?;
         for Stored { name, .. } in &tensors {
             if !seen.insert(name.clone()) {
                 return fail(format!("`{name}` is in two shards, once more in `{shard}`; which one counts is unknown"));
@@ -197,6 +202,7 @@ fn shards(path: &Path) -> Result<Content> {
         }
         content.tensors.extend(tensors);
         content.skipped.extend(skipped);
+        content.files.extend(files);
     }
     Ok(content)
 }

@@ -1,6 +1,9 @@
-//! What the CPU kernels share: matrix views and vectorised loops.
+//! What the CPU kernels share: matrix views and vectorised loops; and the kernels that belong to no room of their own.
 
 pub(crate) mod backend;
+pub(crate) mod dropout;
 pub(crate) mod gelu;
 pub(crate) mod lanes;
 pub(crate) mod matrix;
+pub(crate) mod packed;
+pub(crate) mod residual;

@@ -3,7 +3,7 @@
 use burn::{
     Tensor,
     module::{Module, Param},
-    nn::{LayerNorm, Linear},
+    nn::LayerNorm,
     tensor::{Device, Int},
 };
 
@@ -15,6 +15,7 @@ use crate::{
     decoder::EnhancedMaskDecoder,
     init::Init,
     input::ModelInput,
+    linear::Linear,
     model::DebertaModel,
     prepared::PreparedPositions,
     roberta::RobertaModel,
@@ -207,6 +208,10 @@ impl Head for DebertaForMaskedLm {
     fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
         self.backbone.encoder().prepare_positions(length)
     }
+
+    fn linears(&mut self) -> Vec<&mut Linear> {
+        self.backbone.linears()
+    }
 }
 
 impl Head for RobertaForMaskedLm {
@@ -214,5 +219,9 @@ impl Head for RobertaForMaskedLm {
 
     fn forward(&self, input: ModelInput) -> Tensor<3> {
         RobertaForMaskedLm::forward(self, input)
+    }
+
+    fn linears(&mut self) -> Vec<&mut Linear> {
+        self.backbone.linears()
     }
 }

@@ -28,6 +28,7 @@ use crate::{
     config::{DebertaConfig, RobertaConfig, TaskConfig},
     init::Init,
     input::ModelInput,
+    linear::Linear,
     model::{DebertaModel, ModelOutput},
     prepared::PreparedPositions,
     roberta::RobertaModel,
@@ -46,6 +47,10 @@ pub trait Head: Send + Sync {
     fn prepare_positions(&self, _length: usize) -> Option<PreparedPositions> {
         None
     }
+
+    /// The linear maps that every token passes: those worth laying out for inference
+    /// ([`Prepared`](crate::prepared::Prepared)).
+    fn linears(&mut self) -> Vec<&mut Linear>;
 }
 
 /// An encoder that heads can stand on.
@@ -109,6 +114,10 @@ impl Head for DebertaModel {
     fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
         self.encoder().prepare_positions(length)
     }
+
+    fn linears(&mut self) -> Vec<&mut Linear> {
+        self.linears()
+    }
 }
 
 impl Backbone for DebertaModel {
@@ -144,6 +153,10 @@ impl Head for RobertaModel {
 
     fn forward(&self, input: ModelInput) -> ModelOutput {
         self.forward(input)
+    }
+
+    fn linears(&mut self) -> Vec<&mut Linear> {
+        self.linears()
     }
 }
 

@@ -3,12 +3,13 @@
 use burn::{
     Tensor,
     module::Module,
-    nn::{Dropout, DropoutConfig, Linear},
+    nn::{Dropout, DropoutConfig},
     tensor::{Device, Int},
 };
 
 use super::{Backbone, BackboneConfig, Pooler, loss};
 use crate::input::ModelInput;
+use crate::linear::Linear;
 
 /// Pooler -> dropout -> linear to one score, for each choice by itself.
 #[derive(Module, Debug)]

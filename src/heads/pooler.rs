@@ -3,10 +3,10 @@
 use burn::{
     Tensor,
     module::Module,
-    nn::{Dropout, DropoutConfig, Linear},
+    nn::{Dropout, DropoutConfig},
 };
 
-use crate::{activation::Activation, init::Init};
+use crate::{activation::Activation, init::Init, linear::Linear};
 
 /// act( dense( dropout( state of the first token ) ) )
 #[derive(Module, Debug)]

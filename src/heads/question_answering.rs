@@ -3,12 +3,11 @@
 use burn::{
     Tensor,
     module::Module,
-    nn::Linear,
     tensor::{Device, Int},
 };
 
 use super::{Backbone, BackboneConfig, Head, loss};
-use crate::{input::ModelInput, prepared::PreparedPositions};
+use crate::{input::ModelInput, linear::Linear, prepared::PreparedPositions};
 
 /// A linear map from each state to two scores.
 #[derive(Module, Debug)]
@@ -64,5 +63,9 @@ impl<B: Backbone> Head for QuestionAnswering<B> {
 
     fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
         self.backbone.prepare_positions(length)
+    }
+
+    fn linears(&mut self) -> Vec<&mut Linear> {
+        self.backbone.linears()
     }
 }

@@ -3,13 +3,14 @@
 use burn::{
     Tensor,
     module::Module,
-    nn::{LayerNorm, Linear},
+    nn::LayerNorm,
     tensor::{Bool, Device},
 };
 
 use super::{Head, loss};
 use crate::{
-    activation::Activation, config::DebertaConfig, input::ModelInput, model::DebertaModel, prepared::PreparedPositions,
+    activation::Activation, config::DebertaConfig, input::ModelInput, linear::Linear, model::DebertaModel,
+    prepared::PreparedPositions,
 };
 
 /// The discriminator: `classifier( act( dense( LayerNorm( h_CLS + h_t ) ) ) )` for each token t.
@@ -79,5 +80,9 @@ impl Head for ReplacedTokenDetection {
 
     fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
         self.backbone.encoder().prepare_positions(length)
+    }
+
+    fn linears(&mut self) -> Vec<&mut Linear> {
+        self.backbone.linears()
     }
 }

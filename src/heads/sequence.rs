@@ -3,12 +3,12 @@
 use burn::{
     Tensor,
     module::Module,
-    nn::{Dropout, DropoutConfig, Linear},
+    nn::{Dropout, DropoutConfig},
     tensor::{Device, Int},
 };
 
 use super::{Backbone, BackboneConfig, Head, Pooler, loss};
-use crate::{input::ModelInput, prepared::PreparedPositions};
+use crate::{input::ModelInput, linear::Linear, prepared::PreparedPositions};
 
 /// Pooler -> dropout -> linear.
 #[derive(Module, Debug)]
@@ -73,5 +73,9 @@ impl<B: Backbone> Head for SequenceClassification<B> {
 
     fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
         self.backbone.prepare_positions(length)
+    }
+
+    fn linears(&mut self) -> Vec<&mut Linear> {
+        self.backbone.linears()
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     checkpoint::LoadReport,
     heads::{Backbone, BackboneConfig, Head},
     input::ModelInput,
+    linear::Linear,
     prepared::PreparedPositions,
     tokenizer::{Text, Truncation},
 };
@@ -69,6 +70,10 @@ impl<B: Backbone> Head for HiddenStates<B> {
 
     fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
         self.backbone.prepare_positions(length)
+    }
+
+    fn linears(&mut self) -> Vec<&mut Linear> {
+        self.backbone.linears()
     }
 }
 

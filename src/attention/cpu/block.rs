@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{DropoutMask, Geometry, Head, Span};
+use super::{Geometry, Head, Span};
 use crate::{
     cpu::{
         lanes::{self, vectorized},
@@ -164,45 +164,6 @@ pub(super) fn exponentials(scores: &mut [f32], scale: f32) -> f32 {
         *score = lanes::exp((*score - highest) * scale);
     }
     lanes::sum(scores)
-}
-
-/// The factors of dropout: 0, or 1 / (1 - p), for a row of probabilities.
-pub(super) struct DropoutRow {
-    threshold: u32,
-    factor: f32,
-    seed: u32,
-}
-
-impl DropoutMask {
-    /// The factors of one head's probabilities of one query, which is row `token` of the batch.
-    #[inline(always)]
-    pub(super) fn row(self, head: usize, token: usize) -> DropoutRow {
-        DropoutRow {
-            threshold: (self.probability * f64::from(u32::MAX)) as u32,
-            factor: (1.0 / (1.0 - self.probability)) as f32,
-            seed: mix(mix(self.seed ^ mix(head as u32 + 1)) ^ token as u32),
-        }
-    }
-}
-
-impl DropoutRow {
-    /// The factor of a key.
-    #[inline(always)]
-    pub fn factor(&self, key: u32) -> f32 {
-        let random = mix(self.seed ^ key.wrapping_mul(0x9E37_79B9));
-        if random < self.threshold { 0.0 } else { self.factor }
-    }
-}
-
-/// A bijection of 32 bits in which every input bit moves every output bit (xorshift and multiply; constants found by search
-/// in the `hash-prospector` project).
-#[inline(always)]
-fn mix(mut x: u32) -> u32 {
-    x ^= x >> 16;
-    x = x.wrapping_mul(0x7feb_352d);
-    x ^= x >> 15;
-    x = x.wrapping_mul(0x846c_a68b);
-    x ^ (x >> 16)
 }
 
 /// Buffers of one thread, kept from task to task.

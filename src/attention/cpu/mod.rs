@@ -22,7 +22,10 @@ mod backward;
 mod block;
 mod forward;
 
-use crate::{cpu::matrix::Matrix, position::RelativeIndex};
+use crate::{
+    cpu::{dropout::DropoutMask, matrix::Matrix},
+    position::RelativeIndex,
+};
 
 pub(crate) use backward::backward;
 pub(crate) use forward::forward;
@@ -34,15 +37,6 @@ pub struct Span {
     pub start: usize,
     /// Its number of tokens.
     pub length: usize,
-}
-
-/// Which probabilities are dropped, as a function of seed, head, query and key.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct DropoutMask {
-    /// Probability of dropping.
-    pub probability: f64,
-    /// Another mask for each call.
-    pub seed: u32,
 }
 
 /// What is known beside the numbers.
