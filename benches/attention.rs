@@ -25,9 +25,6 @@ use deberta_burn::{
     position::{RelativeIndex, RelativePositions},
 };
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 type Attend = fn(AttentionOperands<'_>) -> Tensor<3>;
 
 const IMPLEMENTATIONS: [(&str, Attend); 2] = [

@@ -19,9 +19,6 @@ use deberta_burn::{
 };
 use training::Trainer;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// 16 texts of 8 to 128 tokens.
 fn ragged() -> Vec<usize> {
     (1..=16).map(|text| 8 * text).collect()

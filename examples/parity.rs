@@ -12,14 +12,14 @@
 //! cargo run --release --example parity -- --model ./deberta-v3-base --reference reference.safetensors
 //! ```
 
+#[path = "common/allocator.rs"]
+mod allocator;
+
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Parser;
 use deberta_burn::{device::device, parity::Reference};
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Compares a checkpoint's outputs with those that transformers computed, tensor by tensor, at real tokens only.
 ///

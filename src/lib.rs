@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod conv;
 mod cpu;
+pub mod data;
 pub mod decoder;
 pub mod device;
 pub mod embeddings;
@@ -28,6 +29,7 @@ pub mod prepared;
 mod replacement;
 pub mod roberta;
 pub mod tokenizer;
+pub mod training;
 
 pub use config::{DebertaConfig, ModelConfig, Preset, RobertaConfig};
 pub use error::{Error, Result};

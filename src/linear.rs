@@ -10,7 +10,10 @@ use burn::{
 
 use crate::{
     attention::op::can_fuse,
-    cpu::packed::{self, PackedWeight},
+    cpu::{
+        self,
+        packed::{self, PackedWeight},
+    },
 };
 
 /// x W + b.
@@ -39,9 +42,13 @@ impl Linear {
     /// - output: [.., outputs]
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(Param::val);
-        match &self.packed {
-            Some(weight) => packed::linear(x, weight.clone(), bias),
-            None => linear(x, self.weight.val(), bias),
+        if let Some(weight) = &self.packed {
+            return packed::linear(x, weight.clone(), bias);
+        }
+        let weight = self.weight.val();
+        match can_fuse(&x.device(), weight.dtype()) {
+            true => cpu::linear::linear(x, weight, bias),
+            false => linear(x, weight, bias),
         }
     }
 

@@ -1,5 +1,8 @@
 //! What the criterion benches share.
 
+#[path = "../../examples/common/allocator.rs"]
+pub mod allocator;
+
 use deberta_burn::{DebertaConfig, ModelConfig, Preset};
 
 /// DeBERTa of a preset's shape.

@@ -1,5 +1,6 @@
 //! What the command-line examples share: flags, reading texts, progress, writing answers, errors.
 
+pub mod allocator;
 mod input;
 mod output;
 
@@ -22,10 +23,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 pub use input::InputArgs;
 pub use output::{Failure, OutputArgs};
-
-/// glibc's allocator gives large blocks back at once and takes page faults for each tensor; this one keeps them.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Flags of every example.
 #[derive(Args)]

@@ -141,6 +141,51 @@ impl<'a> MatrixMut<'a> {
     }
 }
 
+/// `lhs rhs`, plus `start` in each row where given, on all threads: row by row in a new buffer.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub(crate) fn product(lhs: Matrix<'_>, rhs: Matrix<'_>, start: Option<&[f32]>) -> Vec<f32> {
+    let (rows, columns) = (lhs.rows, rhs.columns);
+    assert_eq!(lhs.columns, rhs.rows, "inner sizes");
+    let mut output = Vec::with_capacity(rows * columns);
+    if let Some(start) = start {
+        assert_eq!(start.len(), columns, "the start of each row");
+        (0..rows).for_each(|_| output.extend_from_slice(start));
+    }
+    let parallelism = match rayon::current_num_threads() {
+        1 => gemm::Parallelism::None,
+        threads => gemm::Parallelism::Rayon(threads),
+    };
+    // SAFETY: as in `MatrixMut::product`; the new buffer has room for rows x columns elements. `gemm` reads them only where it
+    // accumulates, in which case the loop above has written them all, and has written them all itself when it returns.
+    unsafe {
+        gemm::gemm(
+            rows,
+            columns,
+            lhs.columns,
+            output.as_mut_ptr(),
+            1,
+            columns as isize,
+            start.is_some(),
+            lhs.pointer,
+            lhs.column_stride,
+            lhs.row_stride,
+            rhs.pointer,
+            rhs.column_stride,
+            rhs.row_stride,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+        output.set_len(rows * columns);
+    }
+    output
+}
+
 /// A buffer of which several threads write different parts.
 pub(crate) struct Shared<'a> {
     pointer: *mut f32,
@@ -194,6 +239,8 @@ mod tests {
         assert_eq!(out[0], 208.0);
         MatrixMut::new(&mut out, 0, 2, 2, 3).reversed().product(lhs.reversed(), rhs, false);
         assert_eq!(out, [104.0, 110.0, 0.0, 392.0, 416.0, 0.0]);
+        assert_eq!(product(lhs, rhs, None), [104.0, 110.0, 392.0, 416.0]);
+        assert_eq!(product(lhs, rhs, Some(&[1.0, -1.0])), [105.0, 109.0, 393.0, 415.0]);
         let mut square = vec![0.0; 9];
         MatrixMut::new(&mut square, 0, 3, 3, 3).product(lhs.transposed(), lhs, false);
         assert_eq!(square[1], 1.0 * 2.0 + 7.0 * 8.0);

@@ -4,6 +4,7 @@ pub(crate) mod backend;
 pub(crate) mod dropout;
 pub(crate) mod gelu;
 pub(crate) mod lanes;
+pub(crate) mod linear;
 pub(crate) mod matrix;
 pub(crate) mod packed;
 pub(crate) mod residual;

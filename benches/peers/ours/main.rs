@@ -1,5 +1,7 @@
 //! This crate behind the protocol of `benches/README.md`, used as its users use it.
 
+#[path = "../../../examples/common/allocator.rs"]
+mod allocator;
 #[path = "../../common/training.rs"]
 mod training;
 
@@ -27,9 +29,6 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use training::Trainer;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const UNLOADED: &str = "no model is loaded";
 
 #[derive(Deserialize)]
@@ -42,6 +41,7 @@ enum Command {
 }
 
 fn main() -> Result<()> {
+    allocator::keep_freed_memory();
     let mut session = None;
     for line in io::stdin().lock().lines() {
         let answer = match serde_json::from_str(&line?)? {

@@ -15,8 +15,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 /// The allocator that ours uses.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+#[path = "../../../../examples/common/allocator.rs"]
+mod allocator;
 
 #[derive(Deserialize)]
 #[serde(tag = "command", rename_all = "lowercase")]
@@ -26,6 +26,7 @@ enum Command {
 }
 
 fn main() -> Result<()> {
+    allocator::keep_freed_memory();
     let mut model = None;
     for line in io::stdin().lock().lines() {
         let answer = match serde_json::from_str(&line?)? {

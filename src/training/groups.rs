@@ -1,0 +1,149 @@
+//! Which parameters decay, and how fast each learns.
+
+use burn::{
+    Tensor,
+    module::{Module, ModuleMapper, Param},
+};
+use serde::{Deserialize, Serialize};
+
+/// How parameters differ, by their place in the model.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ParameterGroups {
+    /// Number of encoder layers.
+    pub layers: usize,
+    /// Factor of the learning rate from each layer to the one below it: the head has 1, the last layer this, the embeddings
+    /// its power of `layers + 1`. 1 for none.
+    pub layer_decay: f64,
+}
+
+/// The group of one parameter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Group {
+    /// Factor of the learning rate.
+    pub rate: f64,
+    /// Whether the parameter decays.
+    pub decays: bool,
+}
+
+/// A parameter's place, counted from below.
+enum Place {
+    /// Word, position and type tables and their projection, and the table of relative positions.
+    Embeddings,
+    /// An encoder layer.
+    Layer(usize),
+    /// Whatever stands on the encoder.
+    Head,
+}
+
+impl Place {
+    fn of(path: &str) -> Self {
+        let path = path.strip_prefix("backbone.").unwrap_or(path);
+        if let Some(rest) = path.strip_prefix("encoder.layer.") {
+            return Self::Layer(rest.split('.').next().and_then(|number| number.parse().ok()).unwrap_or(0));
+        }
+        match path.split('.').next() {
+            // The convolution belongs to the first layer's input.
+            Some("embeddings" | "encoder") => Self::Embeddings,
+            _ => Self::Head,
+        }
+    }
+}
+
+impl ParameterGroups {
+    /// The group of the parameter at this path of field names.
+    pub fn of(&self, path: &str) -> Group {
+        let below = match Place::of(path) {
+            Place::Head => 0,
+            Place::Layer(number) => self.layers.saturating_sub(number),
+            Place::Embeddings => self.layers + 1,
+        };
+        // Biases and LayerNorms (burn's gamma and beta).
+        let last = path.rsplit('.').next().unwrap_or(path);
+        Group { rate: self.layer_decay.powi(below as i32), decays: !matches!(last, "bias" | "gamma" | "beta") }
+    }
+}
+
+/// Which part of the model does not learn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Frozen {
+    /// The embeddings.
+    pub embeddings: bool,
+    /// The first so many encoder layers.
+    pub layers: usize,
+}
+
+impl Frozen {
+    /// Takes the frozen parameters off the tape: they get no gradient, and none is computed for them.
+    pub fn freeze<M: Module>(self, model: M) -> M {
+        if self == Self::default() {
+            return model;
+        }
+        model.map(&mut Freezer { frozen: self, path: Vec::new() })
+    }
+
+    fn holds(&self, path: &str) -> bool {
+        match Place::of(path) {
+            Place::Embeddings => self.embeddings,
+            Place::Layer(number) => number < self.layers,
+            Place::Head => false,
+        }
+    }
+}
+
+struct Freezer {
+    frozen: Frozen,
+    path: Vec<String>,
+}
+
+impl ModuleMapper for Freezer {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let frozen = self.frozen.holds(&self.path.join("."));
+        if frozen { param.set_require_grad(false) } else { param }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn learning_rates_fall_towards_the_embeddings() {
+        let groups = ParameterGroups { layers: 3, layer_decay: 0.5 };
+        let rate = |path: &str| groups.of(path).rate;
+        assert_eq!(rate("classifier.weight"), 1.0);
+        assert_eq!(rate("backbone.encoder.layer.2.attention.query_proj.weight"), 0.5);
+        assert_eq!(rate("backbone.encoder.layer.0.attention.query_proj.weight"), 0.125);
+        assert_eq!(rate("backbone.embeddings.word_embeddings.weight"), 0.0625);
+        assert_eq!(rate("encoder.rel_embeddings.weight"), 0.0625);
+    }
+
+    #[test]
+    fn biases_and_norms_do_not_decay() {
+        let groups = ParameterGroups { layers: 1, layer_decay: 1.0 };
+        for path in ["pooler.dense.bias", "backbone.embeddings.layer_norm.gamma", "lm_head.layer_norm.beta"] {
+            assert!(!groups.of(path).decays, "{path}");
+        }
+        assert!(groups.of("backbone.encoder.rel_embeddings.weight").decays);
+    }
+
+    #[test]
+    fn layers_freeze_from_below() {
+        let frozen = Frozen { embeddings: true, layers: 1 };
+        for (path, holds) in [
+            ("backbone.embeddings.layer_norm.gamma", true),
+            ("backbone.encoder.layer.0.feed_forward.intermediate.weight", true),
+            ("backbone.encoder.layer.1.feed_forward.intermediate.weight", false),
+            ("classifier.weight", false),
+        ] {
+            assert_eq!(frozen.holds(path), holds, "{path}");
+        }
+    }
+}
