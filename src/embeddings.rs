@@ -1,5 +1,7 @@
 //! From token ids to vectors (`DebertaV2Embeddings` in the reference).
 
+use std::sync::{Arc, OnceLock};
+
 use burn::{
     Tensor,
     module::Module,
@@ -43,11 +45,24 @@ impl DebertaEmbeddings {
 
     /// # Shapes
     /// - input_ids, token_type_ids: [batch, length] as the layout has them; token types default to 0
+    /// - source, where it is given: [batch, length, hidden] as the layout has it
     /// - output: [batch, length, hidden]
     ///
     /// # Panics
     /// With absolute positions at the input, a length above their number.
-    pub fn forward(
+    pub(crate) fn forward(
+        &self,
+        input_ids: Tensor<2, Int>,
+        token_type_ids: Option<Tensor<2, Int>>,
+        source: &EmbeddingSource,
+        layout: &TokenLayout,
+    ) -> Tensor<3> {
+        let states = source.resolve(|| self.tables(input_ids, token_type_ids, layout));
+        self.dropout.forward(layout.zero_padding(self.layer_norm.forward(states)))
+    }
+
+    /// The sum of the tables' rows, in the model's width.
+    fn tables(
         &self,
         input_ids: Tensor<2, Int>,
         token_type_ids: Option<Tensor<2, Int>>,
@@ -61,9 +76,41 @@ impl DebertaEmbeddings {
         if let Some(table) = &self.token_type_embeddings {
             states = states + table.forward(token_type_ids.unwrap_or_else(|| input_ids.zeros_like()));
         }
-        if let Some(projection) = &self.embed_proj {
-            states = projection.forward(states);
+        match &self.embed_proj {
+            Some(projection) => projection.forward(states),
+            None => states,
         }
-        self.dropout.forward(layout.zero_padding(self.layer_norm.forward(states)))
+    }
+}
+
+/// What stands in front of the embeddings' LayerNorm.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum EmbeddingSource {
+    /// The sum of the tables' rows.
+    #[default]
+    Tables,
+    /// That sum, normalised without parameters, which is left in the cell for [`sift`](crate::training::sift).
+    Normalised(Arc<OnceLock<Tensor<3>>>),
+    /// These states instead.
+    Given(Tensor<3>),
+}
+
+impl EmbeddingSource {
+    /// The epsilon of the norm without parameters (`PerturbLayer` in the reference).
+    const EPSILON: f64 = 1e-7;
+
+    /// The states, [batch, length, hidden] as the layout has them.
+    pub fn resolve(&self, tables: impl FnOnce() -> Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Tables => tables(),
+            Self::Normalised(cell) => {
+                let states = tables();
+                let centred = states.clone() - states.mean_dim(2);
+                let variance = centred.clone().square().mean_dim(2);
+                let states = centred / (variance + Self::EPSILON).sqrt();
+                cell.get_or_init(|| states).clone()
+            }
+            Self::Given(states) => states.clone(),
+        }
     }
 }

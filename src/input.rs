@@ -5,7 +5,10 @@ use burn::{
     tensor::{Bool, Device, Int, TensorData},
 };
 
-use crate::{Error, Result, batch::Batch, config::ModelConfig, encoder::LayerRecord, prepared::PreparedPositions};
+use crate::{
+    Error, Result, batch::Batch, config::ModelConfig, embeddings::EmbeddingSource, encoder::LayerRecord,
+    prepared::PreparedPositions,
+};
 
 /// A batch on the device.
 #[derive(Clone, Debug)]
@@ -20,6 +23,8 @@ pub struct ModelInput {
     pub output_hidden_states: bool,
     /// Whether to return the attention maps of every layer.
     pub output_attentions: bool,
+    /// What stands in front of the embeddings' LayerNorm.
+    pub(crate) embedding: EmbeddingSource,
     /// Position tables that [`Prepared`](crate::prepared::Prepared) has projected already.
     pub(crate) positions: Option<PreparedPositions>,
 }
@@ -33,6 +38,7 @@ impl ModelInput {
             token_type_ids: None,
             output_hidden_states: false,
             output_attentions: false,
+            embedding: EmbeddingSource::Tables,
             positions: None,
         }
     }

@@ -75,7 +75,7 @@ impl DebertaModel {
         let context = self.encoder.context(length, layout, input.positions, &input.input_ids.device());
         let arrange = |ids| context.layout.arrange_ids(ids);
         let (ids, types) = (arrange(input.input_ids), input.token_type_ids.map(arrange));
-        let embeddings = self.embeddings.forward(ids, types, &context.layout);
+        let embeddings = self.embeddings.forward(ids, types, &input.embedding, &context.layout);
         (self.encoder.forward(embeddings, 0..count, &context, record), context)
     }
 

@@ -10,6 +10,7 @@ use burn::{
 use crate::{
     activation::Activation,
     config::RobertaConfig,
+    embeddings::EmbeddingSource,
     encoder::{EncoderContext, EncoderLayer, EncoderLayerConfig, token_layout},
     heads::Pooler,
     init::Init,
@@ -46,17 +47,20 @@ impl RobertaEmbeddings {
     /// # Shapes
     /// - input_ids, token_type_ids: [batch, length]; token types default to 0
     /// - output: [batch, length, hidden] as the layout has them
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         input_ids: Tensor<2, Int>,
         token_type_ids: Option<Tensor<2, Int>>,
+        source: &EmbeddingSource,
         layout: &TokenLayout,
     ) -> Tensor<3> {
-        let types = token_type_ids.unwrap_or_else(|| input_ids.zeros_like());
-        let positions = self.positions(input_ids.clone());
-        let states = self.word_embeddings.forward(layout.arrange_ids(input_ids))
-            + self.token_type_embeddings.forward(layout.arrange_ids(types))
-            + self.position_embeddings.forward(layout.arrange_ids(positions));
+        let states = source.resolve(|| {
+            let types = token_type_ids.unwrap_or_else(|| input_ids.zeros_like());
+            let positions = self.positions(input_ids.clone());
+            self.word_embeddings.forward(layout.arrange_ids(input_ids))
+                + self.token_type_embeddings.forward(layout.arrange_ids(types))
+                + self.position_embeddings.forward(layout.arrange_ids(positions))
+        });
         self.dropout.forward(self.layer_norm.forward(states))
     }
 
@@ -117,7 +121,8 @@ impl RobertaModel {
     pub fn forward(&self, input: ModelInput) -> ModelOutput {
         let mut record = input.record();
         let context = EncoderContext { layout: token_layout(&self.encoder.layer, &input), relative: None };
-        let mut states = self.embeddings.forward(input.input_ids, input.token_type_ids, &context.layout);
+        let mut states =
+            self.embeddings.forward(input.input_ids, input.token_type_ids, &input.embedding, &context.layout);
         record.keep_states(&states, &context.layout);
         for (number, layer) in self.encoder.layer.iter().enumerate() {
             let (output, maps) = layer.forward(states, None, number, &context, record.wants_maps());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use burn::{
     nn::{Dropout, DropoutConfig},
-    tensor::{Bool, Device, Tensor, TensorData},
+    tensor::{Bool, DType, Device, Tensor, TensorData},
 };
 use common::cpu_devices;
 use deberta_burn::{
@@ -47,7 +47,7 @@ impl Case {
         RelativeIndex::new(self.positions, self.padded_length(), self.padded_length())
     }
 
-    fn inputs(&self, device: &Device) -> Inputs {
+    fn inputs(&self, device: &Device, dtype: DType) -> Inputs {
         let hidden = self.heads * self.head_size;
         // Not the device's own random numbers: tests run side by side and share their state.
         let mut state = 7u32;
@@ -57,7 +57,7 @@ impl Case {
                 (state >> 8) as f32 / (1 << 22) as f32 - 2.0
             };
             let values: Vec<f32> = std::iter::repeat_with(value).take(shape.iter().product()).collect();
-            Tensor::<3>::from_data(TensorData::new(values, shape), device)
+            Tensor::<3>::from_data(TensorData::new(values, shape), (device, dtype))
         };
         let content = [self.lengths.len(), self.padded_length(), hidden];
         let table = [1, self.index().rows().len(), hidden];
@@ -74,7 +74,11 @@ impl Case {
 
     /// Context and gradients of the five inputs.
     fn run(&self, fused: bool, device: &Device, dropout: &Dropout) -> Vec<Vec<f32>> {
-        let Inputs { tensors, weights } = self.inputs(device);
+        self.run_in(DType::F32, fused, device, dropout)
+    }
+
+    fn run_in(&self, dtype: DType, fused: bool, device: &Device, dropout: &Dropout) -> Vec<Vec<f32>> {
+        let Inputs { tensors, weights } = self.inputs(device, dtype);
         device.seed(self.dropout_seed);
         let mask = self.mask(device);
         let layout = match mask.as_ref().filter(|_| fused).and_then(Packing::new) {
@@ -136,7 +140,7 @@ impl Case {
 }
 
 fn values(tensor: Tensor<3>) -> Vec<f32> {
-    tensor.into_data().try_to_vec().expect("f32")
+    tensor.try_into_vec_as().expect("numbers")
 }
 
 fn positions() -> impl Strategy<Value = RelativePositions> {
@@ -180,6 +184,29 @@ fn two_thousand_tokens() {
     let positions = RelativePositions { span: 256, buckets: Some(256), max_distance: 512 };
     let case = Case { lengths: vec![2048], heads: 1, head_size: 16, c2p: true, p2c: true, positions, dropout_seed: 0 };
     case.check().unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// The fused kernel and the composed definition, each in f32, against the definition in f64.
+#[test]
+fn both_equal_f64() {
+    let positions = RelativePositions { span: 16, buckets: Some(16), max_distance: 64 };
+    let dropout = DropoutConfig::new(0.0).init();
+    for lengths in [vec![1], vec![7, 3], vec![64, 33], vec![200]] {
+        let case = Case { lengths, heads: 2, head_size: 8, c2p: true, p2c: true, positions, dropout_seed: 0 };
+        for (backend, device) in cpu_devices() {
+            let device = device.autodiff();
+            let exact = case.run_in(DType::F64, false, &device, &dropout);
+            for fused in [true, false] {
+                for (which, (found, exact)) in case.run(fused, &device, &dropout).iter().zip(&exact).enumerate() {
+                    let largest = exact.iter().fold(1.0f32, |largest, value| largest.max(value.abs()));
+                    let difference = found.iter().zip(exact).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    // Sums of up to 200 products, rounded to 24 bits one after the other.
+                    let close = difference <= 5e-6 * largest;
+                    assert!(close, "{backend}, fused {fused}, output {which}: off by {difference:e} of {largest}");
+                }
+            }
+        }
+    }
 }
 
 /// A diverged model shows: what is not a number stays so in both.

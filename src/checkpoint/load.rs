@@ -42,6 +42,8 @@ pub enum HeadPolicy {
     Required,
     /// It is initialised at random and reported: for fine-tuning.
     InitialiseIfMissing,
+    /// Nothing of the file's head is used, whether it is there or not: for fine-tuning on other labels.
+    Initialise,
 }
 
 impl Checkpoint {
@@ -68,7 +70,8 @@ impl Checkpoint {
             let (name, expected) = (names.key(&parameter.path), parameter.file_shape());
             let is_backbone = names.is_backbone(&parameter.path);
             let required = is_backbone || options.head == HeadPolicy::Required;
-            let problem = match self.find(&name) {
+            let wanted = is_backbone || options.head != HeadPolicy::Initialise;
+            let problem = match self.find(&name).filter(|_| wanted) {
                 Some(stored) if stored.shape[..] == expected => {
                     pairs.push((parameter, stored));
                     continue;

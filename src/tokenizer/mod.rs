@@ -43,6 +43,7 @@ mod encode;
 mod protobuf;
 pub mod sentencepiece;
 mod special;
+pub mod train;
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -233,6 +234,14 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
+    /// Whether this token stands for no text of its own: `[PAD]`, `[MASK]` and their like, and whatever else the
+    /// vocabulary marks as special.
+    pub fn is_special(&self, id: u32) -> bool {
+        let SpecialIds { pad, cls, sep, unk, mask } = self.ids;
+        let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
+        [pad, cls, sep, unk, mask].contains(&id) || added.get(&id).is_some_and(|token| token.special)
+    }
+
     /// Number of tokens; their ids are `0..vocab_size()`. The model's embedding table may have more rows.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
@@ -259,8 +268,6 @@ impl Tokenizer {
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-        let mut inner = self.inner.clone();
-        inner.with_post_processor(Some(self.post_processor.clone()));
         let config = json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
@@ -271,11 +278,18 @@ impl Tokenizer {
             "unk_token": self.tokens.unk,
             "mask_token": self.tokens.mask,
         });
-        let json = |value: serde_json::Result<Vec<u8>>| value.map_err(Error::json("tokenizer"));
-        let tokenizer = Replacement::of(folder.join("tokenizer.json"), &json(serde_json::to_vec(&inner))?)?;
-        let config = Replacement::of(folder.join("tokenizer_config.json"), &json(serde_json::to_vec_pretty(&config))?)?;
+        let config = serde_json::to_vec_pretty(&config).map_err(Error::json("tokenizer"))?;
+        let tokenizer = Replacement::of(folder.join("tokenizer.json"), &self.to_json()?)?;
+        let config = Replacement::of(folder.join("tokenizer_config.json"), &config)?;
         tokenizer.commit()?;
         config.commit()
+    }
+
+    /// The content of `tokenizer.json`; equal tokenizers give equal bytes.
+    pub(crate) fn to_json(&self) -> Result<Vec<u8>> {
+        let mut inner = self.inner.clone();
+        inner.with_post_processor(Some(self.post_processor.clone()));
+        serde_json::to_vec(&inner).map_err(Error::json("tokenizer"))
     }
 }
 

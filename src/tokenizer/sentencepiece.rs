@@ -27,7 +27,7 @@ use super::{
 use crate::{Error, Result};
 
 /// What SentencePiece puts for a space.
-const SPACE: &str = "\u{2581}";
+pub(super) const SPACE: &str = "\u{2581}";
 
 /// What a piece is there for (`SentencePiece.Type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,15 +176,7 @@ impl SentencePieceModel {
             _ => (piece.text, f64::from(piece.score)),
         });
         let vocabulary = vocabulary.collect();
-        let metaspace = Metaspace::new('\u{2581}', PrependScheme::Never, true);
-        let spaces = Metaspace::new('\u{2581}', PrependScheme::Always, true);
-        let decoder = decoders::sequence::Sequence::new(vec![ByteFallback::new().into(), spaces.into()]);
-
-        let mut tokenizer = Inner::new(Unigram::from(vocabulary, Some(self.unknown), self.byte_fallback)?.into());
-        tokenizer.with_normalizer(Some(normalizer))?;
-        tokenizer.with_pre_tokenizer(Some(metaspace)).with_decoder(Some(decoder));
-        tokenizer.add_tokens(added)?;
-        Ok(tokenizer)
+        assemble(Unigram::from(vocabulary, Some(self.unknown), self.byte_fallback)?, normalizer, added)
     }
 
     /// A score so low that any spelling in normal pieces beats it: in sentencepiece, byte and unused pieces match no
@@ -198,23 +190,39 @@ impl SentencePieceModel {
     /// The character map, then what `normalizer.cc` does to spaces.
     fn normalizer(&self, lower_case: bool) -> TokenizersResult<Normalizer> {
         let mut steps = Vec::new();
-        let mut push = |normalizer: NormalizerWrapper| steps.push(Step::Other(normalizer));
         if lower_case {
-            push(Lowercase.into());
+            steps.push(Step::Other(Lowercase.into()));
         }
-        if self.remove_extra_whitespaces {
-            push(Replace::new(Regex(" {2,}".into()), " ")?.into());
-            push(Replace::new(Regex(format!("^ |[ {SPACE}]+$")), "")?.into());
-        }
-        push(Replace::new(Literal(" ".into()), SPACE)?.into());
-        if self.add_dummy_prefix {
-            push(Prepend::new(SPACE.into()).into());
-        }
-        if let Some(map) = &self.charsmap {
-            steps.insert(usize::from(lower_case), Step::Charsmap(map.clone()));
-        }
+        steps.extend(self.charsmap.clone().map(Step::Charsmap));
+        steps.extend(escape_spaces(self.remove_extra_whitespaces, self.add_dummy_prefix)?);
         Ok(Normalizer(steps))
     }
+}
+
+/// What `normalizer.cc` does to spaces: take away those in excess, make the others [`SPACE`], put one in front.
+pub(super) fn escape_spaces(remove_extra: bool, prefix: bool) -> TokenizersResult<Vec<Step>> {
+    let mut steps: Vec<NormalizerWrapper> = Vec::new();
+    if remove_extra {
+        steps.push(Replace::new(Regex(" {2,}".into()), " ")?.into());
+        steps.push(Replace::new(Regex(format!("^ |[ {SPACE}]+$")), "")?.into());
+    }
+    steps.push(Replace::new(Literal(" ".into()), SPACE)?.into());
+    if prefix {
+        steps.push(Prepend::new(SPACE.into()).into());
+    }
+    Ok(steps.into_iter().map(Step::Other).collect())
+}
+
+/// Puts a tokenizer of pieces together, without a post-processor.
+pub(super) fn assemble(model: Unigram, normalizer: Normalizer, added: Vec<AddedToken>) -> TokenizersResult<Inner> {
+    let words = Metaspace::new('\u{2581}', PrependScheme::Never, true);
+    let spaces = Metaspace::new('\u{2581}', PrependScheme::Always, true);
+    let decoder = decoders::sequence::Sequence::new(vec![ByteFallback::new().into(), spaces.into()]);
+    let mut tokenizer = Inner::new(model.into());
+    tokenizer.with_normalizer(Some(normalizer))?;
+    tokenizer.with_pre_tokenizer(Some(words)).with_decoder(Some(decoder));
+    tokenizer.add_tokens(added)?;
+    Ok(tokenizer)
 }
 
 impl Piece {

@@ -59,6 +59,15 @@ impl Moments {
     }
 }
 
+impl Moments {
+    /// Moments that were saved.
+    pub fn from_values(first: Vec<f32>, second: Vec<f32>, width: usize) -> Self {
+        let rows = first.par_chunks(width).zip(second.par_chunks(width));
+        let touched = rows.map(|(first, second)| first.iter().chain(second).any(|value| *value != 0.0)).collect();
+        Self { first, second, width, touched }
+    }
+}
+
 /// Rows of `width` elements in a thread's share.
 fn rows(width: usize) -> usize {
     (CHUNK / width).max(1)

@@ -1,0 +1,62 @@
+//! Fine-tunes DeBERTa (or RoBERTa) to find the answers to questions in passages.
+//!
+//! ```sh
+//! cargo run --release --example finetune_qa -- --model path/to/deberta-v3-base --train train-v2.0.json \
+//!     --valid dev-v2.0.json --max-length 384 --output answers
+//! ```
+//!
+//! Data files are SQuAD's JSON, v1.1 or 2.0. Passages that are too long are cut into windows that overlap by --stride tokens;
+//! a question that its passage does not answer points at the first token. The output folder is a checkpoint that `answer` and
+//! Hugging Face transformers read; interrupted runs go on with `--resume`.
+
+mod training;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use deberta_burn::{
+    DebertaModel, ModelConfig, Result, RobertaModel,
+    data::read_squad,
+    heads::{Backbone, QuestionAnswering},
+    training::tasks::{AnsweringData, AnsweringTask},
+};
+use training::{Session, TrainingFlags};
+
+/// Fine-tune a model to answer questions about passages
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    training: TrainingFlags,
+
+    /// Tokens that the windows of a long passage share
+    #[arg(long, value_name = "N", default_value_t = 64, help_heading = "Data")]
+    stride: usize,
+}
+
+fn main() -> ExitCode {
+    training::run(|| {
+        let args = Args::parse();
+        let mut session = Session::open(args.training, "runs/qa")?;
+        session.config.task_mut().labels = Vec::new();
+        match session.config.clone() {
+            ModelConfig::Deberta(mut config) => {
+                config.task.architectures = vec![config.model_type.class_name("ForQuestionAnswering")];
+                session.config = config.clone().into();
+                train_on::<DebertaModel>(&session, &config, args.stride)
+            }
+            ModelConfig::Roberta(mut config) => {
+                config.task.architectures = vec!["RobertaForQuestionAnswering".into()];
+                session.config = config.clone().into();
+                train_on::<RobertaModel>(&session, &config, args.stride)
+            }
+        }
+    })
+}
+
+fn train_on<B: Backbone>(session: &Session, config: &B::Config, stride: usize) -> Result<()> {
+    let data = session.splits(None, |path, _| {
+        AnsweringData::new(&session.tokenizer, read_squad(path)?, session.max_length, stride)
+    })?;
+    let model = session.load(QuestionAnswering::<B>::new(config, &session.device), true)?;
+    session.train(&AnsweringTask::new(session.collator(), data), model, None)
+}

@@ -1,0 +1,292 @@
+//! The flags of fine-tuning, on the command line or in a TOML file.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use burn::tensor::FloatDType;
+use clap::{Args, ValueEnum};
+use deberta_burn::{
+    Error, Result,
+    training::{AdamWConfig, FineTuningSettings, Frozen, ScheduleKind, Sift, Warmup, recipes::Recipe, sift::SiftLoss},
+};
+use serde::{Deserialize, Serialize};
+
+/// Flags of every fine-tuning example. What a flag does not say comes from the settings file, then from the recipe, then from
+/// the defaults.
+#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct TrainingFlags {
+    /// TOML file with any of these flags as keys (`learning-rate = 2e-5`); flags win
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    settings: Option<PathBuf>,
+
+    /// Published hyperparameters to start from, such as mnli-base or rte-v3-large
+    #[arg(long, value_name = "NAME")]
+    recipe: Option<String>,
+
+    /// Checkpoint folder (config.json, weights, tokenizer) to start from, or a repository of the Hugging Face Hub (owner/name)
+    /// [default: models/deberta-tiny]
+    #[arg(long, value_name = "DIR", help_heading = "Model")]
+    pub model: Option<String>,
+
+    /// flex, ndarray, cuda, vulkan, wgpu or metal; :N for the N-th of its kind [default: flex]
+    #[arg(long, help_heading = "Model")]
+    device: Option<String>,
+
+    /// Type of the weights [default: f32]
+    #[arg(long, value_enum, help_heading = "Model")]
+    pub dtype: Option<Dtype>,
+
+    /// Most tokens of one input, special tokens included [default: 128]
+    #[arg(long, value_name = "N", help_heading = "Model")]
+    pub max_length: Option<usize>,
+
+    /// Dropout in front of the classifier [default: the checkpoint's]
+    #[arg(long, value_name = "P", help_heading = "Model")]
+    pub task_dropout: Option<f64>,
+
+    /// Train with the embeddings as they are
+    #[arg(long, help_heading = "Model")]
+    freeze_embeddings: bool,
+
+    /// Train with the first N encoder layers as they are
+    #[arg(long, value_name = "N", help_heading = "Model")]
+    freeze_layers: Option<usize>,
+
+    /// File to learn from
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    pub train: Option<PathBuf>,
+
+    /// File to choose the best model by
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    valid: Option<PathBuf>,
+
+    /// File to judge the chosen model by
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    test: Option<PathBuf>,
+
+    /// Output folder: model, metrics.csv, curves.svg, training.json
+    #[arg(long, value_name = "DIR", help_heading = "Run")]
+    pub output: Option<PathBuf>,
+
+    /// Go on with the unfinished run in the output folder, if there is one
+    #[arg(long, help_heading = "Run")]
+    #[serde(skip)]
+    pub resume: bool,
+
+    /// Of everything random: new head, order of examples, dropout, noise [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Run")]
+    seed: Option<u64>,
+
+    /// Steps between lines of metrics.csv [default: 10]
+    #[arg(long, value_name = "N", help_heading = "Run")]
+    pub report_every: Option<usize>,
+
+    /// Steps between evaluations, at which the run is also saved [default: once an epoch]
+    #[arg(long, value_name = "N", help_heading = "Run")]
+    evaluate_every: Option<usize>,
+
+    /// Stop after so many evaluations without improvement [default: never]
+    #[arg(long, value_name = "N", help_heading = "Run")]
+    patience: Option<usize>,
+
+    /// Passes through the training data [default: 3]
+    #[arg(long, value_name = "X", help_heading = "Optimisation")]
+    epochs: Option<f64>,
+
+    /// Optimiser steps, instead of epochs
+    #[arg(long, value_name = "N", help_heading = "Optimisation", conflicts_with = "epochs")]
+    steps: Option<usize>,
+
+    /// Examples in a batch [default: 32]
+    #[arg(long, value_name = "N", help_heading = "Optimisation")]
+    batch_size: Option<usize>,
+
+    /// Batches whose gradients make one step [default: 1]
+    #[arg(long, value_name = "N", help_heading = "Optimisation")]
+    accumulation: Option<usize>,
+
+    /// The highest learning rate [default: 2e-5]
+    #[arg(long, value_name = "X", help_heading = "Optimisation")]
+    learning_rate: Option<f64>,
+
+    /// Steps in which the learning rate rises
+    #[arg(long, value_name = "N", help_heading = "Optimisation")]
+    warmup_steps: Option<usize>,
+
+    /// Share of all steps in which the learning rate rises [default: 0.1]
+    #[arg(long, value_name = "X", help_heading = "Optimisation", conflicts_with = "warmup_steps")]
+    warmup_ratio: Option<f64>,
+
+    /// How the learning rate goes on after that: linear, cosine or constant [default: linear]
+    #[arg(long, value_name = "KIND", help_heading = "Optimisation", value_parser = parse::<ScheduleKind>)]
+    schedule: Option<ScheduleKind>,
+
+    /// Weight decay, of all but biases and LayerNorms [default: 0.01]
+    #[arg(long, value_name = "X", help_heading = "Optimisation")]
+    weight_decay: Option<f64>,
+
+    /// Factor of the learning rate from each layer to the one below it [default: 1]
+    #[arg(long, value_name = "X", help_heading = "Optimisation")]
+    layer_decay: Option<f64>,
+
+    /// The largest norm of all gradients together, 0 for any [default: 1]
+    #[arg(long, value_name = "X", help_heading = "Optimisation")]
+    clip_norm: Option<f64>,
+
+    /// Scale-invariant fine-tuning: train against perturbed embeddings, too
+    #[arg(long, help_heading = "SiFT")]
+    sift: bool,
+
+    /// Weight of the adversarial term [default: 5]
+    #[arg(long, value_name = "X", help_heading = "SiFT")]
+    sift_lambda: Option<f64>,
+
+    /// Step along the gradient [default: 1e-4]
+    #[arg(long, value_name = "X", help_heading = "SiFT")]
+    sift_step_size: Option<f64>,
+
+    /// Standard deviation of the noise that the step starts from [default: 1e-2]
+    #[arg(long, value_name = "X", help_heading = "SiFT")]
+    sift_noise: Option<f64>,
+
+    /// What the step climbs: symmetric-kl, kl or mse [default: symmetric-kl]
+    #[arg(long, value_name = "LOSS", help_heading = "SiFT", value_parser = parse::<SiftLoss>)]
+    sift_loss: Option<SiftLoss>,
+}
+
+/// Element types by name.
+#[derive(Clone, Copy, Debug, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    #[default]
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<Dtype> for FloatDType {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::F16 => Self::F16,
+            Dtype::Bf16 => Self::BF16,
+        }
+    }
+}
+
+/// Reads a name as the settings file spells it.
+fn parse<T: for<'a> Deserialize<'a>>(name: &str) -> std::result::Result<T, String> {
+    serde_json::from_value(name.into()).map_err(|error| error.to_string())
+}
+
+/// The files of a run's data.
+pub struct Parts {
+    pub train: PathBuf,
+    pub valid: Option<PathBuf>,
+    pub test: Option<PathBuf>,
+}
+
+impl TrainingFlags {
+    /// Lays the flags over the settings file, and both over the recipe.
+    pub fn resolve(self, output: &str) -> Result<Self> {
+        let resume = self.resume;
+        let mut flags = match &self.settings {
+            Some(path) => {
+                let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+                let file: Self = toml::from_str(&text)
+                    .map_err(|error| Error::input(path.display().to_string(), error.to_string().trim_end()))?;
+                overlay(&file, &self)
+            }
+            None => self,
+        };
+        if let Some(name) = &flags.recipe {
+            let recipe = Recipe::find(name)?;
+            let mut given = Self {
+                epochs: Some(recipe.epochs).filter(|_| flags.steps.is_none()),
+                learning_rate: Some(recipe.learning_rate),
+                batch_size: Some(recipe.batch_size),
+                task_dropout: Some(recipe.task_dropout),
+                max_length: Some(recipe.max_length),
+                sift_lambda: Some(recipe.sift_lambda),
+                ..Self::default()
+            };
+            if flags.warmup_steps.is_none() && flags.warmup_ratio.is_none() {
+                match recipe.warmup {
+                    Warmup::Steps(steps) => given.warmup_steps = Some(steps),
+                    Warmup::Ratio(ratio) => given.warmup_ratio = Some(ratio),
+                }
+            }
+            flags = overlay(&given, &flags);
+        }
+        flags.output.get_or_insert_with(|| output.into());
+        flags.resume = resume;
+        Ok(flags)
+    }
+
+    pub fn device(&self) -> String {
+        self.device.clone().unwrap_or_else(|| "flex".into())
+    }
+
+    /// The data files: those of the flags, or `train.tsv`, `valid.tsv` and `test.tsv` of the example's own folder.
+    pub fn parts(&self, default: Option<&Path>) -> Result<Parts> {
+        match (&self.train, default) {
+            (Some(train), _) => Ok(Parts { train: train.clone(), valid: self.valid.clone(), test: self.test.clone() }),
+            (None, Some(folder)) => Ok(Parts {
+                train: folder.join("train.tsv"),
+                valid: Some(self.valid.clone().unwrap_or_else(|| folder.join("valid.tsv"))),
+                test: Some(self.test.clone().unwrap_or_else(|| folder.join("test.tsv"))),
+            }),
+            (None, None) => Err(Error::input("--train", "it is missing, expected a file to learn from")),
+        }
+    }
+
+    pub fn settings(&self) -> Result<FineTuningSettings> {
+        let default = FineTuningSettings::default();
+        let sift = Sift::default();
+        Ok(FineTuningSettings {
+            epochs: self.epochs.unwrap_or(default.epochs),
+            steps: self.steps,
+            batch_size: self.batch_size.unwrap_or(default.batch_size),
+            accumulation: self.accumulation.unwrap_or(default.accumulation),
+            learning_rate: self.learning_rate.unwrap_or(default.learning_rate),
+            warmup: match (self.warmup_steps, self.warmup_ratio) {
+                (Some(steps), _) => Warmup::Steps(steps),
+                (None, Some(ratio)) => Warmup::Ratio(ratio),
+                (None, None) => default.warmup,
+            },
+            schedule: self.schedule.unwrap_or(default.schedule),
+            layer_decay: self.layer_decay.unwrap_or(default.layer_decay),
+            optimizer: AdamWConfig {
+                weight_decay: self.weight_decay.unwrap_or(default.optimizer.weight_decay),
+                max_norm: self.clip_norm.unwrap_or(default.optimizer.max_norm),
+                ..default.optimizer
+            },
+            frozen: Frozen { embeddings: self.freeze_embeddings, layers: self.freeze_layers.unwrap_or(0) },
+            sift: self.sift.then_some(Sift {
+                lambda: self.sift_lambda.unwrap_or(sift.lambda),
+                step_size: self.sift_step_size.unwrap_or(sift.step_size),
+                noise: self.sift_noise.unwrap_or(sift.noise),
+                loss: self.sift_loss.unwrap_or(sift.loss),
+            }),
+            evaluate_every: self.evaluate_every,
+            patience: self.patience,
+            seed: self.seed.unwrap_or(default.seed),
+        })
+    }
+}
+
+/// `above` where it says something, else `below`.
+fn overlay(below: &TrainingFlags, above: &TrainingFlags) -> TrainingFlags {
+    let object = |flags| serde_json::to_value(flags).expect("plain data");
+    let (mut both, above) = (object(below), object(above));
+    for (key, value) in above.as_object().expect("a struct") {
+        if !value.is_null() && value != false {
+            both[key] = value.clone();
+        }
+    }
+    serde_json::from_value(both).expect("of the same struct")
+}

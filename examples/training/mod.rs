@@ -1,0 +1,159 @@
+//! What the fine-tuning examples share: flags, data splits, the model of either family, progress, the final table.
+
+#[path = "../common/allocator.rs"]
+mod allocator;
+mod flags;
+mod progress;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use burn::{
+    module::Module,
+    tensor::{Device, FloatDType},
+};
+use deberta_burn::{
+    Error, ModelConfig, Result,
+    checkpoint::{Checkpoint, HeadPolicy, LoadOptions, hub},
+    data::file_digest,
+    device::device,
+    tokenizer::Tokenizer,
+    training::{
+        FineTuningSettings,
+        fine_tuning::{Run, Task, fine_tune},
+        tasks::{Collator, Splits},
+    },
+};
+use serde_json::{Map, json};
+
+pub use flags::TrainingFlags;
+use progress::Progress;
+
+/// Runs an example; errors become one line and exit code 1.
+pub fn run(example: impl FnOnce() -> Result<()>) -> ExitCode {
+    allocator::keep_freed_memory();
+    match example() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The checkpoint to start from, and everything the flags say.
+pub struct Session {
+    pub flags: TrainingFlags,
+    pub config: ModelConfig,
+    pub tokenizer: Tokenizer,
+    pub max_length: usize,
+    pub device: Device,
+    settings: FineTuningSettings,
+    folder: PathBuf,
+}
+
+impl Session {
+    /// Reads flags, settings file and recipe, and opens the checkpoint. `output` is the folder if the flags name none.
+    pub fn open(flags: TrainingFlags, output: &str) -> Result<Self> {
+        let flags = flags.resolve(output)?;
+        let folder = model_folder(&flags)?;
+        let mut config = ModelConfig::from_folder(&folder)?;
+        let tokenizer = Tokenizer::from_folder(&folder)?;
+        let device = device(&flags.device())?.autodiff();
+        if let Some(dropout) = flags.task_dropout {
+            match &mut config {
+                ModelConfig::Deberta(config) => config.cls_dropout = Some(dropout),
+                ModelConfig::Roberta(config) => config.classifier_dropout = Some(dropout),
+            }
+        }
+        let max_length = flags.max_length.unwrap_or(128).min(config.trained_length());
+        let settings = flags.settings()?;
+        // Whatever the checkpoint lacks is drawn from the seed.
+        device.seed(settings.seed);
+        Ok(Self { flags, config, tokenizer, max_length, device, settings, folder })
+    }
+
+    /// Makes the batches of this model.
+    pub fn collator(&self) -> Collator {
+        Collator { config: self.config.clone(), pad_id: self.tokenizer.pad_id(), batch_size: 64 }
+    }
+
+    /// Reads each part of the data that the flags or `default` name.
+    pub fn splits<E>(
+        &self,
+        default: Option<&Path>,
+        mut read: impl FnMut(&Path, bool) -> Result<E>,
+    ) -> Result<Splits<E>> {
+        let paths = self.flags.parts(default)?;
+        let mut read_if = |path: &Option<PathBuf>| path.as_ref().map(|path| read(path, false)).transpose();
+        let (valid, test) = (read_if(&paths.valid)?, read_if(&paths.test)?);
+        Ok(Splits { train: read(&paths.train, true)?, valid, test })
+    }
+
+    /// Fills a fresh model from the checkpoint. Its head is used only where it answers with the same labels.
+    pub fn load<M: Module>(&self, model: M, same_labels: bool) -> Result<M> {
+        let head = if same_labels { HeadPolicy::InitialiseIfMissing } else { HeadPolicy::Initialise };
+        let (model, report) =
+            Checkpoint::open(&self.folder)?.load(model, &LoadOptions { dtype: self.dtype(), head })?;
+        if !report.missing.is_empty() {
+            eprintln!("the head starts from random values (seed {})", self.settings.seed);
+        }
+        for name in &report.not_finite {
+            eprintln!("warning: `{name}` holds NaN or infinite values; so may the model's answers");
+        }
+        Ok(model)
+    }
+
+    fn dtype(&self) -> FloatDType {
+        self.flags.dtype.unwrap_or_default().into()
+    }
+
+    /// Trains, and leaves a folder that pipelines and transformers load.
+    pub fn train<T: Task>(&self, task: &T, model: T::Model, default: Option<&Path>) -> Result<()> {
+        let output = self.flags.output.as_deref().expect("resolved");
+        let paths = self.flags.parts(default)?;
+        let mut data = Map::new();
+        for (part, path) in
+            [("train", Some(&paths.train)), ("valid", paths.valid.as_ref()), ("test", paths.test.as_ref())]
+        {
+            if let Some(path) = path {
+                data.insert(part.into(), json!({ "file": path, "sha256": file_digest(path)? }));
+            }
+        }
+        std::fs::create_dir_all(output).map_err(Error::io("create", output))?;
+        self.tokenizer.save(output)?;
+        let run = Run {
+            output,
+            config: &self.config,
+            resume: self.flags.resume,
+            device: &self.device,
+            dtype: self.dtype(),
+            report_every: self.flags.report_every.unwrap_or(10),
+            data: data.into(),
+        };
+        let mut progress = Progress::new();
+        let outcome = fine_tune(task, model, &self.settings, &run, &mut progress)?;
+        progress.finish();
+        let early = if outcome.stopped_early { ", stopped early" } else { "" };
+        println!("{} steps{early}; the model of step {} is in {}", outcome.steps, outcome.best_step, output.display());
+        for (part, metrics) in [("validation", &outcome.valid), ("test", &outcome.test)] {
+            if let Some(metrics) = metrics {
+                println!("\n{part}\n{metrics}");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The checkpoint's folder; what is no folder here but has the form of a repository's name is downloaded.
+fn model_folder(flags: &TrainingFlags) -> Result<PathBuf> {
+    let name = flags.model.as_deref().unwrap_or("models/deberta-tiny");
+    let folder = PathBuf::from(name);
+    let is_repository = name.split('/').count() == 2 && !name.starts_with(['.', '/', '~']);
+    match is_repository && !folder.is_dir() {
+        true => hub::fetch(name, None),
+        false => Ok(folder),
+    }
+}

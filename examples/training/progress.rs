@@ -1,0 +1,61 @@
+//! How a run is shown: a bar where there is a terminal, a line a report where there is none.
+
+use std::io::{IsTerminal, stderr};
+
+use deberta_burn::training::{Observer, StepReport, curves::Report, metrics::Metrics};
+use indicatif::{ProgressBar, ProgressStyle};
+
+pub struct Progress {
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    pub fn new() -> Self {
+        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} steps, {eta} left, {msg}");
+        let bar = || ProgressBar::no_length().with_style(style.expect("a valid template"));
+        Self { bar: stderr().is_terminal().then(bar) }
+    }
+
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn line(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => eprintln!("{line}"),
+        }
+    }
+}
+
+impl Observer for Progress {
+    fn step(&mut self, done: usize, total: usize, report: &StepReport) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+            bar.set_message(format!("loss {:.4}", report.loss));
+        }
+    }
+
+    fn report(&mut self, report: &Report) {
+        if self.bar.is_none() {
+            let value = |name| report.get(name).unwrap_or(f64::NAN);
+            eprintln!(
+                "step {} (epoch {:.2}): loss {:.4}, gradient norm {:.3}, learning rate {:.2e}, {:.0} tokens/s",
+                report.step,
+                report.epoch,
+                value("train_loss"),
+                value("grad_norm"),
+                value("learning_rate"),
+                value("tokens_per_second"),
+            );
+        }
+    }
+
+    fn evaluated(&mut self, step: usize, metrics: &Metrics, best: bool) {
+        let best = if best { ", the best so far" } else { "" };
+        self.line(&format!("step {step}: validation {}{best}", metrics.selected()));
+    }
+}

@@ -1,0 +1,48 @@
+//! Labelled data for fine-tuning: reading it, checking it, and the order in which a run sees it.
+//!
+//! Every reader checks a whole file before it gives out a row, and its errors name the file and the line (or the
+//! question) together with what was expected there.
+//! - [`read_table`]: texts and pairs with labels, from CSV, TSV and JSON lines; [`Labelling`]: from labels to targets.
+//! - [`read_sentences`]: words with entity tags, from CoNLL columns and JSON lines.
+//! - [`read_squad`]: questions about passages. [`read_choices`]: multiple choice.
+//! - [`Split`]: parts of a data set by the content of texts; [`file_digest`]: which data a run saw;
+//!   [`swap_characters`]: spelling noise.
+//! - [`training_batches`]: the order of an epoch; [`Random`]: the one source of random numbers.
+//!
+//! ```no_run
+//! use deberta_burn::{config::ProblemType, data::{Labelling, TextColumns, read_table}};
+//!
+//! # fn main() -> deberta_burn::Result<()> {
+//! let columns = TextColumns { text: "text".into(), pair: None, label: Some("label".into()) };
+//! let (train, valid) = (read_table("train.csv", &columns)?, read_table("valid.csv", &columns)?);
+//! let labelling = Labelling::from_rows(ProblemType::SingleLabelClassification, ',', &train, "train.csv")?;
+//! let targets = labelling.training_targets(&train, "train.csv")?;
+//! let valid_targets = labelling.targets(&valid, "valid.csv")?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod batching;
+mod choice;
+mod conll;
+pub mod corpus;
+mod digest;
+mod labels;
+mod lines;
+pub mod masking;
+mod noise;
+mod random;
+mod split;
+mod squad;
+mod table;
+
+pub use batching::training_batches;
+pub use choice::{ChoiceExample, read_choices};
+pub use conll::{Sentence, WordColumns, read_sentences, tag_indices, tag_labels};
+pub use digest::file_digest;
+pub use labels::{Labelling, Labels, Target};
+pub use noise::swap_characters;
+pub use random::Random;
+pub use split::{Part, Split};
+pub use squad::{Answer, Question, read_squad};
+pub use table::{TextColumns, TextRow, read_table};

@@ -1,0 +1,400 @@
+//! Fine-tuning: epochs over the training data, evaluations, the best model kept, and everything on disk that a killed run needs
+//! to go on.
+//!
+//! burn-train is not used: it saves, resumes and stops early by epoch only and keeps neither the loader's position nor the
+//! random state, where this loop goes on from any step to the bit; it clips tensor by tensor; and its progress lines are
+//! counted in batches.
+
+use std::{fs, path::Path, time::Instant};
+
+use burn::{
+    module::Module,
+    tensor::{Device, FloatDType},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{
+    curves::{Curve, CurveLog, Figure, Panel, Report},
+    groups::{Frozen, ParameterGroups},
+    metrics::{Metrics, Score},
+    objective::Objective,
+    optimizer::{AdamW, AdamWConfig},
+    schedule::{Schedule, ScheduleKind, Warmup},
+    sift::Sift,
+    state,
+    trainer::{StepReport, Trainer},
+};
+use crate::{
+    Error, ModelConfig, Result,
+    checkpoint::{self, HeadPolicy, LoadOptions},
+    data::{Part, training_batches},
+    input::ModelInput,
+    replacement::Replacement,
+};
+
+/// How a model is fine-tuned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FineTuningSettings {
+    /// Passes through the training data; fractions are allowed.
+    pub epochs: f64,
+    /// Optimiser steps instead of epochs, if given.
+    pub steps: Option<usize>,
+    /// Examples in a batch.
+    pub batch_size: usize,
+    /// Batches whose gradients make one step.
+    pub accumulation: usize,
+    /// The highest learning rate.
+    pub learning_rate: f64,
+    /// How long it rises.
+    pub warmup: Warmup,
+    /// How it falls.
+    pub schedule: ScheduleKind,
+    /// Factor of the learning rate from each layer to the one below it.
+    pub layer_decay: f64,
+    /// The optimiser's numbers.
+    pub optimizer: AdamWConfig,
+    /// What does not learn.
+    pub frozen: Frozen,
+    /// Scale-invariant fine-tuning, if wanted.
+    pub sift: Option<Sift>,
+    /// Steps between evaluations; one an epoch if none.
+    pub evaluate_every: Option<usize>,
+    /// Evaluations without improvement after which training stops; never if none.
+    pub patience: Option<usize>,
+    /// Of the order of examples, dropout and noise.
+    pub seed: u64,
+}
+
+impl Default for FineTuningSettings {
+    /// The published recipe of MNLI on a base model, without warmup in steps of its own.
+    fn default() -> Self {
+        Self {
+            epochs: 3.0,
+            steps: None,
+            batch_size: 32,
+            accumulation: 1,
+            learning_rate: 2e-5,
+            warmup: Warmup::Ratio(0.1),
+            schedule: ScheduleKind::Linear,
+            layer_decay: 1.0,
+            optimizer: AdamWConfig::default(),
+            frozen: Frozen::default(),
+            sift: None,
+            evaluate_every: None,
+            patience: None,
+            seed: 0,
+        }
+    }
+}
+
+/// Data and evaluation of one task.
+pub trait Task {
+    /// The model that is trained.
+    type Model: Objective;
+
+    /// Tokens of each training example, by which they are grouped.
+    fn lengths(&self) -> Vec<usize>;
+
+    /// Some training examples as a batch on the device.
+    ///
+    /// # Errors
+    /// An example that the model cannot take.
+    fn batch(&self, examples: &[usize], device: &Device) -> Result<(ModelInput, <Self::Model as Objective>::Labels)>;
+
+    /// How good a model (without gradients) is on a part of the data, or none if there is no such part.
+    ///
+    /// # Errors
+    /// An example that the model cannot take.
+    fn evaluate(&self, model: &Self::Model, part: Part, device: &Device) -> Result<Option<Metrics>>;
+}
+
+/// Told how training goes.
+pub trait Observer {
+    /// A step is done: how many of how many, and what it reports.
+    fn step(&mut self, _done: usize, _total: usize, _report: &StepReport) {}
+
+    /// A report has been written to `metrics.csv`.
+    fn report(&mut self, _report: &Report) {}
+
+    /// An evaluation is done; `best` says whether it is the best so far.
+    fn evaluated(&mut self, _step: usize, _metrics: &Metrics, _best: bool) {}
+}
+
+impl Observer for () {}
+
+/// The record of a finished run.
+const RECORD: &str = "training.json";
+
+/// How a run ended.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// Steps made.
+    pub steps: usize,
+    /// The step of the model that was kept.
+    pub best_step: usize,
+    /// Its figures on the validation data, if there is any.
+    pub valid: Option<Metrics>,
+    /// Its figures on the test data, if there is any.
+    pub test: Option<Metrics>,
+    /// Whether training stopped before its end because nothing improved.
+    pub stopped_early: bool,
+}
+
+/// What is to be remembered between steps beside model and optimiser.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Progress {
+    /// Settings and number of examples, as text: numbers have to be the same to the last digit.
+    run: String,
+    /// The bits of the best figure, which JSON need not keep to the last.
+    best: Option<u64>,
+    best_step: usize,
+    without_improvement: usize,
+    stopped: bool,
+    /// Sums since the last report.
+    losses: f64,
+    tokens: usize,
+    counted: usize,
+}
+
+/// Where a run lives and how it begins.
+#[derive(Clone, Debug)]
+pub struct Run<'a> {
+    /// The output folder; the best model is its content, as every checkpoint.
+    pub output: &'a Path,
+    /// The configuration to write beside the weights.
+    pub config: &'a ModelConfig,
+    /// Whether to go on from the newest checkpoint in the folder, if there is one.
+    pub resume: bool,
+    /// Where the model trains, a device with gradients.
+    pub device: &'a Device,
+    /// The element type of the weights.
+    pub dtype: FloatDType,
+    /// Steps between lines of `metrics.csv`.
+    pub report_every: usize,
+    /// What to say of the data in `training.json`: files, digests, labels.
+    pub data: serde_json::Value,
+}
+
+/// Fine-tunes `model`, which lives on the run's device; leaves the best model (the last, where there is nothing to validate on),
+/// `metrics.csv`, `curves.svg` and the record `training.json` in the output folder.
+///
+/// # Errors
+/// Settings that cannot be, data that the model cannot take, a folder that holds an unfinished run without `resume`, a resumed
+/// run with other settings, or a file that cannot be written.
+pub fn fine_tune<T: Task>(
+    task: &T,
+    model: T::Model,
+    settings: &FineTuningSettings,
+    run: &Run<'_>,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
+    let lengths = task.lengths();
+    let plan = Plan::new(&lengths, settings)?;
+    let layers = match run.config {
+        ModelConfig::Deberta(config) => config.num_hidden_layers,
+        ModelConfig::Roberta(config) => config.num_hidden_layers,
+    };
+    let schedule = Schedule::new(settings.schedule, settings.warmup, settings.learning_rate, plan.steps)?;
+    let groups = ParameterGroups { layers, layer_decay: settings.layer_decay };
+    let mut optimizer = AdamW::new(settings.optimizer, groups);
+    fs::create_dir_all(run.output).map_err(Error::io("create", run.output))?;
+    if run.output.join(RECORD).exists() {
+        let problem = format!("a finished run is in this folder ({RECORD}): choose another one");
+        return Err(Error::input(run.output.display().to_string(), problem));
+    }
+
+    let mut progress = Progress {
+        run: serde_json::to_string(&(settings, lengths.len())).expect("plain data"),
+        best: None,
+        best_step: 0,
+        without_improvement: 0,
+        stopped: false,
+        losses: 0.0,
+        tokens: 0,
+        counted: 0,
+    };
+    let saved = state::newest(run.output)?;
+    let model = match saved {
+        Some(folder) if run.resume => {
+            let options = LoadOptions { dtype: run.dtype, head: HeadPolicy::Required };
+            let (model, saved): (_, Progress) = state::restore(&folder, model, &options, &mut optimizer, run.device)?;
+            if saved.run != progress.run {
+                let problem = "the run in this folder was started with other settings or data: resume it with the same, or \
+                               choose another folder";
+                return Err(Error::input(run.output.display().to_string(), problem));
+            }
+            progress = saved;
+            model
+        }
+        Some(folder) => {
+            let problem = "an unfinished run is in this folder: go on with --resume, or choose another folder";
+            return Err(Error::input(folder.display().to_string(), problem));
+        }
+        None => model,
+    };
+    let mut log = match optimizer.steps() {
+        0 => CurveLog::create(run.output.join("metrics.csv"))?,
+        steps => CurveLog::resume(run.output.join("metrics.csv"), steps)?,
+    };
+    let model = settings.frozen.freeze(model);
+    let mut trainer = Trainer::new(model, run.device.clone(), optimizer, schedule, settings.sift, settings.seed);
+
+    let mut clock = Instant::now();
+    let mut timed_tokens = 0;
+    let mut order = EpochOrder::default();
+    while trainer.steps() < plan.steps && !progress.stopped {
+        let batches = plan.batches(trainer.steps(), &lengths, settings, &mut order)?;
+        let tokens: usize = batches.iter().flatten().map(|example| lengths[*example]).sum();
+        let batches = batches.iter().map(|examples| task.batch(examples, run.device)).collect::<Result<_>>()?;
+        let step = trainer.step(batches);
+        let done = trainer.steps();
+        observer.step(done, plan.steps, &step);
+        progress.losses += step.loss;
+        progress.counted += 1;
+        progress.tokens += tokens;
+        timed_tokens += tokens;
+
+        let evaluates = plan.evaluates(done);
+        if evaluates || done % run.report_every == 0 {
+            let mut report = Report::new(done, done as f64 / plan.steps_per_epoch)
+                .with("learning_rate", step.learning_rate)
+                .with("train_loss", progress.losses / progress.counted as f64)
+                .with("grad_norm", step.gradient_norm)
+                .with("tokens", progress.tokens as f64)
+                .with("tokens_per_second", timed_tokens as f64 / clock.elapsed().as_secs_f64());
+            if let Some(adversarial) = step.adversarial {
+                report = report.with("adversarial", adversarial);
+            }
+            (progress.losses, progress.counted) = (0.0, 0);
+            let metrics =
+                if evaluates { task.evaluate(&trainer.model().valid(), Part::Valid, run.device)? } else { None };
+            if let Some(metrics) = &metrics {
+                report = report.with_metrics(metrics);
+            }
+            log.append(report.clone())?;
+            observer.report(&report);
+            if evaluates {
+                let best = progress.take(done, metrics.as_ref().map(Metrics::selected), settings.patience);
+                if let Some(metrics) = &metrics {
+                    observer.evaluated(done, metrics, best);
+                }
+                if best {
+                    checkpoint::write(trainer.model(), run.config, run.output, None)?;
+                }
+                draw(&log, metrics.as_ref(), &run.output.join("curves.svg"))?;
+                state::save(run.output, trainer.model(), run.config, &trainer.optimizer, &progress)?;
+            }
+            (clock, timed_tokens) = (Instant::now(), 0);
+        }
+    }
+    let steps = trainer.steps();
+    // The figures of the model that was kept, from its own file.
+    let (best, _) = checkpoint::Checkpoint::open(run.output)?
+        .load(trainer.model().valid(), &LoadOptions { dtype: run.dtype, head: HeadPolicy::Required })?;
+    let outcome = Outcome {
+        steps,
+        best_step: progress.best_step,
+        valid: task.evaluate(&best, Part::Valid, run.device)?,
+        test: task.evaluate(&best, Part::Test, run.device)?,
+        stopped_early: steps < plan.steps,
+    };
+    let record = json!({ "settings": settings, "data": run.data, "outcome": outcome });
+    let text = serde_json::to_string_pretty(&record).expect("plain data");
+    Replacement::of(run.output.join(RECORD), text.as_bytes())?.commit()?;
+    state::remove(run.output)?;
+    Ok(outcome)
+}
+
+impl Progress {
+    /// Notes an evaluation; whether the model is to be kept.
+    fn take(&mut self, step: usize, score: Option<&Score>, patience: Option<usize>) -> bool {
+        let improves = match (score, self.best) {
+            (Some(score), Some(best)) => score.improves_on(f64::from_bits(best)),
+            _ => true,
+        };
+        if improves {
+            self.best = score.map(|score| score.value.to_bits());
+            self.best_step = step;
+            self.without_improvement = 0;
+        } else {
+            self.without_improvement += 1;
+            self.stopped = patience.is_some_and(|patience| self.without_improvement >= patience);
+        }
+        improves
+    }
+}
+
+/// The batches of the epoch at hand.
+#[derive(Default)]
+struct EpochOrder {
+    epoch: Option<usize>,
+    batches: Vec<Vec<usize>>,
+}
+
+/// How many steps there are and when something happens.
+struct Plan {
+    steps: usize,
+    steps_per_epoch: f64,
+    batches_per_epoch: usize,
+    evaluate_every: usize,
+}
+
+impl Plan {
+    fn new(lengths: &[usize], settings: &FineTuningSettings) -> Result<Self> {
+        let at_least_one = |name: &str, value: usize| match value {
+            0 => Err(Error::input(name, "it is 0, expected at least 1")),
+            _ => Ok(()),
+        };
+        at_least_one("number of training examples", lengths.len())?;
+        at_least_one("batch size", settings.batch_size)?;
+        at_least_one("gradient accumulation", settings.accumulation)?;
+        at_least_one("evaluation interval", settings.evaluate_every.unwrap_or(1))?;
+        if settings.steps.is_none() && !(settings.epochs > 0.0 && settings.epochs.is_finite()) {
+            return Err(Error::input("epochs", format!("{} is no number above 0", settings.epochs)));
+        }
+        let batches_per_epoch = lengths.len().div_ceil(settings.batch_size);
+        let steps_per_epoch = batches_per_epoch as f64 / settings.accumulation as f64;
+        let steps = settings.steps.unwrap_or((settings.epochs * steps_per_epoch).ceil() as usize).max(1);
+        let evaluate_every = settings.evaluate_every.unwrap_or((steps_per_epoch.round() as usize).max(1));
+        Ok(Self { steps, steps_per_epoch, batches_per_epoch, evaluate_every })
+    }
+
+    fn evaluates(&self, done: usize) -> bool {
+        done % self.evaluate_every == 0 || done == self.steps
+    }
+
+    /// The examples of a step's batches: a function of the step alone.
+    fn batches(
+        &self,
+        step: usize,
+        lengths: &[usize],
+        settings: &FineTuningSettings,
+        order: &mut EpochOrder,
+    ) -> Result<Vec<Vec<usize>>> {
+        let first = step * settings.accumulation;
+        (first..first + settings.accumulation)
+            .map(|batch| {
+                let epoch = batch / self.batches_per_epoch;
+                if order.epoch != Some(epoch) {
+                    order.batches = training_batches(lengths, settings.batch_size, settings.seed, epoch as u64)?;
+                    order.epoch = Some(epoch);
+                }
+                Ok(order.batches[batch % self.batches_per_epoch].clone())
+            })
+            .collect()
+    }
+}
+
+/// Draws the loss, and the figure that selects the model where there is one.
+fn draw(log: &CurveLog, metrics: Option<&Metrics>, path: &Path) -> Result<()> {
+    let mut panels = vec![Panel {
+        y_label: "training loss".into(),
+        curves: vec![Curve::new("training loss", log.points("train_loss"))],
+    }];
+    if let Some(metrics) = metrics {
+        let name = &metrics.selected().name;
+        panels.push(Panel { y_label: name.clone(), curves: vec![Curve::new(name.clone(), log.points(name))] });
+    }
+    Figure { title: "Fine-tuning".into(), x_label: "step".into(), panels }.write_svg(path)
+}

@@ -1,0 +1,182 @@
+//! Scale-invariant fine-tuning (paper section 5, `sift/sift.py` in the reference): the model is to answer alike where its
+//! normalised word embeddings are moved a little in the worst direction.
+//!
+//! With x the sum of the embedding tables and f the model from there on:
+//!
+//! ```text
+//! n     = (x - mean(x)) / sqrt(var(x) + 1e-7)           in front of the embeddings' own LayerNorm
+//! delta = clamp(N(0, noise^2), +-2 noise)               a number for each dimension of each token
+//! g     = d/d delta  sum D( f(sg(n) + delta), sg(f(n)) )
+//! delta = delta + step_size g / (1e-6 + max |g|)        the maximum of each token; left alone if g is not finite
+//! loss  = task loss( f(n) )  +  lambda mean D( f(sg(n) + delta), f(n) )
+//! ```
+//!
+//! sg stops the gradient. Between distributions D(p, q) is the symmetric cross entropy CE(sg(p), q) + CE(sg(q), p), which is
+//! not zero at equality but has no gradient there; between numbers it is the mean squared error (the reference's softmax over
+//! a single output is a defect). Each pass draws its own dropout. The parameters get no gradient from the inner pass, and the
+//! word table none through the perturbed one.
+
+use std::sync::{Arc, OnceLock};
+
+use burn::{
+    Tensor,
+    tensor::{Distribution, activation::log_softmax},
+};
+use serde::{Deserialize, Serialize};
+
+use super::objective::{Compared, Objective};
+use crate::{embeddings::EmbeddingSource, input::ModelInput, packing::Packing};
+
+/// What the inner pass climbs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SiftLoss {
+    /// Cross entropies both ways.
+    #[default]
+    SymmetricKl,
+    /// The cross entropy with the clean distribution.
+    Kl,
+    /// The mean squared difference of the logits.
+    Mse,
+}
+
+/// The numbers of scale-invariant fine-tuning; the defaults are those of the published recipes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sift {
+    /// Weight of the adversarial term.
+    pub lambda: f64,
+    /// Length of the step along the gradient, for the largest component of each token.
+    pub step_size: f64,
+    /// Standard deviation of the noise that the step starts from.
+    pub noise: f64,
+    /// What the inner pass climbs.
+    pub loss: SiftLoss,
+}
+
+impl Default for Sift {
+    fn default() -> Self {
+        Self { lambda: 5.0, step_size: 1e-4, noise: 1e-2, loss: SiftLoss::SymmetricKl }
+    }
+}
+
+/// What a step of scale-invariant fine-tuning computes.
+#[derive(Clone, Debug)]
+pub struct SiftLosses {
+    /// The task's loss plus lambda times the adversarial term, \[1\].
+    pub total: Tensor<1>,
+    /// The task's loss, \[1\].
+    pub task: Tensor<1>,
+    /// The adversarial term, \[1\].
+    pub adversarial: Tensor<1>,
+    /// The perturbation, as the tokens lie in the model: [batch, length, hidden], or [1, tokens, hidden] without padding.
+    pub perturbation: Tensor<3>,
+}
+
+impl Sift {
+    /// The loss of a batch, on a device with gradients. `noise` [batch, length, hidden] is what the perturbation starts from;
+    /// fresh noise if none.
+    ///
+    /// # Panics
+    /// On a device without gradients.
+    pub fn losses<M: Objective>(
+        &self,
+        model: &M,
+        input: &ModelInput,
+        labels: &M::Labels,
+        noise: Option<Tensor<3>>,
+    ) -> SiftLosses {
+        let mask = input.attention_mask.as_ref();
+        let pass = |model: &M, embedding| model.logits(ModelInput { embedding, ..input.clone() }, labels);
+
+        let normalised = Arc::new(OnceLock::new());
+        let logits = pass(model, EmbeddingSource::Normalised(normalised.clone()));
+        let clean = model.compared(logits.clone(), labels, mask);
+        let states = normalised.get().expect("the clean pass leaves them").clone().detach();
+        let noise = match noise {
+            Some(noise) => arrange(noise, mask, &states),
+            None => self.fresh_noise(&states),
+        };
+
+        // The parameters of this copy get no gradient, so that the backward pass only goes to the perturbation.
+        let frozen = model.clone().no_grad();
+        let delta = noise.detach().require_grad();
+        let perturbed = pass(&frozen, EmbeddingSource::Given(states.clone() + delta.clone()));
+        let climbed = self.inner(frozen.compared(perturbed, labels, mask), clean.clone().detach());
+        let gradient = delta.grad(&climbed.backward());
+        drop(frozen);
+        let delta = match gradient.map(Tensor::from_inner).filter(is_finite) {
+            Some(gradient) => {
+                let largest = gradient.clone().abs().max_dim(2);
+                delta.detach() + gradient / (largest + 1e-6) * self.step_size
+            }
+            None => delta.detach(),
+        };
+
+        let perturbed = model.compared(pass(model, EmbeddingSource::Given(states + delta.clone())), labels, mask);
+        let adversarial = divergence(perturbed, clean).mean();
+        let task = model.loss(logits, labels.clone());
+        SiftLosses {
+            total: task.clone() + adversarial.clone() * self.lambda,
+            task,
+            adversarial,
+            perturbation: delta.inner(),
+        }
+    }
+
+    fn fresh_noise(&self, states: &Tensor<3>) -> Tensor<3> {
+        let noise = states.random_like(Distribution::Normal(0.0, self.noise));
+        noise.clamp(-2.0 * self.noise, 2.0 * self.noise)
+    }
+
+    /// What the inner pass climbs, \[1\]: a sum over rows, but a mean of squares.
+    fn inner(&self, perturbed: Compared, clean: Compared) -> Tensor<1> {
+        match (self.loss, perturbed, clean) {
+            (SiftLoss::Kl, Compared::Distributions(perturbed), Compared::Distributions(clean)) => {
+                cross_entropy(clean, perturbed).sum()
+            }
+            (SiftLoss::Mse, Compared::Distributions(perturbed), Compared::Distributions(clean)) => {
+                (perturbed - clean).square().mean()
+            }
+            (_, perturbed, clean) => divergence(perturbed, clean).sum(),
+        }
+    }
+}
+
+impl Compared {
+    fn detach(self) -> Self {
+        match self {
+            Self::Distributions(logits) => Self::Distributions(logits.detach()),
+            Self::Numbers(numbers) => Self::Numbers(numbers.detach()),
+        }
+    }
+}
+
+/// D by row, \[rows\]; for numbers the mean over all, \[1\].
+fn divergence(perturbed: Compared, clean: Compared) -> Tensor<1> {
+    match (perturbed, clean) {
+        (Compared::Distributions(perturbed), Compared::Distributions(clean)) => {
+            cross_entropy(clean.clone(), perturbed.clone()) + cross_entropy(perturbed, clean)
+        }
+        (Compared::Numbers(perturbed), Compared::Numbers(clean)) => (perturbed - clean).square().mean(),
+        _ => unreachable!("one head compares one kind of predictions"),
+    }
+}
+
+/// CE(sg(target), prediction) of two logits by row, \[rows\].
+fn cross_entropy(target: Tensor<2>, prediction: Tensor<2>) -> Tensor<1> {
+    -(log_softmax(target.detach(), 1).exp() * log_softmax(prediction, 1)).sum_dim(1).squeeze_dim(1)
+}
+
+/// [batch, length, hidden] in the order in which the tokens lie in `states`.
+fn arrange(noise: Tensor<3>, mask: Option<&Tensor<2, burn::tensor::Bool>>, states: &Tensor<3>) -> Tensor<3> {
+    if noise.dims() == states.dims() {
+        return noise;
+    }
+    let packing = mask.and_then(Packing::new).expect("states are packed only where the mask allows it");
+    packing.pack(noise)
+}
+
+/// Whether the norm of all elements is a finite number.
+fn is_finite(gradient: &Tensor<3>) -> bool {
+    gradient.clone().square().sum().into_scalar::<f32>().is_finite()
+}

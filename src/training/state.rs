@@ -1,0 +1,160 @@
+//! Training on disk: what a run needs to go on as if it had never stopped.
+//!
+//! A folder `checkpoint-STEP` holds the model as every checkpoint does, `optimizer.safetensors` with both moments of each
+//! parameter under the parameter's path, and `progress.json`. It is written under another name and renamed when it is
+//! complete; only then is the one before it removed.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use burn::{
+    Tensor,
+    module::Module,
+    tensor::{Device, TensorData},
+};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    adamw_rows,
+    optimizer::{AdamW, Moments},
+};
+use crate::{
+    Error, ModelConfig, Result,
+    checkpoint::{self, Checkpoint, LoadOptions},
+};
+
+/// How the folders' names begin.
+const PREFIX: &str = "checkpoint-";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const PROGRESS: &str = "progress.json";
+
+/// The newest complete checkpoint in an output folder.
+pub(super) fn newest(output: &Path) -> Result<Option<PathBuf>> {
+    let entries = match fs::read_dir(output) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        entries => entries.map_err(Error::io("read", output))?,
+    };
+    let step = |path: &Path| path.file_name()?.to_str()?.strip_prefix(PREFIX)?.parse::<usize>().ok();
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    Ok(paths.filter_map(|path| Some((step(&path)?, path))).max().map(|(_, path)| path))
+}
+
+/// Saves a run after `optimizer.steps()` steps, and removes older checkpoints.
+pub(super) fn save<M: Module>(
+    output: &Path,
+    model: &M,
+    config: &ModelConfig,
+    optimizer: &AdamW,
+    progress: &impl Serialize,
+) -> Result<()> {
+    let folder = output.join(format!("{PREFIX}{}", optimizer.steps()));
+    let before = newest(output)?.filter(|before| *before != folder);
+    let unfinished = output.join(".checkpoint-unfinished");
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished).map_err(Error::io("remove", &unfinished))?;
+    }
+    checkpoint::write(model, config, &unfinished, None)?;
+    write_moments(&unfinished.join(OPTIMIZER), optimizer)?;
+    let path = unfinished.join(PROGRESS);
+    let text = serde_json::to_string_pretty(progress).expect("plain data");
+    fs::write(&path, text).map_err(Error::io("write", &path))?;
+    if folder.exists() {
+        fs::remove_dir_all(&folder).map_err(Error::io("remove", &folder))?;
+    }
+    fs::rename(&unfinished, &folder).map_err(Error::io("rename", &unfinished))?;
+    before.map_or(Ok(()), |before| fs::remove_dir_all(&before).map_err(Error::io("remove", &before)))
+}
+
+/// Removes what only a run that is not done needs.
+pub(super) fn remove(output: &Path) -> Result<()> {
+    while let Some(folder) = newest(output)? {
+        fs::remove_dir_all(&folder).map_err(Error::io("remove", &folder))?;
+    }
+    Ok(())
+}
+
+/// Fills model and optimiser from a checkpoint; returns the model and the progress.
+pub(super) fn restore<M: Module, P: DeserializeOwned>(
+    folder: &Path,
+    model: M,
+    options: &LoadOptions,
+    optimizer: &mut AdamW,
+    device: &Device,
+) -> Result<(M, P)> {
+    let (model, _) = Checkpoint::open(folder)?.load(model, options)?;
+    let path = folder.join(PROGRESS);
+    let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let progress = serde_json::from_str(&text).map_err(Error::json(path.display()))?;
+    let (steps, moments) = read_moments(&folder.join(OPTIMIZER), device)?;
+    optimizer.restore(steps, moments);
+    Ok((model, progress))
+}
+
+/// Elements of a row, and both moments, on the host. What is not on the host has one row.
+fn rows(moments: &Moments) -> Result<(usize, Cow<'_, [f32]>, Cow<'_, [f32]>)> {
+    match moments {
+        Moments::Host(moments) => Ok((moments.width, (&moments.first).into(), (&moments.second).into())),
+        Moments::Device(first, second) => {
+            let read = |tensor: &Tensor<1>| {
+                tensor.clone().try_into_vec_as::<f32>().map_err(|error| {
+                    Error::Model(format!("the optimiser's state cannot be read back from its device: {error}"))
+                })
+            };
+            let (first, second) = (read(first)?, read(second)?);
+            Ok((first.len(), first.into(), second.into()))
+        }
+    }
+}
+
+fn write_moments(path: &Path, optimizer: &AdamW) -> Result<()> {
+    let mut values = Vec::new();
+    for (name, moments) in optimizer.moments() {
+        let (width, first, second) = rows(moments)?;
+        values.push((format!("{name}.first"), width, first));
+        values.push((format!("{name}.second"), width, second));
+    }
+    let views = values.iter().map(|(name, width, values)| {
+        let shape = vec![values.len() / width, *width];
+        let view = TensorView::new(Dtype::F32, shape, bytemuck::cast_slice(values)).expect("a shape that fits");
+        (name.as_str(), view)
+    });
+    let metadata = [("steps".to_owned(), optimizer.steps().to_string())].into();
+    safetensors::serialize_to_file(views, Some(metadata), path)
+        .map_err(|error| Error::io("write", path)(std::io::Error::other(error)))
+}
+
+fn read_moments(path: &Path, device: &Device) -> Result<(usize, BTreeMap<String, Moments>)> {
+    let fail = |problem: String| Error::checkpoint(path, format!("{problem}; start the run anew without --resume"));
+    let bytes = fs::read(path).map_err(Error::io("read", path))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|error| fail(error.to_string()))?;
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| fail(error.to_string()))?;
+    let steps = metadata.metadata().as_ref().and_then(|metadata| metadata.get("steps")?.parse().ok());
+    let steps = steps.ok_or_else(|| fail("it does not say after how many steps it was written".into()))?;
+    let mut moments = BTreeMap::new();
+    for name in file.names() {
+        let Some(path) = name.strip_suffix(".first") else { continue };
+        let values = |name: &str| -> Result<Vec<f32>> {
+            let view = file.tensor(name).map_err(|error| fail(error.to_string()))?;
+            Ok(view.data().chunks_exact(4).map(bytemuck::pod_read_unaligned).collect())
+        };
+        let width = file.tensor(name).map_err(|error| fail(error.to_string()))?.shape()[1];
+        let (first, second) = (values(name)?, values(&format!("{path}.second"))?);
+        let restored = match crate::device::is_host(device) {
+            true => Moments::Host(adamw_rows::Moments::from_values(first, second, width)),
+            false => {
+                let flat = |values: Vec<f32>| {
+                    let shape = [values.len()];
+                    Tensor::from_data(TensorData::new(values, shape), &device.clone().inner())
+                };
+                Moments::Device(flat(first), flat(second))
+            }
+        };
+        moments.insert(path.to_owned(), restored);
+    }
+    Ok((steps, moments))
+}

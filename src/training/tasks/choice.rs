@@ -1,0 +1,92 @@
+//! One of several continuations.
+
+use std::marker::PhantomData;
+
+use burn::tensor::Device;
+
+use super::{Collator, Examples, Splits, indices, largest};
+use crate::{
+    Error, Result,
+    data::{ChoiceExample, Part},
+    heads::{Backbone, MultipleChoice},
+    input::ModelInput,
+    tokenizer::{EncodeOptions, Text, Tokenizer},
+    training::{
+        fine_tuning::Task,
+        metrics::{Classification, Metrics},
+        objective::ChoiceLabels,
+    },
+};
+
+/// Fine-tunes a [`MultipleChoice`].
+#[derive(Clone, Debug)]
+pub struct ChoiceTask<B> {
+    collator: Collator,
+    /// Encodings: a question's choices one after the other; targets: a question each.
+    data: Splits<Examples<usize>>,
+    backbone: PhantomData<B>,
+}
+
+impl<B: Backbone> ChoiceTask<B> {
+    /// Puts data and model together.
+    pub fn new(collator: Collator, data: Splits<Examples<usize>>) -> Self {
+        Self { collator, data, backbone: PhantomData }
+    }
+
+    /// Encodes questions: a pair of prompt and choice for each choice.
+    ///
+    /// # Errors
+    /// A text that the tokenizer cannot take.
+    pub fn examples(tokenizer: &Tokenizer, rows: &[ChoiceExample], max_length: usize) -> Result<Examples<usize>> {
+        let pairs = rows
+            .iter()
+            .flat_map(|row| row.choices.iter().map(|choice| Text::from((row.prompt.as_str(), choice.as_str()))));
+        let options = EncodeOptions { max_length, ..EncodeOptions::default() };
+        let encodings = tokenizer.encode(&pairs.collect::<Vec<_>>(), &options)?;
+        Ok(Examples { encodings, targets: rows.iter().map(|row| row.label).collect() })
+    }
+
+    /// How good a model is on some examples.
+    ///
+    /// # Errors
+    /// An example that the model cannot take.
+    pub fn score(&self, model: &MultipleChoice<B>, examples: &Examples<usize>, device: &Device) -> Result<Metrics> {
+        // Each choice is scored by itself, so that batches need not hold whole questions.
+        let scores = self.collator.evaluate(&examples.encodings, device, |input| {
+            model
+                .forward(input, 1)
+                .try_into_vec_as::<f32>()
+                .map_err(|error| Error::Model(format!("the scores cannot be read back from the device: {error}")))
+        })?;
+        let predictions: Vec<_> = scores.chunks(choices(examples)).map(largest).collect();
+        Ok(Classification::new(&examples.targets, &predictions)?.metrics())
+    }
+}
+
+/// Choices of a question.
+fn choices(examples: &Examples<usize>) -> usize {
+    examples.encodings.len() / examples.targets.len().max(1)
+}
+
+impl<B: Backbone> Task for ChoiceTask<B> {
+    type Model = MultipleChoice<B>;
+
+    /// The longest choice of each question.
+    fn lengths(&self) -> Vec<usize> {
+        let questions = self.data.train.encodings.chunks(choices(&self.data.train));
+        questions.map(|choices| choices.iter().map(|choice| choice.len()).max().unwrap_or(0)).collect()
+    }
+
+    fn batch(&self, examples: &[usize], device: &Device) -> Result<(ModelInput, ChoiceLabels)> {
+        let choices = choices(&self.data.train);
+        let rows = examples.iter().flat_map(|index| &self.data.train.encodings[index * choices..(index + 1) * choices]);
+        let input = self.collator.input(rows, device)?;
+        let right = indices(examples.iter().map(|index| self.data.train.targets[*index]), device);
+        Ok((input, ChoiceLabels { choices, right }))
+    }
+
+    fn evaluate(&self, model: &MultipleChoice<B>, part: Part, device: &Device) -> Result<Option<Metrics>> {
+        let device = device.clone().inner();
+        self.data.get(part).map(|data| self.score(model, data, &device)).transpose()
+    }
+}

@@ -1,0 +1,128 @@
+//! Classes, labels or numbers for texts and pairs of texts.
+
+use std::marker::PhantomData;
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::{Collator, Examples, Splits, indices, largest, lengths};
+use crate::{
+    Error, Result,
+    config::ProblemType,
+    data::{Part, Target},
+    heads::{Backbone, SequenceClassification, SequenceLabels},
+    input::ModelInput,
+    training::{
+        fine_tuning::Task,
+        metrics::{Classification, Metrics, MultiLabel, Regression},
+    },
+};
+
+/// Fine-tunes a [`SequenceClassification`].
+#[derive(Clone, Debug)]
+pub struct ClassificationTask<B> {
+    collator: Collator,
+    data: Splits<Examples<Target>>,
+    backbone: PhantomData<B>,
+}
+
+impl<B: Backbone> ClassificationTask<B> {
+    /// Puts data and model together; the configuration's problem type must be that of the targets.
+    pub fn new(collator: Collator, data: Splits<Examples<Target>>) -> Self {
+        Self { collator, data, backbone: PhantomData }
+    }
+
+    /// How good a model is on some examples.
+    ///
+    /// # Errors
+    /// An example that the model cannot take.
+    pub fn score(
+        &self,
+        model: &SequenceClassification<B>,
+        examples: &Examples<Target>,
+        device: &Device,
+    ) -> Result<Metrics> {
+        let rows: Vec<Vec<f32>> = self.collator.evaluate(&examples.encodings, device, |input| {
+            let logits = model.forward(input);
+            let [_, labels] = logits.dims();
+            let values = logits
+                .try_into_vec_as::<f32>()
+                .map_err(|error| Error::Model(format!("the logits cannot be read back from the device: {error}")))?;
+            Ok(values.chunks(labels).map(<[f32]>::to_vec).collect())
+        })?;
+        let targets = &examples.targets;
+        match self.collator.config.task().problem_type() {
+            ProblemType::SingleLabelClassification => {
+                let classes = targets.iter().filter_map(|target| match target {
+                    Target::Class(class) => Some(*class),
+                    _ => None,
+                });
+                let predictions: Vec<_> = rows.iter().map(|row| largest(row)).collect();
+                Ok(Classification::new(&classes.collect::<Vec<_>>(), &predictions)?.metrics())
+            }
+            ProblemType::MultiLabelClassification => {
+                let labels = self.collator.config.task().num_labels();
+                let on = targets.iter().flat_map(|target| multi_hot(target, labels)).map(|value| value > 0.5);
+                let predictions: Vec<_> = rows.iter().flatten().map(|logit| *logit > 0.0).collect();
+                Ok(MultiLabel::new(&on.collect::<Vec<_>>(), &predictions, labels)?.metrics())
+            }
+            ProblemType::Regression => {
+                let predictions: Vec<_> = rows.iter().map(|row| row[0]).collect();
+                Ok(Regression::new(&targets.iter().map(number).collect::<Vec<_>>(), &predictions)?.metrics())
+            }
+        }
+    }
+}
+
+/// 1 for each label that is on, 0 for the others.
+fn multi_hot(target: &Target, labels: usize) -> Vec<f32> {
+    let mut values = vec![0.0; labels];
+    if let Target::Classes(on) = target {
+        on.iter().for_each(|label| values[*label] = 1.0);
+    }
+    values
+}
+
+/// The number of a regression; NaN for other targets, which [`Regression`] refuses.
+fn number(target: &Target) -> f32 {
+    match target {
+        Target::Score(score) => *score,
+        _ => f32::NAN,
+    }
+}
+
+impl<B: Backbone> Task for ClassificationTask<B> {
+    type Model = SequenceClassification<B>;
+
+    fn lengths(&self) -> Vec<usize> {
+        lengths(&self.data.train.encodings)
+    }
+
+    fn batch(&self, examples: &[usize], device: &Device) -> Result<(ModelInput, SequenceLabels)> {
+        let input = self.collator.input(examples.iter().map(|index| &self.data.train.encodings[*index]), device)?;
+        let targets = || examples.iter().map(|index| &self.data.train.targets[*index]);
+        let matrix = |values: Vec<f32>| {
+            let shape = [examples.len(), values.len() / examples.len()];
+            Tensor::from_data(TensorData::new(values, shape), device)
+        };
+        let labels = match self.collator.config.task().problem_type() {
+            ProblemType::SingleLabelClassification => SequenceLabels::Classes(indices(
+                targets().map(|target| match target {
+                    Target::Class(class) => *class,
+                    _ => 0,
+                }),
+                device,
+            )),
+            ProblemType::MultiLabelClassification => {
+                let labels = self.collator.config.task().num_labels();
+                SequenceLabels::MultiHot(matrix(targets().flat_map(|target| multi_hot(target, labels)).collect()))
+            }
+            ProblemType::Regression => SequenceLabels::Values(matrix(targets().map(number).collect())),
+        };
+        Ok((input, labels))
+    }
+
+    fn evaluate(&self, model: &SequenceClassification<B>, part: Part, device: &Device) -> Result<Option<Metrics>> {
+        let device = device.clone().inner();
+        self.data.get(part).map(|data| self.score(model, data, &device)).transpose()
+    }
+}

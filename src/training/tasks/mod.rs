@@ -1,0 +1,105 @@
+//! The tasks that a model can be fine-tuned for: from rows of data to batches with labels, and from a model's answers to
+//! figures.
+
+mod answering;
+mod choice;
+mod classification;
+mod tagging;
+
+pub use answering::{AnsweringData, AnsweringTask};
+pub use choice::ChoiceTask;
+pub use classification::ClassificationTask;
+pub use tagging::TaggingTask;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::{
+    ModelConfig, Result,
+    batch::{Batch, Encoding, Padding, batches_by_length},
+    data::Part,
+    input::ModelInput,
+};
+
+/// Encoded texts and what belongs to each.
+#[derive(Clone, Debug)]
+pub struct Examples<T> {
+    /// The texts as tokens.
+    pub encodings: Vec<Encoding>,
+    /// What each is to give.
+    pub targets: Vec<T>,
+}
+
+/// The parts of a task's data.
+#[derive(Clone, Debug)]
+pub struct Splits<E> {
+    /// What is learnt from.
+    pub train: E,
+    /// What the best model is chosen by.
+    pub valid: Option<E>,
+    /// What the chosen model is judged by.
+    pub test: Option<E>,
+}
+
+impl<E> Splits<E> {
+    /// The part, if there is one.
+    pub fn get(&self, part: Part) -> Option<&E> {
+        match part {
+            Part::Train => Some(&self.train),
+            Part::Valid => self.valid.as_ref(),
+            Part::Test => self.test.as_ref(),
+        }
+    }
+}
+
+/// Makes batches for one model.
+#[derive(Clone, Debug)]
+pub struct Collator {
+    /// The model's configuration.
+    pub config: ModelConfig,
+    /// The token that fills rows up.
+    pub pad_id: u32,
+    /// Texts in a batch of an evaluation.
+    pub batch_size: usize,
+}
+
+impl Collator {
+    /// Some sequences as the model's input.
+    fn input<'a>(&self, encodings: impl IntoIterator<Item = &'a Encoding>, device: &Device) -> Result<ModelInput> {
+        Batch::collate(encodings, self.pad_id, Padding::Longest)?.to_input(&self.config, device)
+    }
+
+    /// Runs `compute` on batches of similar length; it returns one value for each sequence, and they come back in the order of
+    /// `encodings`.
+    fn evaluate<T: Clone + Default>(
+        &self,
+        encodings: &[Encoding],
+        device: &Device,
+        mut compute: impl FnMut(ModelInput) -> Result<Vec<T>>,
+    ) -> Result<Vec<T>> {
+        let mut values = vec![T::default(); encodings.len()];
+        for indices in batches_by_length(encodings, self.batch_size)? {
+            let input = self.input(indices.iter().map(|index| &encodings[*index]), device)?;
+            for (index, value) in indices.iter().zip(compute(input)?) {
+                values[*index] = value;
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// Tokens of each sequence.
+fn lengths(encodings: &[Encoding]) -> Vec<usize> {
+    encodings.iter().map(Encoding::len).collect()
+}
+
+/// A list of indices on the device.
+fn indices(values: impl IntoIterator<Item = usize>, device: &Device) -> Tensor<1, Int> {
+    let values: Vec<i32> = values.into_iter().map(|value| value as i32).collect();
+    let shape = [values.len()];
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+/// The index of the largest of each row's numbers.
+fn largest(row: &[f32]) -> usize {
+    (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b]).then(b.cmp(a))).unwrap_or(0)
+}

@@ -1,0 +1,121 @@
+//! A tag for each word, such as named entities.
+
+use std::marker::PhantomData;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use super::{Collator, Examples, Splits, largest, lengths};
+use crate::{
+    Error, Result,
+    batch::Encoding,
+    data::{Labels, Part, Sentence, tag_indices},
+    heads::{Backbone, TokenClassification},
+    input::ModelInput,
+    tokenizer::{EncodeOptions, Text, Tokenizer},
+    training::{
+        fine_tuning::Task,
+        metrics::{Entities, Metrics},
+    },
+};
+
+/// Fine-tunes a [`TokenClassification`]: the first token of a word carries the word's tag, its other tokens none.
+#[derive(Clone, Debug)]
+pub struct TaggingTask<B> {
+    collator: Collator,
+    labels: Labels,
+    data: Splits<Examples<Vec<usize>>>,
+    backbone: PhantomData<B>,
+}
+
+impl<B: Backbone> TaggingTask<B> {
+    /// Puts data and model together; the labels are those of the configuration, in its order.
+    pub fn new(collator: Collator, labels: Labels, data: Splits<Examples<Vec<usize>>>) -> Self {
+        Self { collator, labels, data, backbone: PhantomData }
+    }
+
+    /// Encodes sentences; words beyond `max_length` tokens are cut off.
+    ///
+    /// # Errors
+    /// A tag that is not among the labels; `path` is the sentences' file.
+    pub fn examples(
+        tokenizer: &Tokenizer,
+        sentences: &[Sentence],
+        labels: &Labels,
+        max_length: usize,
+        path: &std::path::Path,
+    ) -> Result<Examples<Vec<usize>>> {
+        let targets = tag_indices(sentences, labels, path)?;
+        let texts: Vec<_> =
+            sentences.iter().map(|sentence| Text::words(sentence.words.iter().map(String::as_str))).collect();
+        let options = EncodeOptions { max_length, ..EncodeOptions::default() };
+        Ok(Examples { encodings: tokenizer.encode(&texts, &options)?, targets })
+    }
+
+    /// How good a model is on some examples. Words that were cut off count as outside of every entity.
+    ///
+    /// # Errors
+    /// An example that the model cannot take.
+    pub fn score(
+        &self,
+        model: &TokenClassification<B>,
+        examples: &Examples<Vec<usize>>,
+        device: &Device,
+    ) -> Result<Metrics> {
+        let rows: Vec<Vec<usize>> = self.collator.evaluate(&examples.encodings, device, |input| {
+            let logits = model.forward(input);
+            let [_, length, labels] = logits.dims();
+            let values = logits
+                .try_into_vec_as::<f32>()
+                .map_err(|error| Error::Model(format!("the logits cannot be read back from the device: {error}")))?;
+            let tokens: Vec<_> = values.chunks(labels).map(largest).collect();
+            Ok(tokens.chunks(length).map(<[usize]>::to_vec).collect())
+        })?;
+        let name = |label: &usize| self.labels.names()[*label].clone();
+        let predictions =
+            examples.encodings.iter().zip(&rows).zip(&examples.targets).map(|((encoding, row), target)| {
+                let mut tags = vec!["O".to_owned(); target.len()];
+                for (token, word) in first_tokens(encoding) {
+                    tags[word] = name(&row[token]);
+                }
+                tags
+            });
+        let targets: Vec<Vec<String>> = examples.targets.iter().map(|tags| tags.iter().map(name).collect()).collect();
+        Ok(Entities::new(&targets, &predictions.collect::<Vec<_>>())?.metrics())
+    }
+}
+
+/// The first token of each word, and the word.
+fn first_tokens(encoding: &Encoding) -> impl Iterator<Item = (usize, usize)> + '_ {
+    let mut previous = None;
+    encoding.word_ids.iter().enumerate().filter_map(move |(token, word)| {
+        let first = word.filter(|word| previous != Some(*word));
+        previous = word.or(previous);
+        first.map(|word| (token, word as usize))
+    })
+}
+
+impl<B: Backbone> Task for TaggingTask<B> {
+    type Model = TokenClassification<B>;
+
+    fn lengths(&self) -> Vec<usize> {
+        lengths(&self.data.train.encodings)
+    }
+
+    fn batch(&self, examples: &[usize], device: &Device) -> Result<(ModelInput, Tensor<2, Int>)> {
+        let input = self.collator.input(examples.iter().map(|index| &self.data.train.encodings[*index]), device)?;
+        let [rows, length] = input.input_ids.dims();
+        // A negative label does not count.
+        let mut labels = vec![-100i32; rows * length];
+        for (row, example) in examples.iter().enumerate() {
+            for (token, word) in first_tokens(&self.data.train.encodings[*example]) {
+                labels[row * length + token] = self.data.train.targets[*example][word] as i32;
+            }
+        }
+        Ok((input, Tensor::from_data(TensorData::new(labels, [rows, length]), device)))
+    }
+
+    fn evaluate(&self, model: &TokenClassification<B>, part: Part, device: &Device) -> Result<Option<Metrics>> {
+        let device = device.clone().inner();
+        self.data.get(part).map(|data| self.score(model, data, &device)).transpose()
+    }
+}

@@ -1,0 +1,302 @@
+//! The fine-tuning examples as programs: runs that are killed and go on, what they leave, and what errors look like.
+
+mod support;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use assert_cmd::assert::OutputAssertExt;
+use deberta_burn::{DebertaModel, data::Random, heads::SequenceClassification};
+use predicates::{prelude::*, str::contains};
+use serde_json::Value;
+use support::{config, folder};
+use tempfile::TempDir;
+
+/// The example of that name; `cargo test` builds them all beside the tests.
+fn example(name: &str) -> Command {
+    let tests = std::env::current_exe().expect("the path of this test");
+    let path: PathBuf = tests.ancestors().nth(2).expect("the build folder").join("examples").join(name);
+    assert!(path.exists(), "{} is not built; run `cargo build --release --examples`", path.display());
+    let mut command = Command::new(path);
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    command
+}
+
+/// Files of one test.
+struct Case {
+    model: TempDir,
+    files: TempDir,
+}
+
+impl Case {
+    fn new() -> Self {
+        let model = folder(config(&["a", "b"]), SequenceClassification::<DebertaModel>::new);
+        Self { model, files: tempfile::tempdir().expect("a temporary folder") }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.files.path().join(name)
+    }
+
+    fn file(&self, name: &str, content: &str) -> PathBuf {
+        fs::write(self.path(name), content).expect("a file");
+        self.path(name)
+    }
+
+    /// A classification of sentences by a word in them.
+    fn reviews(&self, name: &str, rows: usize) -> PathBuf {
+        let mut random = Random::new(&[rows as u64]);
+        let words = ["the", "film", "was", "long", "and", "loud", "story", "actor"];
+        let row = |index: usize, random: &mut Random| {
+            let text: Vec<_> = (0..3 + random.below(9)).map(|_| words[random.below(words.len())]).collect();
+            let (word, label) = if index % 2 == 0 { ("good", "glad") } else { ("bad", "sad") };
+            format!("{} {word}\t{label}\n", text.join(" "))
+        };
+        let rows: String = (0..rows).map(|index| row(index, &mut random)).collect();
+        self.file(name, &format!("text\tlabel\n{rows}"))
+    }
+
+    fn classification(&self, output: &str) -> Command {
+        let mut command = example("finetune_classification");
+        command.arg("--model").arg(self.model.path()).arg("--output").arg(self.path(output));
+        command
+    }
+}
+
+/// `metrics.csv` without the column that depends on the clock.
+fn figures(folder: &Path) -> Vec<Vec<String>> {
+    let text = fs::read_to_string(folder.join("metrics.csv")).expect("metrics.csv");
+    let rows: Vec<Vec<String>> = text.lines().map(|line| line.split(',').map(str::to_owned).collect()).collect();
+    let clock = rows[0].iter().position(|name| name == "tokens_per_second").expect("the column");
+    rows.into_iter()
+        .map(|mut row| {
+            row.remove(clock);
+            row
+        })
+        .collect()
+}
+
+fn outcome(folder: &Path) -> Value {
+    let text = fs::read_to_string(folder.join("training.json")).expect("training.json");
+    serde_json::from_str::<Value>(&text).expect("JSON")["outcome"].clone()
+}
+
+/// Every file in the folder, and below it, is whole.
+fn assert_whole(folder: &Path) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        // What is not yet in its place has another name, and no reader looks at it.
+        if name.starts_with('.') {
+            continue;
+        }
+        if path.is_dir() {
+            assert_whole(&path);
+        } else if name.ends_with(".safetensors") {
+            let bytes = fs::read(&path).expect("readable");
+            safetensors::SafeTensors::deserialize(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        } else if name.ends_with(".json") {
+            let text = fs::read_to_string(&path).expect("readable");
+            serde_json::from_str::<Value>(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        }
+    }
+}
+
+#[test]
+fn a_killed_run_goes_on_as_if_nothing_had_happened() {
+    let case = Case::new();
+    let (train, valid) = (case.reviews("train.tsv", 200), case.reviews("valid.tsv", 40));
+    let start = |output: &str| {
+        let mut command = case.classification(output);
+        command.arg("--train").arg(&train).arg("--valid").arg(&valid);
+        command.args(["--steps", "60", "--batch-size", "8", "--accumulation", "2", "--evaluate-every", "6", "--sift"]);
+        command.args(["--learning-rate", "1e-3", "--report-every", "2", "--resume"]);
+        command.stderr(Stdio::null()).stdout(Stdio::null());
+        command
+    };
+    let begin = std::time::Instant::now();
+    start("whole").assert().success();
+    let whole = begin.elapsed();
+
+    let mut random = Random::new(&[7]);
+    let mut killed = 0;
+    for _ in 0..10 {
+        let mut run = start("killed").spawn().expect("a process");
+        thread::sleep(Duration::from_secs_f64(whole.as_secs_f64() * (0.1 + 0.4 * random.uniform())));
+        run.kill().expect("SIGKILL");
+        killed += usize::from(!run.wait().expect("an exit").success());
+        if case.path("killed").exists() {
+            assert_whole(&case.path("killed"));
+        }
+        if case.path("killed/training.json").exists() {
+            break;
+        }
+    }
+    assert!(killed > 2, "only {killed} runs were killed");
+    if !case.path("killed/training.json").exists() {
+        start("killed").assert().success();
+    }
+    let (whole, killed) = (case.path("whole"), case.path("killed"));
+    assert_eq!(figures(&whole), figures(&killed));
+    assert_eq!(outcome(&whole), outcome(&killed));
+    let weights = |folder: &Path| fs::read(folder.join("model.safetensors")).expect("weights");
+    assert!(weights(&whole) == weights(&killed), "the models differ");
+    let left: Vec<_> = fs::read_dir(&killed).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("checkpoint-")), "{left:?}");
+}
+
+#[test]
+fn classification_learns_and_its_folder_answers() {
+    let case = Case::new();
+    let (train, valid) = (case.reviews("train.tsv", 200), case.reviews("valid.tsv", 40));
+    let mut command = case.classification("out");
+    command.arg("--train").arg(&train).arg("--valid").arg(&valid).arg("--test").arg(&valid);
+    command.args(["--epochs", "12", "--batch-size", "8", "--learning-rate", "3e-3", "--layer-decay", "0.9"]);
+    command.assert().success().stdout(contains("validation").and(contains("accuracy")).and(contains("test")));
+    let outcome = outcome(&case.path("out"));
+    // A word says it all. A model that learns nothing gets half; 0.8 is four standard deviations above that.
+    assert!(outcome["test"]["accuracy"].as_f64().unwrap() > 0.8, "{outcome}");
+    assert!(fs::read_to_string(case.path("out/curves.svg")).unwrap().contains("<svg"));
+
+    let mut classify = example("classify");
+    classify.arg("--model").arg(case.path("out")).arg("the film was good");
+    classify.assert().success().stdout(contains("glad"));
+    // A finished run is not overwritten.
+    let mut again = case.classification("out");
+    again.arg("--train").arg(&train).assert().code(1).stderr(contains("a finished run is in this folder"));
+}
+
+#[test]
+fn several_labels_and_numbers_can_be_learnt() {
+    let case = Case::new();
+    let several =
+        case.file("several.csv", "text,label\na good film,\"joy,art\"\na loud film,noise\nfilm,\ngood art,art\n");
+    let mut command = case.classification("several");
+    command.arg("--train").arg(&several).arg("--valid").arg(&several).args([
+        "--problem",
+        "multi-label",
+        "--steps",
+        "2",
+    ]);
+    command.assert().success().stdout(contains("micro_f1"));
+    let numbers =
+        case.file("numbers.jsonl", "{\"text\": \"good\", \"label\": 1.5}\n{\"text\": \"bad\", \"label\": -2}\n");
+    let mut command = case.classification("numbers");
+    command.arg("--train").arg(&numbers).arg("--valid").arg(&numbers);
+    command.args(["--problem", "regression", "--steps", "2", "--sift", "--freeze-embeddings", "--freeze-layers", "1"]);
+    command.assert().success().stdout(contains("pearson").or(contains("mse")));
+}
+
+#[test]
+fn entities_answers_and_choices_can_be_learnt() {
+    let case = Case::new();
+    let start = |name: &str, train: &Path, output: &str| {
+        let mut command = example(name);
+        command.arg("--model").arg(case.model.path()).arg("--output").arg(case.path(output));
+        command.arg("--train").arg(train).arg("--valid").arg(train).args([
+            "--steps",
+            "3",
+            "--sift",
+            "--max-length",
+            "32",
+        ]);
+        command
+    };
+    let sentences = case.file("train.conll", "Ada B-PER\nLovelace I-PER\nwrote O\n\nLondon B-LOC\nis O\nold O\n");
+    start("finetune_ner", &sentences, "entities").assert().success().stdout(contains("f1"));
+    example("ner").arg("--model").arg(case.path("entities")).arg("Ada wrote.").assert().success();
+
+    let questions = case.file(
+        "train.json",
+        r#"{"data": [{"paragraphs": [{"context": "Ada lived in London.", "qas": [
+            {"id": "1", "question": "Where?", "answers": [{"text": "London", "answer_start": 13}]},
+            {"id": "2", "question": "When?", "answers": [], "is_impossible": true}]}]}]}"#,
+    );
+    start("finetune_qa", &questions, "answers").args(["--stride", "4"]).assert().success().stdout(contains("f1"));
+
+    let choices = case.file(
+        "train.jsonl",
+        "{\"prompt\": \"It rains.\", \"choices\": [\"Take a coat.\", \"Swim.\"], \"label\": 0}\n\
+         {\"prompt\": \"It is hot.\", \"choices\": [\"Take a coat.\", \"Swim.\"], \"label\": 1}\n",
+    );
+    start("finetune_choice", &choices, "choices").assert().success().stdout(contains("accuracy"));
+}
+
+#[test]
+fn a_settings_file_gives_what_the_flags_do_not() {
+    let case = Case::new();
+    let train = case.reviews("train.tsv", 20);
+    let settings = case.file("run.toml", "learning-rate = 5e-4\nsteps = 4\nbatch-size = 5\nschedule = \"cosine\"\n");
+    let mut command = case.classification("out");
+    command.arg("--train").arg(&train).arg("--settings").arg(&settings).args(["--steps", "3"]);
+    command.assert().success().stdout(contains("3 steps"));
+    let text = fs::read_to_string(case.path("out/training.json")).unwrap();
+    let settings = &serde_json::from_str::<Value>(&text).unwrap()["settings"];
+    assert_eq!((&settings["learning_rate"], &settings["batch_size"]), (&5e-4.into(), &5.into()));
+    assert_eq!(settings["schedule"], "cosine");
+
+    let wrong = case.file("wrong.toml", "learning-rates = 1\n");
+    let mut command = case.classification("wrong");
+    command.arg("--train").arg(&train).arg("--settings").arg(&wrong);
+    command.assert().code(1).stderr(contains("wrong.toml").and(contains("learning-rates")));
+}
+
+#[test]
+fn errors_name_the_file_and_the_row() {
+    let case = Case::new();
+    let good = case.reviews("good.tsv", 20);
+    let fails = |train: &Path, valid: Option<&Path>, parts: &[&str]| {
+        let mut command = case.classification("out");
+        command.arg("--train").arg(train).args(["--steps", "2"]);
+        if let Some(valid) = valid {
+            command.arg("--valid").arg(valid);
+        }
+        let assert = command.assert().code(1);
+        let error = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+        let line = error.lines().last().unwrap_or_default();
+        assert!(line.starts_with("error: "), "{error}");
+        for part in parts {
+            assert!(line.contains(part), "`{part}` is not in: {line}");
+        }
+        assert!(!case.path("out/model.safetensors").exists());
+    };
+    fails(&case.file("column.csv", "sentence,label\nx,a\n"), None, &["column.csv", "text"]);
+    fails(&case.file("row.csv", "text,label\nx,a\ny\n"), None, &["row.csv", "line 3"]);
+    fails(&case.file("empty.csv", ""), None, &["empty.csv"]);
+    fails(&case.file("header.csv", "text,label\n"), None, &["header.csv"]);
+    fails(&case.file("one.csv", "text,label\nx,a\ny,a\n"), None, &["one.csv", "same label, `a`"]);
+    let unknown = case.file("unknown.tsv", "text\tlabel\nx\tglad\ny\tfurious\n");
+    fails(&good, Some(&unknown), &["unknown.tsv", "line 3", "furious"]);
+    fails(&case.path("nowhere.csv"), None, &["nowhere.csv"]);
+
+    let file = case.file("file", "");
+    let mut command = case.classification("file/out");
+    command.arg("--train").arg(&good);
+    command.assert().code(1).stderr(contains(file.to_str().unwrap()));
+
+    let mut command = case.classification("other");
+    command.arg("--train").arg(&good).args(["--recipe", "mnli"]);
+    command.assert().code(1).stderr(contains("recipe `mnli`").and(contains("mnli-base")));
+}
+
+/// A limit on the size of files stands for a full disk: both stop a write in its middle.
+#[test]
+#[cfg(unix)]
+fn a_full_disk_leaves_no_half_written_file() {
+    let case = Case::new();
+    let train = case.reviews("train.tsv", 20);
+    let run = case.classification("out");
+    let mut command = Command::new("sh");
+    // 50 KB are enough for the tokenizer, and too little for the weights.
+    command.args(["-c", "trap '' XFSZ; ulimit -f 130; exec \"$@\"", "sh"]);
+    command.arg(run.get_program()).args(run.get_args()).current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.arg("--train").arg(&train).args(["--steps", "2"]);
+    command.assert().code(1).stderr(contains("error: cannot write").and(contains("model.safetensors")));
+    assert!(!case.path("out/model.safetensors").exists());
+    assert_whole(&case.path("out"));
+}
