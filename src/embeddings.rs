@@ -85,6 +85,7 @@ impl DebertaEmbeddings {
 
 /// What stands in front of the embeddings' LayerNorm.
 #[derive(Clone, Debug, Default)]
+#[allow(clippy::large_enum_variant, reason = "there is one in a forward pass")]
 pub(crate) enum EmbeddingSource {
     /// The sum of the tables' rows.
     #[default]

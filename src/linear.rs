@@ -22,9 +22,9 @@ use crate::{
 /// ([`Prepared`](crate::prepared::Prepared)), where a plain product does so in every call.
 #[derive(Module, Debug)]
 pub struct Linear {
-    /// W, [inputs, outputs]; empty while it is packed.
+    /// W, \[inputs, outputs\]; empty while it is packed.
     pub weight: Param<Tensor<2>>,
-    /// b, [outputs].
+    /// b, \[outputs\].
     pub bias: Option<Param<Tensor<1>>>,
     /// W, laid out for products.
     #[module(skip)]

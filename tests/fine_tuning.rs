@@ -54,7 +54,7 @@ impl Case {
         let words = ["the", "film", "was", "long", "and", "loud", "story", "actor"];
         let row = |index: usize, random: &mut Random| {
             let text: Vec<_> = (0..3 + random.below(9)).map(|_| words[random.below(words.len())]).collect();
-            let (word, label) = if index % 2 == 0 { ("good", "glad") } else { ("bad", "sad") };
+            let (word, label) = if index.is_multiple_of(2) { ("good", "glad") } else { ("bad", "sad") };
             format!("{} {word}\t{label}\n", text.join(" "))
         };
         let rows: String = (0..rows).map(|index| row(index, &mut random)).collect();

@@ -248,9 +248,9 @@ impl SiftCase<'_> {
         {
             let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
             let difference = found[key].1.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
-            // The floor: gradients that vanish in exact arithmetic are noise on both sides.
+            // The floor: gradients that vanish in exact arithmetic are the noise of three passes on both sides.
             assert!(
-                difference <= 1e-4 * largest + 2e-7,
+                difference <= 1e-4 * largest + 1e-6,
                 "{context}: grad of {key} is off by {difference:e} of {largest:e}"
             );
             compared += 1;

@@ -109,7 +109,7 @@ pub struct TrainingFlags {
     #[arg(long, value_name = "N", help_heading = "Optimisation")]
     accumulation: Option<usize>,
 
-    /// The highest learning rate [default: 2e-5]
+    /// The highest learning rate [default: 2e-5; 5e-4 for models/deberta-tiny]
     #[arg(long, value_name = "X", help_heading = "Optimisation")]
     learning_rate: Option<f64>,
 
@@ -221,6 +221,10 @@ impl TrainingFlags {
                 }
             }
             flags = overlay(&given, &flags);
+        }
+        if flags.model.is_none() {
+            // A model of a few hundred thousand parameters learns at rates that a large one would not survive.
+            flags.learning_rate.get_or_insert(5e-4);
         }
         flags.output.get_or_insert_with(|| output.into());
         flags.resume = resume;

@@ -5,28 +5,10 @@
 
 use std::sync::Arc;
 
-#[cfg(feature = "flex")]
-use burn::backend::Flex;
-#[cfg(feature = "ndarray")]
-use burn::backend::NdArray;
-use burn::{
-    Tensor,
-    backend::{
-        Autodiff, Backend, Dispatch, TensorMetadata,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        tensor::FloatTensor,
-    },
-};
-
 use super::cpu::{self, Geometry, Operands, Span};
 use crate::{
     config::PositionTerms,
-    cpu::{backend::HostBackend, dropout::DropoutMask},
+    cpu::{dropout::DropoutMask, extension::*},
     position::RelativeIndex,
 };
 

@@ -10,26 +10,8 @@
 // burn-ndarray is deprecated in favour of burn-flex, and supported until it is gone.
 #![allow(deprecated)]
 
-#[cfg(feature = "flex")]
-use burn::backend::Flex;
-#[cfg(feature = "ndarray")]
-use burn::backend::NdArray;
-use burn::{
-    Tensor,
-    backend::{
-        Autodiff, Backend, Dispatch, TensorMetadata,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        tensor::FloatTensor,
-    },
-};
-
 use super::{
-    backend::HostBackend,
+    extension::*,
     lanes::vectorized,
     matrix::{Matrix, product},
 };

@@ -2,6 +2,7 @@
 
 pub(crate) mod backend;
 pub(crate) mod dropout;
+pub(crate) mod extension;
 pub(crate) mod gelu;
 pub(crate) mod lanes;
 pub(crate) mod linear;

@@ -16,21 +16,13 @@
 
 use std::{ops::Range, sync::Arc};
 
-#[cfg(feature = "flex")]
-use burn::backend::Flex;
-#[cfg(feature = "ndarray")]
-use burn::backend::NdArray;
-use burn::{
-    Tensor,
-    backend::{Backend, Dispatch, TensorMetadata, backend_extension, tensor::FloatTensor},
-};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 #[cfg(target_arch = "x86_64")]
 use super::lanes::{Instructions, instructions};
 use super::{
-    backend::HostBackend,
+    extension::*,
     matrix::{MatrixMut, Shared},
 };
 

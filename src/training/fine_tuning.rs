@@ -256,7 +256,7 @@ pub fn fine_tune<T: Task>(
         timed_tokens += tokens;
 
         let evaluates = plan.evaluates(done);
-        if evaluates || done % run.report_every == 0 {
+        if evaluates || done.is_multiple_of(run.report_every) {
             let mut report = Report::new(done, done as f64 / plan.steps_per_epoch)
                 .with("learning_rate", step.learning_rate)
                 .with("train_loss", progress.losses / progress.counted as f64)
@@ -361,7 +361,7 @@ impl Plan {
     }
 
     fn evaluates(&self, done: usize) -> bool {
-        done % self.evaluate_every == 0 || done == self.steps
+        done.is_multiple_of(self.evaluate_every) || done == self.steps
     }
 
     /// The examples of a step's batches: a function of the step alone.

@@ -1,6 +1,6 @@
 //! From data to a trained checkpoint: objectives, optimiser, metrics, and the loop that joins them.
 //!
-//! - [`fine_tune`](fine_tuning::fine_tune) trains a [`Task`](fine_tuning::Task) of [`tasks`] and leaves a checkpoint folder.
+//! - [`fine_tune`] trains a [`Task`](fine_tuning::Task) of [`tasks`] and leaves a checkpoint folder.
 //! - [`Trainer`] makes single steps, for loops of one's own; [`sift`] is scale-invariant fine-tuning, for any [`Objective`].
 //! - [`metrics`] and [`curves`] say and show how it went.
 

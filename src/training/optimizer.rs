@@ -60,6 +60,7 @@ pub struct AdamW {
 
 /// The running means of a parameter's gradient and of its square.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one a parameter, beside its numbers")]
 pub(super) enum Moments {
     /// Row by row on the host.
     Host(adamw_rows::Moments),

@@ -95,8 +95,11 @@ pub(super) fn restore<M: Module, P: DeserializeOwned>(
     Ok((model, progress))
 }
 
+/// Elements of a row, the first moment, the second.
+type Rows<'a> = (usize, Cow<'a, [f32]>, Cow<'a, [f32]>);
+
 /// Elements of a row, and both moments, on the host. What is not on the host has one row.
-fn rows(moments: &Moments) -> Result<(usize, Cow<'_, [f32]>, Cow<'_, [f32]>)> {
+fn rows(moments: &Moments) -> Result<Rows<'_>> {
     match moments {
         Moments::Host(moments) => Ok((moments.width, (&moments.first).into(), (&moments.second).into())),
         Moments::Device(first, second) => {
