@@ -63,6 +63,16 @@ pub fn device(name: &str) -> Result<Device> {
     }
 }
 
+/// All devices of the kind that a name stands for: `cuda` for every NVIDIA GPU, say; of a name with a number, that one.
+///
+/// # Errors
+/// As [`device`].
+pub fn devices(name: &str) -> Result<Vec<Device>> {
+    let first = device(name)?;
+    let kind = KINDS.iter().find(|kind| kind.name == name).and_then(|kind| kind.device_type);
+    Ok(kind.map_or_else(|| vec![first], |device_type| Device::enumerate(device_type()).into_vec()))
+}
+
 /// Whether tensors of this device lie in host memory, where the CPU kernels can work on them.
 pub(crate) fn is_host(of: &Device) -> bool {
     let of = of.clone().inner();

@@ -5,10 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::tensor::FloatDType;
+use burn::tensor::{Device, FloatDType};
 use clap::{Args, ValueEnum};
 use deberta_burn::{
     Error, Result,
+    device::{device, devices},
     training::{AdamWConfig, FineTuningSettings, Frozen, ScheduleKind, Sift, Warmup, recipes::Recipe, sift::SiftLoss},
 };
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,10 @@ pub struct TrainingFlags {
     /// flex, ndarray, cuda, vulkan, wgpu or metal; :N for the N-th of its kind [default: flex]
     #[arg(long, help_heading = "Model")]
     device: Option<String>,
+
+    /// Train on one device, or data-parallel on all of its kind; each takes batches of its own
+    #[arg(long, value_enum, help_heading = "Model")]
+    devices: Option<DeviceCount>,
 
     /// Type of the weights [default: f32]
     #[arg(long, value_enum, help_heading = "Model")]
@@ -158,6 +163,14 @@ pub struct TrainingFlags {
     sift_loss: Option<SiftLoss>,
 }
 
+/// How many devices to train on.
+#[derive(Clone, Copy, Debug, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceCount {
+    One,
+    All,
+}
+
 /// Element types by name.
 #[derive(Clone, Copy, Debug, Default, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -231,8 +244,13 @@ impl TrainingFlags {
         Ok(flags)
     }
 
-    pub fn device(&self) -> String {
-        self.device.clone().unwrap_or_else(|| "flex".into())
+    /// Where to train, at least one device.
+    pub fn devices(&self) -> Result<Vec<Device>> {
+        let name = self.device.as_deref().unwrap_or("flex");
+        match self.devices {
+            Some(DeviceCount::All) => devices(name),
+            _ => Ok(vec![device(name)?]),
+        }
     }
 
     /// The data files: those of the flags, or `train.tsv`, `valid.tsv` and `test.tsv` of the example's own folder.

@@ -18,7 +18,6 @@ use deberta_burn::{
     Error, ModelConfig, Result,
     checkpoint::{Checkpoint, HeadPolicy, LoadOptions, hub},
     data::file_digest,
-    device::device,
     tokenizer::Tokenizer,
     training::{
         FineTuningSettings,
@@ -50,6 +49,7 @@ pub struct Session {
     pub tokenizer: Tokenizer,
     pub max_length: usize,
     pub device: Device,
+    devices: Vec<Device>,
     settings: FineTuningSettings,
     folder: PathBuf,
 }
@@ -61,7 +61,8 @@ impl Session {
         let folder = model_folder(&flags)?;
         let mut config = ModelConfig::from_folder(&folder)?;
         let tokenizer = Tokenizer::from_folder(&folder)?;
-        let device = device(&flags.device())?.autodiff();
+        let devices: Vec<_> = flags.devices()?.into_iter().map(Device::autodiff).collect();
+        let device = devices[0].clone();
         if let Some(dropout) = flags.task_dropout {
             match &mut config {
                 ModelConfig::Deberta(config) => config.cls_dropout = Some(dropout),
@@ -72,7 +73,7 @@ impl Session {
         let settings = flags.settings()?;
         // Whatever the checkpoint lacks is drawn from the seed.
         device.seed(settings.seed);
-        Ok(Self { flags, config, tokenizer, max_length, device, settings, folder })
+        Ok(Self { flags, config, tokenizer, max_length, device, devices, settings, folder })
     }
 
     /// Makes the batches of this model.
@@ -128,7 +129,7 @@ impl Session {
             output,
             config: &self.config,
             resume: self.flags.resume,
-            device: &self.device,
+            devices: &self.devices,
             dtype: self.dtype(),
             report_every: self.flags.report_every.unwrap_or(10),
             data: data.into(),

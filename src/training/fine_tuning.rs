@@ -40,9 +40,9 @@ pub struct FineTuningSettings {
     pub epochs: f64,
     /// Optimiser steps instead of epochs, if given.
     pub steps: Option<usize>,
-    /// Examples in a batch.
+    /// Examples in a batch of one device.
     pub batch_size: usize,
-    /// Batches whose gradients make one step.
+    /// Batches of each device whose gradients make one step.
     pub accumulation: usize,
     /// The highest learning rate.
     pub learning_rate: f64,
@@ -166,8 +166,8 @@ pub struct Run<'a> {
     pub config: &'a ModelConfig,
     /// Whether to go on from the newest checkpoint in the folder, if there is one.
     pub resume: bool,
-    /// Where the model trains, a device with gradients.
-    pub device: &'a Device,
+    /// Where the model trains, devices with gradients: it is on the first, and each takes a share of every step.
+    pub devices: &'a [Device],
     /// The element type of the weights.
     pub dtype: FloatDType,
     /// Steps between lines of `metrics.csv`.
@@ -190,7 +190,8 @@ pub fn fine_tune<T: Task>(
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
     let lengths = task.lengths();
-    let plan = Plan::new(&lengths, settings)?;
+    let plan = Plan::new(&lengths, settings, run.devices.len())?;
+    let device = &run.devices[0];
     let layers = match run.config {
         ModelConfig::Deberta(config) => config.num_hidden_layers,
         ModelConfig::Roberta(config) => config.num_hidden_layers,
@@ -218,7 +219,7 @@ pub fn fine_tune<T: Task>(
     let model = match saved {
         Some(folder) if run.resume => {
             let options = LoadOptions { dtype: run.dtype, head: HeadPolicy::Required };
-            let (model, saved): (_, Progress) = state::restore(&folder, model, &options, &mut optimizer, run.device)?;
+            let (model, saved): (_, Progress) = state::restore(&folder, model, &options, &mut optimizer, device)?;
             if saved.run != progress.run {
                 let problem = "the run in this folder was started with other settings or data: resume it with the same, or \
                                choose another folder";
@@ -238,7 +239,7 @@ pub fn fine_tune<T: Task>(
         steps => CurveLog::resume(run.output.join("metrics.csv"), steps)?,
     };
     let model = settings.frozen.freeze(model);
-    let mut trainer = Trainer::new(model, run.device.clone(), optimizer, schedule, settings.sift, settings.seed);
+    let mut trainer = Trainer::new(model, run.devices.to_vec(), optimizer, schedule, settings.sift, settings.seed);
 
     let mut clock = Instant::now();
     let mut timed_tokens = 0;
@@ -246,7 +247,9 @@ pub fn fine_tune<T: Task>(
     while trainer.steps() < plan.steps && !progress.stopped {
         let batches = plan.batches(trainer.steps(), &lengths, settings, &mut order)?;
         let tokens: usize = batches.iter().flatten().map(|example| lengths[*example]).sum();
-        let batches = batches.iter().map(|examples| task.batch(examples, run.device)).collect::<Result<_>>()?;
+        let batches = batches.iter().enumerate();
+        let batches = batches.map(|(number, examples)| task.batch(examples, trainer.device(number)));
+        let batches = batches.collect::<Result<_>>()?;
         let step = trainer.step(batches);
         let done = trainer.steps();
         observer.step(done, plan.steps, &step);
@@ -267,8 +270,7 @@ pub fn fine_tune<T: Task>(
                 report = report.with("adversarial", adversarial);
             }
             (progress.losses, progress.counted) = (0.0, 0);
-            let metrics =
-                if evaluates { task.evaluate(&trainer.model().valid(), Part::Valid, run.device)? } else { None };
+            let metrics = if evaluates { task.evaluate(&trainer.model().valid(), Part::Valid, device)? } else { None };
             if let Some(metrics) = &metrics {
                 report = report.with_metrics(metrics);
             }
@@ -295,8 +297,8 @@ pub fn fine_tune<T: Task>(
     let outcome = Outcome {
         steps,
         best_step: progress.best_step,
-        valid: task.evaluate(&best, Part::Valid, run.device)?,
-        test: task.evaluate(&best, Part::Test, run.device)?,
+        valid: task.evaluate(&best, Part::Valid, device)?,
+        test: task.evaluate(&best, Part::Test, device)?,
         stopped_early: steps < plan.steps,
     };
     let record = json!({ "settings": settings, "data": run.data, "outcome": outcome });
@@ -337,11 +339,12 @@ struct Plan {
     steps: usize,
     steps_per_epoch: f64,
     batches_per_epoch: usize,
+    batches_per_step: usize,
     evaluate_every: usize,
 }
 
 impl Plan {
-    fn new(lengths: &[usize], settings: &FineTuningSettings) -> Result<Self> {
+    fn new(lengths: &[usize], settings: &FineTuningSettings, devices: usize) -> Result<Self> {
         let at_least_one = |name: &str, value: usize| match value {
             0 => Err(Error::input(name, "it is 0, expected at least 1")),
             _ => Ok(()),
@@ -354,10 +357,11 @@ impl Plan {
             return Err(Error::input("epochs", format!("{} is no number above 0", settings.epochs)));
         }
         let batches_per_epoch = lengths.len().div_ceil(settings.batch_size);
-        let steps_per_epoch = batches_per_epoch as f64 / settings.accumulation as f64;
+        let batches_per_step = settings.accumulation * devices;
+        let steps_per_epoch = batches_per_epoch as f64 / batches_per_step as f64;
         let steps = settings.steps.unwrap_or((settings.epochs * steps_per_epoch).ceil() as usize).max(1);
         let evaluate_every = settings.evaluate_every.unwrap_or((steps_per_epoch.round() as usize).max(1));
-        Ok(Self { steps, steps_per_epoch, batches_per_epoch, evaluate_every })
+        Ok(Self { steps, steps_per_epoch, batches_per_epoch, batches_per_step, evaluate_every })
     }
 
     fn evaluates(&self, done: usize) -> bool {
@@ -372,8 +376,8 @@ impl Plan {
         settings: &FineTuningSettings,
         order: &mut EpochOrder,
     ) -> Result<Vec<Vec<usize>>> {
-        let first = step * settings.accumulation;
-        (first..first + settings.accumulation)
+        let first = step * self.batches_per_step;
+        (first..first + self.batches_per_step)
             .map(|batch| {
                 let epoch = batch / self.batches_per_epoch;
                 if order.epoch != Some(epoch) {

@@ -17,7 +17,7 @@ use crate::{
 /// A model with a head that can be trained.
 pub trait Objective: Module + ModuleDisplay {
     /// What a batch is trained towards.
-    type Labels: Clone;
+    type Labels: Clone + Send;
     /// What the model computes.
     type Logits: Clone;
 
