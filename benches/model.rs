@@ -17,7 +17,7 @@ use deberta_burn::{
     heads::{Head, SequenceClassification},
     prepared::Prepared,
 };
-use training::Trainer;
+use training::Training;
 
 /// 16 texts of 8 to 128 tokens.
 fn ragged() -> Vec<usize> {
@@ -66,12 +66,15 @@ fn training_step(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("training_step/{}", preset.name()));
         group.sample_size(10);
         group.throughput(Throughput::Elements(lengths.iter().sum::<usize>() as u64));
-        let mut trainer = Trainer::new(SequenceClassification::new(&common::config(preset), &device));
         let input = input(lengths, &device);
         let classes = Tensor::zeros([lengths.len()], &device);
-        group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
-            bencher.iter(|| black_box(trainer.step(input.clone(), classes.clone())));
-        });
+        for (kind, sift) in [("plain", false), ("sift", true)] {
+            let model = SequenceClassification::new(&common::config(preset), &device);
+            let mut training = Training::new(model, &device, sift);
+            group.bench_function(BenchmarkId::new(kind, name), |bencher| {
+                bencher.iter(|| black_box(training.step(input.clone(), classes.clone())));
+            });
+        }
     }
 }
 

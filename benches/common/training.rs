@@ -1,35 +1,33 @@
-//! A training step as a user of the crate writes it: forward, loss, backward, clipping of the global norm, AdamW.
+//! A text classifier in training, as a user of the crate sets it up.
 
-use burn::{Tensor, optim::GradientsParams, tensor::Int};
+use burn::{
+    Tensor,
+    tensor::{Device, Int},
+};
 use deberta_burn::{
     DebertaModel, ModelInput,
     heads::{SequenceClassification, SequenceLabels},
-    training::{AdamW, AdamWConfig, ParameterGroups},
+    training::{AdamW, AdamWConfig, ParameterGroups, Schedule, ScheduleKind, Sift, Trainer, Warmup},
 };
 
 const LEARNING_RATE: f64 = 1e-5;
 
-/// A text classifier in training.
-pub struct Trainer {
-    /// None during a step only: the optimiser updates in place what nobody else holds.
-    model: Option<SequenceClassification<DebertaModel>>,
-    optimizer: AdamW,
-}
+/// AdamW with a weight decay of 0.01, but none of biases and LayerNorms, and gradients clipped to a norm of 1.
+pub struct Training(Trainer<SequenceClassification<DebertaModel>>);
 
-impl Trainer {
-    /// Weight decay 0.01, but none of biases and LayerNorms.
-    pub fn new(model: SequenceClassification<DebertaModel>) -> Self {
+impl Training {
+    /// Takes a model on `device`; with scale-invariant fine-tuning if asked for.
+    pub fn new(model: SequenceClassification<DebertaModel>, device: &Device, sift: bool) -> Self {
         let config = AdamWConfig { epsilon: 1e-8, ..AdamWConfig::default() };
-        let groups = ParameterGroups { layers: 12, layer_decay: 1.0 };
-        Self { model: Some(model), optimizer: AdamW::new(config, groups) }
+        let optimizer = AdamW::new(config, ParameterGroups { layers: 12, layer_decay: 1.0 });
+        let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), LEARNING_RATE, usize::MAX);
+        let schedule = schedule.expect("a constant rate");
+        let sift = sift.then(Sift::default);
+        Self(Trainer::new(model, vec![device.clone()], optimizer, schedule, sift, 0))
     }
 
     /// One step towards `classes`, [batch]; the loss before it.
-    pub fn step(&mut self, input: ModelInput, classes: Tensor<1, Int>) -> f32 {
-        let model = self.model.take().expect("every step puts it back");
-        let loss = model.loss(model.forward(input), SequenceLabels::Classes(classes));
-        let gradients = GradientsParams::from_grads(loss.backward(), &model);
-        self.model = Some(self.optimizer.step(model, gradients, LEARNING_RATE).0);
-        loss.into_scalar()
+    pub fn step(&mut self, input: ModelInput, classes: Tensor<1, Int>) -> f64 {
+        self.0.step(vec![(input, SequenceLabels::Classes(classes))]).loss
     }
 }

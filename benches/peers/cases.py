@@ -14,6 +14,7 @@ class Case:
     kind: str  # forward, train: timed; forward-memory, train-memory: peak of a fresh process; process: its whole life
     model: str
     lengths: tuple
+    sift: bool = False  # scale-invariant fine-tuning
 
     @property
     def trains(self):
@@ -49,8 +50,11 @@ CASES = [
     Case("base-ragged", "forward", "v3-base", RAGGED),
     Case("train-xsmall-8x128", "train", "v3-xsmall", (128,) * 8),
     Case("train-base-2x512", "train", "v3-base", (512,) * 2),
+    Case("sift-xsmall-8x128", "train", "v3-xsmall", (128,) * 8, sift=True),
+    Case("sift-base-2x512", "train", "v3-base", (512,) * 2, sift=True),
     Case("memory-base-4x512", "forward-memory", "v3-base", (512,) * 4),
     Case("memory-train-base-2x512", "train-memory", "v3-base", (512,) * 2),
+    Case("memory-sift-base-2x512", "train-memory", "v3-base", (512,) * 2, sift=True),
     Case("process-base-1x32", "process", "v3-base", (32,)),
 ]
 
@@ -71,7 +75,8 @@ def flops(case, config):
     if case.trains:
         # Weights change with every step, and so do the projections of the position table (query's and key's).
         rows = reachable_rows(max(case.lengths), config)
-        total = 3 * (total + layers * 2 * 2 * rows * hidden**2)
+        # A pass forward and two backward. SiFT has two of these, and one whose backward pass leaves the weights out.
+        total = (8 if case.sift else 3) * (total + layers * 2 * 2 * rows * hidden**2)
     return total
 
 

@@ -40,8 +40,8 @@ class Worker:
             raise RuntimeError(f"{self.process.args[-1]} ended with {self.process.wait()} at {command['command']}")
         return json.loads(answer)
 
-    def load(self, folder, train):
-        self.ask(command="load", model=str(folder), train=train)
+    def load(self, folder, train, sift=False):
+        self.ask(command="load", model=str(folder), train=train, sift=sift)
 
     def run(self, case, **more):
         if case.trains:
@@ -69,7 +69,7 @@ def all_cases(cases, thread_counts, rounds, workers, models, scratch):
     for threads in thread_counts:
         timed = [case for case in cases if case.kind in ("forward", "train")]
         # Cases that follow each other and load the same model share their processes.
-        for _, group in itertools.groupby(timed, key=lambda case: (case.kind, case.model)):
+        for _, group in itertools.groupby(timed, key=lambda case: (case.kind, case.model, case.sift)):
             results += run.timed(list(group), threads)
         for case in cases:
             if case.kind.endswith("-memory"):
@@ -95,7 +95,7 @@ class Run:
         with ExitStack() as stack:
             peers = {peer: stack.enter_context(self.start(peer, threads)) for peer in first.peers}
             for worker in peers.values():
-                worker.load(self.models[first.model], first.trains)
+                worker.load(self.models[first.model], first.trains, first.sift)
             for case in cases:
                 log(f"{case.name}, {threads} threads")
                 for peer, worker in peers.items():
@@ -121,7 +121,7 @@ class Run:
         for peer in case.peers:
             log(f"{case.name}, {threads} threads, {peer}")
             with self.start(peer, threads) as worker:
-                worker.load(self.models[case.model], case.trains)
+                worker.load(self.models[case.model], case.trains, case.sift)
                 for _ in range(2):  # an optimiser has no state before its first step
                     worker.run(case)
                 samples[peer] = [worker.peak_memory()]
@@ -163,7 +163,7 @@ class Run:
         found = {}
         for peer in case.peers:
             with self.start(peer, threads) as worker:
-                worker.load(self.models[case.model + NO_DROPOUT], True)
+                worker.load(self.models[case.model + NO_DROPOUT], True, case.sift)
                 found[peer] = [worker.run(case)["loss"] for _ in range(3)]
         return found
 

@@ -8,7 +8,7 @@ import onnxruntime
 import protocol
 
 
-def load(folder, _train):
+def load(folder, _train, _sift):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])
     # prepare.py has let it optimise the model once and for all.

@@ -14,7 +14,7 @@ def serve(load, forward, train=None):
     for line in sys.stdin:
         command = json.loads(line)
         if command["command"] == "load":
-            model = load(command["model"], command["train"])
+            model = load(command["model"], command["train"], command["sift"])
             answer = {}
         else:
             start = time.perf_counter()

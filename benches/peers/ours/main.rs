@@ -27,14 +27,14 @@ use deberta_burn::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use training::Trainer;
+use training::Training;
 
 const UNLOADED: &str = "no model is loaded";
 
 #[derive(Deserialize)]
 #[serde(tag = "command", rename_all = "lowercase")]
 enum Command {
-    Load { model: PathBuf, train: bool },
+    Load { model: PathBuf, train: bool, sift: bool },
     Forward { texts: Vec<Vec<u32>>, save: Option<PathBuf> },
     Train { texts: Vec<Vec<u32>>, labels: Vec<i32> },
     Gemm { size: usize },
@@ -45,8 +45,8 @@ fn main() -> Result<()> {
     let mut session = None;
     for line in io::stdin().lock().lines() {
         let answer = match serde_json::from_str(&line?)? {
-            Command::Load { model, train } => {
-                session = Some(Session::load(&model, train)?);
+            Command::Load { model, train, sift } => {
+                session = Some(Session::load(&model, train, sift)?);
                 json!({})
             }
             Command::Gemm { size } => gemm(size),
@@ -69,16 +69,16 @@ struct Session {
 
 enum Model {
     Inference(Prepared<DebertaModel>),
-    Training(Trainer),
+    Training(Training),
 }
 
 impl Session {
-    fn load(folder: &Path, train: bool) -> Result<Self> {
+    fn load(folder: &Path, train: bool, sift: bool) -> Result<Self> {
         let config = ModelConfig::from_folder(folder)?;
         let ModelConfig::Deberta(deberta) = &config else { bail!("{}: not a DeBERTa", folder.display()) };
         let device = if train { Device::flex().autodiff() } else { Device::flex() };
         let model = if train {
-            Model::Training(Trainer::new(fill(folder, SequenceClassification::new(deberta, &device))?))
+            Model::Training(Training::new(fill(folder, SequenceClassification::new(deberta, &device))?, &device, sift))
         } else {
             Model::Inference(Prepared::new(fill(folder, DebertaConfig::init(deberta, &device))?))
         };
