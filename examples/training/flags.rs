@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use deberta_burn::{
     Error, Result,
     device::{device, devices},
-    training::{AdamWConfig, FineTuningSettings, Frozen, ScheduleKind, Sift, Warmup, recipes::Recipe, sift::SiftLoss},
+    training::{AdamWConfig, Frozen, ScheduleKind, Sift, TrainingSettings, Warmup, recipes::Recipe, sift::SiftLoss},
 };
 use serde::{Deserialize, Serialize};
 
@@ -266,10 +266,10 @@ impl TrainingFlags {
         }
     }
 
-    pub fn settings(&self) -> Result<FineTuningSettings> {
-        let default = FineTuningSettings::default();
+    pub fn settings(&self) -> Result<TrainingSettings> {
+        let default = TrainingSettings::default();
         let sift = Sift::default();
-        Ok(FineTuningSettings {
+        Ok(TrainingSettings {
             epochs: self.epochs.unwrap_or(default.epochs),
             steps: self.steps,
             batch_size: self.batch_size.unwrap_or(default.batch_size),

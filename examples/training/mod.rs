@@ -20,8 +20,8 @@ use deberta_burn::{
     data::file_digest,
     tokenizer::Tokenizer,
     training::{
-        FineTuningSettings,
-        fine_tuning::{Run, Task, fine_tune},
+        TrainingSettings,
+        run::{Run, Task, train},
         tasks::{Collator, Splits},
     },
 };
@@ -50,8 +50,8 @@ pub struct Session {
     pub max_length: usize,
     pub device: Device,
     devices: Vec<Device>,
-    settings: FineTuningSettings,
-    folder: PathBuf,
+    pub settings: TrainingSettings,
+    pub folder: PathBuf,
 }
 
 impl Session {
@@ -135,7 +135,7 @@ impl Session {
             data: data.into(),
         };
         let mut progress = Progress::new();
-        let outcome = fine_tune(task, model, &self.settings, &run, &mut progress)?;
+        let outcome = train(task, model, &self.settings, &run, &mut progress)?;
         progress.finish();
         let early = if outcome.stopped_early { ", stopped early" } else { "" };
         println!("{} steps{early}; the model of step {} is in {}", outcome.steps, outcome.best_step, output.display());

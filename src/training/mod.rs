@@ -1,27 +1,27 @@
 //! From data to a trained checkpoint: objectives, optimiser, metrics, and the loop that joins them.
 //!
-//! - [`fine_tune`] trains a [`Task`](fine_tuning::Task) of [`tasks`] and leaves a checkpoint folder.
+//! - [`train`] trains a [`Task`](run::Task) of [`tasks`] and leaves a checkpoint folder.
 //! - [`Trainer`] makes single steps, for loops of one's own; [`sift`] is scale-invariant fine-tuning, for any [`Objective`].
 //! - [`metrics`] and [`curves`] say and show how it went.
 
 mod adamw_rows;
 pub mod curves;
-pub mod fine_tuning;
 pub mod groups;
 pub mod metrics;
 pub mod objective;
 pub mod optimizer;
 pub mod recipes;
+pub mod run;
 pub mod schedule;
 pub mod sift;
 mod state;
 pub mod tasks;
 pub mod trainer;
 
-pub use fine_tuning::{FineTuningSettings, Observer, Outcome, fine_tune};
 pub use groups::{Frozen, ParameterGroups};
 pub use objective::Objective;
 pub use optimizer::{AdamW, AdamWConfig};
+pub use run::{Observer, Outcome, TrainingSettings, train};
 pub use schedule::{Schedule, ScheduleKind, Warmup};
 pub use sift::Sift;
 pub use trainer::{StepReport, Trainer};

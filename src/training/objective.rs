@@ -8,8 +8,8 @@ use burn::{
 
 use crate::{
     heads::{
-        Backbone, MultipleChoice, QuestionAnswering, SequenceClassification, SequenceLabels, SpanLogits,
-        TokenClassification,
+        Backbone, DebertaForMaskedLm, MultipleChoice, QuestionAnswering, RobertaForMaskedLm, SequenceClassification,
+        SequenceLabels, SpanLogits, TokenClassification, loss,
     },
     input::ModelInput,
 };
@@ -148,3 +148,39 @@ impl<B: Backbone> Objective for MultipleChoice<B> {
         Compared::Distributions(logits)
     }
 }
+
+/// The tokens that were chosen, and what they are.
+#[derive(Clone, Debug)]
+pub struct MaskedLmLabels {
+    /// Their places in [batch * length], \[chosen\].
+    pub places: Tensor<1, Int>,
+    /// Their ids, \[chosen\].
+    pub words: Tensor<1, Int>,
+}
+
+/// Words are predicted at the chosen places only: with a vocabulary of 128,100, the logits of all places would be the largest
+/// tensor by far.
+macro_rules! masked_lm {
+    ($model:ty) => {
+        impl Objective for $model {
+            type Labels = MaskedLmLabels;
+            /// [chosen, vocabulary]
+            type Logits = Tensor<2>;
+
+            fn logits(&self, input: ModelInput, labels: &MaskedLmLabels) -> Tensor<2> {
+                let states = self.states(input).flatten::<2>(0, 1).select(0, labels.places.clone());
+                self.predict(states.unsqueeze()).squeeze_dim(0)
+            }
+
+            fn loss(&self, logits: Tensor<2>, labels: MaskedLmLabels) -> Tensor<1> {
+                loss::cross_entropy(logits, labels.words)
+            }
+
+            fn compared(&self, logits: Tensor<2>, _: &MaskedLmLabels, _: Option<&Tensor<2, Bool>>) -> Compared {
+                Compared::Distributions(logits)
+            }
+        }
+    };
+}
+masked_lm!(DebertaForMaskedLm);
+masked_lm!(RobertaForMaskedLm);

@@ -4,7 +4,7 @@ use super::schedule::Warmup;
 use crate::{Error, Result};
 
 /// The hyperparameters of one task for one size of model. All recipes have a weight decay of 0.01, a largest gradient norm of
-/// 1, and a learning rate that falls linearly: the defaults of [`FineTuningSettings`](super::FineTuningSettings).
+/// 1, and a learning rate that falls linearly: the defaults of [`TrainingSettings`](super::TrainingSettings).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recipe {
     /// Passes through the data.

@@ -10,12 +10,11 @@ use crate::{
     batch::Encoding,
     data::{Part, Question},
     heads::{Backbone, QuestionAnswering},
-    input::ModelInput,
     tokenizer::{EncodeOptions, Text, Tokenizer, Truncation},
     training::{
-        fine_tuning::Task,
         metrics::{Metrics, SpanAnswers},
         objective::SpanLabels,
+        run::{Task, TaskBatch},
     },
 };
 
@@ -156,7 +155,7 @@ impl<B: Backbone> Task for AnsweringTask<B> {
         lengths(&self.data.train.windows)
     }
 
-    fn batch(&self, examples: &[usize], device: &Device) -> Result<(ModelInput, SpanLabels)> {
+    fn batch(&self, examples: &[usize], _epoch: usize, device: &Device) -> Result<TaskBatch<Self>> {
         let input = self.collator.input(examples.iter().map(|index| &self.data.train.windows[*index]), device)?;
         let spans = || examples.iter().map(|index| self.data.train.spans[*index]);
         let (starts, ends) = (spans().map(|span| span.0), spans().map(|span| span.1));

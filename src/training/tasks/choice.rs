@@ -9,12 +9,11 @@ use crate::{
     Error, Result,
     data::{ChoiceExample, Part},
     heads::{Backbone, MultipleChoice},
-    input::ModelInput,
     tokenizer::{EncodeOptions, Text, Tokenizer},
     training::{
-        fine_tuning::Task,
         metrics::{Classification, Metrics},
         objective::ChoiceLabels,
+        run::{Task, TaskBatch},
     },
 };
 
@@ -77,7 +76,7 @@ impl<B: Backbone> Task for ChoiceTask<B> {
         questions.map(|choices| choices.iter().map(|choice| choice.len()).max().unwrap_or(0)).collect()
     }
 
-    fn batch(&self, examples: &[usize], device: &Device) -> Result<(ModelInput, ChoiceLabels)> {
+    fn batch(&self, examples: &[usize], _epoch: usize, device: &Device) -> Result<TaskBatch<Self>> {
         let choices = choices(&self.data.train);
         let rows = examples.iter().flat_map(|index| &self.data.train.encodings[index * choices..(index + 1) * choices]);
         let input = self.collator.input(rows, device)?;

@@ -10,10 +10,9 @@ use crate::{
     config::ProblemType,
     data::{Part, Target},
     heads::{Backbone, SequenceClassification, SequenceLabels},
-    input::ModelInput,
     training::{
-        fine_tuning::Task,
         metrics::{Classification, Metrics, MultiLabel, Regression},
+        run::{Task, TaskBatch},
     },
 };
 
@@ -97,7 +96,7 @@ impl<B: Backbone> Task for ClassificationTask<B> {
         lengths(&self.data.train.encodings)
     }
 
-    fn batch(&self, examples: &[usize], device: &Device) -> Result<(ModelInput, SequenceLabels)> {
+    fn batch(&self, examples: &[usize], _epoch: usize, device: &Device) -> Result<TaskBatch<Self>> {
         let input = self.collator.input(examples.iter().map(|index| &self.data.train.encodings[*index]), device)?;
         let targets = || examples.iter().map(|index| &self.data.train.targets[*index]);
         let matrix = |values: Vec<f32>| {

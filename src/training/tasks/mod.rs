@@ -4,11 +4,13 @@
 mod answering;
 mod choice;
 mod classification;
+mod masked_lm;
 mod tagging;
 
 pub use answering::{AnsweringData, AnsweringTask};
 pub use choice::ChoiceTask;
 pub use classification::ClassificationTask;
+pub use masked_lm::MaskedLmTask;
 pub use tagging::TaggingTask;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{Collator, Examples, Splits, largest, lengths};
 use crate::{
@@ -10,11 +10,10 @@ use crate::{
     batch::Encoding,
     data::{Labels, Part, Sentence, tag_indices},
     heads::{Backbone, TokenClassification},
-    input::ModelInput,
     tokenizer::{EncodeOptions, Text, Tokenizer},
     training::{
-        fine_tuning::Task,
         metrics::{Entities, Metrics},
+        run::{Task, TaskBatch},
     },
 };
 
@@ -101,7 +100,7 @@ impl<B: Backbone> Task for TaggingTask<B> {
         lengths(&self.data.train.encodings)
     }
 
-    fn batch(&self, examples: &[usize], device: &Device) -> Result<(ModelInput, Tensor<2, Int>)> {
+    fn batch(&self, examples: &[usize], _epoch: usize, device: &Device) -> Result<TaskBatch<Self>> {
         let input = self.collator.input(examples.iter().map(|index| &self.data.train.encodings[*index]), device)?;
         let [rows, length] = input.input_ids.dims();
         // A negative label does not count.

@@ -1,5 +1,5 @@
-//! Fine-tuning: epochs over the training data, evaluations, the best model kept, and everything on disk that a killed run needs
-//! to go on.
+//! A training run: epochs over the data, evaluations, the best model kept, and everything on disk that a killed run needs to go
+//! on.
 //!
 //! burn-train is not used: it saves, resumes and stops early by epoch only and keeps neither the loader's position nor the
 //! random state, where this loop goes on from any step to the bit; it clips tensor by tensor; and its progress lines are
@@ -33,9 +33,9 @@ use crate::{
     replacement::Replacement,
 };
 
-/// How a model is fine-tuned.
+/// How a model is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct FineTuningSettings {
+pub struct TrainingSettings {
     /// Passes through the training data; fractions are allowed.
     pub epochs: f64,
     /// Optimiser steps instead of epochs, if given.
@@ -66,7 +66,7 @@ pub struct FineTuningSettings {
     pub seed: u64,
 }
 
-impl Default for FineTuningSettings {
+impl Default for TrainingSettings {
     /// The published recipe of MNLI on a base model, without warmup in steps of its own.
     fn default() -> Self {
         Self {
@@ -89,18 +89,18 @@ impl Default for FineTuningSettings {
 }
 
 /// Data and evaluation of one task.
-pub trait Task {
+pub trait Task: Sized {
     /// The model that is trained.
     type Model: Objective;
 
     /// Tokens of each training example, by which they are grouped.
     fn lengths(&self) -> Vec<usize>;
 
-    /// Some training examples as a batch on the device.
+    /// Some training examples as a batch on the device; what is random in them follows from the epoch.
     ///
     /// # Errors
     /// An example that the model cannot take.
-    fn batch(&self, examples: &[usize], device: &Device) -> Result<(ModelInput, <Self::Model as Objective>::Labels)>;
+    fn batch(&self, examples: &[usize], epoch: usize, device: &Device) -> Result<TaskBatch<Self>>;
 
     /// How good a model (without gradients) is on a part of the data, or none if there is no such part.
     ///
@@ -108,6 +108,9 @@ pub trait Task {
     /// An example that the model cannot take.
     fn evaluate(&self, model: &Self::Model, part: Part, device: &Device) -> Result<Option<Metrics>>;
 }
+
+/// A batch of a task: inputs and labels.
+pub type TaskBatch<T> = (ModelInput, <<T as Task>::Model as Objective>::Labels);
 
 /// Told how training goes.
 pub trait Observer {
@@ -176,16 +179,16 @@ pub struct Run<'a> {
     pub data: serde_json::Value,
 }
 
-/// Fine-tunes `model`, which lives on the run's device; leaves the best model (the last, where there is nothing to validate on),
+/// Trains `model`, which lives on the run's device; leaves the best model (the last, where there is nothing to validate on),
 /// `metrics.csv`, `curves.svg` and the record `training.json` in the output folder.
 ///
 /// # Errors
 /// Settings that cannot be, data that the model cannot take, a folder that holds an unfinished run without `resume`, a resumed
 /// run with other settings, or a file that cannot be written.
-pub fn fine_tune<T: Task>(
+pub fn train<T: Task>(
     task: &T,
     model: T::Model,
-    settings: &FineTuningSettings,
+    settings: &TrainingSettings,
     run: &Run<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
@@ -246,9 +249,9 @@ pub fn fine_tune<T: Task>(
     let mut order = EpochOrder::default();
     while trainer.steps() < plan.steps && !progress.stopped {
         let batches = plan.batches(trainer.steps(), &lengths, settings, &mut order)?;
-        let tokens: usize = batches.iter().flatten().map(|example| lengths[*example]).sum();
+        let tokens: usize = batches.iter().flat_map(|(_, examples)| examples).map(|example| lengths[*example]).sum();
         let batches = batches.iter().enumerate();
-        let batches = batches.map(|(number, examples)| task.batch(examples, trainer.device(number)));
+        let batches = batches.map(|(number, (epoch, examples))| task.batch(examples, *epoch, trainer.device(number)));
         let batches = batches.collect::<Result<_>>()?;
         let step = trainer.step(batches);
         let done = trainer.steps();
@@ -344,7 +347,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(lengths: &[usize], settings: &FineTuningSettings, devices: usize) -> Result<Self> {
+    fn new(lengths: &[usize], settings: &TrainingSettings, devices: usize) -> Result<Self> {
         let at_least_one = |name: &str, value: usize| match value {
             0 => Err(Error::input(name, "it is 0, expected at least 1")),
             _ => Ok(()),
@@ -368,14 +371,14 @@ impl Plan {
         done.is_multiple_of(self.evaluate_every) || done == self.steps
     }
 
-    /// The examples of a step's batches: a function of the step alone.
+    /// The epoch and the examples of each of a step's batches: a function of the step alone.
     fn batches(
         &self,
         step: usize,
         lengths: &[usize],
-        settings: &FineTuningSettings,
+        settings: &TrainingSettings,
         order: &mut EpochOrder,
-    ) -> Result<Vec<Vec<usize>>> {
+    ) -> Result<Vec<(usize, Vec<usize>)>> {
         let first = step * self.batches_per_step;
         (first..first + self.batches_per_step)
             .map(|batch| {
@@ -384,7 +387,7 @@ impl Plan {
                     order.batches = training_batches(lengths, settings.batch_size, settings.seed, epoch as u64)?;
                     order.epoch = Some(epoch);
                 }
-                Ok(order.batches[batch % self.batches_per_epoch].clone())
+                Ok((epoch, order.batches[batch % self.batches_per_epoch].clone()))
             })
             .collect()
     }
@@ -400,5 +403,5 @@ fn draw(log: &CurveLog, metrics: Option<&Metrics>, path: &Path) -> Result<()> {
         let name = &metrics.selected().name;
         panels.push(Panel { y_label: name.clone(), curves: vec![Curve::new(name.clone(), log.points(name))] });
     }
-    Figure { title: "Fine-tuning".into(), x_label: "step".into(), panels }.write_svg(path)
+    Figure { title: "Training".into(), x_label: "step".into(), panels }.write_svg(path)
 }

@@ -1,0 +1,103 @@
+//! Masked language modelling: guess the words that were taken out of a text.
+
+use std::marker::PhantomData;
+
+use burn::tensor::{Device, Tensor};
+
+use super::{Collator, Splits, indices};
+use crate::{
+    Error, Result,
+    batch::Encoding,
+    data::{
+        Part,
+        corpus::Corpus,
+        masking::{Masked, Masking},
+    },
+    input::ModelInput,
+    training::{
+        metrics::{Metrics, Score},
+        objective::{MaskedLmLabels, Objective},
+        run::{Task, TaskBatch},
+    },
+};
+
+/// Pretrains a model with a language-model head. Every epoch masks other tokens; an evaluation always masks the same.
+pub struct MaskedLmTask<M> {
+    collator: Collator,
+    masking: Masking,
+    data: Splits<Corpus>,
+    evaluated: usize,
+    model: PhantomData<M>,
+}
+
+impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> MaskedLmTask<M> {
+    /// Puts data and model together; an evaluation reads the first `evaluated` sequences of a part.
+    pub fn new(collator: Collator, masking: Masking, data: Splits<Corpus>, evaluated: usize) -> Self {
+        Self { collator, masking, data, evaluated, model: PhantomData }
+    }
+
+    /// Some sequences with their chosen tokens masked.
+    fn masked(
+        &self,
+        corpus: &Corpus,
+        sequences: impl Iterator<Item = usize>,
+        epoch: usize,
+        device: &Device,
+    ) -> Result<(ModelInput, MaskedLmLabels)> {
+        let masked: Vec<Masked> =
+            sequences.map(|index| self.masking.mask(&corpus.sequence(index), epoch as u64, index as u64)).collect();
+        let length = masked.iter().map(|masked| masked.input_ids.len()).max().unwrap_or(0);
+        let places = masked.iter().enumerate();
+        let places = places.flat_map(|(row, masked)| masked.positions.iter().map(move |at| row * length + at));
+        let labels = MaskedLmLabels {
+            places: indices(places, device),
+            words: indices(masked.iter().flat_map(|masked| &masked.labels).map(|word| *word as usize), device),
+        };
+        let encodings: Vec<Encoding> = masked
+            .into_iter()
+            .map(|masked| Encoding {
+                type_ids: vec![0; masked.input_ids.len()],
+                ids: masked.input_ids,
+                ..Encoding::default()
+            })
+            .collect();
+        Ok((self.collator.input(&encodings, device)?, labels))
+    }
+}
+
+impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> Task for MaskedLmTask<M> {
+    type Model = M;
+
+    fn lengths(&self) -> Vec<usize> {
+        let corpus = &self.data.train;
+        (0..corpus.len()).map(|index| corpus.sequence(index).ids.len()).collect()
+    }
+
+    fn batch(&self, examples: &[usize], epoch: usize, device: &Device) -> Result<TaskBatch<Self>> {
+        self.masked(&self.data.train, examples.iter().copied(), epoch, device)
+    }
+
+    /// The mean loss of the chosen tokens, its perplexity, and the share that the likeliest word is right about.
+    fn evaluate(&self, model: &M, part: Part, device: &Device) -> Result<Option<Metrics>> {
+        let device = device.clone().inner();
+        let Some(corpus) = self.data.get(part) else { return Ok(None) };
+        let sequences: Vec<usize> = (0..corpus.len().min(self.evaluated)).collect();
+        let (mut loss, mut right, mut count) = (0.0, 0.0, 0.0);
+        for batch in sequences.chunks(self.collator.batch_size) {
+            let (input, labels) = self.masked(corpus, batch.iter().copied(), 0, &device)?;
+            let chosen = labels.words.dims()[0] as f64;
+            let logits = model.logits(input, &labels);
+            let guesses = logits.clone().argmax(1).squeeze_dim::<1>(1);
+            right += guesses.equal(labels.words.clone()).int().sum().into_scalar::<f64>();
+            loss += chosen * model.loss(logits, labels).into_scalar::<f64>();
+            count += chosen;
+        }
+        if count == 0.0 {
+            let problem = "no token was masked in it, expected longer texts or a higher rate";
+            return Err(Error::input("validation text", problem));
+        }
+        let loss = loss / count;
+        let metrics = Metrics::new(Score::lowest("loss", loss));
+        Ok(Some(metrics.with(Score::highest("accuracy", right / count)).with(Score::lowest("perplexity", loss.exp()))))
+    }
+}
