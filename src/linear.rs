@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::{
     Tensor,
     module::{Module, Param},
-    tensor::module::linear,
+    tensor::{TensorData, module::linear},
 };
 
 use crate::{
@@ -58,9 +58,11 @@ impl Linear {
         if self.packed.is_some() || device.is_autodiff() || !can_fuse(&device, self.weight.val().dtype()) {
             return;
         }
-        self.packed = packed::pack(self.weight.val()).map(Arc::new);
-        if self.packed.is_some() {
-            self.weight = Param::initialized(self.weight.id, Tensor::empty([0, 0], &device));
+        // The plain weight goes before its packed form is made, so that nobody else holds it and nothing is copied.
+        if packed::is_supported() {
+            let empty = Param::initialized(self.weight.id, Tensor::empty([0, 0], &device));
+            let weight = std::mem::replace(&mut self.weight, empty).into_value();
+            self.packed = Some(Arc::new(packed::pack(weight)));
         }
     }
 
@@ -68,7 +70,7 @@ impl Linear {
     pub(crate) fn unpack(&mut self) {
         if let Some(packed) = self.packed.take() {
             let device = self.weight.lazy_device();
-            let data = burn::tensor::TensorData::new(packed.unpack(), packed.shape());
+            let data = TensorData::new(packed.unpack(), packed.shape());
             self.weight = Param::initialized(self.weight.id, Tensor::from_data(data, &device));
         }
     }

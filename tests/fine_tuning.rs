@@ -11,7 +11,11 @@ use std::{
 };
 
 use assert_cmd::assert::OutputAssertExt;
-use deberta_burn::{DebertaModel, data::Random, heads::SequenceClassification};
+use deberta_burn::{
+    DebertaConfig, DebertaModel,
+    data::Random,
+    heads::{DebertaForMaskedLm, MaskedLmLayout, SequenceClassification},
+};
 use predicates::{prelude::*, str::contains};
 use serde_json::Value;
 use support::{config, folder};
@@ -225,6 +229,31 @@ fn entities_answers_and_choices_can_be_learnt() {
          {\"prompt\": \"It is hot.\", \"choices\": [\"Take a coat.\", \"Swim.\"], \"label\": 1}\n",
     );
     start("finetune_choice", &choices, "choices").assert().success().stdout(contains("accuracy"));
+}
+
+#[test]
+fn words_can_be_learnt_and_guessed() {
+    let case = Case::new();
+    let config = DebertaConfig { initializer_range: 0.05, ..config(&[]) };
+    let model = folder(config, |config, device| {
+        DebertaForMaskedLm::new(config, MaskedLmLayout::EnhancedMaskDecoder, device).expect("two layers")
+    });
+    let text: String = (0..200).map(|_| "the cat sat on the mat and the dog sat on the cat\n\n").collect();
+    let text = case.file("text.txt", &text);
+    let start = |output: &str, steps: &str| {
+        let mut command = example("pretrain");
+        command.arg("--model").arg(model.path()).arg("--output").arg(case.path(output));
+        command.arg("--train").arg(&text).arg("--valid").arg(&text).args(["--max-length", "32", "--steps", steps]);
+        command.args(["--learning-rate", "3e-3", "--batch-size", "8", "--evaluate-every", "30", "--masking", "word"]);
+        command
+    };
+    start("words", "150").assert().success().stdout(contains("perplexity"));
+    let loss = outcome(&case.path("words"))["valid"]["loss"].as_f64().unwrap();
+    // A model that knows nothing has the logarithm of 1,540 words, 7.3, or worse.
+    assert!(loss < 5.0, "{loss}");
+    let mut fill = example("fill_mask");
+    fill.arg("--model").arg(case.path("words")).arg("the cat sat on the [MASK]");
+    fill.assert().success();
 }
 
 #[test]

@@ -2,13 +2,11 @@
 
 mod common;
 
-use std::{collections::BTreeMap, path::Path};
-
 use burn::{
-    module::{Module, ModuleMapper, Param},
-    tensor::{Device, Gradients, Int, Tensor, TensorData},
+    module::Module,
+    tensor::{Device, Int, Tensor, TensorData},
 };
-use common::{config_without_dropout, cpu_devices, fixture, fixtures_with};
+use common::{IntoGradients, Tensors, config_without_dropout, cpu_devices, fixture, fixtures_with, read};
 use deberta_burn::{
     ModelConfig, ModelInput,
     checkpoint::{self, Checkpoint, LoadOptions},
@@ -18,6 +16,7 @@ use deberta_burn::{
         ReplacedTokenDetection, RobertaForMaskedLm, SequenceClassification, SequenceLabels, TokenClassification,
     },
     parity::Reference,
+    training::objective::{MaskedLmLabels, Objective},
 };
 use safetensors::SafeTensors;
 
@@ -25,8 +24,6 @@ use safetensors::SafeTensors;
 const RELATIVE: f32 = 1e-4;
 /// Gradients that vanish in exact arithmetic (a key bias without position terms, say) are rounding noise on both sides.
 const FLOOR: f32 = 2e-7;
-
-type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
 #[test]
 fn gradients_equal_the_reference() {
@@ -171,13 +168,28 @@ impl Case<'_> {
         };
         let model = self.load(DebertaForMaskedLm::new(config, layout, self.device).unwrap());
         let loss = model.loss(model.forward(self.input()), self.integers("labels"));
-        self.finish(model, loss)
+        self.masked_only(model, loss)
+    }
+
+    /// Training predicts words at the masked places only: the same loss, and the gradients that are compared.
+    fn masked_only<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>>(
+        &self,
+        model: M,
+        loss: Tensor<1>,
+    ) -> (f32, Tensors) {
+        let labels = self.integers::<2>("labels").flatten::<1>(0, 1);
+        let places = labels.clone().greater_equal_elem(0).argwhere().squeeze_dim::<1>(1);
+        let labels = MaskedLmLabels { words: labels.select(0, places.clone()), places };
+        let masked = model.loss(model.logits(self.input(), &labels), labels);
+        let (all, only) = (loss.into_scalar::<f32>(), masked.clone().into_scalar::<f32>());
+        assert!((all - only).abs() <= 1e-6 * all, "{}: {only} at the masked places, {all} at all", self.name);
+        self.finish(model, masked)
     }
 
     fn roberta_lm(&self, config: &RobertaConfig) -> (f32, Tensors) {
         let model = self.load(RobertaForMaskedLm::new(config, self.device));
         let loss = model.loss(model.forward(self.input()), self.integers("labels"));
-        self.finish(model, loss)
+        self.masked_only(model, loss)
     }
 
     fn replaced_token(&self, config: &DebertaConfig) -> (f32, Tensors) {
@@ -190,27 +202,7 @@ impl Case<'_> {
     }
 }
 
-/// Puts each parameter's gradient, or zero, in its place.
-struct IntoGradients<'a>(&'a Gradients);
-
-impl ModuleMapper for IntoGradients<'_> {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let value = param.val();
-        let gradient = value.grad(self.0).unwrap_or_else(|| value.clone().inner().zeros_like());
-        Param::from_tensor(gradient)
-    }
-}
-
 fn floats(file: &SafeTensors<'_>, name: &str) -> Vec<f32> {
     let view = file.tensor(name).unwrap_or_else(|error| panic!("{name}: {error}"));
     view.data().chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
-}
-
-fn read(path: &Path) -> Tensors {
-    let bytes = std::fs::read(path).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    file.names()
-        .into_iter()
-        .map(|name| (name.to_owned(), (file.tensor(name).unwrap().shape().to_vec(), floats(&file, name))))
-        .collect()
 }

@@ -2,13 +2,13 @@
 
 mod common;
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::fs;
 
 use burn::{
-    module::{Module, ModuleMapper, Param},
-    tensor::{Device, Gradients, Int, Tensor, TensorData},
+    module::Module,
+    tensor::{Device, Int, Tensor, TensorData},
 };
-use common::{cpu_devices, fixture, fixtures_with};
+use common::{IntoGradients, Tensors, cpu_devices, fixture, fixtures_with, read};
 use deberta_burn::{
     DebertaModel, ModelConfig, ModelInput, RobertaModel,
     checkpoint::{self, Checkpoint, LoadOptions},
@@ -20,26 +20,7 @@ use deberta_burn::{
         sift::SiftLoss,
     },
 };
-use safetensors::SafeTensors;
 use serde_json::Value;
-
-type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
-
-/// A file of tensors, as numbers.
-fn read(path: &Path) -> Tensors {
-    let bytes = fs::read(path).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let tensors = file.tensors().into_iter().map(|(name, view)| {
-        let values = match view.dtype() {
-            safetensors::Dtype::I64 => {
-                view.data().chunks_exact(8).map(|bytes| i64::from_le_bytes(bytes.try_into().unwrap()) as f32).collect()
-            }
-            _ => view.data().chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect(),
-        };
-        (name, (view.shape().to_vec(), values))
-    });
-    tensors.collect()
-}
 
 fn settings(name: &str) -> Value {
     serde_json::from_str(&fs::read_to_string(fixture(name).join("settings.json")).unwrap()).unwrap()
@@ -239,7 +220,7 @@ impl SiftCase<'_> {
 
         let gradients = losses.total.backward();
         let folder = tempfile::tempdir().unwrap();
-        let gradients = model.map(&mut IntoGradients { gradients });
+        let gradients = model.map(&mut IntoGradients(&gradients));
         checkpoint::write(&gradients, &self.config, folder.path(), None).unwrap();
         let found = read(&folder.path().join("model.safetensors"));
         let mut compared = 0;
@@ -275,18 +256,6 @@ impl SiftCase<'_> {
                 assert!((found - expected).abs() <= 1e-4, "{context}: {key} of token {token}: {found} for {expected}");
             }
         }
-    }
-}
-
-/// Puts each parameter's gradient, or zero, in its place.
-struct IntoGradients {
-    gradients: Gradients,
-}
-
-impl ModuleMapper for IntoGradients {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let gradient = param.val().grad(&self.gradients);
-        param.map(|value| Tensor::from_inner(gradient.unwrap_or_else(|| value.inner().zeros_like())))
     }
 }
 

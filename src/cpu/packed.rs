@@ -67,13 +67,21 @@ fn panel_width() -> Option<usize> {
     cfg!(target_arch = "aarch64").then_some(16)
 }
 
+/// Whether weights can be packed for this processor.
+pub(crate) fn is_supported() -> bool {
+    panel_width().is_some()
+}
+
 impl PackedWeight {
-    /// Lays out a matrix [inputs, outputs], row-major; none on processors without fused multiplication and addition.
-    pub fn new(weight: &[f32], inputs: usize, outputs: usize) -> Option<Self> {
-        let width = panel_width()?;
+    /// Lays out a matrix [inputs, outputs], row-major.
+    ///
+    /// # Panics
+    /// On processors that are not [supported](is_supported).
+    pub fn new(weight: &[f32], inputs: usize, outputs: usize) -> Self {
+        let width = panel_width().expect("the caller asks first whether weights can be packed");
         assert_eq!(weight.len(), inputs * outputs, "a weight of {inputs} x {outputs}");
         let lines = inputs * outputs.next_multiple_of(width) / 16;
-        let mut packed = Self { panels: vec![Line::zeroed(); lines], inputs, outputs, width };
+        let mut packed = Self { panels: bytemuck::zeroed_vec(lines), inputs, outputs, width };
         for (depth, columns) in packed.blocks() {
             let start = packed.offset(&depth, columns.start);
             let panels: &mut [f32] = bytemuck::cast_slice_mut(&mut packed.panels);
@@ -81,7 +89,7 @@ impl PackedWeight {
                 panel_row[..columns.len()].copy_from_slice(&weight[input * outputs..][columns.clone()]);
             }
         }
-        Some(packed)
+        packed
     }
 
     /// The matrix as it was.
@@ -314,8 +322,11 @@ pub(crate) fn linear<const D: usize>(x: Tensor<D>, weight: Arc<PackedWeight>, bi
     Tensor::from_dispatch(Dispatch::packed_linear(x.into_dispatch(), bias.into_dispatch(), biased, weight))
 }
 
-/// The weight in panels, if it lies on a host device without gradients, in f32, and the processor can use them.
-pub(crate) fn pack(weight: Tensor<2>) -> Option<PackedWeight> {
+/// A weight on a host device, in f32, in panels.
+///
+/// # Panics
+/// On processors that are not [supported](is_supported).
+pub(crate) fn pack(weight: Tensor<2>) -> PackedWeight {
     let [inputs, outputs] = weight.dims();
     let data = weight.into_data();
     PackedWeight::new(data.as_slice().expect("a weight in f32"), inputs, outputs)
@@ -393,7 +404,10 @@ mod tests {
                 (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
             };
             let (states, weight, bias) = (values(rows * inputs, 1), values(inputs * outputs, 2), values(outputs, 3));
-            let Some(packed) = PackedWeight::new(&weight, inputs, outputs) else { return Ok(()) };
+            if !is_supported() {
+                return Ok(());
+            }
+            let packed = PackedWeight::new(&weight, inputs, outputs);
             prop_assert_eq!(packed.unpack(), weight.clone());
 
             let mut expected: Vec<f32> = (0..rows).flat_map(|_| bias.iter().map(|b| if biased { *b } else { 0.0 })).collect();

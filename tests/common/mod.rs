@@ -1,10 +1,17 @@
 //! What the integration tests share.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
-use burn::tensor::Device;
+use burn::{
+    module::{ModuleMapper, Param},
+    tensor::{Device, Gradients, Tensor},
+};
 use deberta_burn::{ModelConfig, device::device};
+use safetensors::SafeTensors;
 
 /// A folder of `tests/fixtures`.
 pub fn fixture(name: &str) -> PathBuf {
@@ -44,4 +51,34 @@ pub fn config_without_dropout(name: &str) -> ModelConfig {
         }
     }
     config
+}
+
+/// Shapes and values by name.
+pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+/// A file of tensors, as numbers.
+pub fn read(path: &Path) -> Tensors {
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let tensors = file.tensors().into_iter().map(|(name, view)| {
+        let values = match view.dtype() {
+            safetensors::Dtype::I64 => {
+                view.data().chunks_exact(8).map(|bytes| i64::from_le_bytes(bytes.try_into().unwrap()) as f32).collect()
+            }
+            _ => view.data().chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect(),
+        };
+        (name, (view.shape().to_vec(), values))
+    });
+    tensors.collect()
+}
+
+/// Puts each parameter's gradient, or zero, in its place.
+pub struct IntoGradients<'a>(pub &'a Gradients);
+
+impl ModuleMapper for IntoGradients<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let value = param.val();
+        let gradient = value.grad(self.0).unwrap_or_else(|| value.clone().inner().zeros_like());
+        Param::from_tensor(gradient)
+    }
 }
