@@ -147,7 +147,7 @@ pub struct Outcome {
 /// What is to be remembered between steps beside model and optimiser.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Progress {
-    /// Settings and number of examples, as text: numbers have to be the same to the last digit.
+    /// Settings, number of examples and the data's digests, as text: numbers have to be the same to the last digit.
     run: String,
     /// The bits of the best figure, which JSON need not keep to the last.
     best: Option<u64>,
@@ -203,40 +203,8 @@ pub fn train<T: Task>(
     let groups = ParameterGroups { layers, layer_decay: settings.layer_decay };
     let mut optimizer = AdamW::new(settings.optimizer, groups);
     fs::create_dir_all(run.output).map_err(Error::io("create", run.output))?;
-    if run.output.join(RECORD).exists() {
-        let problem = format!("a finished run is in this folder ({RECORD}): choose another one");
-        return Err(Error::input(run.output.display().to_string(), problem));
-    }
-
-    let mut progress = Progress {
-        run: serde_json::to_string(&(settings, lengths.len())).expect("plain data"),
-        best: None,
-        best_step: 0,
-        without_improvement: 0,
-        stopped: false,
-        losses: 0.0,
-        tokens: 0,
-        counted: 0,
-    };
-    let saved = state::newest(run.output)?;
-    let model = match saved {
-        Some(folder) if run.resume => {
-            let options = LoadOptions { dtype: run.dtype, head: HeadPolicy::Required };
-            let (model, saved): (_, Progress) = state::restore(&folder, model, &options, &mut optimizer, device)?;
-            if saved.run != progress.run {
-                let problem = "the run in this folder was started with other settings or data: resume it with the same, or \
-                               choose another folder";
-                return Err(Error::input(run.output.display().to_string(), problem));
-            }
-            progress = saved;
-            model
-        }
-        Some(folder) => {
-            let problem = "an unfinished run is in this folder: go on with --resume, or choose another folder";
-            return Err(Error::input(folder.display().to_string(), problem));
-        }
-        None => model,
-    };
+    let fresh = Progress::new(settings, lengths.len(), run);
+    let (model, mut progress) = begin(model, fresh, &mut optimizer, run)?;
     let mut log = match optimizer.steps() {
         0 => CurveLog::create(run.output.join("metrics.csv"))?,
         steps => CurveLog::resume(run.output.join("metrics.csv"), steps)?,
@@ -263,16 +231,9 @@ pub fn train<T: Task>(
 
         let evaluates = plan.evaluates(done);
         if evaluates || done.is_multiple_of(run.report_every) {
-            let mut report = Report::new(done, done as f64 / plan.steps_per_epoch)
-                .with("learning_rate", step.learning_rate)
-                .with("train_loss", progress.losses / progress.counted as f64)
-                .with("grad_norm", step.gradient_norm)
-                .with("tokens", progress.tokens as f64)
+            let mut report = progress
+                .report(done, &step, plan.steps_per_epoch)
                 .with("tokens_per_second", timed_tokens as f64 / clock.elapsed().as_secs_f64());
-            if let Some(adversarial) = step.adversarial {
-                report = report.with("adversarial", adversarial);
-            }
-            (progress.losses, progress.counted) = (0.0, 0);
             let metrics = if evaluates { task.evaluate(&trainer.model().valid(), Part::Valid, device)? } else { None };
             if let Some(metrics) = &metrics {
                 report = report.with_metrics(metrics);
@@ -311,7 +272,60 @@ pub fn train<T: Task>(
     Ok(outcome)
 }
 
+/// The model and the progress to begin with: fresh ones, or those of the newest checkpoint.
+fn begin<M: Module>(model: M, fresh: Progress, optimizer: &mut AdamW, run: &Run<'_>) -> Result<(M, Progress)> {
+    let refuse = |problem: String| Err(Error::input(run.output.display().to_string(), problem));
+    if run.output.join(RECORD).exists() {
+        return refuse(format!("a finished run is in this folder ({RECORD}): choose another one"));
+    }
+    match state::newest(run.output)? {
+        None => Ok((model, fresh)),
+        Some(_) if !run.resume => {
+            refuse("an unfinished run is in this folder: go on with --resume, or choose another folder".into())
+        }
+        Some(folder) => {
+            let options = LoadOptions { dtype: run.dtype, head: HeadPolicy::Required };
+            let (model, saved): (_, Progress) = state::restore(&folder, model, &options, optimizer, &run.devices[0])?;
+            match saved.run == fresh.run {
+                true => Ok((model, saved)),
+                false => refuse(
+                    "the run in this folder was started with other settings or data: resume it with the same, or choose \
+                     another folder"
+                        .into(),
+                ),
+            }
+        }
+    }
+}
+
 impl Progress {
+    fn new(settings: &TrainingSettings, examples: usize, run: &Run<'_>) -> Self {
+        Self {
+            run: serde_json::to_string(&(settings, examples, &run.data)).expect("plain data"),
+            best: None,
+            best_step: 0,
+            without_improvement: 0,
+            stopped: false,
+            losses: 0.0,
+            tokens: 0,
+            counted: 0,
+        }
+    }
+
+    /// A line of `metrics.csv`, with the mean of the losses since the last one.
+    fn report(&mut self, done: usize, step: &StepReport, steps_per_epoch: f64) -> Report {
+        let report = Report::new(done, done as f64 / steps_per_epoch)
+            .with("learning_rate", step.learning_rate)
+            .with("train_loss", self.losses / self.counted as f64)
+            .with("grad_norm", step.gradient_norm)
+            .with("tokens", self.tokens as f64);
+        (self.losses, self.counted) = (0.0, 0);
+        match step.adversarial {
+            Some(adversarial) => report.with("adversarial", adversarial),
+            None => report,
+        }
+    }
+
     /// Notes an evaluation; whether the model is to be kept.
     fn take(&mut self, step: usize, score: Option<&Score>, patience: Option<usize>) -> bool {
         let improves = match (score, self.best) {

@@ -14,7 +14,8 @@
 //! sg stops the gradient. Between distributions D(p, q) is the symmetric cross entropy CE(sg(p), q) + CE(sg(q), p), which is
 //! not zero at equality but has no gradient there; between numbers it is the mean squared error (the reference's softmax over
 //! a single output is a defect). Each pass draws its own dropout. The parameters get no gradient from the inner pass, and the
-//! word table none through the perturbed one.
+//! word table none through the perturbed one. The reference leaves the first normalisation in place for evaluation, too; here
+//! only training has it. In front of a LayerNorm it changes nothing but the weight of that norm's epsilon.
 
 use std::sync::{Arc, OnceLock};
 
