@@ -90,6 +90,19 @@ fn outcome(folder: &Path) -> Value {
     serde_json::from_str::<Value>(&text).expect("JSON")["outcome"].clone()
 }
 
+/// The step of the newest checkpoint in an output folder, 0 if there is none.
+fn saved_step(folder: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("an ASCII name"));
+    names.filter_map(|name| name.strip_prefix("checkpoint-")?.parse().ok()).max().unwrap_or(0)
+}
+
+/// The step of the last whole line of a table.
+fn last_step(table: &str) -> usize {
+    let whole = &table[..table.rfind('\n').unwrap_or(0)];
+    whole.lines().last().and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
+}
+
 /// Every file in the folder, and below it, is whole.
 fn assert_whole(folder: &Path) {
     for entry in fs::read_dir(folder).expect("a folder") {
@@ -118,33 +131,31 @@ fn a_killed_run_goes_on_as_if_nothing_had_happened() {
     let start = |output: &str| {
         let mut command = case.classification(output);
         command.arg("--train").arg(&train).arg("--valid").arg(&valid);
-        command.args(["--steps", "60", "--batch-size", "8", "--accumulation", "2", "--evaluate-every", "6", "--sift"]);
+        command.args(["--steps", "120", "--batch-size", "8", "--accumulation", "2", "--evaluate-every", "6", "--sift"]);
         command.args(["--learning-rate", "1e-3", "--report-every", "2", "--resume"]);
         command.stderr(Stdio::null()).stdout(Stdio::null());
         command
     };
-    let begin = std::time::Instant::now();
     start("whole").assert().success();
-    let whole = begin.elapsed();
 
     let mut random = Random::new(&[7]);
-    let mut killed = 0;
-    for _ in 0..10 {
+    let folder = case.path("killed");
+    for round in 0..10 {
+        let table = || fs::read_to_string(folder.join("metrics.csv")).unwrap_or_default();
+        let (before, saved) = (table(), saved_step(&folder));
+        // A few steps on, before the next checkpoint or behind it, and not at once after a report.
+        let goal = saved + 2 * (1 + random.below(4));
         let mut run = start("killed").spawn().expect("a process");
-        thread::sleep(Duration::from_secs_f64(whole.as_secs_f64() * (0.1 + 0.4 * random.uniform())));
+        while table() == before || last_step(&table()) < goal {
+            assert!(run.try_wait().expect("a process").is_none(), "round {round}: the run ended by itself");
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread::sleep(Duration::from_millis(random.below(15) as u64));
         run.kill().expect("SIGKILL");
-        killed += usize::from(!run.wait().expect("an exit").success());
-        if case.path("killed").exists() {
-            assert_whole(&case.path("killed"));
-        }
-        if case.path("killed/training.json").exists() {
-            break;
-        }
+        assert!(!run.wait().expect("an exit").success(), "round {round}: the run was done already");
+        assert_whole(&folder);
     }
-    assert!(killed > 2, "only {killed} runs were killed");
-    if !case.path("killed/training.json").exists() {
-        start("killed").assert().success();
-    }
+    start("killed").assert().success();
     let (whole, killed) = (case.path("whole"), case.path("killed"));
     assert_eq!(figures(&whole), figures(&killed));
     assert_eq!(outcome(&whole), outcome(&killed));
