@@ -115,29 +115,46 @@ impl<'a> MatrixMut<'a> {
         // SAFETY: the constructors checked that all elements of the three matrices lie inside their buffers, the assertions
         // above that the product reads and writes no others, and `self` borrows its buffer exclusively, so that it overlaps
         // neither operand. `gemm` reads the destination only where it accumulates.
-        unsafe {
-            gemm::gemm(
-                self.rows,
-                self.columns,
-                lhs.columns,
-                self.pointer,
-                1,
-                self.stride,
-                accumulate,
-                lhs.pointer,
-                lhs.column_stride,
-                lhs.row_stride,
-                rhs.pointer,
-                rhs.column_stride,
-                rhs.row_stride,
-                1.0,
-                1.0,
-                false,
-                false,
-                false,
-                gemm::Parallelism::None,
-            );
-        }
+        unsafe { multiply(self.pointer, self.stride, accumulate, lhs, rhs, gemm::Parallelism::None) };
+    }
+}
+
+/// Writes `lhs rhs` to `output`, whose rows are `stride` apart, or adds it.
+///
+/// # Safety
+/// The inner sizes agree, `output` has room for the product and overlaps neither operand, and its elements are initialised where
+/// the product is added.
+unsafe fn multiply(
+    output: *mut f32,
+    stride: isize,
+    accumulate: bool,
+    lhs: Matrix<'_>,
+    rhs: Matrix<'_>,
+    parallelism: gemm::Parallelism,
+) {
+    // SAFETY: the caller's promise; the views lie inside their buffers.
+    unsafe {
+        gemm::gemm(
+            lhs.rows,
+            rhs.columns,
+            lhs.columns,
+            output,
+            1,
+            stride,
+            accumulate,
+            lhs.pointer,
+            lhs.column_stride,
+            lhs.row_stride,
+            rhs.pointer,
+            rhs.column_stride,
+            rhs.row_stride,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            parallelism,
+        );
     }
 }
 
@@ -160,27 +177,7 @@ pub(crate) fn product(lhs: Matrix<'_>, rhs: Matrix<'_>, start: Option<&[f32]>) -
     // SAFETY: as in `MatrixMut::product`; the new buffer has room for rows x columns elements. `gemm` reads them only where it
     // accumulates, in which case the loop above has written them all, and has written them all itself when it returns.
     unsafe {
-        gemm::gemm(
-            rows,
-            columns,
-            lhs.columns,
-            output.as_mut_ptr(),
-            1,
-            columns as isize,
-            start.is_some(),
-            lhs.pointer,
-            lhs.column_stride,
-            lhs.row_stride,
-            rhs.pointer,
-            rhs.column_stride,
-            rhs.row_stride,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            parallelism,
-        );
+        multiply(output.as_mut_ptr(), columns as isize, start.is_some(), lhs, rhs, parallelism);
         output.set_len(rows * columns);
     }
     output

@@ -8,8 +8,7 @@ use burn::{
 };
 
 use super::{Backbone, BackboneConfig, Pooler, loss};
-use crate::input::ModelInput;
-use crate::linear::Linear;
+use crate::{input::ModelInput, linear::Linear};
 
 /// Pooler -> dropout -> linear to one score, for each choice by itself.
 #[derive(Module, Debug)]

@@ -57,9 +57,7 @@ impl Moments {
     pub fn new(size: usize, width: usize) -> Self {
         Self { first: vec![0.0; size], second: vec![0.0; size], width, touched: vec![false; size / width] }
     }
-}
 
-impl Moments {
     /// Moments that were saved.
     pub fn from_values(first: Vec<f32>, second: Vec<f32>, width: usize) -> Self {
         let rows = first.par_chunks(width).zip(second.par_chunks(width));
@@ -77,12 +75,15 @@ fn rows(width: usize) -> usize {
 /// alone.
 pub(super) fn squares(values: &[f32], width: usize) -> (f64, Vec<bool>) {
     let mut sums = vec![0.0f32; values.len() / width];
-    sums.par_chunks_mut(rows(width)).zip(values.par_chunks(rows(width) * width)).for_each(|(sums, values)| {
+    let mut occupied = vec![false; sums.len()];
+    let results = sums.par_chunks_mut(rows(width)).zip(occupied.par_chunks_mut(rows(width)));
+    results.zip(values.par_chunks(rows(width) * width)).for_each(|((sums, occupied), values)| {
         square_rows(sums, values, width);
+        // A row whose squares vanish in f32 is not a row of zeros; while the share is in cache, a second look is cheap.
+        for ((occupied, sum), row) in occupied.iter_mut().zip(sums).zip(values.chunks_exact(width)) {
+            *occupied = *sum != 0.0 || row.iter().any(|value| *value != 0.0);
+        }
     });
-    // A row whose squares vanish in f32 is not a row of zeros.
-    let occupied = sums.par_iter().zip(values.par_chunks(width));
-    let occupied = occupied.map(|(sum, row)| *sum != 0.0 || row.iter().any(|value| *value != 0.0)).collect();
     (sums.iter().map(|sum| f64::from(*sum)).sum(), occupied)
 }
 

@@ -14,7 +14,7 @@ use std::{
 use burn::{
     Tensor,
     module::Module,
-    tensor::{Device, TensorData},
+    tensor::{DType, Device, TensorData},
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Serialize, de::DeserializeOwned};
@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     Error, ModelConfig, Result,
+    attention::op::can_fuse,
     checkpoint::{self, Checkpoint, LoadOptions},
 };
 
@@ -90,7 +91,7 @@ pub(super) fn restore<M: Module, P: DeserializeOwned>(
     let path = folder.join(PROGRESS);
     let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
     let progress = serde_json::from_str(&text).map_err(Error::json(path.display()))?;
-    let (steps, moments) = read_moments(&folder.join(OPTIMIZER), device)?;
+    let (steps, moments) = read_moments(&folder.join(OPTIMIZER), device, options.dtype.into())?;
     optimizer.restore(steps, moments);
     Ok((model, progress))
 }
@@ -131,7 +132,7 @@ fn write_moments(path: &Path, optimizer: &AdamW) -> Result<()> {
         .map_err(|error| Error::io("write", path)(std::io::Error::other(error)))
 }
 
-fn read_moments(path: &Path, device: &Device) -> Result<(usize, BTreeMap<String, Moments>)> {
+fn read_moments(path: &Path, device: &Device, dtype: DType) -> Result<(usize, BTreeMap<String, Moments>)> {
     let fail = |problem: String| Error::checkpoint(path, format!("{problem}; start the run anew without --resume"));
     let bytes = fs::read(path).map_err(Error::io("read", path))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| fail(error.to_string()))?;
@@ -145,9 +146,16 @@ fn read_moments(path: &Path, device: &Device) -> Result<(usize, BTreeMap<String,
             let view = file.tensor(name).map_err(|error| fail(error.to_string()))?;
             Ok(view.data().chunks_exact(4).map(bytemuck::pod_read_unaligned).collect())
         };
-        let width = file.tensor(name).map_err(|error| fail(error.to_string()))?.shape()[1];
+        let view = file.tensor(name).map_err(|error| fail(error.to_string()))?;
         let (first, second) = (values(name)?, values(&format!("{path}.second"))?);
-        let restored = match crate::device::is_host(device) {
+        let [_, width @ 1..=usize::MAX] = view.shape()[..] else {
+            return Err(fail(format!("`{name}` has the shape {:?}, expected rows and columns", view.shape())));
+        };
+        if first.len() != second.len() {
+            return Err(fail(format!("the two moments of `{path}` differ in size")));
+        }
+        // As the optimiser itself decides.
+        let restored = match can_fuse(device, dtype) {
             true => Moments::Host(adamw_rows::Moments::from_values(first, second, width)),
             false => {
                 let flat = |values: Vec<f32>| {
