@@ -132,6 +132,7 @@ impl Session {
             devices: &self.devices,
             dtype: self.dtype(),
             report_every: self.flags.report_every.unwrap_or(10),
+            snapshots: &[],
             data: data.into(),
         };
         let mut progress = Progress::new();

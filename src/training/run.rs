@@ -175,6 +175,8 @@ pub struct Run<'a> {
     pub dtype: FloatDType,
     /// Steps between lines of `metrics.csv`.
     pub report_every: usize,
+    /// Steps whose model is to stay, each as a checkpoint in `step-N`.
+    pub snapshots: &'a [usize],
     /// What to say of the data in `training.json`: files, digests, labels.
     pub data: serde_json::Value,
 }
@@ -228,6 +230,9 @@ pub fn train<T: Task>(
         progress.counted += 1;
         progress.tokens += tokens;
         timed_tokens += tokens;
+        if run.snapshots.contains(&done) {
+            checkpoint::write(trainer.model(), run.config, run.output.join(format!("step-{done}")), None)?;
+        }
 
         let evaluates = plan.evaluates(done);
         if evaluates || done.is_multiple_of(run.report_every) {
