@@ -14,6 +14,7 @@ use crate::{
         masking::{Masked, Masking},
     },
     input::ModelInput,
+    places::Places,
     training::{
         metrics::{Metrics, Score},
         objective::{MaskedLmLabels, Objective},
@@ -47,10 +48,8 @@ impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> MaskedLmTask<M> 
         let masked: Vec<Masked> =
             sequences.map(|index| self.masking.mask(&corpus.sequence(index), epoch as u64, index as u64)).collect();
         let length = masked.iter().map(|masked| masked.input_ids.len()).max().unwrap_or(0);
-        let places = masked.iter().enumerate();
-        let places = places.flat_map(|(row, masked)| masked.positions.iter().map(move |at| row * length + at));
         let labels = MaskedLmLabels {
-            places: indices(places, device),
+            places: Places::new(length, masked.iter().map(|masked| &masked.positions)),
             words: indices(masked.iter().flat_map(|masked| &masked.labels).map(|word| *word as usize), device),
         };
         let encodings: Vec<Encoding> = masked

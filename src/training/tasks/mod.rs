@@ -13,13 +13,14 @@ pub use classification::ClassificationTask;
 pub use masked_lm::MaskedLmTask;
 pub use tagging::TaggingTask;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::Device;
 
 use crate::{
     ModelConfig, Result,
     batch::{Batch, Encoding, Padding, batches_by_length},
     data::Part,
     input::ModelInput,
+    places::indices,
 };
 
 /// Encoded texts and what belongs to each.
@@ -92,13 +93,6 @@ impl Collator {
 /// Tokens of each sequence.
 fn lengths(encodings: &[Encoding]) -> Vec<usize> {
     encodings.iter().map(Encoding::len).collect()
-}
-
-/// A list of indices on the device.
-fn indices(values: impl IntoIterator<Item = usize>, device: &Device) -> Tensor<1, Int> {
-    let values: Vec<i32> = values.into_iter().map(|value| value as i32).collect();
-    let shape = [values.len()];
-    Tensor::from_data(TensorData::new(values, shape), device)
 }
 
 /// The index of the largest of each row's numbers.
