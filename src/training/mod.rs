@@ -7,9 +7,11 @@
 mod adamw_rows;
 pub mod curves;
 pub mod groups;
+pub mod learner;
 pub mod metrics;
 pub mod objective;
 pub mod optimizer;
+mod parallel;
 pub mod recipes;
 pub mod run;
 pub mod schedule;
@@ -19,6 +21,7 @@ pub mod tasks;
 pub mod trainer;
 
 pub use groups::{Frozen, ParameterGroups};
+pub use learner::Learner;
 pub use objective::Objective;
 pub use optimizer::{AdamW, AdamWConfig};
 pub use run::{Observer, Outcome, TrainingSettings, train};

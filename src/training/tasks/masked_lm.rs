@@ -19,6 +19,7 @@ use crate::{
         metrics::{Metrics, Score},
         objective::{MaskedLmLabels, Objective},
         run::{Task, TaskBatch},
+        trainer::Trainer,
     },
 };
 
@@ -65,7 +66,7 @@ impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> MaskedLmTask<M> 
 }
 
 impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> Task for MaskedLmTask<M> {
-    type Model = M;
+    type Learner = Trainer<M>;
 
     fn lengths(&self) -> Vec<usize> {
         let corpus = &self.data.train;
