@@ -107,7 +107,8 @@ impl Session {
         Ok(model)
     }
 
-    fn dtype(&self) -> FloatDType {
+    /// The element type of the weights.
+    pub fn dtype(&self) -> FloatDType {
         self.flags.dtype.unwrap_or_default().into()
     }
 

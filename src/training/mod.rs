@@ -13,6 +13,7 @@ pub mod objective;
 pub mod optimizer;
 mod parallel;
 pub mod recipes;
+pub mod replaced_token;
 pub mod run;
 pub mod schedule;
 pub mod sift;
