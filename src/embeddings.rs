@@ -94,21 +94,19 @@ impl DebertaEmbeddings {
         source: &EmbeddingSource,
         layout: &TokenLayout,
     ) -> Tensor<3> {
-        let sum_of_rows = |tables: EmbeddingTables| {
-            let words = embedding(tables.words, input_ids.clone());
-            match tables.positions {
-                Some(table) => {
-                    let positions = layout.absolute_positions(table, &words);
-                    words + positions
-                }
-                None => words,
-            }
+        // Of two models' tables the rows are added, never the whole tables.
+        let tables = match source {
+            EmbeddingSource::Shared(tables) => vec![tables.clone()],
+            EmbeddingSource::Based(tables) => vec![self.shareable(), tables.clone()],
+            _ => vec![self.shareable()],
         };
-        let mut states = match source {
-            EmbeddingSource::Shared(tables) => sum_of_rows(tables.clone()),
-            // Rows are added, never whole tables.
-            EmbeddingSource::Based(tables) => sum_of_rows(tables.clone()) + sum_of_rows(self.shareable()),
-            _ => sum_of_rows(self.shareable()),
+        let words = tables.iter().map(|tables| embedding(tables.words.clone(), input_ids.clone()));
+        let words = words.reduce(|own, base| own + base).expect("one table at least");
+        let positions = tables.into_iter().filter_map(|tables| tables.positions);
+        let positions = positions.map(|table| layout.absolute_positions(table, &words)).reduce(|own, base| own + base);
+        let mut states = match positions {
+            Some(positions) => words + positions,
+            None => words,
         };
         if let Some(table) = &self.token_type_embeddings {
             states = states + table.forward(token_type_ids.unwrap_or_else(|| input_ids.zeros_like()));

@@ -13,9 +13,10 @@ use crate::{
     Error, Result,
     checkpoint::{Checkpoint, HeadPolicy, LoadOptions},
     config::DebertaConfig,
-    embeddings::EmbeddingSource,
+    embeddings::{EmbeddingSource, EmbeddingTables},
     heads::{DebertaForMaskedLm, MaskedLmLayout, ReplacedTokenDetection},
     input::ModelInput,
+    model::DebertaModel,
     training::objective::{MaskedLmLabels, Objective},
 };
 
@@ -43,10 +44,7 @@ pub fn generator_config(discriminator: &DebertaConfig) -> Result<DebertaConfig> 
 /// A generator and a discriminator that learn together.
 #[derive(Module, Debug)]
 pub struct ReplacedTokenPretraining {
-    /// The generator.
     pub(super) generator: DebertaForMaskedLm,
-    /// The discriminator; its own tables of words and positions are E_delta if the gradients are disentangled, and unused
-    /// zeros if the tables are shared.
     pub(super) discriminator: ReplacedTokenDetection,
     #[module(skip)]
     pub(super) options: ReplacedToken,
@@ -120,9 +118,8 @@ impl ReplacedTokenPretraining {
         self.with_own_tables(zeros)
     }
 
-    fn with_own_tables(self, tables: crate::embeddings::EmbeddingTables) -> Self {
-        let with_tables =
-            |backbone: crate::DebertaModel| backbone.map_embeddings(|embeddings| embeddings.with_tables(tables));
+    fn with_own_tables(self, tables: EmbeddingTables) -> Self {
+        let with_tables = |backbone: DebertaModel| backbone.map_embeddings(|own| own.with_tables(tables));
         Self { discriminator: self.discriminator.map_backbone(with_tables), ..self }
     }
 
@@ -136,8 +133,14 @@ impl ReplacedTokenPretraining {
         self.options
     }
 
-    /// The discriminator on its own, with the tables that it has in training: E_G + E_delta, or E_G if they are shared.
-    pub fn discriminator(&self) -> ReplacedTokenDetection {
+    /// The discriminator as it learns: its own tables of words and positions are E_delta where gradients are disentangled, and
+    /// unused zeros where the tables are shared.
+    pub fn discriminator(&self) -> &ReplacedTokenDetection {
+        &self.discriminator
+    }
+
+    /// The discriminator on its own, with the tables that it reads: E_G + E_delta, or E_G where they are shared.
+    pub fn merged_discriminator(&self) -> ReplacedTokenDetection {
         if self.options.sharing == Sharing::NotShared {
             return self.discriminator.clone();
         }

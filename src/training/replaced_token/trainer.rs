@@ -166,7 +166,7 @@ impl Learner for ReplacedTokenTrainer {
     fn export(&self, config: &ModelConfig, folder: &Path) -> Result<()> {
         let (model, configs) = (self.model(), Configs::new(config)?);
         checkpoint::write(&model.generator, &configs.generator, folder.join(GENERATOR), None)?;
-        checkpoint::write(&model.discriminator(), &configs.discriminator, folder, None)
+        checkpoint::write(&model.merged_discriminator(), &configs.discriminator, folder, None)
     }
 
     fn exported(&self, folder: &Path, options: &LoadOptions) -> Result<ReplacedTokenPretraining> {
