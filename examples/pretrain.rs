@@ -14,7 +14,8 @@
 //!
 //! With `--objective rtd` a generator of half the depth fills masked places with words, and the model learns to tell which tokens
 //! are not the original ones: every token teaches it something, not only the masked ones, and it fine-tunes better for the same
-//! compute. The output folder then holds this discriminator, with the generator in `generator/`; both can be gone on with.
+//! compute. The output folder then holds this discriminator, with the generator in `generator/`; both can be gone on with. Kept are
+//! the models with the lowest sum of the generator's and the weighted discriminator's loss on the validation text.
 //!
 //! The run is saved at each evaluation: a run that was stopped goes on with `--resume` as if nothing had happened. The output
 //! folder is a checkpoint that the fine-tuning examples read, and `fill_mask` reads a masked language model's or a generator's.

@@ -10,6 +10,7 @@ use std::{
 
 use burn::{
     module::Module,
+    optim::GradientsParams,
     tensor::{Device, FloatDType, Int, Tensor, TensorData},
 };
 use common::{IntoGradients, Tensors, cpu_devices, fixture, read};
@@ -234,12 +235,13 @@ fn a_step_is_made_of_these_pieces() {
             let (masked, labels) = case.batch();
             // As the trainer seeds its first step; without dropout only the draw is random.
             case.device.seed(Random::new(&[5, 0, 0]).next_u64());
-            let logits = model.generator_logits(masked.clone(), &labels);
+            let generate = |model: &ReplacedTokenPretraining| model.generator_logits(masked.clone(), &labels);
+            let logits = generate(&model);
             let text = Corrupted::new(&masked, &labels, sample(logits.clone(), None));
-            let loss = model.generator_loss(logits, labels);
+            let loss = model.generator_loss(logits, labels.clone());
             assert_eq!(loss.clone().into_scalar::<f64>(), parts[0]);
             let step = |model: &ReplacedTokenPretraining, loss: Tensor<1>| {
-                let gradients = burn::optim::GradientsParams::from_grads(loss.backward(), model);
+                let gradients = GradientsParams::from_grads(loss.backward(), model);
                 optimizer(case.config.num_hidden_layers).step(model.clone(), gradients, RATE).0
             };
             let discriminate = |model: &ReplacedTokenPretraining| {
@@ -250,7 +252,18 @@ fn a_step_is_made_of_these_pieces() {
             let found = discriminate(if sharing == Sharing::Shared { &model } else { &after_generator });
             assert_eq!(found.clone().into_scalar::<f64>(), parts[1], "{name}, {sharing:?}");
             assert_eq!(before == parts[1], sharing != Sharing::GradientDisentangled, "{name}, {sharing:?}");
+            let config = generator_config(&case.config).unwrap();
             if sharing == Sharing::Shared {
+                let loss = model.generator_loss(generate(&model), labels.clone()) + discriminate(&model) * WEIGHT;
+                let gradients = GradientsParams::from_grads(loss.backward(), model.generator());
+                let (expected, _) = optimizer(2).step(model.generator().clone(), gradients, RATE);
+                let (found, expected) = (trainer.model().generator(), parameters(&expected, &config));
+                for (key, (_, found)) in parameters(found, &config) {
+                    let difference =
+                        found.iter().zip(&expected[&key].1).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+                    // A gradient left out would move a parameter by the rate, 1e-2; the sums are in another order.
+                    assert!(difference < 1e-5, "{name}: {key} is off by {difference:e}");
+                }
                 continue;
             }
             let expected = step(&after_generator, found * WEIGHT);
@@ -259,7 +272,6 @@ fn a_step_is_made_of_these_pieces() {
                 parameters(expected.discriminator(), &case.config),
                 "{name}, {sharing:?}"
             );
-            let config = generator_config(&case.config).unwrap();
             assert_eq!(parameters(trainer.model().generator(), &config), parameters(expected.generator(), &config));
         }
     }

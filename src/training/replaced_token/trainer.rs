@@ -126,20 +126,23 @@ impl Learner for ReplacedTokenTrainer {
 
         let (mut gradients, texts) = self.generate(&model, batches);
         let (generator_losses, texts): (Vec<f64>, Vec<Corrupted>) = texts.into_iter().unzip();
-        let ((discriminator_gradients, discriminator_losses), generator_norm);
+        let (found, generator_norm);
         if model.options.sharing == Sharing::Shared {
-            let mut found = self.discriminate(&model, texts);
+            // One step on both losses: the table that both read has not moved yet.
+            let mut joint = self.discriminate(&model, texts);
             for id in model.generator.backbone().embeddings().shareable_ids() {
-                if let (Some(own), Some(other)) = (gradients.remove::<2>(id), found.0.remove::<2>(id)) {
-                    gradients.register(id, own + other);
+                if let Some(other) = joint.0.remove::<2>(id) {
+                    let sum = gradients.remove(id).map_or(other.clone(), |own| own + other);
+                    gradients.register(id, sum);
                 }
             }
             (model.generator, generator_norm) = self.generator.step(model.generator, gradients, learning_rate);
-            (discriminator_gradients, discriminator_losses) = found;
+            found = joint;
         } else {
             (model.generator, generator_norm) = self.generator.step(model.generator, gradients, learning_rate);
-            (discriminator_gradients, discriminator_losses) = self.discriminate(&model, texts);
+            found = self.discriminate(&model, texts);
         }
+        let (discriminator_gradients, discriminator_losses) = found;
         let discriminator_norm;
         (model.discriminator, discriminator_norm) =
             self.discriminator.step(model.discriminator, discriminator_gradients, learning_rate);
