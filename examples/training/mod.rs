@@ -25,7 +25,7 @@ use deberta_burn::{
     tokenizer::Tokenizer,
     training::{
         TrainingSettings,
-        run::{Run, Task, train},
+        run::{Run, Task, TaskModel, train},
         tasks::{Collator, Splits},
     },
 };
@@ -112,12 +112,13 @@ impl Session {
         Ok(model)
     }
 
-    fn dtype(&self) -> FloatDType {
+    /// The element type of the weights.
+    pub fn dtype(&self) -> FloatDType {
         self.flags.dtype.unwrap_or_default().into()
     }
 
     /// Trains, and leaves a folder that pipelines and transformers load.
-    pub fn train<T: Task>(&self, task: &T, model: T::Model, default: Option<&Path>) -> Result<()> {
+    pub fn train<T: Task>(&self, task: &T, model: TaskModel<T>, default: Option<&Path>) -> Result<()> {
         let output = self.flags.output.as_deref().expect("resolved");
         let paths = self.flags.parts(default)?;
         let mut data = Map::new();

@@ -99,6 +99,11 @@ impl DebertaForMaskedLm {
         })
     }
 
+    /// The encoder.
+    pub fn backbone(&self) -> &DebertaModel {
+        &self.backbone
+    }
+
     /// # Shapes
     /// - output: logits, [batch, length, vocabulary]
     ///

@@ -19,6 +19,7 @@ use crate::{
         metrics::{Metrics, Score},
         objective::{MaskedLmLabels, Objective},
         run::{Task, TaskBatch},
+        trainer::Trainer,
     },
 };
 
@@ -35,6 +36,23 @@ impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> MaskedLmTask<M> 
     /// Puts data and model together; an evaluation reads the first `evaluated` sequences of a part.
     pub fn new(collator: Collator, masking: Masking, data: Splits<Corpus>, evaluated: usize) -> Self {
         Self { collator, masking, data, evaluated, model: PhantomData }
+    }
+
+    /// The batches of an evaluation, which always masks the same, or none if there is no such part.
+    pub(super) fn evaluation(
+        &self,
+        part: Part,
+        device: &Device,
+    ) -> Option<impl Iterator<Item = Result<(ModelInput, MaskedLmLabels)>>> {
+        let (corpus, device, size) = (self.data.get(part)?, device.clone().inner(), self.collator.batch_size);
+        let count = corpus.len().min(self.evaluated);
+        let batches = (0..count).step_by(size).map(move |first| first..count.min(first + size));
+        Some(batches.map(move |batch| self.masked(corpus, batch, 0, &device)))
+    }
+
+    /// The error of an evaluation without a single masked token.
+    pub(super) fn nothing_masked() -> Error {
+        Error::input("validation text", "no token was masked in it, expected longer texts or a higher rate")
     }
 
     /// Some sequences with their chosen tokens masked.
@@ -65,7 +83,7 @@ impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> MaskedLmTask<M> 
 }
 
 impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> Task for MaskedLmTask<M> {
-    type Model = M;
+    type Learner = Trainer<M>;
 
     fn lengths(&self) -> Vec<usize> {
         let corpus = &self.data.train;
@@ -78,12 +96,10 @@ impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> Task for MaskedL
 
     /// The mean loss of the chosen tokens, its perplexity, and the share that the likeliest word is right about.
     fn evaluate(&self, model: &M, part: Part, device: &Device) -> Result<Option<Metrics>> {
-        let device = device.clone().inner();
-        let Some(corpus) = self.data.get(part) else { return Ok(None) };
-        let sequences: Vec<usize> = (0..corpus.len().min(self.evaluated)).collect();
+        let Some(batches) = self.evaluation(part, device) else { return Ok(None) };
         let (mut loss, mut right, mut count) = (0.0, 0.0, 0.0);
-        for batch in sequences.chunks(self.collator.batch_size) {
-            let (input, labels) = self.masked(corpus, batch.iter().copied(), 0, &device)?;
+        for batch in batches {
+            let (input, labels) = batch?;
             let chosen = labels.words.dims()[0] as f64;
             let logits = model.logits(input, &labels);
             let guesses = logits.clone().argmax(1).squeeze_dim::<1>(1);
@@ -92,8 +108,7 @@ impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> Task for MaskedL
             count += chosen;
         }
         if count == 0.0 {
-            let problem = "no token was masked in it, expected longer texts or a higher rate";
-            return Err(Error::input("validation text", problem));
+            return Err(Self::nothing_masked());
         }
         let loss = loss / count;
         let metrics = Metrics::new(Score::lowest("loss", loss));

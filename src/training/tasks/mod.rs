@@ -1,16 +1,18 @@
-//! The tasks that a model can be fine-tuned for: from rows of data to batches with labels, and from a model's answers to
+//! The tasks that a model can be trained for: from rows of data to batches with labels, and from a model's answers to
 //! figures.
 
 mod answering;
 mod choice;
 mod classification;
 mod masked_lm;
+mod replaced_token;
 mod tagging;
 
 pub use answering::{AnsweringData, AnsweringTask};
 pub use choice::ChoiceTask;
 pub use classification::ClassificationTask;
 pub use masked_lm::MaskedLmTask;
+pub use replaced_token::ReplacedTokenTask;
 pub use tagging::TaggingTask;
 
 use burn::tensor::Device;
