@@ -4,15 +4,18 @@
 //! cargo run --release --example init_checkpoint -- --config deberta-v3-small --output fresh --seed 0
 //! ```
 
+#[path = "common/config.rs"]
+mod config;
 #[path = "common/dtype.rs"]
 mod dtype;
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
+use config::read_config;
 use deberta_burn::{
-    ModelConfig, Preset, checkpoint,
+    ModelConfig, checkpoint,
     device::device,
     heads::{DebertaForMaskedLm, MaskedLmLayout, RobertaForMaskedLm},
 };
@@ -42,10 +45,7 @@ struct Arguments {
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    let mut config = match fs::read_to_string(&arguments.config) {
-        Ok(text) => ModelConfig::from_json(&text).with_context(|| arguments.config.clone())?,
-        Err(_) => arguments.config.parse::<Preset>().context("neither a file nor a preset")?.config(),
-    };
+    let mut config = read_config(&arguments.config)?;
     let device = device("flex")?;
     device.seed(arguments.seed);
     let dtype = Some(arguments.dtype.into());

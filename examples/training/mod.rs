@@ -31,6 +31,7 @@ use deberta_burn::{
 };
 use serde_json::{Map, json};
 
+use dtype::Dtype;
 pub use flags::TrainingFlags;
 use folder::model_folder;
 use progress::Progress;
@@ -56,16 +57,26 @@ pub struct Session {
     pub device: Device,
     devices: Vec<Device>,
     pub settings: TrainingSettings,
-    pub folder: PathBuf,
+    /// Where the weights are; none for a fresh model.
+    pub folder: Option<PathBuf>,
 }
 
 impl Session {
-    /// Reads flags, settings file and recipe, and opens the checkpoint. `output` is the folder if the flags name none.
-    pub fn open(flags: TrainingFlags, output: &str) -> Result<Self> {
+    /// Reads flags, settings file and recipe, and opens the checkpoint, unless a model `from_scratch` is wanted: its
+    /// configuration and tokenizer. `output` is the folder if the flags name none.
+    pub fn open(flags: TrainingFlags, output: &str, from_scratch: Option<(ModelConfig, Tokenizer)>) -> Result<Self> {
         let flags = flags.resolve(output)?;
-        let folder = model_folder(flags.model.as_deref().unwrap_or("models/deberta-tiny"), None)?;
-        let mut config = ModelConfig::from_folder(&folder)?;
-        let tokenizer = Tokenizer::from_folder(&folder)?;
+        let (folder, mut config, tokenizer) = match from_scratch {
+            Some(_) if flags.dtype.is_some_and(|dtype| dtype != Dtype::F32) => {
+                return Err(Error::input("--dtype", "a model from scratch is trained in f32"));
+            }
+            Some((config, tokenizer)) => (None, config, tokenizer),
+            None => {
+                let folder = model_folder(flags.model.as_deref().unwrap_or("models/deberta-tiny"), None)?;
+                let (config, tokenizer) = (ModelConfig::from_folder(&folder)?, Tokenizer::from_folder(&folder)?);
+                (Some(folder), config, tokenizer)
+            }
+        };
         let devices: Vec<_> = flags.devices()?.into_iter().map(Device::autodiff).collect();
         let device = devices[0].clone();
         if let Some(dropout) = flags.task_dropout {
@@ -98,11 +109,11 @@ impl Session {
         Ok(Splits { train: read(&paths.train, true)?, valid, test })
     }
 
-    /// Fills a fresh model from the checkpoint. Its head is used only where it answers with the same labels.
+    /// Fills a fresh model from the checkpoint, if there is one. Its head is used only where it answers with the same labels.
     pub fn load<M: Module>(&self, model: M, same_labels: bool) -> Result<M> {
+        let Some(folder) = &self.folder else { return Ok(model) };
         let head = if same_labels { HeadPolicy::InitialiseIfMissing } else { HeadPolicy::Initialise };
-        let (model, report) =
-            Checkpoint::open(&self.folder)?.load(model, &LoadOptions { dtype: self.dtype(), head })?;
+        let (model, report) = Checkpoint::open(folder)?.load(model, &LoadOptions { dtype: self.dtype(), head })?;
         if !report.missing.is_empty() {
             eprintln!("the head starts from random values (seed {})", self.settings.seed);
         }
