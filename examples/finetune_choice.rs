@@ -31,7 +31,7 @@ struct Args {
 
 fn main() -> ExitCode {
     training::run(|| {
-        let mut session = Session::open(Args::parse().training, "runs/choice")?;
+        let mut session = Session::open(Args::parse().training, "runs/choice", None)?;
         session.config.task_mut().labels = Vec::new();
         match session.config.clone() {
             ModelConfig::Deberta(mut config) => {

@@ -82,7 +82,7 @@ impl From<Problem> for ProblemType {
 fn main() -> ExitCode {
     training::run(|| {
         let args = Args::parse();
-        let mut session = Session::open(args.training.clone(), "runs/classification")?;
+        let mut session = Session::open(args.training.clone(), "runs/classification", None)?;
         let columns = TextColumns {
             text: args.text_column.clone(),
             pair: args.pair_column.clone(),

@@ -40,7 +40,7 @@ struct Args {
 fn main() -> ExitCode {
     training::run(|| {
         let args = Args::parse();
-        let mut session = Session::open(args.training, "runs/ner")?;
+        let mut session = Session::open(args.training, "runs/ner", None)?;
         let columns = WordColumns { word: args.word_column, tag: args.tag_column };
         let train = session.flags.parts(None)?.train;
         let labels = tag_labels(&read_sentences(&train, columns)?, &train)?;

@@ -36,7 +36,7 @@ struct Args {
 fn main() -> ExitCode {
     training::run(|| {
         let args = Args::parse();
-        let mut session = Session::open(args.training, "runs/qa")?;
+        let mut session = Session::open(args.training, "runs/qa", None)?;
         session.config.task_mut().labels = Vec::new();
         match session.config.clone() {
             ModelConfig::Deberta(mut config) => {

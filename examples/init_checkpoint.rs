@@ -1,22 +1,25 @@
 //! Makes a checkpoint with fresh parameters, ready for pretraining or for trying things out.
 //!
-//! The tiny model of this repository, until a trained one takes its place, is
-//!
 //! ```sh
-//! cargo run --release --example init_checkpoint -- --config models/deberta-tiny/config.json --output models/deberta-tiny \
-//!     --seed 0 --dtype f16
+//! cargo run --release --example init_checkpoint -- --config deberta-v3-small --output fresh --seed 0
 //! ```
 
-use std::{fs, path::PathBuf, process::ExitCode};
+#[path = "common/config.rs"]
+mod config;
+#[path = "common/dtype.rs"]
+mod dtype;
 
-use anyhow::{Context, Result};
-use burn::tensor::FloatDType;
-use clap::{Parser, ValueEnum};
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::Parser;
+use config::read_config;
 use deberta_burn::{
-    ModelConfig, Preset, checkpoint,
+    ModelConfig, checkpoint,
     device::device,
     heads::{DebertaForMaskedLm, MaskedLmLayout, RobertaForMaskedLm},
 };
+use dtype::Dtype;
 
 /// Writes config.json and model.safetensors of a masked language model whose weights are drawn from N(0, initializer_range).
 ///
@@ -40,26 +43,12 @@ struct Arguments {
     dtype: Dtype,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Dtype {
-    F32,
-    F16,
-    Bf16,
-}
-
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    let mut config = match fs::read_to_string(&arguments.config) {
-        Ok(text) => ModelConfig::from_json(&text).with_context(|| arguments.config.clone())?,
-        Err(_) => arguments.config.parse::<Preset>().context("neither a file nor a preset")?.config(),
-    };
+    let mut config = read_config(&arguments.config)?;
     let device = device("flex")?;
     device.seed(arguments.seed);
-    let dtype = Some(match arguments.dtype {
-        Dtype::F32 => FloatDType::F32,
-        Dtype::F16 => FloatDType::F16,
-        Dtype::Bf16 => FloatDType::BF16,
-    });
+    let dtype = Some(arguments.dtype.into());
     match config.clone() {
         ModelConfig::Deberta(deberta) => {
             config.task_mut().architectures = vec![deberta.model_type.class_name("ForMaskedLM")];

@@ -1,14 +1,13 @@
 //! Pretrains DeBERTa or RoBERTa on plain text, by masked language modelling; DeBERTa also by replaced token detection, as v3.
 //!
 //! ```sh
-//! cargo run --release --example train_tokenizer -- --vocab-size 8000 --output tiny text.txt.gz
-//! cargo run --release --example init_checkpoint -- --config config.json --output tiny
-//! cargo run --release --example pretrain -- --model tiny --train text.txt.gz --valid held-out.txt.gz --max-length 128 \
-//!     --learning-rate 1e-3 --steps 20000 --evaluate-every 1000 --output pretrained
+//! cargo run --release --example train_tokenizer -- --vocab-size 8000 --output tokenizer text.txt.gz
+//! cargo run --release --example pretrain -- --config models/deberta-tiny/config.json --tokenizer tokenizer \
+//!     --train text.txt.gz --valid held-out.txt.gz --learning-rate 2e-3 --steps 20000 --evaluate-every 1000 --output pretrained
 //! ```
 //!
-//! The model is whatever is in the folder: a fresh one from `init_checkpoint`, or a published one to go on with. DeBERTa is
-//! trained with the enhanced mask decoder (absolute positions after the attention stack), RoBERTa with its head on the last
+//! The model begins from scratch, with a configuration (a file or a published name) and a tokenizer, or with the weights of a
+//! `--model` to go on with. DeBERTa is trained with the enhanced mask decoder (absolute positions after the attention stack), RoBERTa with its head on the last
 //! layer. Texts are .txt (a paragraph a line, an empty line between documents) or .jsonl (a `text` a line), also .gz; they are
 //! tokenised once, into a cache beside the output.
 //!
@@ -20,11 +19,17 @@
 //! The run is saved at each evaluation: a run that was stopped goes on with `--resume` as if nothing had happened. The output
 //! folder is a checkpoint that the fine-tuning examples read, and `fill_mask` reads a masked language model's or a generator's.
 
+#[path = "common/config.rs"]
+mod config;
 mod training;
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, ValueEnum};
+use config::read_config;
 use deberta_burn::{
     Error, ModelConfig, Result,
     checkpoint::Checkpoint,
@@ -33,6 +38,7 @@ use deberta_burn::{
         masking::{Masking, MaskingOptions, MaskingStrategy},
     },
     heads::{DebertaForMaskedLm, MaskedLmLayout, RobertaForMaskedLm},
+    tokenizer::Tokenizer,
     training::{
         replaced_token::{ReplacedToken, ReplacedTokenPretraining, Sharing},
         tasks::{MaskedLmTask, ReplacedTokenTask},
@@ -45,6 +51,15 @@ use training::{Session, TrainingFlags};
 struct Args {
     #[command(flatten)]
     training: TrainingFlags,
+
+    /// Train a model from scratch: a config.json, or the name of a published architecture, such as deberta-v3-small or
+    /// roberta-base. Its word table gets as many rows as --tokenizer has tokens
+    #[arg(long, value_name = "CONFIG", requires = "tokenizer", conflicts_with = "model", help_heading = "Model")]
+    config: Option<String>,
+
+    /// Folder with the tokenizer of a model from scratch
+    #[arg(long, value_name = "DIR", requires = "config", help_heading = "Model")]
+    tokenizer: Option<PathBuf>,
 
     /// What the model learns from
     #[arg(long, value_enum, default_value_t = Objective::Mlm, help_heading = "Objective")]
@@ -142,10 +157,18 @@ fn main() -> ExitCode {
     training::run(|| {
         let args = Args::parse();
         let replaced_token = args.replaced_token()?;
-        let mut session = Session::open(args.training, "runs/pretrain")?;
+        let from_scratch = match (&args.config, &args.tokenizer) {
+            (Some(config), Some(folder)) => {
+                let (mut config, tokenizer) = (read_config(config)?, Tokenizer::from_folder(folder)?);
+                config.fit_tokenizer(&tokenizer);
+                Some((config, tokenizer))
+            }
+            _ => None,
+        };
+        let mut session = Session::open(args.training, "runs/pretrain", from_scratch)?;
         if let (ModelConfig::Roberta(_), Some(_)) = (&session.config, replaced_token) {
-            let problem = "it is a RoBERTa; replaced token detection is for DeBERTa, use --objective mlm";
-            return Err(Error::input(session.folder.display().to_string(), problem));
+            let problem = "the model is a RoBERTa; replaced token detection is for DeBERTa, use --objective mlm";
+            return Err(Error::input("--objective", problem));
         }
         let output = session.flags.output.clone().expect("resolved");
         let options = CorpusOptions { length: session.max_length, mix_documents: args.mix_documents };
@@ -163,14 +186,20 @@ fn main() -> ExitCode {
             (ModelConfig::Deberta(mut config), None) => {
                 config.task.architectures = vec![config.model_type.class_name("ForMaskedLM")];
                 session.config = config.clone().into();
-                let layout = Checkpoint::open(&session.folder)?.masked_lm_layout();
+                let layout = match &session.folder {
+                    Some(folder) => Checkpoint::open(folder)?.masked_lm_layout(),
+                    None => None,
+                };
                 let layout = layout.unwrap_or(MaskedLmLayout::EnhancedMaskDecoder);
                 let model = session.load(DebertaForMaskedLm::new(&config, layout, &session.device)?, true)?;
                 session.train(&MaskedLmTask::new(session.collator(), masking, data, args.evaluated), model, None)
             }
             (ModelConfig::Deberta(config), Some(options)) => {
-                let (folder, dtype) = (&session.folder, session.dtype());
-                let model = ReplacedTokenPretraining::load(folder, &config, options, dtype, &session.device)?;
+                let (device, dtype) = (&session.device, session.dtype());
+                let model = match &session.folder {
+                    Some(folder) => ReplacedTokenPretraining::load(folder, &config, options, dtype, device)?,
+                    None => ReplacedTokenPretraining::new(&config, options, device)?,
+                };
                 let task = MaskedLmTask::new(session.collator(), masking, data, args.evaluated);
                 session.train(&ReplacedTokenTask::new(task), model, None)?;
                 session.tokenizer.save(output.join("generator"))

@@ -226,7 +226,7 @@ fn a_step_is_made_of_these_pieces() {
     for name in CASES {
         for sharing in SHARINGS {
             let case = Case::new(name, &cpu_devices()[0].1.clone().autodiff());
-            let mut trainer = begin(&case, sharing, &[case.device.clone()], None);
+            let mut trainer = begin(&case, sharing, std::slice::from_ref(&case.device), None);
             let report = trainer.step(vec![case.batch()]);
             let parts: Vec<f64> = report.parts.iter().map(|(_, value)| *value).collect();
             assert_eq!(report.loss, parts[0] + WEIGHT * parts[1]);
@@ -284,7 +284,7 @@ fn what_is_exported_is_what_was_trained() {
     for name in CASES {
         for sharing in SHARINGS {
             let case = Case::new(name, &cpu_devices()[0].1.clone().autodiff());
-            let mut trainer = begin(&case, sharing, &[case.device.clone()], None);
+            let mut trainer = begin(&case, sharing, std::slice::from_ref(&case.device), None);
             (0..3).for_each(|_| drop(trainer.step(vec![case.batch()])));
             let folder = tempfile::tempdir().unwrap();
             trainer.export(&case.config.clone().into(), folder.path()).unwrap();
@@ -358,7 +358,7 @@ fn two_devices_share_a_step() {
         };
         (0..3).map(|_| step(&mut trainer)).collect::<Vec<_>>()
     };
-    for (one, two) in run(&[flex.clone()]).iter().zip(run(&[flex, ndarray])) {
+    for (one, two) in run(std::slice::from_ref(&flex)).iter().zip(run(&[flex, ndarray])) {
         // Sums in another order, and a backend with products of its own.
         assert!((one[0].1 - two[0].1).abs() < 1e-5 * one[0].1, "{one:?} and {two:?}");
         assert!(two[1].1.is_finite());

@@ -2,7 +2,11 @@
 
 #[path = "../common/allocator.rs"]
 mod allocator;
+#[path = "../common/dtype.rs"]
+mod dtype;
 mod flags;
+#[path = "../common/folder.rs"]
+mod folder;
 mod progress;
 
 use std::{
@@ -16,7 +20,7 @@ use burn::{
 };
 use deberta_burn::{
     Error, ModelConfig, Result,
-    checkpoint::{Checkpoint, HeadPolicy, LoadOptions, hub},
+    checkpoint::{Checkpoint, HeadPolicy, LoadOptions},
     data::file_digest,
     tokenizer::Tokenizer,
     training::{
@@ -27,7 +31,9 @@ use deberta_burn::{
 };
 use serde_json::{Map, json};
 
+use dtype::Dtype;
 pub use flags::TrainingFlags;
+use folder::model_folder;
 use progress::Progress;
 
 /// Runs an example; errors become one line and exit code 1.
@@ -51,16 +57,26 @@ pub struct Session {
     pub device: Device,
     devices: Vec<Device>,
     pub settings: TrainingSettings,
-    pub folder: PathBuf,
+    /// Where the weights are; none for a fresh model.
+    pub folder: Option<PathBuf>,
 }
 
 impl Session {
-    /// Reads flags, settings file and recipe, and opens the checkpoint. `output` is the folder if the flags name none.
-    pub fn open(flags: TrainingFlags, output: &str) -> Result<Self> {
+    /// Reads flags, settings file and recipe, and opens the checkpoint, unless a model `from_scratch` is wanted: its
+    /// configuration and tokenizer. `output` is the folder if the flags name none.
+    pub fn open(flags: TrainingFlags, output: &str, from_scratch: Option<(ModelConfig, Tokenizer)>) -> Result<Self> {
         let flags = flags.resolve(output)?;
-        let folder = model_folder(&flags)?;
-        let mut config = ModelConfig::from_folder(&folder)?;
-        let tokenizer = Tokenizer::from_folder(&folder)?;
+        let (folder, mut config, tokenizer) = match from_scratch {
+            Some(_) if flags.dtype.is_some_and(|dtype| dtype != Dtype::F32) => {
+                return Err(Error::input("--dtype", "a model from scratch is trained in f32"));
+            }
+            Some((config, tokenizer)) => (None, config, tokenizer),
+            None => {
+                let folder = model_folder(flags.model.as_deref().unwrap_or("models/deberta-tiny"), None)?;
+                let (config, tokenizer) = (ModelConfig::from_folder(&folder)?, Tokenizer::from_folder(&folder)?);
+                (Some(folder), config, tokenizer)
+            }
+        };
         let devices: Vec<_> = flags.devices()?.into_iter().map(Device::autodiff).collect();
         let device = devices[0].clone();
         if let Some(dropout) = flags.task_dropout {
@@ -93,11 +109,11 @@ impl Session {
         Ok(Splits { train: read(&paths.train, true)?, valid, test })
     }
 
-    /// Fills a fresh model from the checkpoint. Its head is used only where it answers with the same labels.
+    /// Fills a fresh model from the checkpoint, if there is one. Its head is used only where it answers with the same labels.
     pub fn load<M: Module>(&self, model: M, same_labels: bool) -> Result<M> {
+        let Some(folder) = &self.folder else { return Ok(model) };
         let head = if same_labels { HeadPolicy::InitialiseIfMissing } else { HeadPolicy::Initialise };
-        let (model, report) =
-            Checkpoint::open(&self.folder)?.load(model, &LoadOptions { dtype: self.dtype(), head })?;
+        let (model, report) = Checkpoint::open(folder)?.load(model, &LoadOptions { dtype: self.dtype(), head })?;
         if !report.missing.is_empty() {
             eprintln!("the head starts from random values (seed {})", self.settings.seed);
         }
@@ -147,16 +163,5 @@ impl Session {
             }
         }
         Ok(())
-    }
-}
-
-/// The checkpoint's folder; what is no folder here but has the form of a repository's name is downloaded.
-fn model_folder(flags: &TrainingFlags) -> Result<PathBuf> {
-    let name = flags.model.as_deref().unwrap_or("models/deberta-tiny");
-    let folder = PathBuf::from(name);
-    let is_repository = name.split('/').count() == 2 && !name.starts_with(['.', '/', '~']);
-    match is_repository && !folder.is_dir() {
-        true => hub::fetch(name, None),
-        false => Ok(folder),
     }
 }

@@ -19,7 +19,7 @@ pub use preset::Preset;
 pub use roberta::RobertaConfig;
 pub use task::{ProblemType, TaskConfig};
 
-use crate::{Error, Result};
+use crate::{Error, Result, tokenizer::Tokenizer};
 
 /// The configuration of any model of this crate, told apart by `model_type`.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,8 +36,16 @@ impl ModelConfig {
     /// # Errors
     /// The file is missing, is not JSON, names another `model_type`, or holds an impossible value.
     pub fn from_folder(folder: impl AsRef<Path>) -> Result<Self> {
-        let path = folder.as_ref().join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+        Self::from_file(folder.as_ref().join("config.json"))
+    }
+
+    /// Reads a file of any name.
+    ///
+    /// # Errors
+    /// As [`from_folder`](Self::from_folder).
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
         Self::from_json(&text).map_err(|error| match error {
             Error::Json { source, .. } => Error::json(path.display())(source),
             other => Error::input(path.display().to_string(), other.to_string()),
@@ -67,6 +75,17 @@ impl ModelConfig {
             Self::Deberta(config) => config.to_json(),
             Self::Roberta(config) => config.to_json(),
         }
+    }
+
+    /// Fits a model that is to be trained from scratch to a tokenizer: a row of the word table for each token, in a multiple of
+    /// 8, and its padding.
+    pub fn fit_tokenizer(&mut self, tokenizer: &Tokenizer) {
+        let (vocabulary, padding) = match self {
+            Self::Deberta(config) => (&mut config.vocab_size, &mut config.pad_token_id),
+            Self::Roberta(config) => (&mut config.vocab_size, &mut config.pad_token_id),
+        };
+        *vocabulary = tokenizer.vocab_size().next_multiple_of(8);
+        *padding = tokenizer.pad_id() as usize;
     }
 
     /// What the configuration says of the task: architectures, labels, kind of problem.
