@@ -124,23 +124,18 @@ fn assert_whole(folder: &Path) {
     }
 }
 
-#[test]
-fn a_killed_run_goes_on_as_if_nothing_had_happened() {
-    let case = Case::new();
-    let (train, valid) = (case.reviews("train.tsv", 200), case.reviews("valid.tsv", 40));
+/// Starts one run that is left alone, and one that is killed `rounds` times and resumed; both leave the same.
+fn kill_and_resume(case: &Case, rounds: usize, start: impl Fn(&str) -> Command) {
     let start = |output: &str| {
-        let mut command = case.classification(output);
-        command.arg("--train").arg(&train).arg("--valid").arg(&valid);
-        command.args(["--steps", "120", "--batch-size", "8", "--accumulation", "2", "--evaluate-every", "6", "--sift"]);
-        command.args(["--learning-rate", "1e-3", "--report-every", "2", "--resume"]);
-        command.stderr(Stdio::null()).stdout(Stdio::null());
+        let mut command = start(output);
+        command.arg("--resume").stderr(Stdio::null()).stdout(Stdio::null());
         command
     };
     start("whole").assert().success();
 
     let mut random = Random::new(&[7]);
     let folder = case.path("killed");
-    for round in 0..10 {
+    for round in 0..rounds {
         let table = || fs::read_to_string(folder.join("metrics.csv")).unwrap_or_default();
         let (before, saved) = (table(), saved_step(&folder));
         // A few steps on, before the next checkpoint or behind it, and not at once after a report.
@@ -163,6 +158,19 @@ fn a_killed_run_goes_on_as_if_nothing_had_happened() {
     assert!(weights(&whole) == weights(&killed), "the models differ");
     let left: Vec<_> = fs::read_dir(&killed).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("checkpoint-")), "{left:?}");
+}
+
+#[test]
+fn a_killed_run_goes_on_as_if_nothing_had_happened() {
+    let case = Case::new();
+    let (train, valid) = (case.reviews("train.tsv", 200), case.reviews("valid.tsv", 40));
+    kill_and_resume(&case, 10, |output| {
+        let mut command = case.classification(output);
+        command.arg("--train").arg(&train).arg("--valid").arg(&valid);
+        command.args(["--steps", "120", "--batch-size", "8", "--accumulation", "2", "--evaluate-every", "6", "--sift"]);
+        command.args(["--learning-rate", "1e-3", "--report-every", "2"]);
+        command
+    });
 }
 
 #[test]
@@ -242,29 +250,122 @@ fn entities_answers_and_choices_can_be_learnt() {
     start("finetune_choice", &choices, "choices").assert().success().stdout(contains("accuracy"));
 }
 
+/// A fresh model and a text to pretrain it on.
+struct Pretraining {
+    case: Case,
+    model: TempDir,
+    text: PathBuf,
+}
+
+impl Pretraining {
+    fn new() -> Self {
+        let config = DebertaConfig { initializer_range: 0.05, ..config(&[]) };
+        let model = folder(config, |config, device| {
+            DebertaForMaskedLm::new(config, MaskedLmLayout::EnhancedMaskDecoder, device).expect("two layers")
+        });
+        let case = Case::new();
+        let text: String = (0..200).map(|_| "the cat sat on the mat and the dog sat on the cat\n\n").collect();
+        let text = case.file("text.txt", &text);
+        Self { case, model, text }
+    }
+
+    fn start(&self, output: &str, steps: &str) -> Command {
+        self.start_from(self.model.path(), output, steps)
+    }
+
+    fn start_from(&self, model: &Path, output: &str, steps: &str) -> Command {
+        let mut command = example("pretrain");
+        command.arg("--model").arg(model).arg("--output").arg(self.case.path(output));
+        command.arg("--train").arg(&self.text).arg("--valid").arg(&self.text).args(["--max-length", "32"]);
+        command.args(["--steps", steps, "--learning-rate", "3e-3", "--batch-size", "8", "--masking", "word"]);
+        command
+    }
+
+    /// The model of an output folder guesses a word.
+    fn guess(&self, output: &str) {
+        let mut fill = example("fill_mask");
+        fill.arg("--model").arg(self.case.path(output)).arg("the cat sat on the [MASK]");
+        fill.assert().success();
+    }
+}
+
 #[test]
 fn words_can_be_learnt_and_guessed() {
-    let case = Case::new();
-    let config = DebertaConfig { initializer_range: 0.05, ..config(&[]) };
-    let model = folder(config, |config, device| {
-        DebertaForMaskedLm::new(config, MaskedLmLayout::EnhancedMaskDecoder, device).expect("two layers")
-    });
-    let text: String = (0..200).map(|_| "the cat sat on the mat and the dog sat on the cat\n\n").collect();
-    let text = case.file("text.txt", &text);
-    let start = |output: &str, steps: &str| {
-        let mut command = example("pretrain");
-        command.arg("--model").arg(model.path()).arg("--output").arg(case.path(output));
-        command.arg("--train").arg(&text).arg("--valid").arg(&text).args(["--max-length", "32", "--steps", steps]);
-        command.args(["--learning-rate", "3e-3", "--batch-size", "8", "--evaluate-every", "30", "--masking", "word"]);
-        command
-    };
-    start("words", "150").assert().success().stdout(contains("perplexity"));
-    let loss = outcome(&case.path("words"))["valid"]["loss"].as_f64().unwrap();
+    let pretraining = Pretraining::new();
+    let mut command = pretraining.start("words", "150");
+    command.args(["--evaluate-every", "30"]).assert().success().stdout(contains("perplexity"));
+    let loss = outcome(&pretraining.case.path("words"))["valid"]["loss"].as_f64().unwrap();
     // A model that knows nothing has the logarithm of 1,540 words, 7.3, or worse.
     assert!(loss < 5.0, "{loss}");
-    let mut fill = example("fill_mask");
-    fill.arg("--model").arg(case.path("words")).arg("the cat sat on the [MASK]");
-    fill.assert().success();
+    pretraining.guess("words");
+    let mut command = pretraining.start("flag", "1");
+    command.args(["--sharing", "shared"]).assert().code(1).stderr(contains("add --objective rtd"));
+}
+
+#[test]
+fn replaced_tokens_can_be_learnt_and_found() {
+    let pretraining = Pretraining::new();
+    kill_and_resume(&pretraining.case, 4, |output| {
+        let mut command = pretraining.start(output, "60");
+        command.args(["--objective", "rtd", "--accumulation", "2", "--evaluate-every", "6", "--report-every", "2"]);
+        command
+    });
+    let folder = pretraining.case.path("killed");
+    let whole = pretraining.case.path("whole/generator/model.safetensors");
+    let generator = fs::read(folder.join("generator/model.safetensors")).unwrap();
+    assert!(fs::read(whole).unwrap() == generator, "the generators differ");
+    let table = fs::read_to_string(folder.join("metrics.csv")).unwrap();
+    for column in ["train_generator_loss", "train_discriminator_loss", "discriminator_loss", "recall"] {
+        assert!(table.lines().next().unwrap().split(',').any(|name| name == column), "{column}");
+    }
+    let loss = outcome(&folder)["valid"]["generator_loss"].as_f64().unwrap();
+    // As above: the generator learns.
+    assert!(loss < 7.0, "{loss}");
+    pretraining.guess("killed/generator");
+
+    // The discriminator is a checkpoint like any other: it can be fine-tuned, and gone on with.
+    let mut command = example("finetune_classification");
+    command.arg("--model").arg(&folder).arg("--output").arg(pretraining.case.path("tuned"));
+    command.arg("--train").arg(pretraining.case.reviews("train.tsv", 20)).args(["--steps", "2"]);
+    command.assert().success();
+    let mut command = pretraining.start_from(&folder, "further", "2");
+    command.args(["--objective", "rtd", "--sharing", "none"]);
+    command.assert().success();
+}
+
+#[test]
+fn models_are_pretrained_from_scratch() {
+    let case = Case::new();
+    let text = case.file("text.txt", &"the cat sat on the mat and the dog sat on the cat\n\n".repeat(40));
+    let deberta = case.file("deberta.json", &config(&[]).to_json());
+    let roberta = case.file(
+        "roberta.json",
+        r#"{"model_type": "roberta", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "intermediate_size": 24, "max_position_embeddings": 40, "type_vocab_size": 1}"#,
+    );
+    let start = |config: &Path, output: &str| {
+        let mut command = example("pretrain");
+        command.arg("--config").arg(config).args(["--tokenizer", "tests/fixtures/small_tokenizer"]);
+        command.arg("--train").arg(&text).args(["--max-length", "32", "--steps", "3", "--batch-size", "8"]);
+        command.arg("--output").arg(case.path(output));
+        command
+    };
+    for (config, name) in [(&deberta, "deberta"), (&roberta, "roberta")] {
+        start(config, name).assert().success();
+        let mut fill = example("fill_mask");
+        fill.arg("--model").arg(case.path(name)).arg("the cat sat on the [MASK]").assert().success();
+        let text = fs::read_to_string(case.path(&format!("{name}/config.json"))).expect("config.json");
+        let config: Value = serde_json::from_str(&text).expect("JSON");
+        // A row a token, whatever the configuration said; the tokenizer's padding.
+        assert_eq!((&config["vocab_size"], &config["pad_token_id"]), (&1536.into(), &0.into()), "{name}");
+    }
+    start(&deberta, "rtd").args(["--objective", "rtd"]).assert().success();
+    assert!(case.path("rtd/generator/model.safetensors").exists());
+
+    let mut command = start(&roberta, "none");
+    command.args(["--objective", "rtd"]).assert().code(1).stderr(contains("the model is a RoBERTa"));
+    let unknown = contains("deberta-v9").and(contains("no such file")).and(contains("deberta-v3-small"));
+    start(Path::new("deberta-v9"), "none").assert().code(1).stderr(unknown);
 }
 
 #[test]
@@ -337,9 +438,8 @@ fn an_unwritable_output_folder_is_an_error() {
     if fs::write(locked.join("probe"), "").is_ok() {
         locked = "/proc".into();
     }
-    let mut command = case.classification("out");
-    // The later of two outputs counts.
-    command.arg("--train").arg(&train).args(["--steps", "2", "--output"]).arg(locked.join("run"));
+    let mut command = case.classification(locked.join("run").to_str().expect("an ASCII path"));
+    command.arg("--train").arg(&train).args(["--steps", "2"]);
     command.assert().code(1).stderr(contains("error: cannot create").and(contains("run")));
 }
 
