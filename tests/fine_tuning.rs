@@ -334,6 +334,41 @@ fn replaced_tokens_can_be_learnt_and_found() {
 }
 
 #[test]
+fn models_are_pretrained_from_scratch() {
+    let case = Case::new();
+    let text = case.file("text.txt", &"the cat sat on the mat and the dog sat on the cat\n\n".repeat(40));
+    let deberta = case.file("deberta.json", &config(&[]).to_json());
+    let roberta = case.file(
+        "roberta.json",
+        r#"{"model_type": "roberta", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "intermediate_size": 24, "max_position_embeddings": 40, "type_vocab_size": 1}"#,
+    );
+    let start = |config: &Path, output: &str| {
+        let mut command = example("pretrain");
+        command.arg("--config").arg(config).args(["--tokenizer", "tests/fixtures/small_tokenizer"]);
+        command.arg("--train").arg(&text).args(["--max-length", "32", "--steps", "3", "--batch-size", "8"]);
+        command.arg("--output").arg(case.path(output));
+        command
+    };
+    for (config, name) in [(&deberta, "deberta"), (&roberta, "roberta")] {
+        start(config, name).assert().success();
+        let mut fill = example("fill_mask");
+        fill.arg("--model").arg(case.path(name)).arg("the cat sat on the [MASK]").assert().success();
+        let text = fs::read_to_string(case.path(&format!("{name}/config.json"))).expect("config.json");
+        let config: Value = serde_json::from_str(&text).expect("JSON");
+        // A row a token, whatever the configuration said; the tokenizer's padding.
+        assert_eq!((&config["vocab_size"], &config["pad_token_id"]), (&1536.into(), &0.into()), "{name}");
+    }
+    start(&deberta, "rtd").args(["--objective", "rtd"]).assert().success();
+    assert!(case.path("rtd/generator/model.safetensors").exists());
+
+    let mut command = start(&roberta, "none");
+    command.args(["--objective", "rtd"]).assert().code(1).stderr(contains("the model is a RoBERTa"));
+    let unknown = contains("deberta-v9").and(contains("no such file")).and(contains("deberta-v3-small"));
+    start(Path::new("deberta-v9"), "none").assert().code(1).stderr(unknown);
+}
+
+#[test]
 fn a_settings_file_gives_what_the_flags_do_not() {
     let case = Case::new();
     let train = case.reviews("train.tsv", 20);
@@ -403,9 +438,8 @@ fn an_unwritable_output_folder_is_an_error() {
     if fs::write(locked.join("probe"), "").is_ok() {
         locked = "/proc".into();
     }
-    let mut command = case.classification("out");
-    // The later of two outputs counts.
-    command.arg("--train").arg(&train).args(["--steps", "2", "--output"]).arg(locked.join("run"));
+    let mut command = case.classification(locked.join("run").to_str().expect("an ASCII path"));
+    command.arg("--train").arg(&train).args(["--steps", "2"]);
     command.assert().code(1).stderr(contains("error: cannot create").and(contains("run")));
 }
 
