@@ -38,7 +38,8 @@ pub fn pictures(results: &Results) -> Result<Vec<Picture>> {
     }
     pictures.push(Picture {
         name: "downstream",
-        caption: "Accuracy on the downstream task after fine-tuning the models of these steps of pretraining.".to_owned(),
+        caption: "Accuracy on the downstream task after fine-tuning the models of these steps of pretraining."
+            .to_owned(),
         figure: Figure {
             title: "Fine-tuned score, by steps of pretraining".to_owned(),
             x_label: Axis::Steps.label().to_owned(),

@@ -28,8 +28,7 @@ mod tables;
 mod worker;
 
 use std::{
-    env,
-    fs,
+    env, fs,
     io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -64,6 +63,7 @@ const TUNING_SEED: u64 = 1000;
 
 /// Train DeBERTa and RoBERTa under one protocol, and report how fast they converge
 #[derive(Parser)]
+#[command(args_override_self = true)]
 #[command(after_help = "Stopped runs go on, and finished ones are not repeated, when the same command is given again.")]
 struct Args {
     /// Sizes and budgets to start from
@@ -178,8 +178,7 @@ fn experiment(args: &Args) -> Result<()> {
     if args.ablation {
         variants.extend(Variant::ABLATIONS);
     }
-    let parameters: Vec<usize> =
-        variants.iter().map(|variant| variant.parameters(&settings)).collect::<Result<_>>()?;
+    let parameters: Vec<usize> = variants.iter().map(|variant| variant.parameters(&settings)).collect::<Result<_>>()?;
     let output = args.output.clone().unwrap_or_else(|| format!("runs/convergence-{}", args.preset.name()).into());
     let (data, train_tokens) = prepare(args, &settings, &output)?;
     let experiment = Experiment { output: &output, settings: &settings, data: &data, workers: args.workers(&settings) };
@@ -206,9 +205,7 @@ fn experiment(args: &Args) -> Result<()> {
     // Seed by seed, so that what is there early is of all models.
     let specs: Vec<RunSpec> = (0..args.seeds)
         .flat_map(|seed| models.iter().map(move |model| (model, seed)))
-        .map(|(model, seed)| {
-            experiment.spec(model.variant, seed, model.learning_rate, settings.checkpoints())
-        })
+        .map(|(model, seed)| experiment.spec(model.variant, seed, model.learning_rate, settings.checkpoints()))
         .collect();
     let rows = experiment.run(&specs)?;
     let report = Report {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use burn::{module::Module, tensor::Device};
 use clap::ValueEnum;
 use deberta_burn::{
     DebertaConfig, ModelConfig, Result, RobertaConfig,
@@ -10,7 +11,6 @@ use deberta_burn::{
     heads::{DebertaForMaskedLm, MaskedLmLayout, RobertaForMaskedLm},
     training::{ScheduleKind, TrainingSettings, Warmup},
 };
-use burn::{module::Module, tensor::Device};
 use serde::{Deserialize, Serialize};
 
 /// The models that are compared.
@@ -152,8 +152,6 @@ pub struct Settings {
 const EVALUATIONS: usize = 24;
 /// How often it is fine-tuned.
 const CHECKPOINTS: usize = 4;
-/// Standard deviation of fresh weights, in every variant.
-pub const INITIALIZER_RANGE: f64 = 0.02;
 /// Epsilon of LayerNorms, in every variant.
 pub const LAYER_NORM_EPSILON: f64 = 1e-7;
 /// Sequences a step of fine-tuning.
@@ -221,6 +219,13 @@ impl Settings {
         4 * self.hidden
     }
 
+    /// Standard deviation of fresh weights: the published base models' 0.02, for the width at hand. A sum over the width is
+    /// then as large as theirs; with 0.02 itself, narrow models start with outputs near zero and stay there for long, RoBERTa
+    /// longer than DeBERTa.
+    pub fn initializer_range(&self) -> f64 {
+        0.02 * (768.0 / self.hidden as f64).sqrt()
+    }
+
     /// Whether models are trained on the CPU.
     pub fn on_cpu(&self) -> bool {
         self.device.starts_with("flex") || self.device.starts_with("ndarray")
@@ -280,7 +285,7 @@ impl Settings {
             max_position_embeddings: self.length + 1,
             pad_token_id: 0,
             type_vocab_size: 1,
-            initializer_range: INITIALIZER_RANGE,
+            initializer_range: self.initializer_range(),
             layer_norm_eps: LAYER_NORM_EPSILON,
             ..RobertaConfig::default()
         }
@@ -299,7 +304,7 @@ impl Settings {
             attention_probs_dropout_prob: self.dropout,
             max_position_embeddings: self.length,
             type_vocab_size: 0,
-            initializer_range: INITIALIZER_RANGE,
+            initializer_range: self.initializer_range(),
             layer_norm_eps: LAYER_NORM_EPSILON,
             relative_attention: terms.count() > 0,
             pos_att_type: terms,
@@ -371,7 +376,8 @@ mod tests {
 
     #[test]
     fn parameters_are_those_of_the_formula() {
-        let settings = Settings { vocabulary: 100, length: 16, layers: 2, hidden: 8, heads: 2, ..Preset::Minutes.settings() };
+        let settings =
+            Settings { vocabulary: 100, length: 16, layers: 2, hidden: 8, heads: 2, ..Preset::Minutes.settings() };
         // Four projections with biases, two of the feed-forward network of 32, two LayerNorms.
         let layer = 4 * (8 * 8 + 8) + (8 * 32 + 32) + (32 * 8 + 8) + 2 * 16;
         // Word table, LayerNorm of the embeddings, language-model head with its LayerNorm and bias.

@@ -7,7 +7,7 @@ use deberta_burn::Result;
 use crate::{
     figures::Picture,
     pool::Workers,
-    protocol::{DOWNSTREAM_BATCH, Data, INITIALIZER_RANGE, LAYER_NORM_EPSILON, Preset, Settings, Variant},
+    protocol::{DOWNSTREAM_BATCH, Data, LAYER_NORM_EPSILON, Preset, Settings, Variant},
     results::{Axis, Results, Spread},
     tables::{Table, duration, escape, grouped, metric, spread},
 };
@@ -76,16 +76,14 @@ impl Report<'_> {
             let svg = picture.figure.svg()?;
             // What precedes the element has no place in HTML.
             let svg = &svg[svg.find("<svg").unwrap_or(0)..];
-            let svg = svg.replacen("<svg", &format!("<svg role=\"img\" aria-label=\"{}\"", escape(&picture.caption)), 1);
+            let svg =
+                svg.replacen("<svg", &format!("<svg role=\"img\" aria-label=\"{}\"", escape(&picture.caption)), 1);
             let caption = escape(&picture.caption);
             figures += &format!("<figure><div class=\"wide\">{svg}</div><figcaption>{caption}</figcaption></figure>\n");
         }
         let sections = [
             ("Models", self.models_table().html() + &paragraphs(&[MODELS_NOTE])),
-            (
-                "How much less DeBERTa needs",
-                self.speed_ups_table().html() + &paragraphs(&[SPEED_UPS_NOTE, PAPER_NOTE]),
-            ),
+            ("How much less DeBERTa needs", self.speed_ups_table().html() + &paragraphs(&[SPEED_UPS_NOTE, PAPER_NOTE])),
             ("Curves", paragraphs(&[CURVES_NOTE]) + &figures),
             ("After fine-tuning", self.downstream_table().html() + &paragraphs(&[DOWNSTREAM_NOTE])),
             ("Learning rates", self.tuning()),
@@ -94,8 +92,7 @@ impl Report<'_> {
             ("Every run", self.runs_table().html()),
             ("Machine", definitions(&self.machine())),
         ];
-        let body: String =
-            sections.iter().map(|(title, body)| format!("<h2>{}</h2>\n{body}", escape(title))).collect();
+        let body: String = sections.iter().map(|(title, body)| format!("<h2>{}</h2>\n{body}", escape(title))).collect();
         let title = "DeBERTa against RoBERTa: convergence under one protocol";
         Ok(format!(
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -178,7 +175,8 @@ impl Report<'_> {
         header.push("Mean".to_owned());
         let row = |axis: Axis| {
             let speed_ups = self.results.speed_ups(Variant::Deberta, Variant::Roberta, axis);
-            let cell = |speed_up: Option<f64>| speed_up.map_or_else(|| "never".to_owned(), |times| format!("{times:.2}"));
+            let cell =
+                |speed_up: Option<f64>| speed_up.map_or_else(|| "never".to_owned(), |times| format!("{times:.2}"));
             let mut row = vec![axis.label().to_owned()];
             row.extend(speed_ups.into_iter().map(cell));
             row.push(self.speed_up(Variant::Deberta, axis));
@@ -205,8 +203,17 @@ impl Report<'_> {
     }
 
     fn runs_table(&self) -> Table {
-        let mut table =
-            Table::new(["Model", "Seed", "Steps", "Tokens", "FLOP", "Time", "Validation loss", "Accuracy, %", "Fine-tuned, %"]);
+        let mut table = Table::new([
+            "Model",
+            "Seed",
+            "Steps",
+            "Tokens",
+            "FLOP",
+            "Time",
+            "Validation loss",
+            "Accuracy, %",
+            "Fine-tuned, %",
+        ]);
         for variant in self.results.variants() {
             for seed in self.results.seeds() {
                 let run = self.results.run(variant, seed);
@@ -233,7 +240,8 @@ impl Report<'_> {
             self.models.iter().map(|model| format!("{} {}", model.variant.label(), model.learning_rate)).collect();
         let chosen = format!("Highest learning rates of the runs: {}.", chosen.join(", "));
         if self.trials.is_empty() {
-            let note = "They were not tuned here, but given as flags or by the preset; --tune X,X,X tunes each model's.";
+            let note =
+                "They were not tuned here, but given as flags or by the preset; --tune X,X,X tunes each model's.";
             return paragraphs(&[&format!("{chosen} {note}")]);
         }
         let mut table = Table::new(["Validation loss, by highest learning rate", "RoBERTa", "DeBERTa"]);
@@ -291,9 +299,10 @@ impl Report<'_> {
                 format!(
                     "{layers} layers of width {hidden}, {heads} heads, feed-forward networks of width {}, sequences of {length} \
                      tokens, dropout {}. Fresh weights from a normal distribution with a standard deviation of \
-                     {INITIALIZER_RANGE}, LayerNorms with an epsilon of {LAYER_NORM_EPSILON:e}, word table tied to the output.",
+                     {:.4} (0.02 at a width of 768), LayerNorms with an epsilon of {LAYER_NORM_EPSILON:e}, word table tied to the output.",
                     self.settings.intermediate(),
                     self.settings.dropout,
+                    self.settings.initializer_range(),
                 ),
             ),
             (

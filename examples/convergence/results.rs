@@ -50,7 +50,10 @@ pub fn read_run(folder: &Path, spec: &RunSpec, flops_per_step: f64) -> Result<Ve
     let mut rows: Vec<Row> = Vec::new();
     for evaluation in csv::Reader::from_reader(text.as_bytes()).into_deserialize() {
         let evaluation: Evaluation = evaluation.map_err(|error| {
-            Error::input(path.display().to_string(), format!("{error}: remove the run's folder, so that it is run again"))
+            Error::input(
+                path.display().to_string(),
+                format!("{error}: remove the run's folder, so that it is run again"),
+            )
         })?;
         let (tokens, seconds) = rows.last().map_or((0.0, 0.0), |row| (row.tokens, row.seconds));
         let step = evaluation.step;
@@ -154,7 +157,6 @@ pub struct Results {
     pub rows: Vec<Row>,
 }
 
-
 impl Results {
     /// The variants, in the order of the table.
     pub fn variants(&self) -> Vec<Variant> {
@@ -206,9 +208,12 @@ impl Results {
 
     /// Whether all runs of a seed were counted the same tokens at every evaluation, as they are if they read the same batches.
     pub fn same_tokens(&self) -> bool {
-        let tokens = |variant, seed| self.run(variant, seed).iter().map(|row| (row.step, row.tokens)).collect::<Vec<_>>();
+        let tokens =
+            |variant, seed| self.run(variant, seed).iter().map(|row| (row.step, row.tokens)).collect::<Vec<_>>();
         let variants = self.variants();
-        self.seeds().iter().all(|seed| variants.iter().all(|variant| tokens(*variant, *seed) == tokens(variants[0], *seed)))
+        self.seeds()
+            .iter()
+            .all(|seed| variants.iter().all(|variant| tokens(*variant, *seed) == tokens(variants[0], *seed)))
     }
 }
 

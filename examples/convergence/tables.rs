@@ -17,10 +17,14 @@ impl Table {
         let cells = |tag: &str, cells: &[String]| -> String {
             cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escape(cell))).collect()
         };
-        let row = |row: &Vec<String>| format!("<tr><th scope=\"row\">{}</th>{}</tr>\n", escape(&row[0]), cells("td", &row[1..]));
+        let row = |row: &Vec<String>| {
+            format!("<tr><th scope=\"row\">{}</th>{}</tr>\n", escape(&row[0]), cells("td", &row[1..]))
+        };
         let rows: String = self.rows.iter().map(row).collect();
         let header = cells("th", &self.header);
-        format!("<div class=\"wide\"><table>\n<thead><tr>{header}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n")
+        format!(
+            "<div class=\"wide\"><table>\n<thead><tr>{header}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n"
+        )
     }
 
     /// Columns side by side, numbers to the right.
@@ -106,7 +110,10 @@ mod tests {
         let mut table = Table::new(["a<b", "c"]);
         table.rows.push(vec!["<script>".to_owned(), "1".to_owned()]);
         let html = table.html();
-        assert!(html.contains("<th>a&lt;b</th>") && html.contains("&lt;script&gt;") && !html.contains("<script"), "{html}");
+        assert!(
+            html.contains("<th>a&lt;b</th>") && html.contains("&lt;script&gt;") && !html.contains("<script"),
+            "{html}"
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! What is finished has a `training.json`, and is not done again.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{self, ErrorKind, Write, stdout},
     path::{Path, PathBuf},
     process, slice,
@@ -63,7 +63,7 @@ pub fn downstream_accuracy(folder: &Path, step: usize) -> Result<f64> {
     let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
     let record: Value = serde_json::from_str(&text).map_err(Error::json(path.display()))?;
     record["outcome"]["test"]["accuracy"].as_f64().ok_or_else(|| {
-        Error::input(path.display().to_string(), "it has no accuracy: remove the folder, so that it is measured again")
+        Error::input(path.display().to_string(), "it has no accuracy: remove the run's folder, so that it is run again")
     })
 }
 
@@ -72,6 +72,10 @@ pub fn downstream_accuracy(folder: &Path, step: usize) -> Result<f64> {
 /// # Errors
 /// Whatever training reports.
 pub fn work(folder: &Path) -> Result<()> {
+    // A worker that has lost its parent may still be at this run, or another experiment in the same folder.
+    let path = folder.join("lock");
+    let lock = File::create(&path).map_err(Error::io("create", &path))?;
+    lock.lock().map_err(Error::io("lock", &path))?;
     let path = folder.join(SPECIFICATION);
     let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
     let spec: RunSpec = serde_json::from_str(&text).map_err(Error::json(path.display()))?;
