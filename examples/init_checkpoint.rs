@@ -1,22 +1,22 @@
 //! Makes a checkpoint with fresh parameters, ready for pretraining or for trying things out.
 //!
-//! The tiny model of this repository, until a trained one takes its place, is
-//!
 //! ```sh
-//! cargo run --release --example init_checkpoint -- --config models/deberta-tiny/config.json --output models/deberta-tiny \
-//!     --seed 0 --dtype f16
+//! cargo run --release --example init_checkpoint -- --config deberta-v3-small --output fresh --seed 0
 //! ```
+
+#[path = "common/dtype.rs"]
+mod dtype;
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
-use burn::tensor::FloatDType;
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use deberta_burn::{
     ModelConfig, Preset, checkpoint,
     device::device,
     heads::{DebertaForMaskedLm, MaskedLmLayout, RobertaForMaskedLm},
 };
+use dtype::Dtype;
 
 /// Writes config.json and model.safetensors of a masked language model whose weights are drawn from N(0, initializer_range).
 ///
@@ -40,13 +40,6 @@ struct Arguments {
     dtype: Dtype,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Dtype {
-    F32,
-    F16,
-    Bf16,
-}
-
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let mut config = match fs::read_to_string(&arguments.config) {
@@ -55,11 +48,7 @@ fn main() -> Result<ExitCode> {
     };
     let device = device("flex")?;
     device.seed(arguments.seed);
-    let dtype = Some(match arguments.dtype {
-        Dtype::F32 => FloatDType::F32,
-        Dtype::F16 => FloatDType::F16,
-        Dtype::Bf16 => FloatDType::BF16,
-    });
+    let dtype = Some(arguments.dtype.into());
     match config.clone() {
         ModelConfig::Deberta(deberta) => {
             config.task_mut().architectures = vec![deberta.model_type.class_name("ForMaskedLM")];

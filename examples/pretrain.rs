@@ -1,4 +1,4 @@
-//! Pretrains DeBERTa or RoBERTa on plain text, by masked language modelling.
+//! Pretrains DeBERTa or RoBERTa on plain text, by masked language modelling; DeBERTa also by replaced token detection, as v3.
 //!
 //! ```sh
 //! cargo run --release --example train_tokenizer -- --vocab-size 8000 --output tiny text.txt.gz
@@ -12,8 +12,12 @@
 //! layer. Texts are .txt (a paragraph a line, an empty line between documents) or .jsonl (a `text` a line), also .gz; they are
 //! tokenised once, into a cache beside the output.
 //!
+//! With `--objective rtd` a generator of half the depth fills masked places with words, and the model learns to tell which tokens
+//! are not the original ones: every token teaches it something, not only the masked ones, and it fine-tunes better for the same
+//! compute. The output folder then holds this discriminator, with the generator in `generator/`; both can be gone on with.
+//!
 //! The run is saved at each evaluation: a run that was stopped goes on with `--resume` as if nothing had happened. The output
-//! folder is a checkpoint that `fill_mask` and the fine-tuning examples read.
+//! folder is a checkpoint that the fine-tuning examples read, and `fill_mask` reads a masked language model's or a generator's.
 
 mod training;
 
@@ -21,22 +25,37 @@ use std::{path::Path, process::ExitCode};
 
 use clap::{Parser, ValueEnum};
 use deberta_burn::{
-    ModelConfig,
+    Error, ModelConfig, Result,
     checkpoint::Checkpoint,
     data::{
         corpus::{Corpus, CorpusOptions},
         masking::{Masking, MaskingOptions, MaskingStrategy},
     },
     heads::{DebertaForMaskedLm, MaskedLmLayout, RobertaForMaskedLm},
-    training::tasks::MaskedLmTask,
+    training::{
+        replaced_token::{ReplacedToken, ReplacedTokenPretraining, Sharing},
+        tasks::{MaskedLmTask, ReplacedTokenTask},
+    },
 };
 use training::{Session, TrainingFlags};
 
-/// Pretrain a model by masked language modelling
+/// Pretrain a model by masked language modelling or replaced token detection
 #[derive(Parser)]
 struct Args {
     #[command(flatten)]
     training: TrainingFlags,
+
+    /// What the model learns from
+    #[arg(long, value_enum, default_value_t = Objective::Mlm, help_heading = "Objective")]
+    objective: Objective,
+
+    /// Whose word vectors the discriminator of rtd reads [default: gdes]
+    #[arg(long, value_enum, help_heading = "Objective")]
+    sharing: Option<SharingFlag>,
+
+    /// Weight of the discriminator's loss in rtd, beside the generator's of 1 [default: 10]
+    #[arg(long, value_name = "X", help_heading = "Objective")]
+    discriminator_weight: Option<f64>,
 
     /// What is masked together: single tokens, whole words, or runs of up to three words
     #[arg(long, value_enum, default_value_t = Strategy::Token, help_heading = "Data")]
@@ -49,6 +68,34 @@ struct Args {
     /// Sequences of the validation text that an evaluation reads
     #[arg(long, value_name = "N", default_value_t = 500, help_heading = "Data")]
     evaluated: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Objective {
+    /// Masked language modelling: 15 % of the tokens are to be guessed (BERT, DeBERTa v1 and v2)
+    Mlm,
+    /// Replaced token detection: 15 % of the tokens are a generator's guesses, to be told from the rest (DeBERTaV3)
+    Rtd,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum SharingFlag {
+    /// Gradient-disentangled: the generator's, which it does not move, plus a table of its own (DeBERTaV3)
+    Gdes,
+    /// The generator's, which both move
+    Shared,
+    /// Its own
+    None,
+}
+
+impl From<SharingFlag> for Sharing {
+    fn from(sharing: SharingFlag) -> Self {
+        match sharing {
+            SharingFlag::Gdes => Self::GradientDisentangled,
+            SharingFlag::Shared => Self::Shared,
+            SharingFlag::None => Self::NotShared,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -68,20 +115,51 @@ impl From<Strategy> for MaskingStrategy {
     }
 }
 
+impl Args {
+    /// How generator and discriminator are trained together, if they are.
+    fn replaced_token(&self) -> Result<Option<ReplacedToken>> {
+        let default = ReplacedToken::default();
+        let options = ReplacedToken {
+            sharing: self.sharing.map_or(default.sharing, Sharing::from),
+            weight: self.discriminator_weight.unwrap_or(default.weight),
+        };
+        for (flag, is_given) in
+            [("--sharing", self.sharing.is_some()), ("--discriminator-weight", self.discriminator_weight.is_some())]
+        {
+            if is_given && self.objective == Objective::Mlm {
+                return Err(Error::input(flag, "masked language modelling has no discriminator; add --objective rtd"));
+            }
+        }
+        if !(options.weight > 0.0 && options.weight.is_finite()) {
+            return Err(Error::input("--discriminator-weight", format!("{} is no number above 0", options.weight)));
+        }
+        Ok((self.objective == Objective::Rtd).then_some(options))
+    }
+}
+
 fn main() -> ExitCode {
     training::run(|| {
         let args = Args::parse();
+        let replaced_token = args.replaced_token()?;
         let mut session = Session::open(args.training, "runs/pretrain")?;
+        if let (ModelConfig::Roberta(_), Some(_)) = (&session.config, replaced_token) {
+            let problem = "it is a RoBERTa; replaced token detection is for DeBERTa, use --objective mlm";
+            return Err(Error::input(session.folder.display().to_string(), problem));
+        }
         let output = session.flags.output.clone().expect("resolved");
         let options = CorpusOptions { length: session.max_length, mix_documents: args.mix_documents };
         let data = session.splits(None, |path: &Path, _| {
             let files = [path.to_owned()];
             Corpus::open_or_build(&files, &session.tokenizer, &options, &output.with_extension("cache"), |_, _| {})
         })?;
-        let seed = session.settings.seed;
-        let masking = Masking::new(&session.tokenizer, MaskingOptions::masked_lm(args.masking.into(), seed))?;
-        match session.config.clone() {
-            ModelConfig::Deberta(mut config) => {
+        let (strategy, seed) = (args.masking.into(), session.settings.seed);
+        let options = match replaced_token {
+            Some(_) => MaskingOptions::replaced_token(strategy, seed),
+            None => MaskingOptions::masked_lm(strategy, seed),
+        };
+        let masking = Masking::new(&session.tokenizer, options)?;
+        match (session.config.clone(), replaced_token) {
+            (ModelConfig::Deberta(mut config), None) => {
                 config.task.architectures = vec![config.model_type.class_name("ForMaskedLM")];
                 session.config = config.clone().into();
                 let layout = Checkpoint::open(&session.folder)?.masked_lm_layout();
@@ -89,7 +167,14 @@ fn main() -> ExitCode {
                 let model = session.load(DebertaForMaskedLm::new(&config, layout, &session.device)?, true)?;
                 session.train(&MaskedLmTask::new(session.collator(), masking, data, args.evaluated), model, None)
             }
-            ModelConfig::Roberta(mut config) => {
+            (ModelConfig::Deberta(config), Some(options)) => {
+                let (folder, dtype) = (&session.folder, session.dtype());
+                let model = ReplacedTokenPretraining::load(folder, &config, options, dtype, &session.device)?;
+                let task = MaskedLmTask::new(session.collator(), masking, data, args.evaluated);
+                session.train(&ReplacedTokenTask::new(task), model, None)?;
+                session.tokenizer.save(output.join("generator"))
+            }
+            (ModelConfig::Roberta(mut config), _) => {
                 config.task.architectures = vec!["RobertaForMaskedLM".into()];
                 session.config = config.clone().into();
                 let model = session.load(RobertaForMaskedLm::new(&config, &session.device), true)?;

@@ -7,12 +7,16 @@
 //! ```text
 //! q0 = P + KV        q1 = layer(key/value = KV, query = q0)        q2 = layer(key/value = KV, query = q1)
 //! ```
+//!
+//! A query's result depends on no other query, so only those of the words to guess need be made (paper A.7): with 15 % of the
+//! tokens masked, the decoder then costs little more than its keys and values.
 
 use burn::{Tensor, module::Module, nn::Embedding};
 
 use crate::{
     encoder::{DebertaEncoder, EncoderContext},
     init::Init,
+    places::Places,
 };
 
 /// How often the last layer runs (the original's `n_layers` of 2 for released models).
@@ -34,18 +38,32 @@ impl EnhancedMaskDecoder {
         self.position_embeddings.weight.dims()[0]
     }
 
+    /// The states that words are guessed from, at all tokens or at some places.
+    ///
     /// # Shapes
     /// - states: [batch, length, hidden] as the context's layout has them, output of the second last layer
-    /// - output: the same
+    /// - output: the same, or [1, places, hidden]
     ///
     /// # Panics
     /// If the length is above [`max_length`](Self::max_length).
-    pub fn forward(&self, states: Tensor<3>, encoder: &DebertaEncoder, context: &EncoderContext) -> Tensor<3> {
+    pub fn forward(
+        &self,
+        states: Tensor<3>,
+        places: Option<&Places>,
+        encoder: &DebertaEncoder,
+        context: &EncoderContext,
+    ) -> Tensor<3> {
         let number = encoder.layers().len() - 1;
         let last_layer = &encoder.layers()[number];
-        let positions = context.layout.absolute_positions(self.position_embeddings.weight.val(), &states);
-        (0..STEPS).fold(positions + states.clone(), |query, _| {
-            last_layer.forward(states.clone(), Some(query), number, context, false).0
-        })
+        let table = self.position_embeddings.weight.val();
+        let key_value = last_layer.key_value(states.clone());
+        let first = match places {
+            Some(places) => {
+                let positions = table.select(0, places.position_tensor(&states.device()));
+                context.layout.select(states, places) + positions.unsqueeze()
+            }
+            None => context.layout.absolute_positions(table, &states) + states,
+        };
+        (0..STEPS).fold(first, |query, _| last_layer.attend(query, key_value.clone(), places, number, context, false).0)
     }
 }

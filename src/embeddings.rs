@@ -4,9 +4,9 @@ use std::sync::{Arc, OnceLock};
 
 use burn::{
     Tensor,
-    module::Module,
+    module::{Module, Param, ParamId},
     nn::{Dropout, DropoutConfig, Embedding, LayerNorm},
-    tensor::Int,
+    tensor::{Int, module::embedding},
 };
 
 use crate::{config::DebertaConfig, init::Init, linear::Linear, packing::TokenLayout};
@@ -43,6 +43,31 @@ impl DebertaEmbeddings {
         self.word_embeddings.weight.val()
     }
 
+    /// The tables that another model may share.
+    pub(crate) fn shareable(&self) -> EmbeddingTables {
+        EmbeddingTables {
+            words: self.word_table(),
+            positions: self.position_embeddings.as_ref().map(|table| table.weight.val()),
+        }
+    }
+
+    /// The ids of the parameters in them.
+    pub(crate) fn shareable_ids(&self) -> impl Iterator<Item = ParamId> {
+        [Some(&self.word_embeddings), self.position_embeddings.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|table| table.weight.id)
+    }
+
+    /// The same with other such tables.
+    pub(crate) fn with_tables(mut self, tables: EmbeddingTables) -> Self {
+        self.word_embeddings.weight = Param::from_tensor(tables.words.detach());
+        if let (Some(own), Some(table)) = (&mut self.position_embeddings, tables.positions) {
+            own.weight = Param::from_tensor(table.detach());
+        }
+        self
+    }
+
     /// # Shapes
     /// - input_ids, token_type_ids: [batch, length] as the layout has them; token types default to 0
     /// - source, where it is given: [batch, length, hidden] as the layout has it
@@ -57,7 +82,7 @@ impl DebertaEmbeddings {
         source: &EmbeddingSource,
         layout: &TokenLayout,
     ) -> Tensor<3> {
-        let states = source.resolve(|| self.tables(input_ids, token_type_ids, layout));
+        let states = source.resolve(|| self.tables(input_ids, token_type_ids, source, layout));
         self.dropout.forward(layout.zero_padding(self.layer_norm.forward(states)))
     }
 
@@ -66,13 +91,23 @@ impl DebertaEmbeddings {
         &self,
         input_ids: Tensor<2, Int>,
         token_type_ids: Option<Tensor<2, Int>>,
+        source: &EmbeddingSource,
         layout: &TokenLayout,
     ) -> Tensor<3> {
-        let mut states = self.word_embeddings.forward(input_ids.clone());
-        if let Some(table) = &self.position_embeddings {
-            let positions = layout.absolute_positions(table.weight.val(), &states);
-            states = states + positions;
-        }
+        // Of two models' tables the rows are added, never the whole tables.
+        let tables = match source {
+            EmbeddingSource::Shared(tables) => vec![tables.clone()],
+            EmbeddingSource::Based(tables) => vec![self.shareable(), tables.clone()],
+            _ => vec![self.shareable()],
+        };
+        let words = tables.iter().map(|tables| embedding(tables.words.clone(), input_ids.clone()));
+        let words = words.reduce(|own, base| own + base).expect("one table at least");
+        let positions = tables.into_iter().filter_map(|tables| tables.positions);
+        let positions = positions.map(|table| layout.absolute_positions(table, &words)).reduce(|own, base| own + base);
+        let mut states = match positions {
+            Some(positions) => words + positions,
+            None => words,
+        };
         if let Some(table) = &self.token_type_embeddings {
             states = states + table.forward(token_type_ids.unwrap_or_else(|| input_ids.zeros_like()));
         }
@@ -83,6 +118,28 @@ impl DebertaEmbeddings {
     }
 }
 
+/// The tables that two models may share (for [`replaced_token`](crate::training::replaced_token)): words, and absolute
+/// positions where the input is biased by them.
+#[derive(Clone, Debug)]
+pub(crate) struct EmbeddingTables {
+    /// [vocabulary, embedding]
+    pub words: Tensor<2>,
+    /// [positions, embedding]
+    pub positions: Option<Tensor<2>>,
+}
+
+impl EmbeddingTables {
+    pub fn map(self, map: impl Fn(Tensor<2>) -> Tensor<2>) -> Self {
+        Self { words: map(self.words), positions: self.positions.map(map) }
+    }
+
+    /// Joins two models' tables; a table that one of them lacks is left out.
+    pub fn zip(self, other: Self, join: impl Fn(Tensor<2>, Tensor<2>) -> Tensor<2>) -> Self {
+        let positions = self.positions.zip(other.positions).map(|(own, other)| join(own, other));
+        Self { words: join(self.words, other.words), positions }
+    }
+}
+
 /// What stands in front of the embeddings' LayerNorm.
 #[derive(Clone, Debug, Default)]
 #[allow(clippy::large_enum_variant, reason = "there is one in a forward pass")]
@@ -90,6 +147,10 @@ pub(crate) enum EmbeddingSource {
     /// The sum of the tables' rows.
     #[default]
     Tables,
+    /// That sum, with these tables instead of the own ones.
+    Shared(EmbeddingTables),
+    /// That sum, and these tables' rows beside the own ones.
+    Based(EmbeddingTables),
     /// That sum, normalised without parameters, which is left in the cell for [`sift`](crate::training::sift).
     Normalised(Arc<OnceLock<Tensor<3>>>),
     /// These states instead.
@@ -103,7 +164,7 @@ impl EmbeddingSource {
     /// The states, [batch, length, hidden] as the layout has them.
     pub fn resolve(&self, tables: impl FnOnce() -> Tensor<3>) -> Tensor<3> {
         match self {
-            Self::Tables => tables(),
+            Self::Tables | Self::Shared(_) | Self::Based(_) => tables(),
             Self::Normalised(cell) => {
                 let states = tables();
                 let centred = states.clone() - states.mean_dim(2);

@@ -12,7 +12,7 @@ use burn::{
 use crate::{
     activation::Activation,
     attention::{
-        AttentionConfig, AttentionInput, DisentangledAttention, PositionProjections,
+        AttentionConfig, AttentionInput, DisentangledAttention, KeyValue, PositionProjections,
         op::{PositionIndex, can_fuse},
     },
     config::{DebertaConfig, RobertaConfig},
@@ -22,6 +22,7 @@ use crate::{
     input::ModelInput,
     linear::Linear,
     packing::{Packing, TokenLayout},
+    places::Places,
     position::{RelativeIndex, RelativePositions},
     prepared::PreparedPositions,
 };
@@ -146,26 +147,46 @@ impl EncoderLayer {
         self.feed_forward.dtype()
     }
 
-    /// Runs the layer, `number` of its stack; queries and residual come from `query_states` where given, keys and values from `hidden_states`.
+    /// Kc and Vc of some states, [batch, length, hidden].
+    pub fn key_value(&self, hidden_states: Tensor<3>) -> KeyValue {
+        self.attention.key_value(hidden_states)
+    }
+
+    /// Runs the layer, `number` of its stack: every token attends to all.
     ///
     /// # Shapes
-    /// - hidden_states, query_states, output: [batch, length, hidden]
+    /// - states, output: [batch, length, hidden]
     /// - attention maps, if asked for: [batch, heads, query, key]
     pub fn forward(
         &self,
-        hidden_states: Tensor<3>,
-        query_states: Option<Tensor<3>>,
+        states: Tensor<3>,
+        number: usize,
+        context: &EncoderContext,
+        maps: bool,
+    ) -> (Tensor<3>, Option<Tensor<4>>) {
+        let key_value = self.key_value(states.clone());
+        self.attend(states, key_value, None, number, context, maps)
+    }
+
+    /// Runs the layer on queries of their own: `query_states` attend to keys and values, and are the residual. They are the
+    /// states of all tokens, or of those at the places.
+    ///
+    /// # Shapes
+    /// - query_states, output: [batch, length, hidden], or [1, places, hidden]
+    /// - attention maps, if asked for: [batch, heads, query, key]
+    pub fn attend(
+        &self,
+        query_states: Tensor<3>,
+        key_value: KeyValue,
+        places: Option<&Places>,
         number: usize,
         context: &EncoderContext,
         maps: bool,
     ) -> (Tensor<3>, Option<Tensor<4>>) {
         let relative =
             context.relative.as_ref().map(|table| (table.project(number, &self.attention), table.index.clone()));
-        let residual = query_states.clone().unwrap_or_else(|| hidden_states.clone());
-        let mut input = AttentionInput::new(hidden_states, &context.layout).relative(relative).maps(maps);
-        if let Some(states) = query_states {
-            input = input.query_states(states);
-        }
+        let residual = query_states.clone();
+        let input = AttentionInput { query_states, key_value, layout: &context.layout, places, relative, maps };
         let (attended, maps) = self.attention.forward(input);
         (self.feed_forward.forward(self.attention_output.forward(attended, residual)), maps)
     }
@@ -291,7 +312,7 @@ impl DebertaEncoder {
         record.keep_states(&embeddings, &context.layout);
         let mut states = embeddings.clone();
         for number in layers {
-            let (output, maps) = self.layer[number].forward(states, None, number, context, record.wants_maps());
+            let (output, maps) = self.layer[number].forward(states, number, context, record.wants_maps());
             states = match &self.conv {
                 Some(conv) if number == 0 => conv.forward(embeddings.clone(), output, &context.layout),
                 _ => output,

@@ -24,6 +24,7 @@ pub mod model;
 pub mod packing;
 pub mod parity;
 pub mod pipeline;
+pub mod places;
 pub mod position;
 pub mod prepared;
 mod replacement;

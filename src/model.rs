@@ -84,6 +84,12 @@ impl DebertaModel {
         &self.embeddings
     }
 
+    /// The same with other embeddings.
+    pub(crate) fn map_embeddings(mut self, map: impl FnOnce(DebertaEmbeddings) -> DebertaEmbeddings) -> Self {
+        self.embeddings = map(self.embeddings);
+        self
+    }
+
     /// The linear maps that every token passes.
     pub(crate) fn linears(&mut self) -> Vec<&mut Linear> {
         self.encoder.linears()

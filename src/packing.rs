@@ -8,10 +8,13 @@ use std::sync::Arc;
 
 use burn::{
     Tensor,
-    tensor::{Bool, Int, TensorData},
+    tensor::{Bool, Int},
 };
 
-use crate::attention::Span;
+use crate::{
+    attention::Span,
+    places::{Places, indices},
+};
 
 /// Where the tokens of a padded batch go, and come from.
 #[derive(Clone, Debug)]
@@ -43,20 +46,16 @@ impl Packing {
             spans.push(Span { start: rows.len(), length: count });
             for position in first..first + count {
                 let row = sequence * length + position;
-                tokens[row] = rows.len() as i32;
-                rows.push(row as i32);
-                positions.push(position as i32);
+                tokens[row] = rows.len();
+                rows.push(row);
+                positions.push(position);
             }
         }
-        let indices = |values: Vec<i32>| {
-            let shape = [values.len()];
-            Tensor::from_data(TensorData::new(values, shape), &device)
-        };
         (!rows.is_empty()).then(|| Self {
             spans: spans.into(),
-            rows: indices(rows),
-            tokens: indices(tokens),
-            positions: indices(positions),
+            rows: indices(rows, &device),
+            tokens: indices(tokens, &device),
+            positions: indices(positions, &device),
             mask: mask.clone(),
         })
     }
@@ -128,6 +127,16 @@ impl TokenLayout {
             Self::Padded(_) => states,
             Self::Packed(packing) => packing.unpack(states),
         }
+    }
+
+    /// The states of this layout at some places, [1, places, hidden].
+    pub fn select(&self, states: Tensor<3>, places: &Places) -> Tensor<3> {
+        let rows = places.rows(&states.device());
+        let rows = match self {
+            Self::Padded(_) => rows,
+            Self::Packed(packing) => packing.tokens.clone().select(0, rows),
+        };
+        states.flatten::<2>(0, 1).select(0, rows).unsqueeze()
     }
 
     /// The rows of a table of absolute positions, [positions, hidden], for the tokens of `states`, in a shape that can be

@@ -125,7 +125,7 @@ impl RobertaModel {
             self.embeddings.forward(input.input_ids, input.token_type_ids, &input.embedding, &context.layout);
         record.keep_states(&states, &context.layout);
         for (number, layer) in self.encoder.layer.iter().enumerate() {
-            let (output, maps) = layer.forward(states, None, number, &context, record.wants_maps());
+            let (output, maps) = layer.forward(states, number, &context, record.wants_maps());
             states = output;
             record.keep_states(&states, &context.layout);
             record.keep_maps(maps);

@@ -16,6 +16,7 @@ use deberta_burn::{
         op::{self, AttentionOperands, PositionIndex, RelativeOperands},
     },
     packing::{Packing, TokenLayout},
+    places::Places,
     position::{RelativeIndex, RelativePositions},
 };
 use proptest::prelude::*;
@@ -30,6 +31,8 @@ struct Case {
     p2c: bool,
     positions: RelativePositions,
     dropout_seed: u64,
+    /// Every so many tokens of a sequence one is a query; all of them if none.
+    every: Option<usize>,
 }
 
 /// Inputs in the order query, key, value, Kr, Qr, then the factors whose product with the context is the loss.
@@ -72,6 +75,14 @@ impl Case {
         real.contains(&false).then(|| Tensor::from_data(TensorData::new(real, shape), device))
     }
 
+    /// Where the queries are: not the same number in each sequence.
+    fn places(&self) -> Option<Places> {
+        let every = self.every?;
+        let sequences = self.lengths.iter().enumerate();
+        let of = |(number, length): (usize, &usize)| (number % every..*length).step_by(every).collect::<Vec<_>>();
+        Some(Places::new(self.padded_length(), sequences.map(of)))
+    }
+
     /// Context and gradients of the five inputs.
     fn run(&self, fused: bool, device: &Device, dropout: &Dropout) -> Vec<Vec<f32>> {
         self.run_in(DType::F32, fused, device, dropout)
@@ -95,13 +106,19 @@ impl Case {
             index: PositionIndex::new(self.index(), device),
         });
         let terms = 1 + usize::from(self.c2p) + usize::from(self.p2c);
+        let places = self.places();
+        let query = match &places {
+            Some(places) => layout.select(arrange(tensors[0].clone()), places),
+            None => arrange(tensors[0].clone()),
+        };
         let operands = AttentionOperands {
-            query: arrange(tensors[0].clone()),
+            query,
             key: arrange(tensors[1].clone()),
             value: arrange(tensors[2].clone()),
             heads: self.heads,
             relative,
             layout: &layout,
+            places: places.as_ref(),
             scale: 1.0 / ((self.head_size * terms) as f64).sqrt(),
             dropout,
         };
@@ -109,7 +126,10 @@ impl Case {
             true => op::attend(operands, None, false).0,
             false => composed::attend(operands, None).0,
         };
-        let context = layout.restore(context);
+        let (context, weights) = match &places {
+            Some(places) => (context, TokenLayout::Padded(None).select(weights, places)),
+            None => (layout.restore(context), weights),
+        };
         let gradients = (context.clone() * weights).sum().backward();
         let mut outputs = vec![values(context.inner())];
         let used = [true, true, true, self.c2p, self.p2c];
@@ -164,8 +184,11 @@ proptest! {
         head_size in 1usize..20,
         (c2p, p2c) in (any::<bool>(), any::<bool>()),
         positions in positions(),
+        every in prop::option::of(1usize..9),
     ) {
-        Case { lengths, heads, head_size, c2p, p2c, positions, dropout_seed: 0 }.check()?;
+        let case = Case { lengths, heads, head_size, c2p, p2c, positions, dropout_seed: 0, every };
+        prop_assume!(case.places().is_none_or(|places| !places.is_empty()));
+        case.check()?;
     }
 }
 
@@ -174,7 +197,8 @@ proptest! {
 fn long_sequences() {
     let positions = RelativePositions { span: 256, buckets: Some(256), max_distance: 512 };
     for lengths in [vec![1], vec![2, 1], vec![129], vec![300, 513], vec![1100]] {
-        let case = Case { lengths, heads: 2, head_size: 8, c2p: true, p2c: true, positions, dropout_seed: 0 };
+        let case =
+            Case { lengths, heads: 2, head_size: 8, c2p: true, p2c: true, positions, dropout_seed: 0, every: None };
         case.check().unwrap_or_else(|error| panic!("{error}"));
     }
 }
@@ -182,7 +206,16 @@ fn long_sequences() {
 #[test]
 fn two_thousand_tokens() {
     let positions = RelativePositions { span: 256, buckets: Some(256), max_distance: 512 };
-    let case = Case { lengths: vec![2048], heads: 1, head_size: 16, c2p: true, p2c: true, positions, dropout_seed: 0 };
+    let case = Case {
+        lengths: vec![2048],
+        heads: 1,
+        head_size: 16,
+        c2p: true,
+        p2c: true,
+        positions,
+        dropout_seed: 0,
+        every: None,
+    };
     case.check().unwrap_or_else(|error| panic!("{error}"));
 }
 
@@ -192,7 +225,8 @@ fn both_equal_f64() {
     let positions = RelativePositions { span: 16, buckets: Some(16), max_distance: 64 };
     let dropout = DropoutConfig::new(0.0).init();
     for lengths in [vec![1], vec![7, 3], vec![64, 33], vec![200]] {
-        let case = Case { lengths, heads: 2, head_size: 8, c2p: true, p2c: true, positions, dropout_seed: 0 };
+        let case =
+            Case { lengths, heads: 2, head_size: 8, c2p: true, p2c: true, positions, dropout_seed: 0, every: None };
         for (backend, device) in cpu_devices() {
             let device = device.autodiff();
             let exact = case.run_in(DType::F64, false, &device, &dropout);
@@ -222,11 +256,39 @@ fn nan_is_not_hidden() {
             heads: 2,
             relative: None,
             layout: &layout,
+            places: None,
             scale: 0.5,
             dropout: &dropout,
         };
         for context in [op::attend(operands(), None, false).0, composed::attend(operands(), None).0] {
             assert!(values(context).iter().all(|value| value.is_nan()), "{backend}");
+        }
+    }
+}
+
+/// Queries at some places get what they get among all queries, also where there is no query at all in a sequence.
+#[test]
+fn places_are_a_selection() {
+    let positions = RelativePositions { span: 16, buckets: Some(16), max_distance: 64 };
+    let dropout = DropoutConfig::new(0.0).init();
+    for lengths in [vec![150], vec![40, 1, 23], vec![1, 1, 1]] {
+        let all =
+            Case { lengths, heads: 2, head_size: 8, c2p: true, p2c: true, positions, dropout_seed: 0, every: None };
+        let some = Case { every: Some(3), ..all.clone() };
+        for (backend, device) in cpu_devices() {
+            let device = device.autodiff();
+            let places = some.places().unwrap();
+            for fused in [true, false] {
+                let [all, some] = [&all, &some].map(|case| case.run(fused, &device, &dropout).swap_remove(0));
+                let rows = places.rows(&device).into_data().convert::<i64>().try_to_vec::<i64>().unwrap();
+                assert_eq!(some.len(), 16 * rows.len());
+                for (place, row) in rows.into_iter().enumerate() {
+                    let (found, expected) = (&some[16 * place..][..16], &all[16 * row as usize..][..16]);
+                    // The same sums, in blocks of other sizes.
+                    let close = found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-5);
+                    assert!(close, "{backend}, fused {fused}, place {place}: {found:?} != {expected:?}");
+                }
+            }
         }
     }
 }
@@ -238,7 +300,16 @@ fn batch_equals_single() {
     let (_, device) = cpu_devices()[0].clone();
     let device = device.autodiff();
     let dropout = DropoutConfig::new(0.0).init();
-    let pair = Case { lengths: vec![40, 40], heads: 2, head_size: 8, c2p: true, p2c: true, positions, dropout_seed: 0 };
+    let pair = Case {
+        lengths: vec![40, 40],
+        heads: 2,
+        head_size: 8,
+        c2p: true,
+        p2c: true,
+        positions,
+        dropout_seed: 0,
+        every: None,
+    };
     let both = &pair.run(true, &device, &dropout)[0];
     let ragged = Case { lengths: vec![40, 23], ..pair.clone() };
     let ragged = &ragged.run(true, &device, &dropout)[0];
@@ -249,7 +320,16 @@ fn batch_equals_single() {
 #[test]
 fn dropout_is_unbiased_and_repeatable() {
     let positions = RelativePositions { span: 16, buckets: None, max_distance: 16 };
-    let case = Case { lengths: vec![64, 50], heads: 2, head_size: 8, c2p: true, p2c: true, positions, dropout_seed: 0 };
+    let case = Case {
+        lengths: vec![64, 50],
+        heads: 2,
+        head_size: 8,
+        c2p: true,
+        p2c: true,
+        positions,
+        dropout_seed: 0,
+        every: None,
+    };
     let none = DropoutConfig::new(0.0).init();
     let some = DropoutConfig::new(0.4).init();
     for (backend, device) in cpu_devices() {

@@ -222,6 +222,28 @@ fn every_type_is_read_and_written_as_every_other() {
 }
 
 #[test]
+fn a_rewritten_file_holds_the_same() {
+    // Every layout and every kind of file; the absolute positions of the enhanced mask decoder are kept.
+    for case in ["v3_plain", "v1_plain", "v1_talking_heads", "v2_conv", "emd_v3", "roberta", "v3_sharded", "v3_bin"] {
+        let folder = TempDir::new().unwrap();
+        checkpoint::rewrite(&Checkpoint::open(fixture(case)).unwrap(), &folder, FloatDType::F32).unwrap();
+        let (written, source) = (Checkpoint::open(&folder).unwrap(), Checkpoint::open(fixture(case)).unwrap());
+        let listed = |checkpoint: &Checkpoint| -> Vec<(String, Vec<usize>)> {
+            checkpoint.tensors().map(|(name, _, shape)| (name.to_owned(), shape.to_vec())).collect()
+        };
+        assert_eq!(listed(&written), listed(&source), "{case}");
+        if fixture(case).join("model.safetensors").exists() {
+            assert!(tensors(folder.path()) == tensors(&fixture(case)), "{case} changed without a cast");
+        }
+    }
+    let folder = TempDir::new().unwrap();
+    checkpoint::rewrite(&Checkpoint::open(fixture("v3_plain")).unwrap(), &folder, FloatDType::F16).unwrap();
+    assert!(tensors(folder.path()) == written(fixture("v3_plain"), FloatDType::F16));
+    let config = fs::read_to_string(folder.path().join("config.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&config).unwrap()["torch_dtype"], "float16");
+}
+
+#[test]
 #[expect(deprecated, reason = "ndarray is supported as long as burn has it")]
 fn a_type_the_device_lacks_is_an_error() {
     let options = LoadOptions { dtype: FloatDType::BF16, ..Default::default() };

@@ -324,6 +324,25 @@ fn errors_name_the_file_and_the_row() {
     command.assert().code(1).stderr(contains("recipe `mnli`").and(contains("mnli-base")));
 }
 
+/// A folder that nobody may write into. What permissions do not forbid root, the kernel's own tree does.
+#[test]
+#[cfg(target_os = "linux")]
+fn an_unwritable_output_folder_is_an_error() {
+    use std::os::unix::fs::PermissionsExt;
+    let case = Case::new();
+    let train = case.reviews("train.tsv", 20);
+    let mut locked = case.path("locked");
+    fs::create_dir(&locked).expect("a folder");
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o555)).expect("permissions");
+    if fs::write(locked.join("probe"), "").is_ok() {
+        locked = "/proc".into();
+    }
+    let mut command = case.classification("out");
+    // The later of two outputs counts.
+    command.arg("--train").arg(&train).args(["--steps", "2", "--output"]).arg(locked.join("run"));
+    command.assert().code(1).stderr(contains("error: cannot create").and(contains("run")));
+}
+
 /// A limit on the size of files stands for a full disk: both stop a write in its middle.
 #[test]
 #[cfg(unix)]

@@ -16,6 +16,7 @@ use deberta_burn::{
         ReplacedTokenDetection, RobertaForMaskedLm, SequenceClassification, SequenceLabels, TokenClassification,
     },
     parity::Reference,
+    places::Places,
     training::objective::{MaskedLmLabels, Objective},
 };
 use safetensors::SafeTensors;
@@ -177,9 +178,14 @@ impl Case<'_> {
         model: M,
         loss: Tensor<1>,
     ) -> (f32, Tensors) {
-        let labels = self.integers::<2>("labels").flatten::<1>(0, 1);
-        let places = labels.clone().greater_equal_elem(0).argwhere().squeeze_dim::<1>(1);
-        let labels = MaskedLmLabels { words: labels.select(0, places.clone()), places };
+        let labels = self.integers::<2>("labels");
+        let [_, length] = labels.dims();
+        let rows = labels.clone().into_data().convert::<i64>().try_to_vec::<i64>().unwrap();
+        let rows = rows.chunks(length);
+        let chosen = |row: &[i64]| (0..length).filter(|position| row[*position] >= 0).collect::<Vec<_>>();
+        let places = Places::new(length, rows.map(chosen));
+        let words = labels.flatten::<1>(0, 1).select(0, places.rows(self.device));
+        let labels = MaskedLmLabels { places, words };
         let masked = model.loss(model.logits(self.input(), &labels), labels);
         let (all, only) = (loss.into_scalar::<f32>(), masked.clone().into_scalar::<f32>());
         assert!((all - only).abs() <= 1e-6 * all, "{}: {only} at the masked places, {all} at all", self.name);

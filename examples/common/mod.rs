@@ -1,6 +1,8 @@
 //! What the command-line examples share: flags, reading texts, progress, writing answers, errors.
 
 pub mod allocator;
+mod dtype;
+mod folder;
 mod input;
 mod output;
 
@@ -11,16 +13,17 @@ use std::{
     sync::Arc,
 };
 
-use burn::tensor::FloatDType;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use deberta_burn::{
     Result,
-    checkpoint::{LoadReport, hub},
+    checkpoint::LoadReport,
     device::device,
     pipeline::{PipelineOptions, Progress},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
+use dtype::Dtype;
+use folder::model_folder;
 pub use input::InputArgs;
 pub use output::{Failure, OutputArgs};
 
@@ -58,35 +61,19 @@ pub struct CommonArgs {
     max_length: Option<usize>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Dtype {
-    F32,
-    F16,
-    Bf16,
-}
-
 impl CommonArgs {
-    /// The checkpoint's folder. What is no folder here but has the form of a repository's name is downloaded.
+    /// The checkpoint's folder, downloaded if need be.
     ///
     /// # Errors
     /// A repository that cannot be had.
     pub fn folder(&self) -> Result<PathBuf> {
-        let folder = PathBuf::from(&self.model);
-        let is_repository = self.model.split('/').count() == 2 && !self.model.starts_with(['.', '/', '~']);
-        if is_repository && !folder.is_dir() {
-            return hub::fetch(&self.model, self.revision.as_deref());
-        }
-        Ok(folder)
+        model_folder(&self.model, self.revision.as_deref())
     }
 
     /// The flags as the library wants them.
     pub fn options(&self) -> Result<PipelineOptions> {
         Ok(PipelineOptions {
-            dtype: match self.dtype {
-                Dtype::F32 => FloatDType::F32,
-                Dtype::F16 => FloatDType::F16,
-                Dtype::Bf16 => FloatDType::BF16,
-            },
+            dtype: self.dtype.into(),
             batch_size: self.batch_size,
             max_length: self.max_length,
             progress: stderr().is_terminal().then(|| progress_bar(self.batch_size)),

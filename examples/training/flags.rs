@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use deberta_burn::{
     Error, Result,
@@ -13,6 +13,8 @@ use deberta_burn::{
     training::{AdamWConfig, Frozen, ScheduleKind, Sift, TrainingSettings, Warmup, recipes::Recipe, sift::SiftLoss},
 };
 use serde::{Deserialize, Serialize};
+
+use super::dtype::Dtype;
 
 /// Flags of every fine-tuning example. What a flag does not say comes from the settings file, then from the recipe, then from
 /// the defaults.
@@ -169,26 +171,6 @@ pub struct TrainingFlags {
 pub enum DeviceCount {
     One,
     All,
-}
-
-/// Element types by name.
-#[derive(Clone, Copy, Debug, Default, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dtype {
-    #[default]
-    F32,
-    F16,
-    Bf16,
-}
-
-impl From<Dtype> for FloatDType {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::F32 => Self::F32,
-            Dtype::F16 => Self::F16,
-            Dtype::Bf16 => Self::BF16,
-        }
-    }
 }
 
 /// Reads a name as the settings file spells it.

@@ -2,7 +2,11 @@
 
 #[path = "../common/allocator.rs"]
 mod allocator;
+#[path = "../common/dtype.rs"]
+mod dtype;
 mod flags;
+#[path = "../common/folder.rs"]
+mod folder;
 mod progress;
 
 use std::{
@@ -16,18 +20,19 @@ use burn::{
 };
 use deberta_burn::{
     Error, ModelConfig, Result,
-    checkpoint::{Checkpoint, HeadPolicy, LoadOptions, hub},
+    checkpoint::{Checkpoint, HeadPolicy, LoadOptions},
     data::file_digest,
     tokenizer::Tokenizer,
     training::{
         TrainingSettings,
-        run::{Run, Task, train},
+        run::{Run, Task, TaskModel, train},
         tasks::{Collator, Splits},
     },
 };
 use serde_json::{Map, json};
 
 pub use flags::TrainingFlags;
+use folder::model_folder;
 use progress::Progress;
 
 /// Runs an example; errors become one line and exit code 1.
@@ -58,7 +63,7 @@ impl Session {
     /// Reads flags, settings file and recipe, and opens the checkpoint. `output` is the folder if the flags name none.
     pub fn open(flags: TrainingFlags, output: &str) -> Result<Self> {
         let flags = flags.resolve(output)?;
-        let folder = model_folder(&flags)?;
+        let folder = model_folder(flags.model.as_deref().unwrap_or("models/deberta-tiny"), None)?;
         let mut config = ModelConfig::from_folder(&folder)?;
         let tokenizer = Tokenizer::from_folder(&folder)?;
         let devices: Vec<_> = flags.devices()?.into_iter().map(Device::autodiff).collect();
@@ -107,12 +112,13 @@ impl Session {
         Ok(model)
     }
 
-    fn dtype(&self) -> FloatDType {
+    /// The element type of the weights.
+    pub fn dtype(&self) -> FloatDType {
         self.flags.dtype.unwrap_or_default().into()
     }
 
     /// Trains, and leaves a folder that pipelines and transformers load.
-    pub fn train<T: Task>(&self, task: &T, model: T::Model, default: Option<&Path>) -> Result<()> {
+    pub fn train<T: Task>(&self, task: &T, model: TaskModel<T>, default: Option<&Path>) -> Result<()> {
         let output = self.flags.output.as_deref().expect("resolved");
         let paths = self.flags.parts(default)?;
         let mut data = Map::new();
@@ -146,16 +152,5 @@ impl Session {
             }
         }
         Ok(())
-    }
-}
-
-/// The checkpoint's folder; what is no folder here but has the form of a repository's name is downloaded.
-fn model_folder(flags: &TrainingFlags) -> Result<PathBuf> {
-    let name = flags.model.as_deref().unwrap_or("models/deberta-tiny");
-    let folder = PathBuf::from(name);
-    let is_repository = name.split('/').count() == 2 && !name.starts_with(['.', '/', '~']);
-    match is_repository && !folder.is_dir() {
-        true => hub::fetch(name, None),
-        false => Ok(folder),
     }
 }

@@ -3,23 +3,33 @@
 
 use burn::{
     Tensor,
-    tensor::{DType, activation::softmax},
+    tensor::{DType, Int, activation::softmax},
 };
 
 use super::op::{AttentionOperands, RelativeOperands, TalkingHeads};
 use crate::linear::Linear;
 
-/// Context [batch, length, hidden] and probabilities [batch, heads, query, key].
+/// Context, of the query's shape, and probabilities [batch, heads, query, key].
 ///
 /// Scores of padded keys never count, and rows of padded queries are zero, as in the original code (transformers makes such
 /// rows uniform; nothing reads them).
 pub fn attend(operands: AttentionOperands<'_>, talking_heads: Option<TalkingHeads<'_>>) -> (Tensor<3>, Tensor<4>) {
-    let AttentionOperands { query, key, value, heads, relative, layout, scale, dropout } = operands;
+    let AttentionOperands { query, key, value, heads, relative, layout, places, scale, dropout } = operands;
+    let slots = places.map(|places| places.slots(&query.device()));
+    let query = match &slots {
+        Some(slots) => slots.spread(query, key.dims()[0]),
+        None => query,
+    };
     let [query, key, value] = [query, key, value].map(|states| split_heads(states, heads));
 
     let mut scores = query.clone().matmul(key.clone().transpose()); // [batch, heads, query, key]
     if let Some(relative) = relative {
-        for term in position_terms(query, key, relative) {
+        let index = match &slots {
+            // [batch, 1, slots, keys]
+            Some(slots) => slots.rows_of(relative.index.table(), query.dims()[0]),
+            None => relative.index.table().unsqueeze::<4>(),
+        };
+        for term in position_terms(query, key, relative, index) {
             scores = scores + term;
         }
     }
@@ -35,14 +45,20 @@ pub fn attend(operands: AttentionOperands<'_>, talking_heads: Option<TalkingHead
         scores = scores.mask_fill(padding.clone().unsqueeze_dims(&[1, 1]), lowest);
     }
     let mut probabilities = softmax(scores, 3);
-    if let Some(padding) = padding {
+    // Only tokens have places.
+    if let Some(padding) = padding.filter(|_| slots.is_none()) {
         probabilities = probabilities.mask_fill(padding.unsqueeze_dims(&[1, 3]), 0.0);
     }
     probabilities = dropout.forward(probabilities);
     if let Some(mix) = talking_heads {
         probabilities = mix_heads(mix.weights, probabilities);
     }
-    (join_heads(probabilities.clone().matmul(value)), probabilities)
+    let context = join_heads(probabilities.clone().matmul(value));
+    let context = match slots {
+        Some(slots) => slots.collect(context),
+        None => context,
+    };
+    (context, probabilities)
 }
 
 /// [batch, length, hidden] -> [batch, heads, length, head_size]
@@ -58,9 +74,15 @@ fn join_heads(states: Tensor<4>) -> Tensor<3> {
 }
 
 /// Qc[i] . Kr[idx(i, j)] and Qr[idx(i, j)] . Kc[j], each [batch, heads, query, key].
-fn position_terms(query: Tensor<4>, key: Tensor<4>, relative: RelativeOperands) -> impl Iterator<Item = Tensor<4>> {
+/// The index is [batch or 1, 1, query, key].
+fn position_terms(
+    query: Tensor<4>,
+    key: Tensor<4>,
+    relative: RelativeOperands,
+    index: Tensor<4, Int>,
+) -> impl Iterator<Item = Tensor<4>> {
     let [batch, heads, queries, _] = query.dims();
-    let index = relative.index.table().unsqueeze::<4>().expand([batch, heads, queries, key.dims()[2]]);
+    let index = index.expand([batch, heads, queries, key.dims()[2]]);
     let first = relative.positions.first_row;
     let rows = first..first + relative.index.host().rows().len();
     let split = |table: Tensor<2>| split_heads(table.slice(rows.clone()).unsqueeze(), heads); // [1, heads, rows, head_size]

@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use super::cpu::{self, Geometry, Operands, Span};
+use super::cpu::{self, Geometry, Operands, Queries, Span};
 use crate::{
     config::PositionTerms,
     cpu::{dropout::DropoutMask, extension::*},
+    places::Places,
     position::RelativeIndex,
 };
 
@@ -18,6 +19,8 @@ pub(crate) struct FusedPlan {
     pub heads: usize,
     pub scale: f64,
     pub spans: Arc<[Span]>,
+    /// The positions of the queries, if not every token has one.
+    pub places: Option<Places>,
     /// The rows of each pair, where there are position terms.
     pub index: Option<Arc<RelativeIndex>>,
     /// The row of the position tables that the index counts from.
@@ -28,7 +31,8 @@ pub(crate) struct FusedPlan {
 /// Attention over sequences that lie end to end.
 ///
 /// # Shapes
-/// - query, key, value, output: [.., tokens, hidden]; leading axes of any size count as more tokens
+/// - key, value: [.., tokens, hidden]; leading axes of any size count as more tokens
+/// - query, output: the same, or [1, places, hidden]
 /// - position_key, position_query: [rows, hidden], from the plan's first row on at least those that its index reaches
 pub(crate) fn attend<const D: usize>(
     query: Tensor<D>,
@@ -72,11 +76,13 @@ struct Call<F> {
 impl<F: TensorMetadata> Call<F> {
     fn geometry(&self) -> Geometry<'_> {
         let shape = self.tensors[0].shape();
+        let places = self.plan.places.as_ref();
         Geometry {
             heads: self.plan.heads,
             head_size: shape[shape.num_dims() - 1] / self.plan.heads,
             scale: self.plan.scale as f32,
             spans: &self.plan.spans,
+            queries: places.map(|places| Queries { spans: places.spans(), positions: places.positions() }),
             index: self.plan.index.as_deref(),
             first_row: self.plan.first_row,
             dropout: self.plan.dropout,

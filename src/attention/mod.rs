@@ -27,6 +27,7 @@ use crate::{
     init::Init,
     linear::Linear,
     packing::TokenLayout,
+    places::Places,
 };
 pub use cpu::Span;
 use op::{AttentionOperands, PositionIndex, RelativeOperands, TalkingHeads};
@@ -116,38 +117,29 @@ pub struct PositionProjections {
     pub first_row: usize,
 }
 
-/// What attention reads.
-pub struct AttentionInput<'a> {
-    hidden_states: Tensor<3>,
-    query_states: Option<Tensor<3>>,
-    layout: &'a TokenLayout,
-    relative: Option<(PositionProjections, PositionIndex)>,
-    maps: bool,
+/// What queries attend to: Kc and Vc of some states.
+#[derive(Clone, Debug)]
+pub struct KeyValue {
+    /// Kc, [batch, length, hidden].
+    pub key: Tensor<3>,
+    /// Vc, [batch, length, hidden].
+    pub value: Tensor<3>,
 }
 
-impl<'a> AttentionInput<'a> {
-    /// Queries, keys and values all from `hidden_states`, [batch, length, hidden], whose tokens lie as `layout` says.
-    pub fn new(hidden_states: Tensor<3>, layout: &'a TokenLayout) -> Self {
-        Self { hidden_states, query_states: None, layout, relative: None, maps: false }
-    }
-
-    /// Queries from other states, [batch, length, hidden] (the enhanced mask decoder).
-    pub fn query_states(mut self, states: Tensor<3>) -> Self {
-        self.query_states = Some(states);
-        self
-    }
-
+/// What attention reads.
+pub struct AttentionInput<'a> {
+    /// What the queries are made of: [batch, length, hidden], or [1, places, hidden].
+    pub query_states: Tensor<3>,
+    /// What they attend to.
+    pub key_value: KeyValue,
+    /// How the tokens lie in the states.
+    pub layout: &'a TokenLayout,
+    /// The positions of the queries, if not every token has one (the enhanced mask decoder).
+    pub places: Option<&'a Places>,
     /// The projected position table and the rows to use from it.
-    pub fn relative(mut self, relative: Option<(PositionProjections, PositionIndex)>) -> Self {
-        self.relative = relative;
-        self
-    }
-
-    /// Also return the attention probabilities.
-    pub fn maps(mut self, maps: bool) -> Self {
-        self.maps = maps;
-        self
-    }
+    pub relative: Option<(PositionProjections, PositionIndex)>,
+    /// Whether the attention probabilities are to be returned as well.
+    pub maps: bool,
 }
 
 impl AttentionConfig {
@@ -188,24 +180,32 @@ impl DisentangledAttention {
         }
     }
 
+    /// Kc and Vc of some states.
+    ///
+    /// # Shapes
+    /// - hidden_states: [batch, length, hidden]
+    pub fn key_value(&self, hidden_states: Tensor<3>) -> KeyValue {
+        KeyValue { key: self.key_proj.forward(hidden_states.clone()), value: self.value_proj.forward(hidden_states) }
+    }
+
     /// Attends.
     ///
     /// # Shapes
-    /// - output: context [batch, length, hidden], and probabilities [batch, heads, query, key] if asked for
+    /// - output: context, of the shape of the query's states, and probabilities [batch, heads, query, key] if asked for
     pub fn forward(&self, input: AttentionInput<'_>) -> (Tensor<3>, Option<Tensor<4>>) {
-        let query_states = input.query_states.unwrap_or_else(|| input.hidden_states.clone());
-        let query = self.query_proj.forward(query_states);
+        let query = self.query_proj.forward(input.query_states);
         let head_size = query.dims()[2] / self.heads;
         let terms = 1 + self.terms.count();
         let talking_heads = self.head_logits_proj.as_ref().zip(self.head_weights_proj.as_ref());
         op::attend(
             AttentionOperands {
                 query,
-                key: self.key_proj.forward(input.hidden_states.clone()),
-                value: self.value_proj.forward(input.hidden_states),
+                key: input.key_value.key,
+                value: input.key_value.value,
                 heads: self.heads,
                 relative: input.relative.map(|(positions, index)| RelativeOperands { positions, index }),
                 layout: input.layout,
+                places: input.places,
                 scale: 1.0 / ((head_size * terms) as f64).sqrt(),
                 dropout: &self.dropout,
             },

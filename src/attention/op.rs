@@ -16,11 +16,13 @@ use super::{
     cpu::Span,
     fused::{self, FusedPlan},
 };
-use crate::{cpu::dropout::DropoutMask, device, linear::Linear, packing::TokenLayout, position::RelativeIndex};
+use crate::{
+    cpu::dropout::DropoutMask, device, linear::Linear, packing::TokenLayout, places::Places, position::RelativeIndex,
+};
 
 /// Everything attention computes from.
 pub struct AttentionOperands<'a> {
-    /// Qc, [batch, length, hidden].
+    /// Qc, [batch, length, hidden], or [1, places, hidden].
     pub query: Tensor<3>,
     /// Kc, [batch, length, hidden].
     pub key: Tensor<3>,
@@ -30,8 +32,10 @@ pub struct AttentionOperands<'a> {
     pub heads: usize,
     /// The position terms, if there are any.
     pub relative: Option<RelativeOperands>,
-    /// How the tokens lie in query, key and value. Only fused kernels take a packed layout.
+    /// How the tokens lie in key and value, and in the query where there are no places. Only fused kernels take a packed layout.
     pub layout: &'a TokenLayout,
+    /// The positions of the queries, if not every token has one.
+    pub places: Option<&'a Places>,
     /// Factor of every term, 1 / sqrt(d n).
     pub scale: f64,
     /// Dropout of the probabilities.
@@ -86,8 +90,8 @@ pub fn can_fuse(device: &Device, dtype: DType) -> bool {
     dtype == DType::F32 && device::is_host(device)
 }
 
-/// Computes context [batch, length, hidden], and the probabilities [batch, heads, query, key] if `maps` asks for them. Rows of
-/// padded queries are zero.
+/// Computes the context, of the query's shape, and the probabilities [batch, heads, query, key] if `maps` asks for them. Rows
+/// of padded queries are zero.
 ///
 /// # Panics
 /// On a packed layout that no fused kernel can serve.
@@ -103,7 +107,7 @@ pub fn attend(
             packing.spans().clone()
         }
         TokenLayout::Padded(None) if fused => {
-            let [batch, length, _] = operands.query.dims();
+            let [batch, length, _] = operands.key.dims();
             (0..batch).map(|sequence| Span { start: sequence * length, length }).collect()
         }
         TokenLayout::Padded(_) => {
@@ -115,6 +119,7 @@ pub fn attend(
         heads: operands.heads,
         scale: operands.scale,
         spans,
+        places: operands.places.cloned(),
         index: operands.relative.as_ref().map(|relative| relative.index.host().clone()),
         first_row: operands.relative.as_ref().map_or(0, |relative| relative.positions.first_row),
         dropout: DropoutMask::of(operands.dropout, &operands.query.device()),

@@ -26,4 +26,4 @@ pub use header::{Header, HeaderEntry};
 pub use load::{HeadPolicy, LoadOptions};
 pub use read::Checkpoint;
 pub use report::{LoadReport, Misshapen};
-pub use write::write;
+pub use write::{rewrite, write};

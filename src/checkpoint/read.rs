@@ -111,6 +111,10 @@ impl Checkpoint {
         self.keys().any(|key| key.starts_with("cls.predictions.transform."))
     }
 
+    pub(super) fn stored(&self) -> impl Iterator<Item = &Stored> {
+        self.tensors.values()
+    }
+
     pub(super) fn get(&self, key: &str) -> Option<&Stored> {
         self.tensors.get(key)
     }

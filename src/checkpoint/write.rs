@@ -13,9 +13,10 @@ use burn::{
 use serde_json::json;
 
 use super::{
+    Checkpoint,
     convert::{self, Conversion},
     header::Header,
-    names::Names,
+    names::{Names, is_ignored},
     parameters::Parameter,
     v1,
 };
@@ -47,8 +48,46 @@ pub fn write<M: Module>(
         legacy = config.legacy;
     }
     let names = Names::new(&parameters, legacy);
-    let mut tensors =
+    let tensors =
         parameters.into_iter().map(|parameter| stored(parameter, &names, dtype)).collect::<Result<Vec<_>>>()?;
+    write_folder(tensors, config, folder)
+}
+
+/// Writes the weights of `checkpoint` into `folder` as one `model.safetensors` in another element type, whatever files they
+/// come from, and its `config.json` beside them. Tensors keep their names; buffers of whole numbers, which no model needs, are
+/// left out.
+///
+/// # Errors
+/// As [`write()`]; a `config.json` that cannot be read.
+pub fn rewrite(checkpoint: &Checkpoint, folder: impl AsRef<Path>, dtype: FloatDType) -> Result<()> {
+    let config = ModelConfig::from_folder(checkpoint.folder())?;
+    let weights = checkpoint.stored().filter(|tensor| tensor.dtype.is_float() || !is_ignored(&tensor.name));
+    let tensors = weights.map(|tensor| cast(tensor, dtype)).collect::<Result<_>>()?;
+    write_folder(tensors, config, folder.as_ref())
+}
+
+/// The tensor in another element type.
+fn cast(tensor: &Stored, dtype: FloatDType) -> Result<Stored> {
+    let (from, to) = (tensor.dtype, DType::from(dtype));
+    check_types(&tensor.name, [from, to])?;
+    let (source, shape) = (tensor.clone(), tensor.shape.clone());
+    Ok(bridge::deferred(tensor.name.clone(), to, shape.clone(), None, move || {
+        let conversion = Conversion { from, to, transpose: None };
+        Ok(TensorData::from_bytes(conversion.apply(source.to_bytes()?), shape.clone(), to))
+    }))
+}
+
+fn check_types(name: &str, types: [DType; 2]) -> Result<()> {
+    match types.into_iter().find(|dtype| !convert::is_supported(*dtype)) {
+        Some(unsupported) => {
+            Err(Error::Model(format!("`{name}` cannot be written as {unsupported:?}, only as F32, F16 or BF16")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Writes tensors and configuration in the layout that the configuration asks for.
+fn write_folder(mut tensors: Vec<Stored>, mut config: ModelConfig, folder: &Path) -> Result<()> {
     match &mut config {
         ModelConfig::Deberta(config) => {
             if config.model_type == DebertaVersion::V1 {
@@ -84,9 +123,7 @@ fn stored(parameter: Parameter, names: &Names, dtype: Option<FloatDType>) -> Res
     let (name, shape) = (names.key(&parameter.path), parameter.file_shape());
     let from = parameter.values.dtype();
     let to = dtype.map_or(from, DType::from);
-    if let Some(unsupported) = [from, to].into_iter().find(|dtype| !convert::is_supported(*dtype)) {
-        return Err(Error::Model(format!("`{name}` cannot be written as {unsupported:?}, only as F32, F16 or BF16")));
-    }
+    check_types(&name, [from, to])?;
     let transpose = parameter.is_transposed().then(|| [parameter.shape[0], parameter.shape[1]]);
     let conversion = Conversion { from, to, transpose };
     Ok(bridge::deferred(name, to, shape.clone().into(), None, move || {

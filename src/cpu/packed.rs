@@ -390,7 +390,7 @@ mod tests {
     use crate::cpu::matrix::Matrix;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
         // Every remainder of rows, of a panel's inputs and outputs, and of a task's outputs.
         #[test]
@@ -420,8 +420,9 @@ mod tests {
             let mut output = vec![f32::NAN; rows * outputs];
             packed.product(&states, biased.then_some(&bias), &mut output);
             for (found, expected) in output.iter().zip(&expected) {
-                // Sums of up to 900 products of numbers up to 1, in two orders.
-                prop_assert!((found - expected).abs() < 2e-4, "{found} instead of {expected}");
+                // Two orders of up to 900 products: some 30 roundings (the root of their number) of partial sums up to 150, each
+                // by up to 1e-5. A product too many or too few would show as 0.3.
+                prop_assert!((found - expected).abs() < 1e-3, "{found} instead of {expected}");
             }
         }
     }

@@ -218,7 +218,7 @@ mod tests {
         [MaskingStrategy::Token, MaskingStrategy::WholeWord, MaskingStrategy::Span { max: 3 }];
 
     fn tokenizer() -> Tokenizer {
-        Tokenizer::from_folder("models/deberta-tiny").unwrap()
+        Tokenizer::from_folder("tests/fixtures/small_tokenizer").unwrap()
     }
 
     /// `[CLS]`, 40 words of 1 to 4 tokens with a `[SEP]` and an `[UNK]` between them, `[SEP]`.

@@ -17,6 +17,7 @@ use crate::{
     input::ModelInput,
     linear::Linear,
     model::DebertaModel,
+    places::Places,
     prepared::PreparedPositions,
     roberta::RobertaModel,
 };
@@ -98,31 +99,36 @@ impl DebertaForMaskedLm {
         })
     }
 
+    /// The encoder.
+    pub fn backbone(&self) -> &DebertaModel {
+        &self.backbone
+    }
+
     /// # Shapes
     /// - output: logits, [batch, length, vocabulary]
     ///
     /// # Panics
     /// With the enhanced mask decoder, on lengths above [`max_length`](Self::max_length).
     pub fn forward(&self, input: ModelInput) -> Tensor<3> {
-        self.predict(self.states(input))
+        self.predict(self.states(input, None))
     }
 
-    /// The states that words are predicted from, so that it can be done at a few positions only.
+    /// The states that words are predicted from: all, or those at a few places, which cost less and are the same.
     ///
     /// # Shapes
-    /// - output: [batch, length, hidden]
+    /// - output: [batch, length, hidden], or [1, places, hidden]
     ///
     /// # Panics
     /// As [`forward`](Self::forward).
-    pub fn states(&self, input: ModelInput) -> Tensor<3> {
-        match &self.decoder {
-            Some(decoder) => {
-                let encoder = self.backbone.encoder();
-                let second_last = encoder.layers().len() - 1;
-                let (states, context) = self.backbone.forward_layers(input, second_last, &mut Default::default());
-                context.layout.restore(decoder.forward(states, encoder, &context))
-            }
-            None => self.backbone.forward(input).last_hidden_state,
+    pub fn states(&self, input: ModelInput, places: Option<&Places>) -> Tensor<3> {
+        let encoder = self.backbone.encoder();
+        let own_layers = encoder.layers().len() - usize::from(self.decoder.is_some());
+        let (states, context) = self.backbone.forward_layers(input, own_layers, &mut Default::default());
+        match (&self.decoder, places) {
+            (Some(decoder), Some(_)) => decoder.forward(states, places, encoder, &context),
+            (Some(decoder), None) => context.layout.restore(decoder.forward(states, None, encoder, &context)),
+            (None, Some(places)) => context.layout.select(states, places),
+            (None, None) => context.layout.restore(states),
         }
     }
 
@@ -169,15 +175,22 @@ impl RobertaForMaskedLm {
     /// # Shapes
     /// - output: logits, [batch, length, vocabulary]
     pub fn forward(&self, input: ModelInput) -> Tensor<3> {
-        self.predict(self.states(input))
+        self.predict(self.states(input, None))
     }
 
-    /// The states that words are predicted from, so that it can be done at a few positions only.
+    /// The states that words are predicted from: all, or those at a few places.
     ///
     /// # Shapes
-    /// - output: [batch, length, hidden]
-    pub fn states(&self, input: ModelInput) -> Tensor<3> {
-        self.backbone.forward(input).last_hidden_state
+    /// - output: [batch, length, hidden], or [1, places, hidden]
+    pub fn states(&self, input: ModelInput, places: Option<&Places>) -> Tensor<3> {
+        let states = self.backbone.forward(input).last_hidden_state;
+        match places {
+            Some(places) => {
+                let rows = places.rows(&states.device());
+                states.flatten::<2>(0, 1).select(0, rows).unsqueeze()
+            }
+            None => states,
+        }
     }
 
     /// # Shapes

@@ -44,6 +44,17 @@ impl ReplacedTokenDetection {
         }
     }
 
+    /// The encoder.
+    pub fn backbone(&self) -> &DebertaModel {
+        &self.backbone
+    }
+
+    /// The same with another encoder.
+    pub(crate) fn map_backbone(mut self, map: impl FnOnce(DebertaModel) -> DebertaModel) -> Self {
+        self.backbone = map(self.backbone);
+        self
+    }
+
     /// # Shapes
     /// - output: logits, [batch, length]; above 0 where a token was more likely replaced
     pub fn forward(&self, input: ModelInput) -> Tensor<2> {

@@ -2,10 +2,7 @@
 
 use std::path::Path;
 
-use burn::{
-    Tensor,
-    tensor::{Int, TensorData},
-};
+use burn::Tensor;
 use serde::Serialize;
 
 use super::{
@@ -20,6 +17,7 @@ use crate::{
     config::ModelConfig,
     heads::{DebertaForMaskedLm, MaskedLmLayout, RobertaForMaskedLm},
     input::ModelInput,
+    places::Places,
     prepared::Prepared,
     tokenizer::{Text, Truncation},
 };
@@ -63,15 +61,14 @@ enum MaskedLm {
 }
 
 impl MaskedLm {
+    /// The vocabulary is large: words are predicted where they are asked for only.
+    ///
     /// # Shapes
-    /// - positions: [masks], counted through all rows of the batch
     /// - output: logits, [masks, vocabulary]
-    fn logits(&self, input: ModelInput, positions: Tensor<1, Int>) -> Tensor<2> {
-        // The vocabulary is large: words are predicted where they are asked for only.
-        let at = |states: Tensor<3>| states.flatten::<2>(0, 1).select(0, positions).unsqueeze::<3>();
+    fn logits(&self, input: ModelInput, masks: &Places) -> Tensor<2> {
         let logits = match self {
-            Self::Deberta(model, _) => model.predict(at(model.states(model.prepare(input)))),
-            Self::Roberta(model) => model.predict(at(model.states(input))),
+            Self::Deberta(model, _) => model.predict(model.states(model.prepare(input), Some(masks))),
+            Self::Roberta(model) => model.predict(model.states(input, Some(masks))),
         };
         logits.squeeze_dim(0)
     }
@@ -130,12 +127,9 @@ impl FillMask {
         }
         self.runner.run(&encodings, |input, batch| {
             let [_, length] = input.input_ids.dims();
-            let places = batch.iter().enumerate();
-            let places = places.flat_map(|(row, encoding)| self.masks(encoding).map(move |mask| row * length + mask));
-            let places: Vec<i32> = places.map(|place| place as i32).collect();
-            let count = places.len();
-            let positions = Tensor::from_data(TensorData::new(places, [count]), self.runner.device());
-            let mut logits = rows(self.model.logits(input, positions))?.into_iter();
+            let masks = batch.iter().map(|encoding| self.masks(encoding).collect::<Vec<_>>());
+            let masks = Places::new(length, masks);
+            let mut logits = rows(self.model.logits(input, &masks))?.into_iter();
             let filled = |encoding: &&Encoding| {
                 let masks = self.masks(encoding).zip(logits.by_ref());
                 masks

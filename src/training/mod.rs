@@ -7,10 +7,13 @@
 mod adamw_rows;
 pub mod curves;
 pub mod groups;
+pub mod learner;
 pub mod metrics;
 pub mod objective;
 pub mod optimizer;
+mod parallel;
 pub mod recipes;
+pub mod replaced_token;
 pub mod run;
 pub mod schedule;
 pub mod sift;
@@ -19,6 +22,7 @@ pub mod tasks;
 pub mod trainer;
 
 pub use groups::{Frozen, ParameterGroups};
+pub use learner::Learner;
 pub use objective::Objective;
 pub use optimizer::{AdamW, AdamWConfig};
 pub use run::{Observer, Outcome, TrainingSettings, train};

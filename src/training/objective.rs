@@ -12,6 +12,7 @@ use crate::{
         SequenceLabels, SpanLogits, TokenClassification, loss,
     },
     input::ModelInput,
+    places::Places,
 };
 
 /// A model with a head that can be trained.
@@ -152,14 +153,14 @@ impl<B: Backbone> Objective for MultipleChoice<B> {
 /// The tokens that were chosen, and what they are.
 #[derive(Clone, Debug)]
 pub struct MaskedLmLabels {
-    /// Their places in [batch * length], \[chosen\].
-    pub places: Tensor<1, Int>,
+    /// Where they are.
+    pub places: Places,
     /// Their ids, \[chosen\].
     pub words: Tensor<1, Int>,
 }
 
 /// Words are predicted at the chosen places only: with a vocabulary of 128,100, the logits of all places would be the largest
-/// tensor by far.
+/// tensor by far, and the enhanced mask decoder would run for nothing at the others.
 macro_rules! masked_lm {
     ($model:ty) => {
         impl Objective for $model {
@@ -168,8 +169,7 @@ macro_rules! masked_lm {
             type Logits = Tensor<2>;
 
             fn logits(&self, input: ModelInput, labels: &MaskedLmLabels) -> Tensor<2> {
-                let states = self.states(input).flatten::<2>(0, 1).select(0, labels.places.clone());
-                self.predict(states.unsqueeze()).squeeze_dim(0)
+                self.predict(self.states(input, Some(&labels.places))).squeeze_dim(0)
             }
 
             fn loss(&self, logits: Tensor<2>, labels: MaskedLmLabels) -> Tensor<1> {

@@ -5,7 +5,11 @@
 //! random state, where this loop goes on from any step to the bit; it clips tensor by tensor; and its progress lines are
 //! counted in batches.
 
-use std::{fs, path::Path, time::Instant};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use burn::{
     module::Module,
@@ -16,20 +20,19 @@ use serde_json::json;
 
 use super::{
     curves::{Curve, CurveLog, Figure, Panel, Report},
-    groups::{Frozen, ParameterGroups},
+    groups::Frozen,
+    learner::{Learner, Start},
     metrics::{Metrics, Score},
-    objective::Objective,
-    optimizer::{AdamW, AdamWConfig},
+    optimizer::AdamWConfig,
     schedule::{Schedule, ScheduleKind, Warmup},
     sift::Sift,
     state,
-    trainer::{StepReport, Trainer},
+    trainer::StepReport,
 };
 use crate::{
     Error, ModelConfig, Result,
-    checkpoint::{self, HeadPolicy, LoadOptions},
+    checkpoint::{HeadPolicy, LoadOptions},
     data::{Part, training_batches},
-    input::ModelInput,
     replacement::Replacement,
 };
 
@@ -90,8 +93,8 @@ impl Default for TrainingSettings {
 
 /// Data and evaluation of one task.
 pub trait Task: Sized {
-    /// The model that is trained.
-    type Model: Objective;
+    /// What trains its model.
+    type Learner: Learner;
 
     /// Tokens of each training example, by which they are grouped.
     fn lengths(&self) -> Vec<usize>;
@@ -106,11 +109,14 @@ pub trait Task: Sized {
     ///
     /// # Errors
     /// An example that the model cannot take.
-    fn evaluate(&self, model: &Self::Model, part: Part, device: &Device) -> Result<Option<Metrics>>;
+    fn evaluate(&self, model: &TaskModel<Self>, part: Part, device: &Device) -> Result<Option<Metrics>>;
 }
 
+/// The model of a task.
+pub type TaskModel<T> = <<T as Task>::Learner as Learner>::Model;
+
 /// A batch of a task: inputs and labels.
-pub type TaskBatch<T> = (ModelInput, <<T as Task>::Model as Objective>::Labels);
+pub type TaskBatch<T> = <<T as Task>::Learner as Learner>::Batch;
 
 /// Told how training goes.
 pub trait Observer {
@@ -147,17 +153,38 @@ pub struct Outcome {
 /// What is to be remembered between steps beside model and optimiser.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Progress {
-    /// Settings, number of examples and the data's digests, as text: numbers have to be the same to the last digit.
+    /// Settings, learner, number of examples and the data's digests, as text: numbers have to be the same to the last digit.
     run: String,
     /// The bits of the best figure, which JSON need not keep to the last.
     best: Option<u64>,
     best_step: usize,
     without_improvement: usize,
     stopped: bool,
-    /// Sums since the last report.
-    losses: f64,
+    /// Tokens seen.
     tokens: usize,
-    counted: usize,
+    /// Sums since the last report. A report comes before every save, so there is nothing to be saved.
+    #[serde(skip)]
+    sums: Sums,
+}
+
+/// What steps report, added up.
+#[derive(Clone, Debug, Default)]
+struct Sums {
+    steps: usize,
+    loss: f64,
+    parts: Vec<(&'static str, f64)>,
+}
+
+impl Sums {
+    fn add(&mut self, step: &StepReport) {
+        self.steps += 1;
+        self.loss += step.loss;
+        if self.parts.is_empty() {
+            self.parts.clone_from(&step.parts);
+        } else {
+            self.parts.iter_mut().zip(&step.parts).for_each(|((_, sum), (_, part))| *sum += part);
+        }
+    }
 }
 
 /// Where a run lives and how it begins.
@@ -181,6 +208,17 @@ pub struct Run<'a> {
     pub data: serde_json::Value,
 }
 
+impl Run<'_> {
+    /// How checkpoints of the run are read: whole.
+    pub(super) fn load_options(&self) -> LoadOptions {
+        LoadOptions { dtype: self.dtype, head: HeadPolicy::Required }
+    }
+
+    fn refuse(&self, problem: &str) -> Error {
+        Error::input(self.output.display().to_string(), problem)
+    }
+}
+
 /// Trains `model`, which lives on the run's device; leaves the best model (the last, where there is nothing to validate on),
 /// `metrics.csv`, `curves.svg` and the record `training.json` in the output folder.
 ///
@@ -189,7 +227,7 @@ pub struct Run<'a> {
 /// run with other settings, or a file that cannot be written.
 pub fn train<T: Task>(
     task: &T,
-    model: T::Model,
+    model: TaskModel<T>,
     settings: &TrainingSettings,
     run: &Run<'_>,
     observer: &mut dyn Observer,
@@ -197,41 +235,36 @@ pub fn train<T: Task>(
     let lengths = task.lengths();
     let plan = Plan::new(&lengths, settings, run.devices.len())?;
     let device = &run.devices[0];
-    let layers = match run.config {
-        ModelConfig::Deberta(config) => config.num_hidden_layers,
-        ModelConfig::Roberta(config) => config.num_hidden_layers,
-    };
     let schedule = Schedule::new(settings.schedule, settings.warmup, settings.learning_rate, plan.steps)?;
-    let groups = ParameterGroups { layers, layer_decay: settings.layer_decay };
-    let mut optimizer = AdamW::new(settings.optimizer, groups);
     fs::create_dir_all(run.output).map_err(Error::io("create", run.output))?;
-    let fresh = Progress::new(settings, lengths.len(), run);
-    let (model, mut progress) = begin(model, fresh, &mut optimizer, run)?;
-    let mut log = match optimizer.steps() {
+    let saved = saved(run)?;
+    let mut learner = T::Learner::begin(model, Start { settings, schedule, run, saved: saved.as_deref() })?;
+    let mut progress = Progress::new(settings, &learner.describe(), lengths.len(), run);
+    if let Some(folder) = &saved {
+        progress = progress.resume(folder, run)?;
+    }
+    let mut log = match learner.steps() {
         0 => CurveLog::create(run.output.join("metrics.csv"))?,
         steps => CurveLog::resume(run.output.join("metrics.csv"), steps)?,
     };
-    let model = settings.frozen.freeze(model);
-    let mut trainer = Trainer::new(model, run.devices.to_vec(), optimizer, schedule, settings.sift, settings.seed);
 
     let mut clock = Instant::now();
     let mut timed_tokens = 0;
     let mut order = EpochOrder::default();
-    while trainer.steps() < plan.steps && !progress.stopped {
-        let batches = plan.batches(trainer.steps(), &lengths, settings, &mut order)?;
+    while learner.steps() < plan.steps && !progress.stopped {
+        let batches = plan.batches(learner.steps(), &lengths, settings, &mut order)?;
         let tokens: usize = batches.iter().flat_map(|(_, examples)| examples).map(|example| lengths[*example]).sum();
         let batches = batches.iter().enumerate();
-        let batches = batches.map(|(number, (epoch, examples))| task.batch(examples, *epoch, trainer.device(number)));
+        let batches = batches.map(|(number, (epoch, examples))| task.batch(examples, *epoch, learner.device(number)));
         let batches = batches.collect::<Result<_>>()?;
-        let step = trainer.step(batches);
-        let done = trainer.steps();
+        let step = learner.step(batches);
+        let done = learner.steps();
         observer.step(done, plan.steps, &step);
-        progress.losses += step.loss;
-        progress.counted += 1;
+        progress.sums.add(&step);
         progress.tokens += tokens;
         timed_tokens += tokens;
         if run.snapshots.contains(&done) {
-            checkpoint::write(trainer.model(), run.config, run.output.join(format!("step-{done}")), None)?;
+            learner.export(run.config, &run.output.join(format!("step-{done}")))?;
         }
 
         let evaluates = plan.evaluates(done);
@@ -239,7 +272,7 @@ pub fn train<T: Task>(
             let mut report = progress
                 .report(done, &step, plan.steps_per_epoch)
                 .with("tokens_per_second", timed_tokens as f64 / clock.elapsed().as_secs_f64());
-            let metrics = if evaluates { task.evaluate(&trainer.model().valid(), Part::Valid, device)? } else { None };
+            let metrics = if evaluates { task.evaluate(&learner.model().valid(), Part::Valid, device)? } else { None };
             if let Some(metrics) = &metrics {
                 report = report.with_metrics(metrics);
             }
@@ -251,18 +284,17 @@ pub fn train<T: Task>(
                     observer.evaluated(done, metrics, best);
                 }
                 if best {
-                    checkpoint::write(trainer.model(), run.config, run.output, None)?;
+                    learner.export(run.config, run.output)?;
                 }
-                draw(&log, metrics.as_ref(), &run.output.join("curves.svg"))?;
-                state::save(run.output, trainer.model(), run.config, &trainer.optimizer, &progress)?;
+                draw(&log, &step, metrics.as_ref(), &run.output.join("curves.svg"))?;
+                state::save(run.output, done, &progress, |folder| learner.save(run.config, folder))?;
             }
             (clock, timed_tokens) = (Instant::now(), 0);
         }
     }
-    let steps = trainer.steps();
+    let steps = learner.steps();
     // The figures of the model that was kept, from its own file.
-    let (best, _) = checkpoint::Checkpoint::open(run.output)?
-        .load(trainer.model().valid(), &LoadOptions { dtype: run.dtype, head: HeadPolicy::Required })?;
+    let best = learner.exported(run.output, &run.load_options())?;
     let outcome = Outcome {
         steps,
         best_step: progress.best_step,
@@ -270,65 +302,60 @@ pub fn train<T: Task>(
         test: task.evaluate(&best, Part::Test, device)?,
         stopped_early: steps < plan.steps,
     };
-    let record = json!({ "settings": settings, "data": run.data, "outcome": outcome });
+    let record = json!({ "settings": settings, "learner": learner.describe(), "data": run.data, "outcome": outcome });
     let text = serde_json::to_string_pretty(&record).expect("plain data");
     Replacement::of(run.output.join(RECORD), text.as_bytes())?.commit()?;
     state::remove(run.output)?;
     Ok(outcome)
 }
 
-/// The model and the progress to begin with: fresh ones, or those of the newest checkpoint.
-fn begin<M: Module>(model: M, fresh: Progress, optimizer: &mut AdamW, run: &Run<'_>) -> Result<(M, Progress)> {
-    let refuse = |problem: String| Err(Error::input(run.output.display().to_string(), problem));
+/// The folder of the checkpoint to go on from, if there is one and the run may.
+fn saved(run: &Run<'_>) -> Result<Option<PathBuf>> {
     if run.output.join(RECORD).exists() {
-        return refuse(format!("a finished run is in this folder ({RECORD}): choose another one"));
+        return Err(run.refuse(&format!("a finished run is in this folder ({RECORD}): choose another one")));
     }
     match state::newest(run.output)? {
-        None => Ok((model, fresh)),
         Some(_) if !run.resume => {
-            refuse("an unfinished run is in this folder: go on with --resume, or choose another folder".into())
+            Err(run.refuse("an unfinished run is in this folder: go on with --resume, or choose another folder"))
         }
-        Some(folder) => {
-            let options = LoadOptions { dtype: run.dtype, head: HeadPolicy::Required };
-            let (model, saved): (_, Progress) = state::restore(&folder, model, &options, optimizer, &run.devices[0])?;
-            match saved.run == fresh.run {
-                true => Ok((model, saved)),
-                false => refuse(
-                    "the run in this folder was started with other settings or data: resume it with the same, or choose \
-                     another folder"
-                        .into(),
-                ),
-            }
-        }
+        saved => Ok(saved),
     }
 }
 
 impl Progress {
-    fn new(settings: &TrainingSettings, examples: usize, run: &Run<'_>) -> Self {
+    fn new(settings: &TrainingSettings, learner: &serde_json::Value, examples: usize, run: &Run<'_>) -> Self {
         Self {
-            run: serde_json::to_string(&(settings, examples, &run.data)).expect("plain data"),
+            run: serde_json::to_string(&(settings, learner, examples, &run.data)).expect("plain data"),
             best: None,
             best_step: 0,
             without_improvement: 0,
             stopped: false,
-            losses: 0.0,
             tokens: 0,
-            counted: 0,
+            sums: Sums::default(),
         }
     }
 
-    /// A line of `metrics.csv`, with the mean of the losses since the last one.
+    /// That of a saved run, which must be this one.
+    fn resume(self, folder: &Path, run: &Run<'_>) -> Result<Self> {
+        let saved: Self = state::read_progress(folder)?;
+        match saved.run == self.run {
+            true => Ok(saved),
+            false => Err(run.refuse(
+                "the run in this folder was started with other settings or data: resume it with the same, or choose \
+                 another folder",
+            )),
+        }
+    }
+
+    /// A line of `metrics.csv`, with the means of the losses since the last one.
     fn report(&mut self, done: usize, step: &StepReport, steps_per_epoch: f64) -> Report {
+        let Sums { steps, loss, parts } = std::mem::take(&mut self.sums);
         let report = Report::new(done, done as f64 / steps_per_epoch)
             .with("learning_rate", step.learning_rate)
-            .with("train_loss", self.losses / self.counted as f64)
+            .with("train_loss", loss / steps as f64)
             .with("grad_norm", step.gradient_norm)
             .with("tokens", self.tokens as f64);
-        (self.losses, self.counted) = (0.0, 0);
-        match step.adversarial {
-            Some(adversarial) => report.with("adversarial", adversarial),
-            None => report,
-        }
+        parts.into_iter().fold(report, |report, (name, sum)| report.with(name, sum / steps as f64))
     }
 
     /// Notes an evaluation; whether the model is to be kept.
@@ -412,15 +439,14 @@ impl Plan {
     }
 }
 
-/// Draws the loss, and the figure that selects the model where there is one.
-fn draw(log: &CurveLog, metrics: Option<&Metrics>, path: &Path) -> Result<()> {
-    let mut panels = vec![Panel {
-        y_label: "training loss".into(),
-        curves: vec![Curve::new("training loss", log.points("train_loss"))],
-    }];
-    if let Some(metrics) = metrics {
-        let name = &metrics.selected().name;
-        panels.push(Panel { y_label: name.clone(), curves: vec![Curve::new(name.clone(), log.points(name))] });
-    }
+/// Draws the loss and its parts, and the figure that selects the model where there is one.
+fn draw(log: &CurveLog, step: &StepReport, metrics: Option<&Metrics>, path: &Path) -> Result<()> {
+    let panel = |label: &str, column: &str| Panel {
+        y_label: label.into(),
+        curves: vec![Curve::new(label, log.points(column))],
+    };
+    let mut panels = vec![panel("training loss", "train_loss")];
+    panels.extend(step.parts.iter().map(|(name, _)| panel(&name.replace('_', " "), name)));
+    panels.extend(metrics.map(|metrics| panel(&metrics.selected().name, &metrics.selected().name)));
     Figure { title: "Training".into(), x_label: "step".into(), panels }.write_svg(path)
 }

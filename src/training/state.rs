@@ -1,8 +1,8 @@
 //! Training on disk: what a run needs to go on as if it had never stopped.
 //!
 //! A folder `checkpoint-STEP` holds the model as every checkpoint does, `optimizer.safetensors` with both moments of each
-//! parameter under the parameter's path, and `progress.json`. It is written under another name and renamed when it is
-//! complete; only then is the one before it removed.
+//! parameter under the parameter's path, and `progress.json`; where two models are trained, each has a folder of its own in it.
+//! It is written under another name and renamed when it is complete; only then is the one before it removed.
 
 use std::{
     borrow::Cow,
@@ -45,22 +45,20 @@ pub(super) fn newest(output: &Path) -> Result<Option<PathBuf>> {
     Ok(paths.filter_map(|path| Some((step(&path)?, path))).max().map(|(_, path)| path))
 }
 
-/// Saves a run after `optimizer.steps()` steps, and removes older checkpoints.
-pub(super) fn save<M: Module>(
+/// Saves a run after `step` steps: what `write` puts into a folder, and the progress. Removes older checkpoints.
+pub(super) fn save(
     output: &Path,
-    model: &M,
-    config: &ModelConfig,
-    optimizer: &AdamW,
+    step: usize,
     progress: &impl Serialize,
+    write: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
-    let folder = output.join(format!("{PREFIX}{}", optimizer.steps()));
+    let folder = output.join(format!("{PREFIX}{step}"));
     let before = newest(output)?.filter(|before| *before != folder);
     let unfinished = output.join(".checkpoint-unfinished");
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished).map_err(Error::io("remove", &unfinished))?;
     }
-    checkpoint::write(model, config, &unfinished, None)?;
-    write_moments(&unfinished.join(OPTIMIZER), optimizer)?;
+    write(&unfinished)?;
     let path = unfinished.join(PROGRESS);
     let text = serde_json::to_string_pretty(progress).expect("plain data");
     fs::write(&path, text).map_err(Error::io("write", &path))?;
@@ -71,6 +69,13 @@ pub(super) fn save<M: Module>(
     before.map_or(Ok(()), |before| fs::remove_dir_all(&before).map_err(Error::io("remove", &before)))
 }
 
+/// The progress in a checkpoint.
+pub(super) fn read_progress<P: DeserializeOwned>(folder: &Path) -> Result<P> {
+    let path = folder.join(PROGRESS);
+    let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    serde_json::from_str(&text).map_err(Error::json(path.display()))
+}
+
 /// Removes what only a run that is not done needs.
 pub(super) fn remove(output: &Path) -> Result<()> {
     while let Some(folder) = newest(output)? {
@@ -79,21 +84,24 @@ pub(super) fn remove(output: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Fills model and optimiser from a checkpoint; returns the model and the progress.
-pub(super) fn restore<M: Module, P: DeserializeOwned>(
+/// Writes a model and its optimiser into a folder, which is made if it is not there.
+pub(super) fn write_model<M: Module>(folder: &Path, model: &M, config: &ModelConfig, optimizer: &AdamW) -> Result<()> {
+    checkpoint::write(model, config, folder, None)?;
+    write_moments(&folder.join(OPTIMIZER), optimizer)
+}
+
+/// Fills a model and its optimiser from such a folder.
+pub(super) fn read_model<M: Module>(
     folder: &Path,
     model: M,
     options: &LoadOptions,
     optimizer: &mut AdamW,
     device: &Device,
-) -> Result<(M, P)> {
+) -> Result<M> {
     let (model, _) = Checkpoint::open(folder)?.load(model, options)?;
-    let path = folder.join(PROGRESS);
-    let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    let progress = serde_json::from_str(&text).map_err(Error::json(path.display()))?;
     let (steps, moments) = read_moments(&folder.join(OPTIMIZER), device, options.dtype.into())?;
     optimizer.restore(steps, moments);
-    Ok((model, progress))
+    Ok(model)
 }
 
 /// Elements of a row, the first moment, the second.

@@ -10,7 +10,7 @@
 use rayon::prelude::*;
 
 use super::{
-    Geometry, Head, Operands, Span,
+    Geometry, Head, Operands, Sequence,
     block::{Reach, Task, Workspace, block_size, dense, exponentials, resized},
     view,
 };
@@ -19,7 +19,7 @@ use crate::cpu::{
     matrix::{MatrixMut, Shared},
 };
 
-/// Gradients of the operands, of their shapes; rows of tokens that belong to no sequence are zero.
+/// Gradients of the operands, of their shapes; rows that belong to no sequence are zero.
 pub(crate) struct Gradients {
     pub query: Vec<f32>,
     pub key: Vec<f32>,
@@ -28,19 +28,26 @@ pub(crate) struct Gradients {
     pub position_query: Option<Vec<f32>>,
 }
 
-/// Gradients from that of the context, [tokens, hidden].
+/// Gradients from that of the context, which has the query's shape.
 pub(crate) fn backward(geometry: &Geometry<'_>, operands: Operands<'_>, gradient: &[f32]) -> Gradients {
-    let content = || vec![0.0; operands.query.len()];
-    let mut gradients =
-        Gradients { query: content(), key: content(), value: content(), position_key: None, position_query: None };
+    let zeros = |like: &[f32]| vec![0.0; like.len()];
+    let mut gradients = Gradients {
+        query: zeros(operands.query),
+        key: zeros(operands.key),
+        value: zeros(operands.value),
+        position_key: None,
+        position_query: None,
+    };
 
     // A head's position gradients sum over the sequences. Where there are fewer heads than it takes to keep the threads busy,
     // several groups of sequences each make a sum of their own.
-    let groups = (2 * rayon::current_num_threads()).div_ceil(geometry.heads).min(geometry.spans.len()).max(1);
-    let group_size = geometry.spans.len().div_ceil(groups).max(1);
-    let groups: Vec<&[Span]> = geometry.spans.chunks(group_size).collect();
+    let sequences = geometry.sequences();
+    let groups = (2 * rayon::current_num_threads()).div_ceil(geometry.heads).min(sequences.len()).max(1);
+    let group_size = sequences.len().div_ceil(groups).max(1);
+    let groups: Vec<&[Sequence<'_>]> = sequences.chunks(group_size).collect();
+    let tables = groups.len().max(1);
     let table_size = operands.position_key.or(operands.position_query).map_or(0, <[f32]>::len);
-    let sums = |operand: Option<&[f32]>| vec![0.0; if operand.is_some() { groups.len() * table_size } else { 0 }];
+    let sums = |operand: Option<&[f32]>| vec![0.0; if operand.is_some() { tables * table_size } else { 0 }];
     let (mut position_key, mut position_query) = (sums(operands.position_key), sums(operands.position_query));
 
     let outputs = Outputs {
@@ -51,12 +58,12 @@ pub(crate) fn backward(geometry: &Geometry<'_>, operands: Operands<'_>, gradient
         position_query: Shared::new(&mut position_query),
     };
     let tasks: Vec<_> = (0..geometry.heads)
-        .flat_map(|head| groups.iter().enumerate().map(move |(group, spans)| (head, group, *spans)))
+        .flat_map(|head| groups.iter().enumerate().map(move |(group, sequences)| (head, group, *sequences)))
         .collect();
-    tasks.into_par_iter().for_each_init(Default::default, |workspace, (head, group, spans)| {
-        for span in spans.iter().filter(|span| span.length > 0) {
+    tasks.into_par_iter().for_each_init(Default::default, |workspace, (head, group, sequences)| {
+        for sequence in sequences {
             let table = group * table_size + geometry.first_row * geometry.hidden();
-            run(geometry, operands, *span, head, table, gradient, workspace, &outputs);
+            run(geometry, operands, *sequence, head, table, gradient, workspace, &outputs);
         }
     });
 
@@ -103,35 +110,36 @@ struct Buffers {
 fn run(
     geometry: &Geometry<'_>,
     operands: Operands<'_>,
-    span: Span,
+    sequence: Sequence<'_>,
     head: usize,
     table: usize,
     gradient: &[f32],
     buffers: &mut Buffers,
     outputs: &Outputs<'_>,
 ) {
-    let (hidden, size, length) = (geometry.hidden(), geometry.head_size, span.length);
-    let inputs = Head::new(geometry, operands, span, head);
-    let gradient = view(geometry, gradient, span, head);
-    let offset = span.start * hidden + head * size;
+    let (hidden, size) = (geometry.hidden(), geometry.head_size);
+    let (length, queries) = (sequence.keys.length, sequence.queries.length);
+    let inputs = Head::new(geometry, operands, sequence, head);
+    let gradient = view(geometry, gradient, sequence.queries, head);
+    let offset = sequence.keys.start * hidden + head * size;
     let position_rows = geometry.index.map_or(0, |index| index.rows().len());
     // SAFETY: tasks differ in head, so in columns, or in the group of sequences, which do not overlap, so in rows; of the
     // position tables each group has its own.
     let (mut d_query, mut d_key, mut d_value) = unsafe {
         (
-            outputs.query.matrix(offset, length, size, hidden),
+            outputs.query.matrix(sequence.queries.start * hidden + head * size, queries, size, hidden),
             outputs.key.matrix(offset, length, size, hidden),
             outputs.value.matrix(offset, length, size, hidden),
         )
     };
 
     let Buffers { forward, scores: d_scores, dropped, by_query, by_key } = buffers;
-    let mut task = Task::new(geometry, inputs, span, &(0..length), forward);
-    if let (Some(_), Some((reach, _))) = (inputs.position_query, task.reach(&(0..length))) {
+    let mut task = Task::new(geometry, inputs, sequence, &(0..queries), forward);
+    if let (Some(_), Some((reach, _))) = (inputs.position_query, task.reach(&(0..queries))) {
         resized(by_key, reach.rows.len() * length).fill(0.0);
     }
-    for start in (0..length).step_by(block_size(length)) {
-        let block = start..(start + block_size(length)).min(length);
+    for start in (0..queries).step_by(block_size(length)) {
+        let block = start..(start + block_size(length)).min(queries);
         let rows = block.len();
         let (query, gradient) = (inputs.query.rows(block.clone()), gradient.rows(block.clone()));
 
@@ -139,7 +147,8 @@ fn run(
         MatrixMut::new(d_scores, 0, rows, length, length).product(gradient, inputs.value.transposed(), false);
         let dropped = resized(dropped, rows * length);
         let probabilities = task.scores(block.clone());
-        score_gradients(geometry, head, span.start + block.start, probabilities, d_scores, dropped, length);
+        let first = sequence.queries.start + block.start;
+        score_gradients(geometry, head, first, probabilities, d_scores, dropped, length);
 
         let d_scores = &*d_scores;
         let d_scores_matrix = dense(d_scores, rows, length);
@@ -165,7 +174,7 @@ fn run(
             sum_by_key(sums, d_scores, block.start, whole, length);
         }
     }
-    if let (Some(positions), Some((reach, _))) = (inputs.position_query, task.reach(&(0..length))) {
+    if let (Some(positions), Some((reach, _))) = (inputs.position_query, task.reach(&(0..queries))) {
         let rows = reach.rows.len();
         let sums = dense(&by_key[..rows * length], rows, length);
         d_key.product(sums.transposed(), positions.rows(reach.rows.clone()), true);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Geometry, Head, Span};
+use super::{Geometry, Head, Sequence};
 use crate::{
     cpu::{
         lanes::{self, vectorized},
@@ -25,26 +25,27 @@ pub(super) fn block_size(length: usize) -> usize {
 /// Which rows of the position table some queries of a sequence reach.
 pub(super) struct Reach<'a> {
     index: &'a RelativeIndex,
-    length: usize,
+    sequence: Sequence<'a>,
     /// The reached rows.
     pub rows: Range<usize>,
 }
 
 impl<'a> Reach<'a> {
-    pub fn new(index: &'a RelativeIndex, queries: &Range<usize>, length: usize) -> Self {
+    pub fn new(index: &'a RelativeIndex, sequence: Sequence<'a>, queries: &Range<usize>) -> Self {
         // Rows never fall as the distance grows: the first query and the last key have the lowest, the last query and the
         // first key the highest.
-        let lowest = index.window(queries.start)[length - 1] as usize;
-        let highest = index.window(queries.end - 1)[0] as usize;
-        Self { index, length, rows: lowest..highest + 1 }
+        let lowest = index.window(sequence.position(queries.start))[sequence.keys.length - 1] as usize;
+        let highest = index.window(sequence.position(queries.end - 1))[0] as usize;
+        Self { index, sequence, rows: lowest..highest + 1 }
     }
 
     /// Where the pairs of one of the queries stand in the two tables of position scores.
     #[inline(always)]
     pub fn query(&self, query: usize) -> QueryReach<'a> {
+        let (position, length) = (self.sequence.position(query), self.sequence.keys.length);
         QueryReach {
-            window: &self.index.window(query)[..self.length],
-            near: self.index.consecutive_keys(query, self.length),
+            window: &self.index.window(position)[..length],
+            near: self.index.consecutive_keys(position, length),
             first: self.rows.start as u32,
             last: self.rows.end as u32 - 1,
         }
@@ -181,7 +182,7 @@ pub(super) struct Workspace {
 pub(super) struct Task<'a, 'w> {
     geometry: &'a Geometry<'a>,
     pub head: Head<'a>,
-    length: usize,
+    sequence: Sequence<'a>,
     reach: Option<Reach<'a>>,
     workspace: &'w mut Workspace,
 }
@@ -191,32 +192,32 @@ impl<'a, 'w> Task<'a, 'w> {
     pub fn new(
         geometry: &'a Geometry<'a>,
         head: Head<'a>,
-        span: Span,
+        sequence: Sequence<'a>,
         queries: &Range<usize>,
         workspace: &'w mut Workspace,
     ) -> Self {
-        let length = span.length;
-        let reach = geometry.index.map(|index| Reach::new(index, queries, length));
+        let length = sequence.keys.length;
+        let reach = geometry.index.map(|index| Reach::new(index, sequence, queries));
         if let (Some(positions), Some(reach)) = (head.position_query, &reach) {
             let rows = reach.rows.len();
             let table = resized(&mut workspace.by_key, rows * length);
             let positions = positions.rows(reach.rows.clone());
             MatrixMut::new(table, 0, rows, length, length).product(positions, head.key.transposed(), false);
         }
-        Self { geometry, head, length, reach, workspace }
+        Self { geometry, head, sequence, reach, workspace }
     }
 
     /// The rows that all its queries reach, and those of a block of them.
     pub fn reach(&self, queries: &Range<usize>) -> Option<(&Reach<'a>, Reach<'a>)> {
         let whole = self.reach.as_ref()?;
-        Some((whole, Reach::new(whole.index, queries, self.length)))
+        Some((whole, Reach::new(whole.index, self.sequence, queries)))
     }
 
     /// Makes the scores of a block, not yet scaled, in `workspace.scores`.
     pub fn scores(&mut self, queries: Range<usize>) -> &mut [f32] {
-        let (rows, length) = (queries.len(), self.length);
+        let (rows, length) = (queries.len(), self.sequence.keys.length);
         let query = self.head.query.rows(queries.clone());
-        let block = self.geometry.index.map(|index| Reach::new(index, &queries, length));
+        let block = self.geometry.index.map(|index| Reach::new(index, self.sequence, &queries));
         let Workspace { by_key, by_query, scores } = &mut *self.workspace;
 
         let scores = resized(scores, rows * length);

@@ -48,6 +48,8 @@ pub(crate) struct Geometry<'a> {
     pub scale: f32,
     /// The sequences; no two overlap.
     pub spans: &'a [Span],
+    /// Their queries, if not every token has one.
+    pub queries: Option<Queries<'a>>,
     /// The rows of each pair, for lengths of at least the longest sequence.
     pub index: Option<&'a RelativeIndex>,
     /// The row of the position tables that the index counts from.
@@ -55,9 +57,48 @@ pub(crate) struct Geometry<'a> {
     pub dropout: Option<DropoutMask>,
 }
 
-impl Geometry<'_> {
+/// The queries of all sequences, end to end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Queries<'a> {
+    /// The run of queries that each sequence has.
+    pub spans: &'a [Span],
+    /// The position of each in its sequence, rising within one.
+    pub positions: &'a [u32],
+}
+
+impl<'a> Geometry<'a> {
     fn hidden(&self) -> usize {
         self.heads * self.head_size
+    }
+
+    /// The sequences that have keys and queries.
+    fn sequences(&self) -> Vec<Sequence<'a>> {
+        let sequences = self.spans.iter().enumerate().map(|(number, keys)| match self.queries {
+            Some(Queries { spans, positions }) => {
+                let queries = spans[number];
+                let positions = &positions[queries.start..queries.start + queries.length];
+                Sequence { keys: *keys, queries, positions: Some(positions) }
+            }
+            None => Sequence { keys: *keys, queries: *keys, positions: None },
+        });
+        sequences.filter(|sequence| sequence.keys.length > 0 && sequence.queries.length > 0).collect()
+    }
+}
+
+/// A sequence: the rows of its keys and values, and those of its queries.
+#[derive(Clone, Copy)]
+struct Sequence<'a> {
+    keys: Span,
+    queries: Span,
+    /// Where the queries are among the keys; each at its own place if none.
+    positions: Option<&'a [u32]>,
+}
+
+impl Sequence<'_> {
+    /// The position of a query.
+    #[inline(always)]
+    fn position(&self, query: usize) -> usize {
+        self.positions.map_or(query, |positions| positions[query] as usize)
     }
 }
 
@@ -74,8 +115,9 @@ pub(crate) struct Operands<'a> {
 /// One head of one sequence.
 #[derive(Clone, Copy)]
 struct Head<'a> {
-    /// [length, head_size] each.
+    /// [queries, head_size].
     query: Matrix<'a>,
+    /// [length, head_size] each.
     key: Matrix<'a>,
     value: Matrix<'a>,
     /// [rows, head_size] each.
@@ -84,13 +126,13 @@ struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    fn new(geometry: &Geometry<'_>, operands: Operands<'a>, span: Span, head: usize) -> Self {
-        let content = |data| view(geometry, data, span, head);
+    fn new(geometry: &Geometry<'_>, operands: Operands<'a>, sequence: Sequence<'_>, head: usize) -> Self {
+        let content = |data| view(geometry, data, sequence.keys, head);
         let rows = geometry.index.map_or(0, |index| index.rows().len());
         let (size, hidden) = (geometry.head_size, geometry.hidden());
         let position = |data| Matrix::new(data, geometry.first_row * hidden + head * size, rows, size, hidden);
         Self {
-            query: content(operands.query),
+            query: view(geometry, operands.query, sequence.queries, head),
             key: content(operands.key),
             value: content(operands.value),
             position_key: operands.position_key.map(position),

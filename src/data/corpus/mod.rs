@@ -158,7 +158,7 @@ mod tests {
     const BYTE_LEVEL: &str = "tests/fixtures/tokenizers/deberta";
 
     fn tokenizer() -> Tokenizer {
-        Tokenizer::from_folder("models/deberta-tiny").unwrap()
+        Tokenizer::from_folder("tests/fixtures/small_tokenizer").unwrap()
     }
 
     /// A folder with a text file and room for the cache.

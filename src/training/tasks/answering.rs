@@ -15,6 +15,7 @@ use crate::{
         metrics::{Metrics, SpanAnswers},
         objective::SpanLabels,
         run::{Task, TaskBatch},
+        trainer::Trainer,
     },
 };
 
@@ -149,7 +150,7 @@ fn best_span(window: &Encoding, start: &[f32], end: &[f32]) -> Option<(f32, usiz
 }
 
 impl<B: Backbone> Task for AnsweringTask<B> {
-    type Model = QuestionAnswering<B>;
+    type Learner = Trainer<QuestionAnswering<B>>;
 
     fn lengths(&self) -> Vec<usize> {
         lengths(&self.data.train.windows)

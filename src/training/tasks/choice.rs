@@ -14,6 +14,7 @@ use crate::{
         metrics::{Classification, Metrics},
         objective::ChoiceLabels,
         run::{Task, TaskBatch},
+        trainer::Trainer,
     },
 };
 
@@ -68,7 +69,7 @@ fn choices(examples: &Examples<usize>) -> usize {
 }
 
 impl<B: Backbone> Task for ChoiceTask<B> {
-    type Model = MultipleChoice<B>;
+    type Learner = Trainer<MultipleChoice<B>>;
 
     /// The longest choice of each question.
     fn lengths(&self) -> Vec<usize> {

@@ -13,6 +13,7 @@ use crate::{
     training::{
         metrics::{Classification, Metrics, MultiLabel, Regression},
         run::{Task, TaskBatch},
+        trainer::Trainer,
     },
 };
 
@@ -90,7 +91,7 @@ fn number(target: &Target) -> f32 {
 }
 
 impl<B: Backbone> Task for ClassificationTask<B> {
-    type Model = SequenceClassification<B>;
+    type Learner = Trainer<SequenceClassification<B>>;
 
     fn lengths(&self) -> Vec<usize> {
         lengths(&self.data.train.encodings)

@@ -14,10 +14,12 @@ use crate::{
         masking::{Masked, Masking},
     },
     input::ModelInput,
+    places::Places,
     training::{
         metrics::{Metrics, Score},
         objective::{MaskedLmLabels, Objective},
         run::{Task, TaskBatch},
+        trainer::Trainer,
     },
 };
 
@@ -36,6 +38,23 @@ impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> MaskedLmTask<M> 
         Self { collator, masking, data, evaluated, model: PhantomData }
     }
 
+    /// The batches of an evaluation, which always masks the same, or none if there is no such part.
+    pub(super) fn evaluation(
+        &self,
+        part: Part,
+        device: &Device,
+    ) -> Option<impl Iterator<Item = Result<(ModelInput, MaskedLmLabels)>>> {
+        let (corpus, device, size) = (self.data.get(part)?, device.clone().inner(), self.collator.batch_size);
+        let count = corpus.len().min(self.evaluated);
+        let batches = (0..count).step_by(size).map(move |first| first..count.min(first + size));
+        Some(batches.map(move |batch| self.masked(corpus, batch, 0, &device)))
+    }
+
+    /// The error of an evaluation without a single masked token.
+    pub(super) fn nothing_masked() -> Error {
+        Error::input("validation text", "no token was masked in it, expected longer texts or a higher rate")
+    }
+
     /// Some sequences with their chosen tokens masked.
     fn masked(
         &self,
@@ -47,10 +66,8 @@ impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> MaskedLmTask<M> 
         let masked: Vec<Masked> =
             sequences.map(|index| self.masking.mask(&corpus.sequence(index), epoch as u64, index as u64)).collect();
         let length = masked.iter().map(|masked| masked.input_ids.len()).max().unwrap_or(0);
-        let places = masked.iter().enumerate();
-        let places = places.flat_map(|(row, masked)| masked.positions.iter().map(move |at| row * length + at));
         let labels = MaskedLmLabels {
-            places: indices(places, device),
+            places: Places::new(length, masked.iter().map(|masked| &masked.positions)),
             words: indices(masked.iter().flat_map(|masked| &masked.labels).map(|word| *word as usize), device),
         };
         let encodings: Vec<Encoding> = masked
@@ -66,7 +83,7 @@ impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> MaskedLmTask<M> 
 }
 
 impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> Task for MaskedLmTask<M> {
-    type Model = M;
+    type Learner = Trainer<M>;
 
     fn lengths(&self) -> Vec<usize> {
         let corpus = &self.data.train;
@@ -79,12 +96,10 @@ impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> Task for MaskedL
 
     /// The mean loss of the chosen tokens, its perplexity, and the share that the likeliest word is right about.
     fn evaluate(&self, model: &M, part: Part, device: &Device) -> Result<Option<Metrics>> {
-        let device = device.clone().inner();
-        let Some(corpus) = self.data.get(part) else { return Ok(None) };
-        let sequences: Vec<usize> = (0..corpus.len().min(self.evaluated)).collect();
+        let Some(batches) = self.evaluation(part, device) else { return Ok(None) };
         let (mut loss, mut right, mut count) = (0.0, 0.0, 0.0);
-        for batch in sequences.chunks(self.collator.batch_size) {
-            let (input, labels) = self.masked(corpus, batch.iter().copied(), 0, &device)?;
+        for batch in batches {
+            let (input, labels) = batch?;
             let chosen = labels.words.dims()[0] as f64;
             let logits = model.logits(input, &labels);
             let guesses = logits.clone().argmax(1).squeeze_dim::<1>(1);
@@ -93,8 +108,7 @@ impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> Task for MaskedL
             count += chosen;
         }
         if count == 0.0 {
-            let problem = "no token was masked in it, expected longer texts or a higher rate";
-            return Err(Error::input("validation text", problem));
+            return Err(Self::nothing_masked());
         }
         let loss = loss / count;
         let metrics = Metrics::new(Score::lowest("loss", loss));

@@ -1,25 +1,28 @@
-//! The tasks that a model can be fine-tuned for: from rows of data to batches with labels, and from a model's answers to
+//! The tasks that a model can be trained for: from rows of data to batches with labels, and from a model's answers to
 //! figures.
 
 mod answering;
 mod choice;
 mod classification;
 mod masked_lm;
+mod replaced_token;
 mod tagging;
 
 pub use answering::{AnsweringData, AnsweringTask};
 pub use choice::ChoiceTask;
 pub use classification::ClassificationTask;
 pub use masked_lm::MaskedLmTask;
+pub use replaced_token::ReplacedTokenTask;
 pub use tagging::TaggingTask;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::Device;
 
 use crate::{
     ModelConfig, Result,
     batch::{Batch, Encoding, Padding, batches_by_length},
     data::Part,
     input::ModelInput,
+    places::indices,
 };
 
 /// Encoded texts and what belongs to each.
@@ -92,13 +95,6 @@ impl Collator {
 /// Tokens of each sequence.
 fn lengths(encodings: &[Encoding]) -> Vec<usize> {
     encodings.iter().map(Encoding::len).collect()
-}
-
-/// A list of indices on the device.
-fn indices(values: impl IntoIterator<Item = usize>, device: &Device) -> Tensor<1, Int> {
-    let values: Vec<i32> = values.into_iter().map(|value| value as i32).collect();
-    let shape = [values.len()];
-    Tensor::from_data(TensorData::new(values, shape), device)
 }
 
 /// The index of the largest of each row's numbers.

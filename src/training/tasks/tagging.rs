@@ -14,6 +14,7 @@ use crate::{
     training::{
         metrics::{Entities, Metrics},
         run::{Task, TaskBatch},
+        trainer::Trainer,
     },
 };
 
@@ -94,7 +95,7 @@ fn first_tokens(encoding: &Encoding) -> impl Iterator<Item = (usize, usize)> + '
 }
 
 impl<B: Backbone> Task for TaggingTask<B> {
-    type Model = TokenClassification<B>;
+    type Learner = Trainer<TokenClassification<B>>;
 
     fn lengths(&self) -> Vec<usize> {
         lengths(&self.data.train.encodings)

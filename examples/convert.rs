@@ -1,0 +1,65 @@
+//! Rewrites a checkpoint: another element type, one safetensors file whatever it was before, `tokenizer.json`.
+//!
+//! ```sh
+//! cargo run --release --example convert -- --model path/to/deberta-base --output deberta-base-f16 --dtype f16
+//! ```
+
+#[path = "common/dtype.rs"]
+mod dtype;
+#[path = "common/folder.rs"]
+mod folder;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use deberta_burn::{
+    Error, Result,
+    checkpoint::{self, Checkpoint},
+    tokenizer::Tokenizer,
+};
+use dtype::Dtype;
+use folder::model_folder;
+
+/// Write a checkpoint in another element type
+///
+/// Reads every form of weights that the crate reads (safetensors or pytorch_model.bin, whole or in shards) and any of the three
+/// tokenizers; writes model.safetensors, config.json and tokenizer.json. f16 and bf16 halve the file; f16 keeps three decimal
+/// digits of numbers up to 65,504, bf16 two digits of any.
+#[derive(Parser)]
+struct Arguments {
+    /// Checkpoint folder (config.json, weights, tokenizer), or a repository of the Hugging Face Hub (owner/name)
+    #[arg(long, value_name = "DIR")]
+    model: String,
+
+    /// Folder to write into, made if it is not there; not the one that is read
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+
+    /// Type of the weights in the file
+    #[arg(long, value_enum, default_value_t = Dtype::F16)]
+    dtype: Dtype,
+}
+
+fn main() -> ExitCode {
+    match convert(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn convert(arguments: &Arguments) -> Result<()> {
+    let folder = model_folder(&arguments.model, None)?;
+    let same =
+        arguments.output.canonicalize().is_ok_and(|output| folder.canonicalize().is_ok_and(|from| from == output));
+    if same {
+        return Err(Error::input("--output", "it is the folder that is read, expected another one"));
+    }
+    let tokenizer = Tokenizer::from_folder(&folder)?;
+    checkpoint::rewrite(&Checkpoint::open(&folder)?, &arguments.output, arguments.dtype.into())?;
+    tokenizer.save(&arguments.output)?;
+    println!("wrote {}", arguments.output.display());
+    Ok(())
+}

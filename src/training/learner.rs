@@ -1,0 +1,91 @@
+//! What a [run](super::run) asks of whatever it trains: one model and its optimiser, or two that learn from each other.
+
+use std::path::Path;
+
+use burn::{module::Module, tensor::Device};
+use serde_json::Value;
+
+use super::{
+    groups::ParameterGroups,
+    optimizer::AdamW,
+    run::{Run, TrainingSettings},
+    schedule::Schedule,
+    trainer::StepReport,
+};
+use crate::{ModelConfig, Result, checkpoint::LoadOptions};
+
+/// A model in training, with its optimiser.
+pub trait Learner: Sized {
+    /// What is trained.
+    type Model: Module;
+    /// What a step reads: inputs, and what they are trained towards.
+    type Batch;
+
+    /// Takes the model, and fills it and the optimiser from the folder of an earlier [`save`](Self::save) if there is one.
+    ///
+    /// # Errors
+    /// Settings that this learner has no use for, or a folder that cannot be read.
+    fn begin(model: Self::Model, start: Start<'_>) -> Result<Self>;
+
+    /// What makes the run what it is, beside settings and data: a run is not resumed with another.
+    fn describe(&self) -> Value {
+        Value::Null
+    }
+
+    /// The model.
+    fn model(&self) -> &Self::Model;
+
+    /// Steps made so far.
+    fn steps(&self) -> usize;
+
+    /// The device of a step's batch with this number.
+    fn device(&self, batch: usize) -> &Device;
+
+    /// One step on the mean loss of some batches, each on its [device](Self::device).
+    ///
+    /// # Panics
+    /// Without any batch.
+    fn step(&mut self, batches: Vec<Self::Batch>) -> StepReport;
+
+    /// Writes everything that [`begin`](Self::begin) needs to go on as if nothing had happened.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    fn save(&self, config: &ModelConfig, folder: &Path) -> Result<()>;
+
+    /// Writes the model as a checkpoint for others.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    fn export(&self, config: &ModelConfig, folder: &Path) -> Result<()>;
+
+    /// The model of an [`export`](Self::export), without gradients.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    fn exported(&self, folder: &Path, options: &LoadOptions) -> Result<Self::Model>;
+}
+
+/// How a learner begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'a> {
+    /// How to train.
+    pub settings: &'a TrainingSettings,
+    /// The learning rate of each step.
+    pub schedule: Schedule,
+    /// Where the run lives.
+    pub run: &'a Run<'a>,
+    /// The folder of an earlier save to go on from.
+    pub saved: Option<&'a Path>,
+}
+
+impl Start<'_> {
+    /// A fresh optimiser for a model of this configuration.
+    pub(super) fn optimizer(&self, config: &ModelConfig) -> AdamW {
+        let layers = match config {
+            ModelConfig::Deberta(config) => config.num_hidden_layers,
+            ModelConfig::Roberta(config) => config.num_hidden_layers,
+        };
+        AdamW::new(self.settings.optimizer, ParameterGroups { layers, layer_decay: self.settings.layer_decay })
+    }
+}

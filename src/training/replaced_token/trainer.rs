@@ -1,0 +1,198 @@
+//! Steps of generator and discriminator.
+
+use std::path::Path;
+
+use burn::{module::Module, optim::GradientsParams, tensor::Device};
+use serde_json::Value;
+
+use super::{Corrupted, ReplacedToken, ReplacedTokenPretraining, Sharing, generator_config, model::GENERATOR, sample};
+use crate::{
+    DebertaConfig, Error, ModelConfig, Result,
+    checkpoint::{self, Checkpoint, LoadOptions},
+    input::ModelInput,
+    training::{
+        learner::{Learner, Start},
+        objective::MaskedLmLabels,
+        optimizer::AdamW,
+        parallel::Devices,
+        schedule::Schedule,
+        state,
+        trainer::StepReport,
+    },
+};
+
+/// The folder of the discriminator in a saved run. The tables in it are its own: E_delta, where gradients are disentangled.
+const DISCRIMINATOR: &str = "discriminator";
+
+/// Generator and discriminator in training. As in [`Trainer`](crate::training::Trainer), everything random is a function of the
+/// seed and the step, and on several devices a step is data-parallel.
+#[derive(Debug)]
+pub struct ReplacedTokenTrainer {
+    /// None during a step only: the optimisers update in place what nobody else holds.
+    model: Option<ReplacedTokenPretraining>,
+    generator: AdamW,
+    discriminator: AdamW,
+    schedule: Schedule,
+    seed: u64,
+    devices: Devices,
+}
+
+impl ReplacedTokenTrainer {
+    /// Takes a model on the first of these devices, which have gradients, and an optimiser for each half of it.
+    ///
+    /// # Panics
+    /// Without a device.
+    pub fn new(
+        model: ReplacedTokenPretraining,
+        devices: &[Device],
+        generator: AdamW,
+        discriminator: AdamW,
+        schedule: Schedule,
+        seed: u64,
+    ) -> Self {
+        Self { model: Some(model), generator, discriminator, schedule, seed, devices: Devices::new(devices) }
+    }
+
+    /// The generator's gradients of the mean of L_G; for each batch L_G and the text for the discriminator.
+    fn generate(
+        &self,
+        model: &ReplacedTokenPretraining,
+        batches: Vec<(ModelInput, MaskedLmLabels)>,
+    ) -> (GradientsParams, Vec<(f64, Corrupted)>) {
+        self.devices.gradients(model, batches, |model, (masked, labels)| {
+            let logits = model.generator_logits(masked.clone(), &labels);
+            let text = Corrupted::new(&masked, &labels, sample(logits.clone(), None));
+            let loss = model.generator_loss(logits, labels);
+            (loss.clone(), (loss.into_scalar(), text))
+        })
+    }
+
+    /// The gradients of the mean of `weight L_D`, and L_D for each text.
+    fn discriminate(&self, model: &ReplacedTokenPretraining, texts: Vec<Corrupted>) -> (GradientsParams, Vec<f64>) {
+        self.devices.gradients(model, texts, |model, text| {
+            let loss = model.discriminator_loss(model.discriminator_logits(text.input.clone()), text);
+            (loss.clone() * model.options.weight, loss.into_scalar())
+        })
+    }
+}
+
+impl Learner for ReplacedTokenTrainer {
+    type Model = ReplacedTokenPretraining;
+    /// Texts with masked places, and the words that were there.
+    type Batch = (ModelInput, MaskedLmLabels);
+
+    fn begin(model: ReplacedTokenPretraining, start: Start<'_>) -> Result<Self> {
+        let Start { settings, run, schedule, .. } = start;
+        if settings.sift.is_some() {
+            return Err(Error::input("SiFT", "it is for fine-tuning, expected none in replaced token detection"));
+        }
+        let configs = Configs::new(run.config)?;
+        let mut optimizers = (start.optimizer(&configs.generator), start.optimizer(run.config));
+        let ReplacedTokenPretraining { mut generator, mut discriminator, options } = model;
+        if let Some(folder) = start.saved {
+            let (load, device) = (run.load_options(), &run.devices[0]);
+            generator = state::read_model(&folder.join(GENERATOR), generator, &load, &mut optimizers.0, device)?;
+            let folder = folder.join(DISCRIMINATOR);
+            discriminator = state::read_model(&folder, discriminator, &load, &mut optimizers.1, device)?;
+        }
+        let (generator, discriminator) = (settings.frozen.freeze(generator), settings.frozen.freeze(discriminator));
+        let model = ReplacedTokenPretraining { generator, discriminator, options };
+        Ok(Self::new(model, run.devices, optimizers.0, optimizers.1, schedule, settings.seed))
+    }
+
+    fn describe(&self) -> Value {
+        let ReplacedToken { sharing, weight } = self.model().options;
+        serde_json::json!({ "replaced_token": { "sharing": sharing, "weight": weight } })
+    }
+
+    fn model(&self) -> &ReplacedTokenPretraining {
+        self.model.as_ref().expect("every step puts it back")
+    }
+
+    fn steps(&self) -> usize {
+        self.generator.steps()
+    }
+
+    fn device(&self, batch: usize) -> &Device {
+        self.devices.of(batch)
+    }
+
+    /// The loss that is reported is L_G + weight L_D, the gradient norm that of both halves.
+    fn step(&mut self, batches: Vec<Self::Batch>) -> StepReport {
+        let mut model = self.model.take().expect("every step puts it back");
+        let (step, count) = (self.steps(), batches.len() as f64);
+        let learning_rate = self.schedule.learning_rate(step);
+        self.devices.seed(self.seed, step);
+
+        let (mut gradients, texts) = self.generate(&model, batches);
+        let (generator_losses, texts): (Vec<f64>, Vec<Corrupted>) = texts.into_iter().unzip();
+        let ((discriminator_gradients, discriminator_losses), generator_norm);
+        if model.options.sharing == Sharing::Shared {
+            let mut found = self.discriminate(&model, texts);
+            for id in model.generator.backbone().embeddings().shareable_ids() {
+                if let (Some(own), Some(other)) = (gradients.remove::<2>(id), found.0.remove::<2>(id)) {
+                    gradients.register(id, own + other);
+                }
+            }
+            (model.generator, generator_norm) = self.generator.step(model.generator, gradients, learning_rate);
+            (discriminator_gradients, discriminator_losses) = found;
+        } else {
+            (model.generator, generator_norm) = self.generator.step(model.generator, gradients, learning_rate);
+            (discriminator_gradients, discriminator_losses) = self.discriminate(&model, texts);
+        }
+        let discriminator_norm;
+        (model.discriminator, discriminator_norm) =
+            self.discriminator.step(model.discriminator, discriminator_gradients, learning_rate);
+
+        let weight = model.options.weight;
+        self.model = Some(model);
+        let generator = generator_losses.iter().sum::<f64>() / count;
+        let discriminator = discriminator_losses.iter().sum::<f64>() / count;
+        StepReport {
+            loss: generator + weight * discriminator,
+            parts: vec![("train_generator_loss", generator), ("train_discriminator_loss", discriminator)],
+            gradient_norm: generator_norm.hypot(discriminator_norm),
+            learning_rate,
+        }
+    }
+
+    fn save(&self, config: &ModelConfig, folder: &Path) -> Result<()> {
+        let (model, configs) = (self.model(), Configs::new(config)?);
+        state::write_model(&folder.join(GENERATOR), &model.generator, &configs.generator, &self.generator)?;
+        state::write_model(&folder.join(DISCRIMINATOR), &model.discriminator, config, &self.discriminator)
+    }
+
+    /// The discriminator with tables of its own, and the generator in a folder in it.
+    fn export(&self, config: &ModelConfig, folder: &Path) -> Result<()> {
+        let (model, configs) = (self.model(), Configs::new(config)?);
+        checkpoint::write(&model.generator, &configs.generator, folder.join(GENERATOR), None)?;
+        checkpoint::write(&model.merged_discriminator(), &configs.discriminator, folder, None)
+    }
+
+    fn exported(&self, folder: &Path, options: &LoadOptions) -> Result<ReplacedTokenPretraining> {
+        let ReplacedTokenPretraining { generator, discriminator, options: own } = self.model().valid();
+        let (generator, _) = Checkpoint::open(folder.join(GENERATOR))?.load(generator, options)?;
+        let (discriminator, _) = Checkpoint::open(folder)?.load(discriminator, options)?;
+        let options = ReplacedToken { sharing: Sharing::NotShared, ..own };
+        Ok(ReplacedTokenPretraining { generator, discriminator, options })
+    }
+}
+
+/// The configurations of both halves.
+struct Configs {
+    generator: ModelConfig,
+    discriminator: ModelConfig,
+}
+
+impl Configs {
+    fn new(config: &ModelConfig) -> Result<Self> {
+        let ModelConfig::Deberta(config) = config else {
+            let problem = "it is RoBERTa's, expected DeBERTa's: only it has a generator and a discriminator";
+            return Err(Error::input("configuration", problem));
+        };
+        let mut discriminator: DebertaConfig = config.clone();
+        // transformers has no class for the discriminator's head; the encoder is what it can use.
+        discriminator.task.architectures = vec![config.model_type.class_name("Model")];
+        Ok(Self { generator: generator_config(config)?.into(), discriminator: discriminator.into() })
+    }
+}
