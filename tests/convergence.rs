@@ -115,7 +115,7 @@ fn an_experiment_is_run_once_and_reported() {
         assert!(run.is_sorted_by(|a, b| a.tokens < b.tokens && a.flops < b.flops && a.seconds < b.seconds));
         assert!(run.iter().all(|row| row.downstream_accuracy.is_some() == row.step.is_multiple_of(2)));
         // It begins at about the loss of a guess among 300 tokens (fresh weights guess a little worse) and learns something.
-        let (first, last) = (run[0].validation_loss, run[7].validation_loss);
+        let (first, last) = (run[0].validation_loss.unwrap(), run[7].validation_loss.unwrap());
         assert!((first - 300f64.ln()).abs() < 0.5 && last < first, "{first} {last}");
     }
 
@@ -157,7 +157,7 @@ fn a_killed_experiment_goes_on() {
     start("killed").assert().success();
     let rows = |output| -> Vec<Row> { case.rows(output).into_iter().map(|row| Row { seconds: 0.0, ..row }).collect() };
     assert_eq!(rows("whole"), rows("killed"));
-    assert_eq!(rows("whole").len(), 6 * 8);
+    assert_eq!(rows("whole").len(), 7 * 8);
     let report = fs::read_to_string(case.path("killed/report.html")).unwrap();
     assert!(report.contains("(best)") && report.contains("\u{2212} (c2p + p2c)"));
 }

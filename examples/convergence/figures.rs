@@ -47,7 +47,8 @@ pub fn pictures(results: &Results) -> Result<Vec<Picture>> {
         },
     });
     if results.variants().len() > pair.len() {
-        let mut panels = masked_lm(results, &results.variants(), Axis::Steps)?;
+        let variants: Vec<_> = results.variants().into_iter().filter(|variant| variant.is_masked_lm()).collect();
+        let mut panels = masked_lm(results, &variants, Axis::Steps)?;
         panels.push(downstream(results, &results.variants())?);
         let title = "Ablation, by steps".to_owned();
         pictures.push(Picture {
@@ -64,8 +65,8 @@ fn masked_lm(results: &Results, variants: &[Variant], axis: Axis) -> Result<Vec<
         variants.iter().map(|variant| curve(results, *variant, axis, figure)).collect()
     };
     Ok(vec![
-        Panel { y_label: "validation loss".to_owned(), curves: curves(|row| Some(row.validation_loss))? },
-        Panel { y_label: "validation accuracy".to_owned(), curves: curves(|row| Some(row.validation_accuracy))? },
+        Panel { y_label: "validation loss".to_owned(), curves: curves(|row| row.validation_loss)? },
+        Panel { y_label: "validation accuracy".to_owned(), curves: curves(|row| row.validation_accuracy)? },
     ])
 }
 

@@ -51,7 +51,7 @@ use deberta_burn::{
 };
 use pool::{Job, Workers};
 use protocol::{Data, Preset, RunSpec, Settings, Variant};
-use report::{Model, Report, Trial};
+use report::{Model, Report, TextFigures, Trial};
 use results::Results;
 
 /// The text that is read without --train.
@@ -70,7 +70,7 @@ struct Args {
     #[arg(long, value_enum, default_value_t = Preset::Minutes)]
     preset: Preset,
 
-    /// Also train DeBERTa without its parts: the enhanced mask decoder, the position terms
+    /// Also train DeBERTa without its parts (enhanced mask decoder, position terms), and by replaced token detection
     #[arg(long)]
     ablation: bool,
 
@@ -134,7 +134,7 @@ struct Args {
     #[arg(long, value_name = "X", help_heading = "Optimisation")]
     roberta_learning_rate: Option<f64>,
 
-    /// DeBERTa's highest learning rate, also of what it is without its parts
+    /// DeBERTa's highest learning rate, also of its ablations
     #[arg(long, value_name = "X", help_heading = "Optimisation")]
     deberta_learning_rate: Option<f64>,
 
@@ -180,7 +180,7 @@ fn experiment(args: &Args) -> Result<()> {
     }
     let parameters: Vec<usize> = variants.iter().map(|variant| variant.parameters(&settings)).collect::<Result<_>>()?;
     let output = args.output.clone().unwrap_or_else(|| format!("runs/convergence-{}", args.preset.name()).into());
-    let (data, train_tokens) = prepare(args, &settings, &output)?;
+    let (data, text) = prepare(args, &settings, &output)?;
     let experiment = Experiment { output: &output, settings: &settings, data: &data, workers: args.workers(&settings) };
 
     let trials = experiment.tune(&args.tune)?;
@@ -213,7 +213,7 @@ fn experiment(args: &Args) -> Result<()> {
         preset: args.preset,
         settings: &settings,
         data: &data,
-        train_tokens,
+        text,
         models,
         trials,
         results: Results { rows },
@@ -260,7 +260,7 @@ impl Experiment<'_> {
         self.run(&specs)?;
         let trial = |spec: &RunSpec| {
             let rows = results::read_run(&self.folder(spec), spec, 0.0)?;
-            let loss = rows.last().map_or(f64::NAN, |row| row.validation_loss);
+            let loss = rows.last().and_then(|row| row.validation_loss).unwrap_or(f64::NAN);
             Ok(Trial { variant: spec.variant, learning_rate: spec.learning_rate, loss })
         };
         specs.iter().map(trial).collect()
@@ -327,8 +327,8 @@ impl Args {
     }
 }
 
-/// Trains the vocabulary and tokenises the texts, unless the output folder has them; also the tokens of the training text.
-fn prepare(args: &Args, settings: &Settings, output: &Path) -> Result<(Data, usize)> {
+/// Trains the vocabulary and tokenises the texts, unless the output folder has them.
+fn prepare(args: &Args, settings: &Settings, output: &Path) -> Result<(Data, TextFigures)> {
     let default = |name: &str| Path::new(TEXT).join(name);
     let train = args.train.clone().unwrap_or_else(|| default("train.txt.gz"));
     let valid = args.valid.clone().unwrap_or_else(|| default("valid.txt.gz"));
@@ -351,9 +351,28 @@ fn prepare(args: &Args, settings: &Settings, output: &Path) -> Result<(Data, usi
     let cache = output.join("cache");
     let options = CorpusOptions { length: settings.length, mix_documents: false };
     let open = |path: &PathBuf| Corpus::open_or_build(slice::from_ref(path), &tokenizer, &options, &cache, |_, _| {});
-    let tokens = open(&train)?.tokens();
-    open(&valid)?;
-    Ok((Data { train, valid, downstream: args.downstream.clone(), tokenizer: folder, cache, digests }, tokens))
+    let (train_corpus, valid_corpus) = (open(&train)?, open(&valid)?);
+    let figures = TextFigures {
+        tokens: train_corpus.tokens(),
+        frequency_loss: frequency_loss(&train_corpus, &valid_corpus, &tokenizer, settings.evaluated),
+    };
+    Ok((Data { train, valid, downstream: args.downstream.clone(), tokenizer: folder, cache, digests }, figures))
+}
+
+/// The loss of guessing the tokens of the first `evaluated` validation sequences by how frequent they are in the training
+/// text, without looking at their context.
+fn frequency_loss(train: &Corpus, valid: &Corpus, tokenizer: &Tokenizer, evaluated: usize) -> f64 {
+    // One more of each, so that no token of the vocabulary is impossible.
+    let mut counts = vec![1.0; tokenizer.vocab_size()];
+    let tokens = |corpus: &Corpus, sequence: usize| {
+        let ids = corpus.sequence(sequence).ids;
+        ids.into_iter().filter(|id| !tokenizer.is_special(*id)).map(|id| id as usize).collect::<Vec<_>>()
+    };
+    (0..train.len()).flat_map(|sequence| tokens(train, sequence)).for_each(|id| counts[id] += 1.0);
+    let total: f64 = counts.iter().sum();
+    let losses = (0..valid.len().min(evaluated)).flat_map(|sequence| tokens(valid, sequence));
+    let losses: Vec<f64> = losses.map(|id| (total / counts[id]).ln()).collect();
+    losses.iter().sum::<f64>() / losses.len() as f64
 }
 
 /// Writes a file in full or not at all.

@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use burn::{module::Module, tensor::Device};
 use clap::ValueEnum;
 use deberta_burn::{
-    DebertaConfig, ModelConfig, Result, RobertaConfig,
+    DebertaConfig, Result, RobertaConfig,
     activation::Activation,
     config::{DebertaVersion, PositionTerms},
     heads::{DebertaForMaskedLm, MaskedLmLayout, RobertaForMaskedLm},
-    training::{ScheduleKind, TrainingSettings, Warmup},
+    training::{
+        ScheduleKind, TrainingSettings, Warmup,
+        replaced_token::{ReplacedToken, ReplacedTokenPretraining},
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,13 +32,15 @@ pub enum Variant {
     NoP2c,
     /// Attention of contents alone; what is left of positions is in the enhanced mask decoder.
     NoC2pP2c,
+    /// DeBERTa that learns to find the tokens that a generator replaced, as v3, instead of masked ones.
+    ReplacedToken,
 }
 
 impl Variant {
     /// The two that are always compared.
     pub const PAIR: [Self; 2] = [Self::Roberta, Self::Deberta];
-    /// What is taken away from DeBERTa with `--ablation`.
-    pub const ABLATIONS: [Self; 4] = [Self::NoEmd, Self::NoC2p, Self::NoP2c, Self::NoC2pP2c];
+    /// What `--ablation` adds: parts taken away from DeBERTa, and another objective.
+    pub const ABLATIONS: [Self; 5] = [Self::NoEmd, Self::NoC2p, Self::NoP2c, Self::NoC2pP2c, Self::ReplacedToken];
 
     /// The name in files.
     pub fn name(self) -> &'static str {
@@ -46,6 +51,7 @@ impl Variant {
             Self::NoC2p => "no-c2p",
             Self::NoP2c => "no-p2c",
             Self::NoC2pP2c => "no-c2p-p2c",
+            Self::ReplacedToken => "replaced-token",
         }
     }
 
@@ -58,30 +64,36 @@ impl Variant {
             Self::NoC2p => "\u{2212} c2p",
             Self::NoP2c => "\u{2212} p2c",
             Self::NoC2pP2c => "\u{2212} (c2p + p2c)",
+            Self::ReplacedToken => "RTD",
         }
     }
 
     /// The position terms of its attention.
     pub fn terms(self) -> PositionTerms {
         PositionTerms {
-            c2p: matches!(self, Self::Deberta | Self::NoEmd | Self::NoP2c),
-            p2c: matches!(self, Self::Deberta | Self::NoEmd | Self::NoC2p),
+            c2p: !matches!(self, Self::Roberta | Self::NoC2p | Self::NoC2pP2c),
+            p2c: !matches!(self, Self::Roberta | Self::NoP2c | Self::NoC2pP2c),
         }
     }
 
-    /// Whether it has the enhanced mask decoder.
+    /// Whether masked words are predicted by the enhanced mask decoder.
     pub fn has_decoder(self) -> bool {
         !matches!(self, Self::Roberta | Self::NoEmd)
     }
 
+    /// Whether it predicts masked tokens; what else it does has a loss of another kind.
+    pub fn is_masked_lm(self) -> bool {
+        self != Self::ReplacedToken
+    }
+
     /// Its configuration.
     pub fn architecture(self, settings: &Settings) -> Architecture {
+        let deberta = || settings.deberta(self.terms());
         match self {
             Self::Roberta => Architecture::Roberta(settings.roberta()),
-            _ => Architecture::Deberta(
-                settings.deberta(self.terms()),
-                if self.has_decoder() { MaskedLmLayout::EnhancedMaskDecoder } else { MaskedLmLayout::LastLayer },
-            ),
+            Self::NoEmd => Architecture::Deberta(deberta(), MaskedLmLayout::LastLayer),
+            Self::ReplacedToken => Architecture::ReplacedToken(deberta()),
+            _ => Architecture::Deberta(deberta(), MaskedLmLayout::EnhancedMaskDecoder),
         }
     }
 
@@ -100,6 +112,10 @@ impl Variant {
                 config.validate()?;
                 DebertaForMaskedLm::new(&config, layout, &device)?.num_params()
             }
+            Architecture::ReplacedToken(config) => {
+                config.validate()?;
+                ReplacedTokenPretraining::new(&config, ReplacedToken::default(), &device)?.num_params()
+            }
         })
     }
 }
@@ -108,6 +124,8 @@ impl Variant {
 pub enum Architecture {
     Roberta(RobertaConfig),
     Deberta(DebertaConfig, MaskedLmLayout),
+    /// The discriminator, whose generator follows from it.
+    ReplacedToken(DebertaConfig),
 }
 
 /// Sizes and budgets that fit a machine and some patience.
@@ -347,15 +365,6 @@ pub struct RunSpec {
     pub checkpoints: Vec<usize>,
     pub settings: Settings,
     pub data: Data,
-}
-
-impl From<&Architecture> for ModelConfig {
-    fn from(architecture: &Architecture) -> Self {
-        match architecture {
-            Architecture::Roberta(config) => config.clone().into(),
-            Architecture::Deberta(config, _) => config.clone().into(),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::{
     pool::Workers,
     protocol::{DOWNSTREAM_BATCH, Data, LAYER_NORM_EPSILON, Preset, Settings, Variant},
     results::{Axis, Results, Spread},
-    tables::{Table, duration, escape, grouped, metric, spread},
+    tables::{Table, duration, escape, grouped, metric, number, spread},
 };
 
 /// A variant in numbers.
@@ -28,6 +28,14 @@ pub struct Trial {
     pub loss: f64,
 }
 
+/// The text in numbers.
+pub struct TextFigures {
+    /// Tokens of the training text.
+    pub tokens: usize,
+    /// The validation loss of guessing by frequency alone.
+    pub frequency_loss: f64,
+}
+
 /// The learning rate with the lowest loss, if the variant's was tuned.
 pub fn best(trials: &[Trial], variant: Variant) -> Option<f64> {
     let of_variant = trials.iter().filter(|trial| trial.variant == variant);
@@ -41,8 +49,7 @@ pub struct Report<'a> {
     pub preset: Preset,
     pub settings: &'a Settings,
     pub data: &'a Data,
-    /// Tokens of the training text.
-    pub train_tokens: usize,
+    pub text: TextFigures,
     pub models: Vec<Model>,
     pub trials: Vec<Trial>,
     pub results: Results,
@@ -82,7 +89,7 @@ impl Report<'_> {
             figures += &format!("<figure><div class=\"wide\">{svg}</div><figcaption>{caption}</figcaption></figure>\n");
         }
         let sections = [
-            ("Models", self.models_table().html() + &paragraphs(&[MODELS_NOTE])),
+            ("Models", self.models_table().html() + &paragraphs(&[MODELS_NOTE, &self.frequency_note()])),
             ("How much less DeBERTa needs", self.speed_ups_table().html() + &paragraphs(&[SPEED_UPS_NOTE, PAPER_NOTE])),
             ("Curves", paragraphs(&[CURVES_NOTE]) + &figures),
             ("After fine-tuning", self.downstream_table().html() + &paragraphs(&[DOWNSTREAM_NOTE])),
@@ -107,7 +114,7 @@ impl Report<'_> {
     fn answer(&self) -> String {
         let speed_ups = self.results.speed_ups(Variant::Deberta, Variant::Roberta, Axis::Steps);
         let reached: Vec<f64> = speed_ups.iter().copied().flatten().collect();
-        let loss = |variant| spread(self.results.last(variant, |row| Some(row.validation_loss)), 3, 1.0);
+        let loss = |variant| spread(self.results.last(variant, |row| row.validation_loss), 3, 1.0);
         let losses = format!(
             "After {} steps the validation loss is {} for DeBERTa and {} for RoBERTa.",
             grouped(self.settings.steps as f64),
@@ -149,8 +156,8 @@ impl Report<'_> {
                 model.variant.label().to_owned(),
                 grouped(model.parameters as f64),
                 metric(model.flops_per_step).trim().to_owned(),
-                spread(last(|row| Some(row.validation_loss)), 3, 1.0),
-                spread(last(|row| Some(row.validation_accuracy)), 1, 100.0),
+                spread(last(|row| row.validation_loss), 3, 1.0),
+                spread(last(|row| row.validation_accuracy), 1, 100.0),
                 spread(last(|row| row.downstream_accuracy), 1, 100.0),
                 self.speed_up(model.variant, Axis::Steps),
                 last(|row| Some(row.seconds)).map_or_else(String::new, |seconds| duration(seconds.mean)),
@@ -159,8 +166,34 @@ impl Report<'_> {
         table
     }
 
+    /// How far the models are from guesses without any context.
+    fn frequency_note(&self) -> String {
+        let frequency = self.text.frequency_loss;
+        let note = format!(
+            "Guessing each token by its frequency in the training text, without looking at the context, has a loss of \
+             {frequency:.3}."
+        );
+        // What is left of a plateau at that loss: nearly all that a context tells about a word comes after it.
+        let on_plateau = |variant: &Variant| {
+            let loss = self.results.last(*variant, |row| row.validation_loss);
+            loss.is_some_and(|loss| loss.mean > frequency - 0.5)
+        };
+        let stuck: Vec<_> = self.results.variants().into_iter().filter(on_plateau).map(Variant::label).collect();
+        match stuck.is_empty() {
+            true => note,
+            false => format!(
+                "{note} {} ended less than 0.5 below it, and so had hardly begun to use the context: ratios against such a \
+                 loss say how soon a model begins, not how fast it goes on. Train longer for more than that.",
+                stuck.join(", ")
+            ),
+        }
+    }
+
     /// The mean and spread of a speed-up, or how many runs do not reach the loss.
     fn speed_up(&self, variant: Variant, axis: Axis) -> String {
+        if !variant.is_masked_lm() {
+            return number(None, 0, 1.0);
+        }
         let speed_ups = self.results.speed_ups(variant, Variant::Roberta, axis);
         let reached: Vec<f64> = speed_ups.iter().copied().flatten().collect();
         // A mean of those that get there would say nothing of the others.
@@ -227,9 +260,9 @@ impl Report<'_> {
                     grouped(last.tokens),
                     metric(last.flops).trim().to_owned(),
                     duration(last.seconds),
-                    format!("{:.4}", last.validation_loss),
-                    format!("{:.2}", 100.0 * last.validation_accuracy),
-                    last.downstream_accuracy.map_or_else(String::new, |accuracy| format!("{:.2}", 100.0 * accuracy)),
+                    number(last.validation_loss, 4, 1.0),
+                    number(last.validation_accuracy, 2, 100.0),
+                    number(last.downstream_accuracy, 2, 100.0),
                 ]);
             }
         }
@@ -285,7 +318,7 @@ impl Report<'_> {
                 format!(
                     "{} ({} tokens); validation on the first {} sequences of {}. SHA-256 {} and {}.",
                     self.data.train.display(),
-                    grouped(self.train_tokens as f64),
+                    grouped(self.text.tokens as f64),
                     self.settings.evaluated,
                     self.data.valid.display(),
                     self.data.digests[0],
@@ -321,7 +354,9 @@ impl Report<'_> {
             (
                 "Ablations",
                 "\u{2212} EMD predicts from the last layer and has no absolute positions at all; \u{2212} c2p and \u{2212} p2c \
-                 lack that term; \u{2212} (c2p + p2c) attends to contents alone and has only the decoder's absolute positions."
+                 lack that term; \u{2212} (c2p + p2c) attends to contents alone and has only the decoder's absolute positions. RTD is \
+                 replaced token detection with a generator of half the layers and gradient-disentangled embeddings, as v3; its \
+                 loss is of another kind, so that only its fine-tuned score compares, and its parameters are of both models."
                     .to_owned(),
             ),
             (
@@ -333,7 +368,7 @@ impl Report<'_> {
                      falling to 0 in a straight line.",
                     grouped(steps as f64),
                     grouped(tokens),
-                    tokens / self.train_tokens as f64,
+                    tokens / self.text.tokens as f64,
                     100.0 * self.settings.warmup,
                 ),
             ),

@@ -23,9 +23,9 @@ pub struct Row {
     pub flops: f64,
     /// Wall-clock time of training, evaluations not included.
     pub seconds: f64,
-    /// Of the masked tokens of the validation text.
-    pub validation_loss: f64,
-    pub validation_accuracy: f64,
+    /// Of the masked tokens of the validation text, where they are what the variant predicts.
+    pub validation_loss: Option<f64>,
+    pub validation_accuracy: Option<f64>,
     /// Of the model after fine-tuning, where it was fine-tuned.
     pub downstream_accuracy: Option<f64>,
 }
@@ -65,8 +65,8 @@ pub fn read_run(folder: &Path, spec: &RunSpec, flops_per_step: f64) -> Result<Ve
             flops: step as f64 * flops_per_step,
             // The clock counts from one evaluation to the next, so that a run that was interrupted adds up, too.
             seconds: seconds + (evaluation.tokens - tokens) / evaluation.tokens_per_second,
-            validation_loss: evaluation.loss,
-            validation_accuracy: evaluation.accuracy,
+            validation_loss: spec.variant.is_masked_lm().then_some(evaluation.loss),
+            validation_accuracy: spec.variant.is_masked_lm().then_some(evaluation.accuracy),
             downstream_accuracy: match spec.checkpoints.contains(&step) {
                 true => Some(downstream_accuracy(folder, step)?),
                 false => None,
@@ -188,11 +188,12 @@ impl Results {
     /// none if it never does.
     pub fn reaches(&self, variant: Variant, seed: u64, loss: f64, axis: Axis) -> Option<f64> {
         let run = self.run(variant, seed);
-        let first = run.iter().position(|row| row.validation_loss <= loss)?;
-        let after = run[first];
-        let Some(before) = first.checked_sub(1).map(|index| run[index]) else { return Some(axis.of(after)) };
-        let share = (before.validation_loss - loss) / (before.validation_loss - after.validation_loss);
-        Some(axis.of(before) + share * (axis.of(after) - axis.of(before)))
+        let points: Vec<_> = run.iter().filter_map(|row| Some((axis.of(row), row.validation_loss?))).collect();
+        let first = points.iter().position(|point| point.1 <= loss)?;
+        let after = points[first];
+        let Some(before) = first.checked_sub(1).map(|index| points[index]) else { return Some(after.0) };
+        let share = (before.1 - loss) / (before.1 - after.1);
+        Some(before.0 + share * (after.0 - before.0))
     }
 
     /// How many times less of the axis a variant takes than the baseline in all to reach the baseline's last loss, seed by
@@ -201,7 +202,7 @@ impl Results {
         let seeds = self.seeds();
         let speed_up = |seed: &u64| {
             let baseline = *self.run(baseline, *seed).last()?;
-            Some(axis.of(baseline) / self.reaches(variant, *seed, baseline.validation_loss, axis)?)
+            Some(axis.of(baseline) / self.reaches(variant, *seed, baseline.validation_loss?, axis)?)
         };
         seeds.iter().map(speed_up).collect()
     }
@@ -233,8 +234,8 @@ mod tests {
                 tokens: 100.0 * count,
                 flops: 1000.0 * count,
                 seconds: 2.0 * count,
-                validation_loss: *loss,
-                validation_accuracy: 0.5,
+                validation_loss: Some(*loss),
+                validation_accuracy: Some(0.5),
                 downstream_accuracy: (index % 2 == 1).then_some(0.75),
             }
         };
@@ -279,7 +280,7 @@ mod tests {
         assert_eq!(spread, Spread { mean: 2.0, deviation: Some(1.0), lowest: 1.0, highest: 3.0 });
         assert_eq!(Spread::of(&[2.0]).unwrap().deviation, None);
         assert_eq!(Spread::of(&[]), None);
-        let last = results().last(Variant::Roberta, |row| Some(row.validation_loss)).unwrap();
+        let last = results().last(Variant::Roberta, |row| row.validation_loss).unwrap();
         assert_eq!((last.mean, last.lowest, last.highest), (2.5, 2.0, 3.0));
     }
 

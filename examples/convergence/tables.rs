@@ -59,11 +59,15 @@ pub fn escape(text: &str) -> String {
     escaped
 }
 
+/// A number times a factor; a dash where there is none.
+pub fn number(number: Option<f64>, digits: usize, factor: f64) -> String {
+    number.map_or_else(|| "\u{2013}".to_owned(), |number| format!("{:.digits$}", factor * number))
+}
+
 /// The mean and, where there are several values, their standard deviation; a dash where there is none.
 pub fn spread(spread: Option<Spread>, digits: usize, factor: f64) -> String {
-    let Some(spread) = spread else { return "\u{2013}".to_owned() };
-    let mean = format!("{:.digits$}", factor * spread.mean);
-    match spread.deviation {
+    let mean = number(spread.map(|spread| spread.mean), digits, factor);
+    match spread.and_then(|spread| spread.deviation) {
         Some(deviation) => format!("{mean} \u{b1} {:.digits$}", factor * deviation),
         None => mean,
     }

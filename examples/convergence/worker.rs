@@ -28,8 +28,9 @@ use deberta_burn::{
     training::{
         Objective, Observer, StepReport,
         objective::MaskedLmLabels,
-        run::{Run, train},
-        tasks::{ClassificationTask, Collator, Examples, MaskedLmTask, Splits},
+        replaced_token::{ReplacedToken, ReplacedTokenPretraining},
+        run::{Run, Task, TaskModel, train},
+        tasks::{ClassificationTask, Collator, Examples, MaskedLmTask, ReplacedTokenTask, Splits},
     },
 };
 use serde_json::Value;
@@ -86,11 +87,25 @@ pub fn work(folder: &Path) -> Result<()> {
     let task = worker.downstream.task.clone();
     match spec.variant.architecture(&spec.settings) {
         Architecture::Roberta(config) => {
-            worker.pretrain(&config.clone().into(), |device| Ok(RobertaForMaskedLm::new(&config, device)))?;
+            let model_config = config.clone().into();
+            worker.pretrain(&model_config, MaskingOptions::masked_lm, |texts, device| {
+                Ok((texts, RobertaForMaskedLm::new(&config, device)))
+            })?;
             worker.fine_tune::<RobertaModel>(&RobertaConfig { task, ..config })
         }
         Architecture::Deberta(config, layout) => {
-            worker.pretrain(&config.clone().into(), |device| DebertaForMaskedLm::new(&config, layout, device))?;
+            let model_config = config.clone().into();
+            worker.pretrain(&model_config, MaskingOptions::masked_lm, |texts, device| {
+                Ok((texts, DebertaForMaskedLm::new(&config, layout, device)?))
+            })?;
+            worker.fine_tune::<DebertaModel>(&DebertaConfig { task, ..config })
+        }
+        Architecture::ReplacedToken(config) => {
+            let model_config = config.clone().into();
+            worker.pretrain(&model_config, MaskingOptions::replaced_token, |texts, device| {
+                let model = ReplacedTokenPretraining::new(&config, ReplacedToken::default(), device)?;
+                Ok((ReplacedTokenTask::new(texts), model))
+            })?;
             worker.fine_tune::<DebertaModel>(&DebertaConfig { task, ..config })
         }
     }
@@ -106,9 +121,16 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    fn pretrain<M>(&self, config: &ModelConfig, model: impl FnOnce(&Device) -> Result<M>) -> Result<()>
+    /// Pretrains the model that `begin` makes, on the task that it makes of the masked texts.
+    fn pretrain<M, T>(
+        &self,
+        config: &ModelConfig,
+        options: fn(MaskingStrategy, u64) -> MaskingOptions,
+        begin: impl FnOnce(MaskedLmTask<M>, &Device) -> Result<(T, TaskModel<T>)>,
+    ) -> Result<()>
     where
         M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>,
+        T: Task,
     {
         if self.folder.join(RECORD).exists() {
             return Ok(());
@@ -119,13 +141,13 @@ impl Worker<'_> {
             Corpus::open_or_build(slice::from_ref(path), &self.tokenizer, &options, &data.cache, |_, _| {})
         };
         let splits = Splits { train: corpus(&data.train)?, valid: Some(corpus(&data.valid)?), test: None };
-        let options = MaskingOptions::masked_lm(MaskingStrategy::Token, MASKING_SEED);
-        let masking = Masking::new(&self.tokenizer, options)?;
-        let task = MaskedLmTask::new(self.collator(config), masking, splits, settings.evaluated);
+        let masking = Masking::new(&self.tokenizer, options(MaskingStrategy::Token, MASKING_SEED))?;
+        let texts = MaskedLmTask::new(self.collator(config), masking, splits, settings.evaluated);
         self.device.seed(self.spec.seed);
+        let (task, model) = begin(texts, &self.device)?;
         let run = Run { snapshots: &self.spec.checkpoints, ..self.run(self.folder, config) };
         let training = settings.pretraining(self.spec.learning_rate, self.spec.seed);
-        train(&task, model(&self.device)?, &training, &run, &mut self.reporter("pretraining".to_owned(), 0))?;
+        train(&task, model, &training, &run, &mut self.reporter("pretraining".to_owned(), 0))?;
         self.tokenizer.save(self.folder)
     }
 

@@ -39,7 +39,8 @@ fn a_folder_that_cannot_be_written_is_an_error() {
 
 #[test]
 fn a_small_tokenizer_loads() {
-    let tokenizer = Tokenizer::from_folder(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/small_tokenizer")).unwrap();
+    let tokenizer =
+        Tokenizer::from_folder(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/small_tokenizer")).unwrap();
     assert_eq!((tokenizer.vocab_size(), tokenizer.mask_id()), (1536, 1535));
     let text = "The film is a [MASK] of peace and prosperity.";
     let encoding = one(&tokenizer, text);
