@@ -190,7 +190,7 @@ fn experiment(args: &Args) -> Result<()> {
             Variant::Roberta => args.roberta_learning_rate,
             _ => args.deberta_learning_rate,
         };
-        report::best(&trials, family).or(given).unwrap_or_else(|| args.preset.learning_rate(family))
+        report::best(&trials, family).or(given).unwrap_or_else(|| args.preset.learning_rate())
     };
     let models: Vec<Model> = variants
         .iter()

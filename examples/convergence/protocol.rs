@@ -187,22 +187,24 @@ impl Preset {
     pub fn settings(self) -> Settings {
         let minutes = Settings {
             vocabulary: 2000,
-            length: 64,
+            // Short, because RoBERTa has to learn each pair of neighbouring places by itself: with 64 places at a width of 64 it
+            // does not begin to use the context within any number of steps that minutes allow.
+            length: 16,
             layers: 4,
             hidden: 64,
             heads: 2,
             dropout: 0.0,
-            batch_size: 32,
-            steps: 960,
+            batch_size: 64,
+            steps: 1920,
             warmup: 0.1,
-            evaluated: 400,
+            evaluated: 1600,
             downstream_epochs: 1.0,
             downstream_learning_rate: 1e-3,
             device: "flex".to_owned(),
         };
         match self {
             Self::Minutes => minutes,
-            Self::Hours => Settings { steps: 1920, evaluated: 800, ..minutes },
+            Self::Hours => Settings { length: 24, batch_size: 40, steps: 3840, evaluated: 2000, ..minutes },
             Self::Gpu => Settings {
                 vocabulary: 32_000,
                 length: 512,
@@ -222,11 +224,10 @@ impl Preset {
     }
 
     /// The learning rate that suits this size, where none is given or tuned.
-    pub fn learning_rate(self, variant: Variant) -> f64 {
-        match (self, variant) {
-            (Self::Gpu, _) => 2e-4,
-            (_, Variant::Roberta) => 2e-3,
-            (_, _) => 2e-3,
+    pub fn learning_rate(self) -> f64 {
+        match self {
+            Self::Minutes | Self::Hours => 2e-3,
+            Self::Gpu => 2e-4,
         }
     }
 }
@@ -380,7 +381,7 @@ mod tests {
             assert!(checkpoints.iter().all(|step| evaluated(*step)), "{steps}: {checkpoints:?}");
             assert!(checkpoints.is_sorted_by(|a, b| a < b) && checkpoints.last() == Some(&steps));
         }
-        assert_eq!(Preset::Minutes.settings().checkpoints(), [240, 480, 720, 960]);
+        assert_eq!(Preset::Minutes.settings().checkpoints(), [480, 960, 1440, 1920]);
     }
 
     #[test]
