@@ -198,13 +198,15 @@ impl Preset {
             steps: 1920,
             warmup: 0.1,
             evaluated: 1600,
-            downstream_epochs: 1.0,
+            downstream_epochs: 2.0,
             downstream_learning_rate: 1e-3,
             device: "flex".to_owned(),
         };
         match self {
             Self::Minutes => minutes,
-            Self::Hours => Settings { length: 24, batch_size: 40, steps: 3840, evaluated: 2000, ..minutes },
+            Self::Hours => {
+                Settings { length: 24, batch_size: 40, steps: 3840, evaluated: 2000, downstream_epochs: 3.0, ..minutes }
+            }
             Self::Gpu => Settings {
                 vocabulary: 32_000,
                 length: 512,

@@ -375,7 +375,7 @@ impl Report<'_> {
             (
                 "Fine-tuning",
                 format!(
-                    "{}: {} pass(es) through train.tsv in batches of {DOWNSTREAM_BATCH}, learning rate {}, a fresh head (dense, \
+                    "{}: {} epoch(s) of train.tsv in batches of {DOWNSTREAM_BATCH}, learning rate {}, a fresh head (dense, \
                      tanh, linear, the same for all), accuracy on valid.tsv and test.tsv together; nothing is chosen by them.",
                     self.data.downstream.display(),
                     self.settings.downstream_epochs,
