@@ -123,13 +123,17 @@ impl Report<'_> {
         );
         let missed = speed_ups.len() - reached.len();
         let first = match Spread::of(&reached) {
-            Some(ratio) if missed == 0 => format!(
-                "DeBERTa reaches RoBERTa's final validation loss in {} times fewer steps ({}, from {:.2} to {:.2}).",
-                spread(Some(ratio), 2, 1.0),
-                seeds(speed_ups.len()),
-                ratio.lowest,
-                ratio.highest,
-            ),
+            Some(ratio) if missed == 0 => {
+                let range = match reached.len() {
+                    1 => String::new(),
+                    _ => format!(", from {:.2} to {:.2}", ratio.lowest, ratio.highest),
+                };
+                format!(
+                    "DeBERTa reaches RoBERTa's final validation loss in {} times fewer steps ({}{range}).",
+                    spread(Some(ratio), 2, 1.0),
+                    seeds(speed_ups.len()),
+                )
+            }
             _ => format!(
                 "With {missed} of {}, DeBERTa never comes down to RoBERTa's final validation loss.",
                 seeds(speed_ups.len())
@@ -396,7 +400,8 @@ impl Report<'_> {
                  step of training."
                     .to_owned(),
             ),
-            ("Time", "Wall-clock time of training steps, without evaluations and fine-tuning.".to_owned()),
+            ("Time", "Wall-clock time of training steps, without evaluations and fine-tuning; whatever else the machine did slowed them."
+                    .to_owned()),
         ]
     }
 
