@@ -187,8 +187,7 @@ impl Preset {
     pub fn settings(self) -> Settings {
         let minutes = Settings {
             vocabulary: 2000,
-            // Short, because RoBERTa has to learn each pair of neighbouring places by itself: with 64 places at a width of 64 it
-            // does not begin to use the context within any number of steps that minutes allow.
+            // Short: with 64 places at a width of 64, RoBERTa hardly begins to use the context in the time that minutes allow.
             length: 16,
             layers: 4,
             hidden: 64,
@@ -240,9 +239,8 @@ impl Settings {
         4 * self.hidden
     }
 
-    /// Standard deviation of fresh weights: the published base models' 0.02, for the width at hand. A sum over the width is
-    /// then as large as theirs; with 0.02 itself, narrow models start with outputs near zero and stay there for long, RoBERTa
-    /// longer than DeBERTa.
+    /// Standard deviation of fresh weights: the published base models' 0.02, for the width at hand, so that a sum over the width
+    /// is as large as theirs.
     pub fn initializer_range(&self) -> f64 {
         0.02 * (768.0 / self.hidden as f64).sqrt()
     }
