@@ -24,6 +24,7 @@ mod pool;
 mod protocol;
 mod report;
 mod results;
+mod statement;
 mod tables;
 mod worker;
 

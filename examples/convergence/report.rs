@@ -1,13 +1,11 @@
 //! `report.html`: protocol, machine, figures and tables in one file without scripts and without anything from outside.
 
-use std::{env::consts, fs, thread::available_parallelism};
-
 use deberta_burn::Result;
 
 use crate::{
     figures::Picture,
     pool::Workers,
-    protocol::{DOWNSTREAM_BATCH, Data, LAYER_NORM_EPSILON, Preset, Settings, Variant},
+    protocol::{Data, Preset, Settings, Variant},
     results::{Axis, Results, Spread},
     tables::{Table, duration, escape, grouped, metric, number, spread},
 };
@@ -310,146 +308,6 @@ impl Report<'_> {
         }
         table.html() + &paragraphs(&notes)
     }
-
-    fn protocol(&self) -> Vec<(&'static str, String)> {
-        let Settings { vocabulary, length, layers, hidden, heads, batch_size, steps, .. } = *self.settings;
-        let tokens = self.results.rows.iter().map(|row| row.tokens).fold(0.0, f64::max);
-        vec![
-            ("Command", format!("convergence {}", self.command.join(" "))),
-            ("Preset", self.preset.name().to_owned()),
-            (
-                "Text",
-                format!(
-                    "{} ({} tokens); validation on the first {} sequences of {}. SHA-256 {} and {}.",
-                    self.data.train.display(),
-                    grouped(self.text.tokens as f64),
-                    self.settings.evaluated,
-                    self.data.valid.display(),
-                    self.data.digests[0],
-                    self.data.digests[1],
-                ),
-            ),
-            (
-                "Vocabulary",
-                format!("{} tokens, a unigram model trained on the training text, the same for all.", grouped(vocabulary as f64)),
-            ),
-            (
-                "Models",
-                format!(
-                    "{layers} layers of width {hidden}, {heads} heads, feed-forward networks of width {}, sequences of {length} \
-                     tokens, dropout {}. Fresh weights from a normal distribution with a standard deviation of \
-                     {:.4} (0.02 at a width of 768), LayerNorms with an epsilon of {LAYER_NORM_EPSILON:e}, word table tied to the output.",
-                    self.settings.intermediate(),
-                    self.settings.dropout,
-                    self.settings.initializer_range(),
-                ),
-            ),
-            (
-                "RoBERTa",
-                "Absolute positions at the input, predictions from the last layer.".to_owned(),
-            ),
-            (
-                "DeBERTa",
-                "Relative positions in attention by the terms c2p and p2c, projected by the content's projections as in v2 and \
-                 v3, so that no layer has more parameters than RoBERTa's; every distance has a position of its own. Absolute \
-                 positions in the enhanced mask decoder, which runs the last layer twice."
-                    .to_owned(),
-            ),
-            (
-                "Ablations",
-                "\u{2212} EMD predicts from the last layer and has no absolute positions at all; \u{2212} c2p and \u{2212} p2c \
-                 lack that term; \u{2212} (c2p + p2c) attends to contents alone and has only the decoder's absolute positions. RTD is \
-                 replaced token detection with a generator of half the layers and gradient-disentangled embeddings, as v3; its \
-                 loss is of another kind, so that only its fine-tuned score compares, and its parameters are of both models."
-                    .to_owned(),
-            ),
-            (
-                "Pretraining",
-                format!(
-                    "{} steps of {batch_size} sequences: {} tokens, {:.1} passes through the text. 15 % of the tokens are to be \
-                     predicted (80 % masked, 10 % random, 10 % kept), others in each pass. AdamW (0.9, 0.999, 1e-6) with a \
-                     weight decay of 0.01, gradients clipped to a norm of 1, learning rate rising over {} % of the steps and \
-                     falling to 0 in a straight line.",
-                    grouped(steps as f64),
-                    grouped(tokens),
-                    tokens / self.text.tokens as f64,
-                    100.0 * self.settings.warmup,
-                ),
-            ),
-            (
-                "Fine-tuning",
-                format!(
-                    "{}: {} epoch(s) of train.tsv in batches of {DOWNSTREAM_BATCH}, learning rate {}, a fresh head (dense, \
-                     tanh, linear, the same for all), accuracy on valid.tsv and test.tsv together; nothing is chosen by them.",
-                    self.data.downstream.display(),
-                    self.settings.downstream_epochs,
-                    self.settings.downstream_learning_rate,
-                ),
-            ),
-            (
-                "Seeds",
-                format!(
-                    "{}, of fresh weights and of the order of batches. A figure \u{b1} another is the mean and the sample \
-                     standard deviation over seeds.",
-                    self.results.seeds().iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
-                ),
-            ),
-            (
-                "FLOP",
-                "By formula: 2abc for a product of matrices [a, b] and [b, c], nothing for the rest, three forward passes for a \
-                 step of training."
-                    .to_owned(),
-            ),
-            ("Time", "Wall-clock time of training steps, without evaluations and fine-tuning; whatever else the machine did slowed them."
-                    .to_owned()),
-        ]
-    }
-
-    fn checks(&self) -> Vec<String> {
-        let parameters = |variant| {
-            self.models.iter().find(|model| model.variant == variant).map_or(0.0, |model| model.parameters as f64)
-        };
-        let more = 100.0 * (parameters(Variant::Deberta) / parameters(Variant::Roberta) - 1.0);
-        vec![
-            match self.results.same_tokens() {
-                true => "At every evaluation, all runs of a seed had counted exactly the same tokens: they read the same \
-                         batches in the same order, with the same tokens masked, for both follow from the seed alone."
-                    .to_owned(),
-                false => "Runs of one seed have NOT counted the same tokens: do not trust the comparison.".to_owned(),
-            },
-            match self.trials.is_empty() {
-                true => "Learning rates were not tuned in this experiment.".to_owned(),
-                false => "The learning rate of each model was tuned by itself, over the same values.".to_owned(),
-            },
-            format!("DeBERTa has {more:.1} % more parameters than RoBERTa; no layer has more."),
-            "Initialisation, LayerNorm epsilon, dropout, optimiser, schedule, output head and fine-tuning head are the same; \
-             RoBERTa is not the published recipe of another library, but runs through the same code."
-                .to_owned(),
-            "Every evaluation of every run predicts the same masked tokens of the same text, which no run is trained on."
-                .to_owned(),
-            "The lengths of the small presets are ones at which RoBERTa learns. With sequences of 64 tokens at a width of 64, tried \
-             with one seed at learning rates of 1e-3, 2e-3 and 4e-3 for 1.5 to 2.9 million tokens, it came no further than a \
-             loss of 5.66, where DeBERTa had 4.45 after 1.1 million at 2e-3. Fresh weights are scaled to the width; with a standard \
-             deviation of 0.02, RoBERTa came to 5.71 instead of 5.68 after 2.0 million."
-                .to_owned(),
-            "The comparison is by DeBERTa's own schedule: where it reaches RoBERTa's final loss, its learning rate has not yet \
-             fallen, while RoBERTa's has. A shorter schedule would make it faster; this favours RoBERTa."
-                .to_owned(),
-        ]
-    }
-
-    fn machine(&self) -> Vec<(&'static str, String)> {
-        let cores = available_parallelism().map_or(1, |cores| cores.get());
-        let Workers { processes, threads } = self.workers;
-        let threads = threads.map_or_else(|| "all threads".to_owned(), |threads| format!("{threads} thread(s)"));
-        vec![
-            ("Processor", format!("{}, {cores} cores", processor().unwrap_or_else(|| "unknown".to_owned()))),
-            ("System", format!("{} on {}", consts::OS, consts::ARCH)),
-            ("Device", self.settings.device.clone()),
-            ("Runs at a time", format!("{processes}, each with {threads}")),
-            ("Software", format!("deberta-burn {}, f32", env!("CARGO_PKG_VERSION"))),
-        ]
-    }
 }
 
 const MODELS_NOTE: &str = "Loss and accuracy are of masked tokens of the validation text after the last step; the fine-tuned \
@@ -462,13 +320,6 @@ const PAPER_NOTE: &str = "For comparison: in the figure of the DeBERTa paper (ar
 const CURVES_NOTE: &str = "Lines are means over seeds, bands one standard deviation on either side.";
 const DOWNSTREAM_NOTE: &str = "As in the paper's figure: the model of each of these steps, fine-tuned. A model that ignores the \
     text would be right about half of the time.";
-
-/// The model of the processor, where the system says it.
-fn processor() -> Option<String> {
-    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
-}
 
 fn seeds(count: usize) -> String {
     if count == 1 { "one seed".to_owned() } else { format!("{count} seeds") }
