@@ -1,7 +1,7 @@
 //! Words for the masks in a text, by a masked language model.
 //!
 //! ```sh
-//! cargo run --release --example fill_mask -- "The capital of France is [MASK]."
+//! cargo run --release --example fill_mask -- "She opened the [MASK] and went out into the garden."
 //! cargo run --release --example fill_mask -- --model path/to/deberta-base --top-k 10 --file cloze.txt --json
 //! ```
 //!

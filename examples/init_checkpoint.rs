@@ -23,7 +23,7 @@ use dtype::Dtype;
 
 /// Writes config.json and model.safetensors of a masked language model whose weights are drawn from N(0, initializer_range).
 ///
-/// DeBERTa gets the enhanced mask decoder. transformers and every example of this crate read the result.
+/// DeBERTa gets the enhanced mask decoder. transformers reads the result, and with a tokenizer beside it every example does.
 #[derive(Parser)]
 struct Arguments {
     /// A config.json, or the name of a published architecture, such as deberta-v3-small.

@@ -160,7 +160,7 @@ fn main() -> ExitCode {
         let from_scratch = match (&args.config, &args.tokenizer) {
             (Some(config), Some(folder)) => {
                 let (mut config, tokenizer) = (read_config(config)?, Tokenizer::from_folder(folder)?);
-                config.fit_tokenizer(&tokenizer);
+                config.fit_tokenizer(&tokenizer)?;
                 Some((config, tokenizer))
             }
             _ => None,
@@ -171,6 +171,10 @@ fn main() -> ExitCode {
             return Err(Error::input("--objective", problem));
         }
         let output = session.flags.output.clone().expect("resolved");
+        let masking = args.masking.to_possible_value().expect("no strategy is hidden");
+        session.data.insert("masking".into(), masking.get_name().into());
+        session.data.insert("mix_documents".into(), args.mix_documents.into());
+        session.data.insert("evaluated".into(), args.evaluated.into());
         let options = CorpusOptions { length: session.max_length, mix_documents: args.mix_documents };
         let data = session.splits(None, |path: &Path, _| {
             let files = [path.to_owned()];
@@ -197,7 +201,11 @@ fn main() -> ExitCode {
             (ModelConfig::Deberta(config), Some(options)) => {
                 let (device, dtype) = (&session.device, session.dtype());
                 let model = match &session.folder {
-                    Some(folder) => ReplacedTokenPretraining::load(folder, &config, options, dtype, device)?,
+                    Some(folder) => {
+                        let (model, reports) = ReplacedTokenPretraining::load(folder, &config, options, dtype, device)?;
+                        reports.iter().for_each(|report| session.announce(report));
+                        model
+                    }
                     None => ReplacedTokenPretraining::new(&config, options, device)?,
                 };
                 let task = MaskedLmTask::new(session.collator(), masking, data, args.evaluated);

@@ -20,6 +20,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Packing {
     spans: Arc<[Span]>,
+    /// Tokens of padding in front of each sequence.
+    offsets: Arc<[usize]>,
     /// The row of each token in [batch * length].
     rows: Tensor<1, Int>,
     /// The token of each row in [batch * length]; any, where it is padding.
@@ -35,7 +37,7 @@ impl Packing {
     pub fn new(mask: &Tensor<2, Bool>) -> Option<Self> {
         let ([_, length], device) = (mask.dims(), mask.device());
         let real = mask.clone().try_into_data().ok()?.try_to_vec::<bool>().ok()?;
-        let mut spans = Vec::new();
+        let (mut spans, mut offsets) = (Vec::new(), Vec::new());
         let (mut rows, mut tokens, mut positions) = (Vec::new(), vec![0; real.len()], Vec::new());
         for (sequence, real) in real.chunks(length).enumerate() {
             let first = real.iter().position(|token| *token).unwrap_or(0);
@@ -44,6 +46,7 @@ impl Packing {
                 return None;
             }
             spans.push(Span { start: rows.len(), length: count });
+            offsets.push(first);
             for position in first..first + count {
                 let row = sequence * length + position;
                 tokens[row] = rows.len();
@@ -53,6 +56,7 @@ impl Packing {
         }
         (!rows.is_empty()).then(|| Self {
             spans: spans.into(),
+            offsets: offsets.into(),
             rows: indices(rows, &device),
             tokens: indices(tokens, &device),
             positions: indices(positions, &device),
@@ -63,6 +67,11 @@ impl Packing {
     /// The sequences, as runs of tokens.
     pub fn spans(&self) -> &Arc<[Span]> {
         &self.spans
+    }
+
+    /// Tokens of padding in front of each sequence.
+    pub fn offsets(&self) -> &[usize] {
+        &self.offsets
     }
 
     /// The length of the padded batch.

@@ -44,6 +44,20 @@ impl Places {
         self.positions.is_empty()
     }
 
+    /// The same places counted from the first token of each sequence, where there are so many tokens of padding in front of it.
+    pub(crate) fn from_first_token(&self, offsets: &[usize]) -> Self {
+        let positions = self.spans.iter().zip(offsets).flat_map(|(span, offset)| {
+            let positions = &self.positions[span.start..span.start + span.length];
+            positions.iter().map(move |position| position - *offset as u32)
+        });
+        Self { positions: positions.collect(), ..self.clone() }
+    }
+
+    /// Whether the places are those of a batch of this shape.
+    pub(crate) fn fit(&self, [batch, length]: [usize; 2]) -> bool {
+        (self.spans.len(), self.length) == (batch, length)
+    }
+
     /// The run of places that each sequence has.
     pub fn spans(&self) -> &[Span] {
         &self.spans

@@ -18,6 +18,8 @@ mod report;
 #[path = "../examples/convergence/results.rs"]
 #[allow(dead_code)]
 mod results;
+#[path = "../examples/convergence/statement.rs"]
+mod statement;
 #[path = "../examples/convergence/tables.rs"]
 #[allow(dead_code)]
 mod tables;

@@ -7,7 +7,8 @@
 //! ```text
 //! keys, values       4 L H^2                                         of a layer
 //! Q queries          4 Q H^2  +  4 Q L H  +  4 Q H F                  projections, attention of contents, feed-forward network
-//! position term      2 Q (2 L - 1) H a sequence,  2 (2 L - 1) H^2 a batch
+//! c2p                2 Q (2 L - 1) H a sequence,  2 (2 L - 1) H^2 a batch
+//! p2c                2 L (2 L - 1) H a sequence,  2 (2 L - 1) H^2 a batch
 //! masked words       2 M H^2  +  2 M H V
 //! ```
 //!
@@ -41,13 +42,14 @@ pub fn training_step(variant: Variant, settings: &Settings) -> f64 {
 fn encoder(variant: Variant, settings: &Settings, layers: &[Vec<f64>]) -> f64 {
     let [length, width, batch] = [settings.length, settings.hidden, settings.batch_size].map(|size| size as f64);
     let rows = 2.0 * length - 1.0;
-    let terms = variant.terms().count() as f64;
+    let terms = variant.terms();
     let attend = |queries: &f64| {
         let contents = 4.0 * queries * width * width + 4.0 * queries * length * width;
         let feed_forward = 4.0 * queries * width * settings.intermediate() as f64;
-        // The content-to-position term is a product for each query, the other one for each key, of as many pairs.
-        let positions = terms * 2.0 * queries * rows * width;
-        batch * (contents + feed_forward + positions) + terms * 2.0 * rows * width * width
+        // Content to position is a product for each query, position to content one for each key.
+        let products = f64::from(terms.c2p) * queries + f64::from(terms.p2c) * length;
+        let positions = 2.0 * products * rows * width;
+        batch * (contents + feed_forward + positions) + terms.count() as f64 * 2.0 * rows * width * width
     };
     let keys_and_values = 4.0 * length * width * width;
     layers.iter().map(|passes| batch * keys_and_values + passes.iter().map(attend).sum::<f64>()).sum()
@@ -76,13 +78,14 @@ mod tests {
         // A position term: 2 * 20 * 39 * 8 = 12,480 a sequence, 2 * 39 * 64 = 4,992 a batch.
         let relative = layer + 2.0 * 12_480.0;
         assert_eq!(cost(Variant::NoEmd), 3.0 * (2.0 * (3.0 * relative + 48_384.0) + 3.0 * 2.0 * 4_992.0));
-        // 3 queries: 4 * 3 * 64 = 768; 4 * 3 * 20 * 8 = 1,920; 4 * 3 * 8 * 32 = 3,072; 2 * 3 * 39 * 8 = 1,872 a term.
+        // 3 queries: 4 * 3 * 64 = 768; 4 * 3 * 20 * 8 = 1,920; 4 * 3 * 8 * 32 = 3,072; c2p 2 * 3 * 39 * 8 = 1,872; p2c as before.
         let pass = 768.0 + 1_920.0 + 3_072.0;
-        let decoder = 5_120.0 + 2.0 * (pass + 2.0 * 1_872.0);
+        let decoder = 5_120.0 + 2.0 * (pass + 1_872.0 + 12_480.0);
         let deberta = 2.0 * relative + decoder + 48_384.0;
         assert_eq!(cost(Variant::Deberta), 3.0 * (2.0 * deberta + 4.0 * 2.0 * 4_992.0));
         assert_eq!(cost(Variant::NoC2pP2c), 3.0 * 2.0 * (2.0 * layer + 5_120.0 + 2.0 * pass + 48_384.0));
-        assert_eq!(cost(Variant::NoC2p), cost(Variant::NoP2c));
+        // Two passes of the decoder over a batch of two.
+        assert_eq!(cost(Variant::NoC2p) - cost(Variant::NoP2c), 3.0 * 2.0 * 2.0 * (12_480.0 - 1_872.0));
         // The generator has two layers: one, and the decoder. The discriminator's head: 2 * 20 * 64 + 2 * 20 * 8 = 2,880.
         let both = relative + decoder + 48_384.0 + 3.0 * relative + 2_880.0;
         assert_eq!(cost(Variant::ReplacedToken), 3.0 * (2.0 * both + 6.0 * 2.0 * 4_992.0));

@@ -33,7 +33,7 @@ pub struct Workers {
     pub threads: Option<usize>,
 }
 
-/// Runs all jobs; `finished` is told of each.
+/// Runs all jobs.
 ///
 /// # Errors
 /// The first failure, with the run's name. Runs that are under way then end, no others begin.
@@ -83,7 +83,9 @@ fn run_one(job: &Job, workers: Workers, display: &Display) -> Result<()> {
         return Ok(());
     }
     let said = fs::read_to_string(&log).unwrap_or_default();
-    let problem = match said.lines().rev().find(|line| !line.trim().is_empty()) {
+    // What a panic says comes before a note on backtraces.
+    let is_said = |line: &&str| !line.trim().is_empty() && !line.starts_with("note:");
+    let problem = match said.lines().rev().find(is_said) {
         Some(line) => line.trim_start_matches("error: ").to_owned(),
         None => format!("it ended with {status}"),
     };

@@ -196,13 +196,13 @@ impl Results {
         Some(before.0 + share * (after.0 - before.0))
     }
 
-    /// How many times less of the axis a variant takes than the baseline in all to reach the baseline's last loss, seed by
-    /// seed; none where it never does.
+    /// How many times less of the axis a variant takes than the baseline to reach the baseline's last loss, seed by seed; none
+    /// where it never does. Of both it is the first time that counts.
     pub fn speed_ups(&self, variant: Variant, baseline: Variant, axis: Axis) -> Vec<Option<f64>> {
         let seeds = self.seeds();
         let speed_up = |seed: &u64| {
-            let baseline = *self.run(baseline, *seed).last()?;
-            Some(axis.of(baseline) / self.reaches(variant, *seed, baseline.validation_loss?, axis)?)
+            let loss = self.run(baseline, *seed).last()?.validation_loss?;
+            Some(self.reaches(baseline, *seed, loss, axis)? / self.reaches(variant, *seed, loss, axis)?)
         };
         seeds.iter().map(speed_up).collect()
     }

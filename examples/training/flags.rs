@@ -116,7 +116,7 @@ pub struct TrainingFlags {
     #[arg(long, value_name = "N", help_heading = "Optimisation")]
     accumulation: Option<usize>,
 
-    /// The highest learning rate [default: 2e-5; 5e-4 for models/deberta-tiny]
+    /// The highest learning rate [default: 2e-5; 5e-4 for models/deberta-tiny and from scratch]
     #[arg(long, value_name = "X", help_heading = "Optimisation")]
     learning_rate: Option<f64>,
 

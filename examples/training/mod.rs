@@ -20,7 +20,7 @@ use burn::{
 };
 use deberta_burn::{
     Error, ModelConfig, Result,
-    checkpoint::{Checkpoint, HeadPolicy, LoadOptions},
+    checkpoint::{Checkpoint, HeadPolicy, LoadOptions, LoadReport},
     data::file_digest,
     tokenizer::Tokenizer,
     training::{
@@ -29,7 +29,7 @@ use deberta_burn::{
         tasks::{Collator, Splits},
     },
 };
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
 use dtype::Dtype;
 pub use flags::TrainingFlags;
@@ -59,6 +59,8 @@ pub struct Session {
     pub settings: TrainingSettings,
     /// Where the weights are; none for a fresh model.
     pub folder: Option<PathBuf>,
+    /// What else makes the run what it is: another value, and it is not resumed.
+    pub data: Map<String, Value>,
 }
 
 impl Session {
@@ -67,6 +69,11 @@ impl Session {
     pub fn open(flags: TrainingFlags, output: &str, from_scratch: Option<(ModelConfig, Tokenizer)>) -> Result<Self> {
         let flags = flags.resolve(output)?;
         let (folder, mut config, tokenizer) = match from_scratch {
+            Some(_) if flags.model.is_some() => {
+                let problem =
+                    "a model to begin with is named in the settings file, and another one from scratch by --config";
+                return Err(Error::input("--config", problem));
+            }
             Some(_) if flags.dtype.is_some_and(|dtype| dtype != Dtype::F32) => {
                 return Err(Error::input("--dtype", "a model from scratch is trained in f32"));
             }
@@ -89,7 +96,8 @@ impl Session {
         let settings = flags.settings()?;
         // Whatever the checkpoint lacks is drawn from the seed.
         device.seed(settings.seed);
-        Ok(Self { flags, config, tokenizer, max_length, device, devices, settings, folder })
+        let data = Map::from_iter([("max_length".to_owned(), max_length.into())]);
+        Ok(Self { flags, config, tokenizer, max_length, device, devices, settings, folder, data })
     }
 
     /// Makes the batches of this model.
@@ -114,13 +122,18 @@ impl Session {
         let Some(folder) = &self.folder else { return Ok(model) };
         let head = if same_labels { HeadPolicy::InitialiseIfMissing } else { HeadPolicy::Initialise };
         let (model, report) = Checkpoint::open(folder)?.load(model, &LoadOptions { dtype: self.dtype(), head })?;
+        self.announce(&report);
+        Ok(model)
+    }
+
+    /// Says what of a loaded model a user should know.
+    pub fn announce(&self, report: &LoadReport) {
         if !report.missing.is_empty() {
             eprintln!("the head starts from random values (seed {})", self.settings.seed);
         }
         for name in &report.not_finite {
             eprintln!("warning: `{name}` holds NaN or infinite values; so may the model's answers");
         }
-        Ok(model)
     }
 
     /// The element type of the weights.
@@ -132,7 +145,7 @@ impl Session {
     pub fn train<T: Task>(&self, task: &T, model: TaskModel<T>, default: Option<&Path>) -> Result<()> {
         let output = self.flags.output.as_deref().expect("resolved");
         let paths = self.flags.parts(default)?;
-        let mut data = Map::new();
+        let mut data = self.data.clone();
         for (part, path) in
             [("train", Some(&paths.train)), ("valid", paths.valid.as_ref()), ("test", paths.test.as_ref())]
         {
@@ -140,8 +153,6 @@ impl Session {
                 data.insert(part.into(), json!({ "file": path, "sha256": file_digest(path)? }));
             }
         }
-        std::fs::create_dir_all(output).map_err(Error::io("create", output))?;
-        self.tokenizer.save(output)?;
         let run = Run {
             output,
             config: &self.config,
@@ -152,6 +163,9 @@ impl Session {
             snapshots: &[],
             data: data.into(),
         };
+        // A refused run must leave what is in the folder as it is.
+        run.saved()?;
+        self.tokenizer.save(output)?;
         let mut progress = Progress::new();
         let outcome = train(task, model, &self.settings, &run, &mut progress)?;
         progress.finish();

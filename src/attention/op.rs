@@ -101,9 +101,11 @@ pub fn attend(
     maps: bool,
 ) -> (Tensor<3>, Option<Tensor<4>>) {
     let fused = can_fuse(&operands.query.device(), operands.query.dtype()) && talking_heads.is_none() && !maps;
+    let mut places = operands.places.cloned();
     let spans = match operands.layout {
         TokenLayout::Packed(packing) => {
             assert!(fused, "a packed layout needs fused attention, without maps and talking heads");
+            places = places.map(|places| places.from_first_token(packing.offsets()));
             packing.spans().clone()
         }
         TokenLayout::Padded(None) if fused => {
@@ -119,7 +121,7 @@ pub fn attend(
         heads: operands.heads,
         scale: operands.scale,
         spans,
-        places: operands.places.cloned(),
+        places,
         index: operands.relative.as_ref().map(|relative| relative.index.host().clone()),
         first_row: operands.relative.as_ref().map_or(0, |relative| relative.positions.first_row),
         dropout: DropoutMask::of(operands.dropout, &operands.query.device()),

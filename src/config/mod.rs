@@ -79,13 +79,20 @@ impl ModelConfig {
 
     /// Fits a model that is to be trained from scratch to a tokenizer: a row of the word table for each token, in a multiple of
     /// 8, and its padding.
-    pub fn fit_tokenizer(&mut self, tokenizer: &Tokenizer) {
+    ///
+    /// # Errors
+    /// A tokenizer that the configuration's other values do not allow.
+    pub fn fit_tokenizer(&mut self, tokenizer: &Tokenizer) -> Result<()> {
         let (vocabulary, padding) = match self {
             Self::Deberta(config) => (&mut config.vocab_size, &mut config.pad_token_id),
             Self::Roberta(config) => (&mut config.vocab_size, &mut config.pad_token_id),
         };
         *vocabulary = tokenizer.vocab_size().next_multiple_of(8);
         *padding = tokenizer.pad_id() as usize;
+        match self {
+            Self::Deberta(config) => config.validate(),
+            Self::Roberta(config) => config.validate(),
+        }
     }
 
     /// What the configuration says of the task: architectures, labels, kind of problem.

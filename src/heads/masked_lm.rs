@@ -119,8 +119,9 @@ impl DebertaForMaskedLm {
     /// - output: [batch, length, hidden], or [1, places, hidden]
     ///
     /// # Panics
-    /// As [`forward`](Self::forward).
+    /// As [`forward`](Self::forward), on places of a batch of another shape, and on none at all. At padding there must be none.
     pub fn states(&self, input: ModelInput, places: Option<&Places>) -> Tensor<3> {
+        check(&input, places);
         let encoder = self.backbone.encoder();
         let own_layers = encoder.layers().len() - usize::from(self.decoder.is_some());
         let (states, context) = self.backbone.forward_layers(input, own_layers, &mut Default::default());
@@ -182,7 +183,11 @@ impl RobertaForMaskedLm {
     ///
     /// # Shapes
     /// - output: [batch, length, hidden], or [1, places, hidden]
+    ///
+    /// # Panics
+    /// On places of a batch of another shape, and on none at all.
     pub fn states(&self, input: ModelInput, places: Option<&Places>) -> Tensor<3> {
+        check(&input, places);
         let states = self.backbone.forward(input).last_hidden_state;
         match places {
             Some(places) => {
@@ -211,6 +216,13 @@ impl RobertaForMaskedLm {
     }
 }
 
+/// Places of another batch would select other states than are meant.
+fn check(input: &ModelInput, places: Option<&Places>) {
+    let shape = input.input_ids.dims();
+    assert!(places.is_none_or(|places| places.fit(shape)), "places that are not of a batch of {shape:?}");
+    assert!(places.is_none_or(|places| !places.is_empty()), "a batch without a place");
+}
+
 impl Head for DebertaForMaskedLm {
     type Output = Tensor<3>;
 
@@ -236,5 +248,61 @@ impl Head for RobertaForMaskedLm {
 
     fn linears(&mut self) -> Vec<&mut Linear> {
         self.backbone.linears()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::TensorData;
+
+    use super::*;
+    use crate::config::{DebertaVersion, PositionTerms};
+
+    fn model(device: &Device) -> DebertaForMaskedLm {
+        let config = DebertaConfig {
+            vocab_size: 20,
+            hidden_size: 8,
+            num_hidden_layers: 3,
+            num_attention_heads: 2,
+            intermediate_size: 12,
+            max_position_embeddings: 16,
+            relative_attention: true,
+            position_buckets: 4,
+            pos_att_type: PositionTerms { c2p: true, p2c: true },
+            position_biased_input: false,
+            type_vocab_size: 0,
+            // Large enough for positions to matter.
+            initializer_range: 0.5,
+            ..DebertaConfig::new(DebertaVersion::V2)
+        };
+        device.seed(3);
+        DebertaForMaskedLm::new(&config, MaskedLmLayout::EnhancedMaskDecoder, device).unwrap()
+    }
+
+    /// Two sequences of 10 places: one padded in front, one behind.
+    fn input(device: &Device) -> ModelInput {
+        let ids: Vec<i32> = (0..20).map(|token| 1 + token * 7 % 19).collect();
+        let mask: Vec<bool> = (0..20).map(|token| (3..17).contains(&token)).collect();
+        ModelInput::new(Tensor::from_data(TensorData::new(ids, [2, 10]), device))
+            .attention_mask(Tensor::from_data(TensorData::new(mask, [2, 10]), device))
+    }
+
+    #[test]
+    fn states_at_places_are_those_among_all() {
+        let device = Device::flex();
+        let model = model(&device);
+        let places = Places::new(10, [vec![3, 5, 9], vec![0, 6]]);
+        let all = model.states(input(&device), None).flatten::<2>(0, 1).select(0, places.rows(&device));
+        let some = model.states(input(&device), Some(&places)).squeeze_dim::<2>(0);
+        let difference = (all - some).abs().max().into_scalar::<f32>();
+        // The same sums of numbers of size 1, in blocks of other sizes.
+        assert!(difference < 1e-5, "{difference}");
+    }
+
+    #[test]
+    #[should_panic(expected = "places that are not of a batch of [2, 10]")]
+    fn places_of_another_batch_are_refused() {
+        let device = Device::flex();
+        model(&device).states(input(&device), Some(&Places::new(12, [vec![1], vec![2]])));
     }
 }

@@ -214,6 +214,23 @@ impl Run<'_> {
         LoadOptions { dtype: self.dtype, head: HeadPolicy::Required }
     }
 
+    /// The folder of the checkpoint to go on from, if there is one and the run may: what is to be known before anything is written
+    /// into the output folder.
+    ///
+    /// # Errors
+    /// A finished run is in the folder, or an unfinished one and it is not to be resumed.
+    pub fn saved(&self) -> Result<Option<PathBuf>> {
+        if self.output.join(RECORD).exists() {
+            return Err(self.refuse(&format!("a finished run is in this folder ({RECORD}): choose another one")));
+        }
+        match state::newest(self.output)? {
+            Some(_) if !self.resume => {
+                Err(self.refuse("an unfinished run is in this folder: go on with --resume, or choose another folder"))
+            }
+            saved => Ok(saved),
+        }
+    }
+
     fn refuse(&self, problem: &str) -> Error {
         Error::input(self.output.display().to_string(), problem)
     }
@@ -237,7 +254,7 @@ pub fn train<T: Task>(
     let device = &run.devices[0];
     let schedule = Schedule::new(settings.schedule, settings.warmup, settings.learning_rate, plan.steps)?;
     fs::create_dir_all(run.output).map_err(Error::io("create", run.output))?;
-    let saved = saved(run)?;
+    let saved = run.saved()?;
     let mut learner = T::Learner::begin(model, Start { settings, schedule, run, saved: saved.as_deref() })?;
     let mut progress = Progress::new(settings, &learner.describe(), lengths.len(), run);
     if let Some(folder) = &saved {
@@ -307,19 +324,6 @@ pub fn train<T: Task>(
     Replacement::of(run.output.join(RECORD), text.as_bytes())?.commit()?;
     state::remove(run.output)?;
     Ok(outcome)
-}
-
-/// The folder of the checkpoint to go on from, if there is one and the run may.
-fn saved(run: &Run<'_>) -> Result<Option<PathBuf>> {
-    if run.output.join(RECORD).exists() {
-        return Err(run.refuse(&format!("a finished run is in this folder ({RECORD}): choose another one")));
-    }
-    match state::newest(run.output)? {
-        Some(_) if !run.resume => {
-            Err(run.refuse("an unfinished run is in this folder: go on with --resume, or choose another folder"))
-        }
-        saved => Ok(saved),
-    }
 }
 
 impl Progress {

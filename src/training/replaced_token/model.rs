@@ -11,7 +11,7 @@ use burn::{
 use super::{ReplacedToken, Sharing};
 use crate::{
     Error, Result,
-    checkpoint::{Checkpoint, HeadPolicy, LoadOptions},
+    checkpoint::{Checkpoint, HeadPolicy, LoadOptions, LoadReport},
     config::DebertaConfig,
     embeddings::{EmbeddingSource, EmbeddingTables},
     heads::{DebertaForMaskedLm, MaskedLmLayout, ReplacedTokenDetection},
@@ -26,7 +26,7 @@ pub(super) const GENERATOR: &str = "generator";
 /// The generator that belongs to a discriminator: the same width, half of the layers, and two at least.
 ///
 /// # Errors
-/// A discriminator with fewer layers than two, or fewer than its generator would have.
+/// A discriminator with fewer layers than two.
 pub fn generator_config(discriminator: &DebertaConfig) -> Result<DebertaConfig> {
     let layers = discriminator.num_hidden_layers;
     if layers < 2 {
@@ -71,7 +71,8 @@ impl ReplacedTokenPretraining {
 
     /// Begins with the weights in a folder. If it is one that this training has left, with a generator beside the
     /// discriminator, both go on from there. If it holds any other DeBERTa, the discriminator begins with all of its layers, the
-    /// generator with the lower half of them, and both with its embeddings.
+    /// generator with the lower half of them, and both with its embeddings. Also returns what came of the generator and of the
+    /// discriminator.
     ///
     /// # Errors
     /// As [`new`](Self::new) and [`Checkpoint::load`].
@@ -81,22 +82,23 @@ impl ReplacedTokenPretraining {
         options: ReplacedToken,
         dtype: FloatDType,
         device: &Device,
-    ) -> Result<Self> {
+    ) -> Result<(Self, [LoadReport; 2])> {
         let load = LoadOptions { dtype, head: HeadPolicy::InitialiseIfMissing };
         let (generator, discriminator) = Self::parts(config, device)?;
         let own = folder.join(GENERATOR);
         let source = if own.is_dir() { &own } else { folder };
-        let (generator, _) = Checkpoint::open(source)?.load(generator, &load)?;
-        let (discriminator, _) = Checkpoint::open(folder)?.load(discriminator, &load)?;
+        let (generator, generator_report) = Checkpoint::open(source)?.load(generator, &load)?;
+        let (discriminator, report) = Checkpoint::open(folder)?.load(discriminator, &load)?;
         let tables = discriminator.backbone().embeddings().shareable();
         let model = Self { generator, discriminator, options };
         let base = model.generator.backbone().embeddings().shareable();
-        Ok(match options.sharing {
+        let model = match options.sharing {
             // Exactly zero where both come from one file.
             Sharing::GradientDisentangled => model.with_own_tables(tables.zip(base, |own, base| own - base)),
             Sharing::Shared => model.without_own_tables(),
             Sharing::NotShared => model,
-        })
+        };
+        Ok((model, [generator_report, report]))
     }
 
     /// A generator and a discriminator, whole, to be filled with weights.

@@ -23,6 +23,9 @@ use crate::{
     },
 };
 
+/// How often a batch is masked until a token of it is.
+const ATTEMPTS: u64 = 100;
+
 /// Pretrains a model with a language-model head. Every epoch masks other tokens; an evaluation always masks the same.
 pub struct MaskedLmTask<M> {
     collator: Collator,
@@ -52,7 +55,7 @@ impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> MaskedLmTask<M> 
 
     /// The error of an evaluation without a single masked token.
     pub(super) fn nothing_masked() -> Error {
-        Error::input("validation text", "no token was masked in it, expected longer texts or a higher rate")
+        Error::input("text", "no token was masked in it, expected longer texts or a higher rate")
     }
 
     /// Some sequences with their chosen tokens masked.
@@ -63,8 +66,17 @@ impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> MaskedLmTask<M> 
         epoch: usize,
         device: &Device,
     ) -> Result<(ModelInput, MaskedLmLabels)> {
-        let masked: Vec<Masked> =
-            sequences.map(|index| self.masking.mask(&corpus.sequence(index), epoch as u64, index as u64)).collect();
+        let sequences: Vec<usize> = sequences.collect();
+        let mask = |attempt: u64| {
+            let epoch = epoch as u64 + (attempt << 32);
+            let sequences = sequences.iter();
+            sequences.map(|index| self.masking.mask(&corpus.sequence(*index), epoch, *index as u64)).collect()
+        };
+        // A few short sequences may have no masked token at all, and nothing to learn from: they are masked once more.
+        let mut drawn = (0..ATTEMPTS).map(mask);
+        let masked: Vec<Masked> = drawn
+            .find(|masked: &Vec<Masked>| masked.iter().any(|masked| !masked.positions.is_empty()))
+            .ok_or_else(Self::nothing_masked)?;
         let length = masked.iter().map(|masked| masked.input_ids.len()).max().unwrap_or(0);
         let labels = MaskedLmLabels {
             places: Places::new(length, masked.iter().map(|masked| &masked.positions)),
@@ -100,7 +112,7 @@ impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> Task for MaskedL
         let (mut loss, mut right, mut count) = (0.0, 0.0, 0.0);
         for batch in batches {
             let (input, labels) = batch?;
-            let chosen = labels.words.dims()[0] as f64;
+            let chosen = labels.places.len() as f64;
             let logits = model.logits(input, &labels);
             let guesses = logits.clone().argmax(1).squeeze_dim::<1>(1);
             right += guesses.equal(labels.words.clone()).int().sum().into_scalar::<f64>();
