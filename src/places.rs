@@ -45,7 +45,7 @@ impl Places {
     }
 
     /// The same places counted from the first token of each sequence, where there are so many tokens of padding in front of it.
-    pub(crate) fn from_first_token(&self, offsets: &[usize]) -> Self {
+    pub(crate) fn counted_from_first_token(&self, offsets: &[usize]) -> Self {
         let positions = self.spans.iter().zip(offsets).flat_map(|(span, offset)| {
             let positions = &self.positions[span.start..span.start + span.length];
             positions.iter().map(move |position| position - *offset as u32)

@@ -105,7 +105,7 @@ pub fn attend(
     let spans = match operands.layout {
         TokenLayout::Packed(packing) => {
             assert!(fused, "a packed layout needs fused attention, without maps and talking heads");
-            places = places.map(|places| places.from_first_token(packing.offsets()));
+            places = places.map(|places| places.counted_from_first_token(packing.offsets()));
             packing.spans().clone()
         }
         TokenLayout::Padded(None) if fused => {
