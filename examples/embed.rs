@@ -15,17 +15,20 @@
 
 mod common;
 
-use std::{io::Write, path::Path, path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, ValueEnum};
 use common::{CommonArgs, Failure};
 use deberta_burn::{
     Error, Result,
     pipeline::{EmbedOptions, Embedder, Pooling},
+    write_file,
 };
 use safetensors::{Dtype, tensor::TensorView};
 use serde::Deserialize;
-use tempfile::NamedTempFile;
 
 /// Turn texts into vectors
 #[derive(Parser)]
@@ -92,16 +95,12 @@ fn embed(Args { common, output: file, pooling, normalize }: Args) -> Result<(), 
     output.finish()
 }
 
-/// Writes the vectors as the tensor `embeddings`, first beside the file and then in its place.
+/// Writes the vectors as the tensor `embeddings`.
 fn write_tensor(path: &Path, embeddings: &[Vec<f32>]) -> Result<()> {
     let shape = vec![embeddings.len(), embeddings[0].len()];
     let bytes: Vec<u8> = embeddings.iter().flatten().flat_map(|number| number.to_le_bytes()).collect();
     let bytes = TensorView::new(Dtype::F32, shape, &bytes)
         .and_then(|tensor| safetensors::serialize([("embeddings", tensor)], None))
         .map_err(|error| Error::input("embeddings", error.to_string()))?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = NamedTempFile::new_in(folder).map_err(Error::io("create", path))?;
-    file.write_all(&bytes).map_err(Error::io("write", path))?;
-    file.persist(path).map_err(|error| Error::io("replace", path)(error.error))?;
-    Ok(())
+    write_file(path, &bytes)
 }

@@ -209,8 +209,7 @@ fn main() -> ExitCode {
                     None => ReplacedTokenPretraining::new(&config, options, device)?,
                 };
                 let task = MaskedLmTask::new(session.collator(), masking, data, args.evaluated);
-                session.train(&ReplacedTokenTask::new(task), model, None)?;
-                session.tokenizer.save(output.join("generator"))
+                session.train(&ReplacedTokenTask::new(task), model, None)
             }
             (ModelConfig::Roberta(mut config), _) => {
                 config.task.architectures = vec!["RobertaForMaskedLM".into()];

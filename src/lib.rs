@@ -36,4 +36,5 @@ pub use config::{DebertaConfig, ModelConfig, Preset, RobertaConfig};
 pub use error::{Error, Result};
 pub use input::ModelInput;
 pub use model::{DebertaModel, ModelOutput};
+pub use replacement::write_file;
 pub use roberta::RobertaModel;

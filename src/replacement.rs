@@ -10,6 +10,14 @@ use tempfile::NamedTempFile;
 
 use crate::{Error, Result};
 
+/// Writes a file in full or not at all: first under a temporary name in the same folder, then in its place.
+///
+/// # Errors
+/// [`Error::Io`] if a file cannot be written there.
+pub fn write_file(path: impl AsRef<Path>, content: &[u8]) -> Result<()> {
+    Replacement::of(path.as_ref().to_owned(), content)?.commit()
+}
+
 /// A file that is complete under a temporary name and only has to take its place. Dropped instead, it leaves no trace.
 pub(crate) struct Replacement {
     file: NamedTempFile,

@@ -23,6 +23,9 @@ mod statement;
 #[path = "../examples/convergence/tables.rs"]
 #[allow(dead_code)]
 mod tables;
+#[path = "../examples/convergence/variant.rs"]
+#[allow(dead_code)]
+mod variant;
 #[path = "../examples/convergence/worker.rs"]
 #[allow(dead_code)]
 mod worker;
@@ -37,9 +40,9 @@ use std::{
 
 use assert_cmd::assert::OutputAssertExt;
 use predicates::{prelude::*, str::contains};
-use protocol::Variant;
 use results::Row;
 use tempfile::TempDir;
+use variant::Variant;
 
 /// Texts and a task in small, from the sentences that ship with the repository.
 struct Case {

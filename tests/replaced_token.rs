@@ -17,9 +17,10 @@ use common::{IntoGradients, Tensors, cpu_devices, fixture, read};
 use deberta_burn::{
     DebertaConfig, ModelConfig, ModelInput,
     checkpoint::{self, Checkpoint, LoadOptions},
-    data::Random,
+    data::{Random, file_digest},
     heads::ReplacedTokenDetection,
     places::Places,
+    tokenizer::Tokenizer,
     training::{
         AdamW, AdamWConfig, Learner, ParameterGroups, Schedule, ScheduleKind, Sift, TrainingSettings, Warmup,
         learner::Start,
@@ -202,19 +203,29 @@ fn optimizer(layers: usize) -> AdamW {
     AdamW::new(AdamWConfig::default(), ParameterGroups { layers, layer_decay: 1.0 })
 }
 
-/// A trainer as a run begins it, from the folder of an earlier one if there is one.
-fn begin(case: &Case, sharing: Sharing, devices: &[Device], saved: Option<&Path>) -> ReplacedTokenTrainer {
-    let (settings, config) = (settings(), case.config.clone().into());
-    let run = Run {
+fn tokenizer() -> Tokenizer {
+    Tokenizer::from_folder("tests/fixtures/small_tokenizer").unwrap()
+}
+
+/// A run of the model in this configuration.
+fn run<'a>(config: &'a ModelConfig, tokenizer: &'a Tokenizer, devices: &'a [Device]) -> Run<'a> {
+    Run {
         output: Path::new(""),
-        config: &config,
-        resume: saved.is_some(),
+        config,
+        tokenizer,
+        resume: true,
         devices,
         dtype: FloatDType::F32,
         report_every: 1,
         snapshots: &[],
         data: serde_json::Value::Null,
-    };
+    }
+}
+
+/// A trainer as a run begins it, from the folder of an earlier one if there is one.
+fn begin(case: &Case, sharing: Sharing, devices: &[Device], saved: Option<&Path>) -> ReplacedTokenTrainer {
+    let (settings, config, tokenizer) = (settings(), case.config.clone().into(), tokenizer());
+    let run = run(&config, &tokenizer, devices);
     let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), RATE, 10).unwrap();
     let start = Start { settings: &settings, schedule, run: &run, saved };
     ReplacedTokenTrainer::begin(case.model(sharing), start).unwrap()
@@ -288,7 +299,11 @@ fn what_is_exported_is_what_was_trained() {
             let mut trainer = begin(&case, sharing, std::slice::from_ref(&case.device), None);
             (0..3).for_each(|_| drop(trainer.step(vec![case.batch()])));
             let folder = tempfile::tempdir().unwrap();
-            trainer.export(&case.config.clone().into(), folder.path()).unwrap();
+            let (config, tokenizer) = (case.config.clone().into(), tokenizer());
+            trainer.export(&run(&config, &tokenizer, &[]), folder.path()).unwrap();
+            for file in ["tokenizer.json", "generator/tokenizer.json"] {
+                assert_eq!(file_digest(folder.path().join(file)).unwrap(), tokenizer.digest().unwrap());
+            }
             assert!(fs::read_to_string(folder.path().join("config.json")).unwrap().contains("DebertaV2Model"));
 
             let own = parameters(trainer.model().discriminator(), &case.config);
@@ -401,17 +416,8 @@ fn any_checkpoint_can_be_gone_on_with() {
     assert!(parameters(fresh.discriminator(), &case.config)[words].1.iter().all(|value| *value == 0.0));
 
     let settings = TrainingSettings { sift: Some(Sift::default()), ..settings() };
-    let (config, devices) = (case.config.clone().into(), [case.device.clone().autodiff()]);
-    let run = Run {
-        output: folder.path(),
-        config: &config,
-        resume: false,
-        devices: &devices,
-        dtype: FloatDType::F32,
-        report_every: 1,
-        snapshots: &[],
-        data: serde_json::Value::Null,
-    };
+    let (config, devices, tokenizer) = (case.config.clone().into(), [case.device.clone().autodiff()], tokenizer());
+    let run = run(&config, &tokenizer, &devices);
     let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), RATE, 10).unwrap();
     let start = Start { settings: &settings, schedule, run: &run, saved: None };
     let error = ReplacedTokenTrainer::begin(model, start).unwrap_err().to_string();

@@ -15,7 +15,7 @@
 //! A layer has L queries. The last one of an enhanced mask decoder has M, for it is only asked about masked places, and these
 //! twice. Replaced token detection costs a generator of half the layers, and a discriminator with a head of 2 L H^2 + 2 L H.
 
-use crate::protocol::{Settings, Variant};
+use crate::{protocol::Settings, variant::Variant};
 
 /// Share of the tokens that are masked.
 const MASKED: f64 = 0.15;

@@ -6,8 +6,8 @@ use deberta_burn::{
 };
 
 use crate::{
-    protocol::Variant,
     results::{Axis, Results, Row},
+    variant::Variant,
 };
 
 /// A picture with the name of its file.

@@ -26,11 +26,11 @@ mod report;
 mod results;
 mod statement;
 mod tables;
+mod variant;
 mod worker;
 
 use std::{
     env, fs,
-    io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
     slice,
@@ -49,11 +49,13 @@ use deberta_burn::{
         Tokenizer,
         train::{VocabularyOptions, VocabularyTrainer},
     },
+    write_file,
 };
 use pool::{Job, Workers};
-use protocol::{Data, Preset, RunSpec, Settings, Variant};
+use protocol::{Data, Preset, RunSpec, Settings};
 use report::{Model, Report, TextFigures, Trial};
 use results::Results;
+use variant::Variant;
 
 /// The text that is read without --train.
 const TEXT: &str = "examples/data/presidents";
@@ -135,9 +137,13 @@ struct Args {
     #[arg(long, value_name = "X", help_heading = "Optimisation")]
     roberta_learning_rate: Option<f64>,
 
-    /// DeBERTa's highest learning rate, also of its ablations
+    /// DeBERTa's highest learning rate, also of what lacks parts of it
     #[arg(long, value_name = "X", help_heading = "Optimisation")]
     deberta_learning_rate: Option<f64>,
+
+    /// The highest learning rate of replaced token detection, which --tune leaves alone
+    #[arg(long, value_name = "X", requires = "ablation", help_heading = "Optimisation")]
+    rtd_learning_rate: Option<f64>,
 
     /// First train both models at each of these learning rates, with a seed of its own, and go on with the best of each
     #[arg(
@@ -186,12 +192,12 @@ fn experiment(args: &Args) -> Result<()> {
 
     let trials = experiment.tune(&args.tune)?;
     let learning_rate = |variant: Variant| {
-        let family = if variant == Variant::Roberta { Variant::Roberta } else { Variant::Deberta };
-        let given = match family {
-            Variant::Roberta => args.roberta_learning_rate,
-            _ => args.deberta_learning_rate,
+        let chosen = match variant {
+            Variant::Roberta => args.roberta_learning_rate.or(report::best(&trials, variant)),
+            Variant::ReplacedToken => args.rtd_learning_rate,
+            _ => args.deberta_learning_rate.or(report::best(&trials, Variant::Deberta)),
         };
-        report::best(&trials, family).or(given).unwrap_or_else(|| args.preset.learning_rate())
+        chosen.unwrap_or_else(|| args.preset.learning_rate(variant))
     };
     let models: Vec<Model> = variants
         .iter()
@@ -220,13 +226,13 @@ fn experiment(args: &Args) -> Result<()> {
         results: Results { rows },
         workers: experiment.workers,
     };
-    write(&output.join("results.csv"), &results::to_csv(&report.results.rows))?;
+    write_file(output.join("results.csv"), results::to_csv(&report.results.rows).as_bytes())?;
     let pictures = figures::pictures(&report.results)?;
     for picture in &pictures {
         picture.figure.write_svg(output.join(format!("{}.svg", picture.name)))?;
     }
     let path = output.join("report.html");
-    write(&path, &report.html(&pictures)?)?;
+    write_file(&path, report.html(&pictures)?.as_bytes())?;
     println!("{}\n{}\n{}", report.models_table().text(), report.speed_ups_table().text(), path.display());
     Ok(())
 }
@@ -282,7 +288,7 @@ impl Experiment<'_> {
                 }
                 Err(_) => {
                     fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-                    write(&path, &text)?;
+                    write_file(&path, text.as_bytes())?;
                 }
             }
             if !worker::is_finished(&folder, spec) {
@@ -374,17 +380,4 @@ fn frequency_loss(train: &Corpus, valid: &Corpus, tokenizer: &Tokenizer, evaluat
     let losses = (0..valid.len().min(evaluated)).flat_map(|sequence| tokens(valid, sequence));
     let losses: Vec<f64> = losses.map(|id| (total / counts[id]).ln()).collect();
     losses.iter().sum::<f64>() / losses.len() as f64
-}
-
-/// Writes a file in full or not at all.
-fn write(path: &Path, text: &str) -> Result<()> {
-    let folder = path.parent().expect("a file in a folder");
-    let mut file = tempfile::Builder::new();
-    // Temporary files are for their owner only, these will not be temporary. The umask still applies.
-    #[cfg(unix)]
-    file.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = file.tempfile_in(folder).map_err(Error::io("create", path))?;
-    file.write_all(text.as_bytes()).map_err(Error::io("write", path))?;
-    file.persist(path).map_err(|error| Error::io("replace", path)(error.error))?;
-    Ok(())
 }

@@ -5,9 +5,10 @@ use deberta_burn::Result;
 use crate::{
     figures::Picture,
     pool::Workers,
-    protocol::{Data, Preset, Settings, Variant},
+    protocol::{Data, Preset, Settings},
     results::{Axis, Results, Spread},
     tables::{Table, duration, escape, grouped, metric, number, spread},
+    variant::Variant,
 };
 
 /// A variant in numbers.
@@ -300,7 +301,8 @@ impl Report<'_> {
         });
         let mut notes = vec![
             "Each model was trained in full at each rate, with a seed that no other run has, and goes on with its best; \
-             what DeBERTa is without its parts has DeBERTa's.",
+             what DeBERTa is without its parts has DeBERTa's. RTD's rate is given: losses at different rates are of generators that \
+             are not equally hard to see through.",
             &chosen,
         ];
         if edge {

@@ -5,10 +5,7 @@ use std::{fs, path::Path};
 use deberta_burn::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    protocol::{RunSpec, Variant},
-    worker::downstream_accuracy,
-};
+use crate::{protocol::RunSpec, variant::Variant, worker::downstream_accuracy};
 
 /// One evaluation of one run: a line of `results.csv`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

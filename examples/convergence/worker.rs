@@ -35,7 +35,10 @@ use deberta_burn::{
 };
 use serde_json::Value;
 
-use crate::protocol::{Architecture, DOWNSTREAM_BATCH, RunSpec};
+use crate::{
+    protocol::{DOWNSTREAM_BATCH, RunSpec},
+    variant::Architecture,
+};
 
 /// The specification of a run, in its folder.
 pub const SPECIFICATION: &str = "run.json";
@@ -148,7 +151,7 @@ impl Worker<'_> {
         let run = Run { snapshots: &self.spec.checkpoints, ..self.run(self.folder, config) };
         let training = settings.pretraining(self.spec.learning_rate, self.spec.seed);
         train(&task, model, &training, &run, &mut self.reporter("pretraining".to_owned(), 0))?;
-        self.tokenizer.save(self.folder)
+        Ok(())
     }
 
     /// Fine-tunes the model of each checkpoint that is left, and removes it.
@@ -187,6 +190,7 @@ impl Worker<'_> {
         Run {
             output,
             config,
+            tokenizer: &self.tokenizer,
             resume: true,
             devices: slice::from_ref(&self.device),
             dtype: FloatDType::F32,

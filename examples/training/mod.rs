@@ -156,6 +156,7 @@ impl Session {
         let run = Run {
             output,
             config: &self.config,
+            tokenizer: &self.tokenizer,
             resume: self.flags.resume,
             devices: &self.devices,
             dtype: self.dtype(),
@@ -163,9 +164,6 @@ impl Session {
             snapshots: &[],
             data: data.into(),
         };
-        // A refused run must leave what is in the folder as it is.
-        run.saved()?;
-        self.tokenizer.save(output)?;
         let mut progress = Progress::new();
         let outcome = train(task, model, &self.settings, &run, &mut progress)?;
         progress.finish();

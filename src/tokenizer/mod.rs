@@ -48,6 +48,7 @@ pub mod train;
 use std::{collections::BTreeMap, fs, path::Path};
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tokenizers::{
     AddedToken, DecoderWrapper, ModelWrapper, PostProcessor, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
     models::bpe::Merges,
@@ -59,7 +60,7 @@ use self::{
     sentencepiece::SentencePieceModel,
     special::{SpecialIds, SpecialTokens, TokenizerConfig, read_json},
 };
-use crate::{Error, Result, replacement::Replacement};
+use crate::{Error, Result, data::hexadecimal, replacement::Replacement};
 
 pub use self::encode::{EncodeOptions, Text, Truncation};
 
@@ -283,6 +284,14 @@ impl Tokenizer {
         let config = Replacement::of(folder.join("tokenizer_config.json"), &config)?;
         tokenizer.commit()?;
         config.commit()
+    }
+
+    /// SHA-256 of the `tokenizer.json` that [`save`](Self::save) writes, in hexadecimal: equal tokenizers have equal digests.
+    ///
+    /// # Errors
+    /// A tokenizer that cannot be written as JSON.
+    pub fn digest(&self) -> Result<String> {
+        Ok(hexadecimal(&Sha256::digest(self.to_json()?)))
     }
 
     /// The content of `tokenizer.json`; equal tokenizers give equal bytes.

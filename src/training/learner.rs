@@ -53,11 +53,11 @@ pub trait Learner: Sized {
     /// A file cannot be written.
     fn save(&self, config: &ModelConfig, folder: &Path) -> Result<()>;
 
-    /// Writes the model as a checkpoint for others.
+    /// Writes the model as a checkpoint for others, with the run's configuration and tokenizer.
     ///
     /// # Errors
     /// A file cannot be written.
-    fn export(&self, config: &ModelConfig, folder: &Path) -> Result<()>;
+    fn export(&self, run: &Run<'_>, folder: &Path) -> Result<()>;
 
     /// The model of an [`export`](Self::export), without gradients.
     ///

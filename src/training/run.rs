@@ -33,7 +33,8 @@ use crate::{
     Error, ModelConfig, Result,
     checkpoint::{HeadPolicy, LoadOptions},
     data::{Part, training_batches},
-    replacement::Replacement,
+    tokenizer::Tokenizer,
+    write_file,
 };
 
 /// How a model is trained.
@@ -153,7 +154,7 @@ pub struct Outcome {
 /// What is to be remembered between steps beside model and optimiser.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Progress {
-    /// Settings, learner, number of examples and the data's digests, as text: numbers have to be the same to the last digit.
+    /// Settings, learner, number of examples, and the digests of data and tokenizer, as text: numbers have to be the same to the last digit.
     run: String,
     /// The bits of the best figure, which JSON need not keep to the last.
     best: Option<u64>,
@@ -194,6 +195,8 @@ pub struct Run<'a> {
     pub output: &'a Path,
     /// The configuration to write beside the weights.
     pub config: &'a ModelConfig,
+    /// The tokenizer to write beside them.
+    pub tokenizer: &'a Tokenizer,
     /// Whether to go on from the newest checkpoint in the folder, if there is one.
     pub resume: bool,
     /// Where the model trains, devices with gradients: it is on the first, and each takes a share of every step.
@@ -214,12 +217,8 @@ impl Run<'_> {
         LoadOptions { dtype: self.dtype, head: HeadPolicy::Required }
     }
 
-    /// The folder of the checkpoint to go on from, if there is one and the run may: what is to be known before anything is written
-    /// into the output folder.
-    ///
-    /// # Errors
-    /// A finished run is in the folder, or an unfinished one and it is not to be resumed.
-    pub fn saved(&self) -> Result<Option<PathBuf>> {
+    /// The folder of the checkpoint to go on from, if there is one and the run may.
+    fn saved(&self) -> Result<Option<PathBuf>> {
         if self.output.join(RECORD).exists() {
             return Err(self.refuse(&format!("a finished run is in this folder ({RECORD}): choose another one")));
         }
@@ -256,7 +255,7 @@ pub fn train<T: Task>(
     fs::create_dir_all(run.output).map_err(Error::io("create", run.output))?;
     let saved = run.saved()?;
     let mut learner = T::Learner::begin(model, Start { settings, schedule, run, saved: saved.as_deref() })?;
-    let mut progress = Progress::new(settings, &learner.describe(), lengths.len(), run);
+    let mut progress = Progress::new(settings, &learner.describe(), lengths.len(), run)?;
     if let Some(folder) = &saved {
         progress = progress.resume(folder, run)?;
     }
@@ -281,7 +280,7 @@ pub fn train<T: Task>(
         progress.tokens += tokens;
         timed_tokens += tokens;
         if run.snapshots.contains(&done) {
-            learner.export(run.config, &run.output.join(format!("step-{done}")))?;
+            learner.export(run, &run.output.join(format!("step-{done}")))?;
         }
 
         let evaluates = plan.evaluates(done);
@@ -301,7 +300,7 @@ pub fn train<T: Task>(
                     observer.evaluated(done, metrics, best);
                 }
                 if best {
-                    learner.export(run.config, run.output)?;
+                    learner.export(run, run.output)?;
                 }
                 draw(&log, &step, metrics.as_ref(), &run.output.join("curves.svg"))?;
                 state::save(run.output, done, &progress, |folder| learner.save(run.config, folder))?;
@@ -321,22 +320,23 @@ pub fn train<T: Task>(
     };
     let record = json!({ "settings": settings, "learner": learner.describe(), "data": run.data, "outcome": outcome });
     let text = serde_json::to_string_pretty(&record).expect("plain data");
-    Replacement::of(run.output.join(RECORD), text.as_bytes())?.commit()?;
+    write_file(run.output.join(RECORD), text.as_bytes())?;
     state::remove(run.output)?;
     Ok(outcome)
 }
 
 impl Progress {
-    fn new(settings: &TrainingSettings, learner: &serde_json::Value, examples: usize, run: &Run<'_>) -> Self {
-        Self {
-            run: serde_json::to_string(&(settings, learner, examples, &run.data)).expect("plain data"),
+    fn new(settings: &TrainingSettings, learner: &serde_json::Value, examples: usize, run: &Run<'_>) -> Result<Self> {
+        let what = (settings, learner, examples, &run.data, run.tokenizer.digest()?);
+        Ok(Self {
+            run: serde_json::to_string(&what).expect("plain data"),
             best: None,
             best_step: 0,
             without_improvement: 0,
             stopped: false,
             tokens: 0,
             sums: Sums::default(),
-        }
+        })
     }
 
     /// That of a saved run, which must be this one.

@@ -9,6 +9,7 @@ use super::{
     objective::Objective,
     optimizer::AdamW,
     parallel::Devices,
+    run::Run,
     schedule::Schedule,
     sift::Sift,
     state,
@@ -147,8 +148,9 @@ impl<M: Objective> Learner for Trainer<M> {
         state::write_model(folder, self.model(), config, &self.optimizer)
     }
 
-    fn export(&self, config: &ModelConfig, folder: &Path) -> Result<()> {
-        checkpoint::write(self.model(), config, folder, None)
+    fn export(&self, run: &Run<'_>, folder: &Path) -> Result<()> {
+        checkpoint::write(self.model(), run.config, folder, None)?;
+        run.tokenizer.save(folder)
     }
 
     fn exported(&self, folder: &Path, options: &LoadOptions) -> Result<M> {

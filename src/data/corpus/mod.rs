@@ -17,7 +17,7 @@ use self::{
     pack::Packer,
     paragraphs::Format,
 };
-use super::file_digest;
+use super::{file_digest, hexadecimal};
 use crate::{Error, Result, replacement::Replacement, tokenizer::Tokenizer};
 
 pub use self::paragraphs::{Paragraph, Paragraphs};
@@ -82,7 +82,7 @@ impl Corpus {
             return Err(Error::config("length", options.length, "at least 3: [CLS], a token of text, [SEP]"));
         }
         let digest = digest(files, tokenizer, options)?;
-        let name: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = hexadecimal(&digest[..8]);
         let path = cache.join(format!("corpus-{name}.bin"));
         if path.is_file() {
             match Cache::open(&path, digest) {

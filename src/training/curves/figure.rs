@@ -9,7 +9,7 @@ use plotters::{
 };
 
 use super::Curve;
-use crate::{Error, Result, replacement::Replacement};
+use crate::{Error, Result, write_file};
 
 /// A picture: panels below each other over one common horizontal axis.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,7 +99,7 @@ impl Figure {
     /// # Errors
     /// As for [`Self::svg`], or the file cannot be written.
     pub fn write_svg(&self, path: impl AsRef<Path>) -> Result<()> {
-        Replacement::of(path.as_ref().to_owned(), self.svg()?.as_bytes())?.commit()
+        write_file(path, self.svg()?.as_bytes())
     }
 
     fn draw(&self, text: &mut String, x_range: Range<f64>, y_ranges: Vec<Range<f64>>) -> DrawingResult {

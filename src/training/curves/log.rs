@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, Result, replacement::Replacement, training::metrics::Metrics};
+use crate::{Error, Result, training::metrics::Metrics, write_file};
 
 /// The figures of one moment in training.
 #[derive(Debug, Clone, PartialEq)]
@@ -139,7 +139,7 @@ impl CurveLog {
         let header = FIXED.into_iter().map(str::to_owned).chain(self.names.iter().cloned()).collect();
         let rows = self.reports.iter().map(|report| self.row(report));
         let content = self.encode(std::iter::once(header).chain(rows))?;
-        Replacement::of(self.path.clone(), &content)?.commit()
+        write_file(&self.path, &content)
     }
 
     /// Writes the last report after the others.

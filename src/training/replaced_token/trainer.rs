@@ -15,6 +15,7 @@ use crate::{
         objective::MaskedLmLabels,
         optimizer::AdamW,
         parallel::Devices,
+        run::Run,
         schedule::Schedule,
         state,
         trainer::StepReport,
@@ -166,10 +167,11 @@ impl Learner for ReplacedTokenTrainer {
     }
 
     /// The discriminator with tables of its own, and the generator in a folder in it.
-    fn export(&self, config: &ModelConfig, folder: &Path) -> Result<()> {
-        let (model, configs) = (self.model(), Configs::new(config)?);
-        checkpoint::write(&model.generator, &configs.generator, folder.join(GENERATOR), None)?;
-        checkpoint::write(&model.merged_discriminator(), &configs.discriminator, folder, None)
+    fn export(&self, run: &Run<'_>, folder: &Path) -> Result<()> {
+        let (model, configs, generator) = (self.model(), Configs::new(run.config)?, folder.join(GENERATOR));
+        checkpoint::write(&model.generator, &configs.generator, &generator, None)?;
+        checkpoint::write(&model.merged_discriminator(), &configs.discriminator, folder, None)?;
+        [&generator, folder].into_iter().try_for_each(|folder| run.tokenizer.save(folder))
     }
 
     fn exported(&self, folder: &Path, options: &LoadOptions) -> Result<ReplacedTokenPretraining> {
