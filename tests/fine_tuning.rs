@@ -1,68 +1,21 @@
 //! The fine-tuning examples as programs: runs that are killed and go on, what they leave, and what errors look like.
 
+#[path = "support/runs.rs"]
+mod runs;
 mod support;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    thread,
-    time::Duration,
-};
+use std::{fs, path::Path, process::Command};
 
 use assert_cmd::assert::OutputAssertExt;
-use deberta_burn::{
-    DebertaConfig, DebertaModel,
-    data::Random,
-    heads::{DebertaForMaskedLm, MaskedLmLayout, SequenceClassification},
-};
+use deberta_burn::{DebertaModel, heads::SequenceClassification};
 use predicates::{prelude::*, str::contains};
+use runs::{Case, assert_whole, example, kill_and_resume, outcome};
 use serde_json::Value;
 use support::{config, folder};
-use tempfile::TempDir;
-
-/// The example of that name; `cargo test` builds them all beside the tests.
-fn example(name: &str) -> Command {
-    let tests = std::env::current_exe().expect("the path of this test");
-    let path: PathBuf = tests.ancestors().nth(2).expect("the build folder").join("examples").join(name);
-    assert!(path.exists(), "{} is not built; run `cargo build --release --examples`", path.display());
-    let mut command = Command::new(path);
-    command.current_dir(env!("CARGO_MANIFEST_DIR"));
-    command
-}
-
-/// Files of one test.
-struct Case {
-    model: TempDir,
-    files: TempDir,
-}
 
 impl Case {
-    fn new() -> Self {
-        let model = folder(config(&["a", "b"]), SequenceClassification::<DebertaModel>::new);
-        Self { model, files: tempfile::tempdir().expect("a temporary folder") }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.files.path().join(name)
-    }
-
-    fn file(&self, name: &str, content: &str) -> PathBuf {
-        fs::write(self.path(name), content).expect("a file");
-        self.path(name)
-    }
-
-    /// A classification of sentences by a word in them.
-    fn reviews(&self, name: &str, rows: usize) -> PathBuf {
-        let mut random = Random::new(&[rows as u64]);
-        let words = ["the", "film", "was", "long", "and", "loud", "story", "actor"];
-        let row = |index: usize, random: &mut Random| {
-            let text: Vec<_> = (0..3 + random.below(9)).map(|_| words[random.below(words.len())]).collect();
-            let (word, label) = if index.is_multiple_of(2) { ("good", "glad") } else { ("bad", "sad") };
-            format!("{} {word}\t{label}\n", text.join(" "))
-        };
-        let rows: String = (0..rows).map(|index| row(index, &mut random)).collect();
-        self.file(name, &format!("text\tlabel\n{rows}"))
+    fn with_classifier() -> Self {
+        Self::new(folder(config(&["a", "b"]), SequenceClassification::<DebertaModel>::new))
     }
 
     fn classification(&self, output: &str) -> Command {
@@ -72,97 +25,9 @@ impl Case {
     }
 }
 
-/// `metrics.csv` without the column that depends on the clock.
-fn figures(folder: &Path) -> Vec<Vec<String>> {
-    let text = fs::read_to_string(folder.join("metrics.csv")).expect("metrics.csv");
-    let rows: Vec<Vec<String>> = text.lines().map(|line| line.split(',').map(str::to_owned).collect()).collect();
-    let clock = rows[0].iter().position(|name| name == "tokens_per_second").expect("the column");
-    rows.into_iter()
-        .map(|mut row| {
-            row.remove(clock);
-            row
-        })
-        .collect()
-}
-
-fn outcome(folder: &Path) -> Value {
-    let text = fs::read_to_string(folder.join("training.json")).expect("training.json");
-    serde_json::from_str::<Value>(&text).expect("JSON")["outcome"].clone()
-}
-
-/// The step of the newest checkpoint in an output folder, 0 if there is none.
-fn saved_step(folder: &Path) -> usize {
-    let Ok(entries) = fs::read_dir(folder) else { return 0 };
-    let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("an ASCII name"));
-    names.filter_map(|name| name.strip_prefix("checkpoint-")?.parse().ok()).max().unwrap_or(0)
-}
-
-/// The step of the last whole line of a table.
-fn last_step(table: &str) -> usize {
-    let whole = &table[..table.rfind('\n').unwrap_or(0)];
-    whole.lines().last().and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
-}
-
-/// Every file in the folder, and below it, is whole.
-fn assert_whole(folder: &Path) {
-    for entry in fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-        // What is not yet in its place has another name, and no reader looks at it.
-        if name.starts_with('.') {
-            continue;
-        }
-        if path.is_dir() {
-            assert_whole(&path);
-        } else if name.ends_with(".safetensors") {
-            let bytes = fs::read(&path).expect("readable");
-            safetensors::SafeTensors::deserialize(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        } else if name.ends_with(".json") {
-            let text = fs::read_to_string(&path).expect("readable");
-            serde_json::from_str::<Value>(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        }
-    }
-}
-
-/// Starts one run that is left alone, and one that is killed `rounds` times and resumed; both leave the same.
-fn kill_and_resume(case: &Case, rounds: usize, start: impl Fn(&str) -> Command) {
-    let start = |output: &str| {
-        let mut command = start(output);
-        command.arg("--resume").stderr(Stdio::null()).stdout(Stdio::null());
-        command
-    };
-    start("whole").assert().success();
-
-    let mut random = Random::new(&[7]);
-    let folder = case.path("killed");
-    for round in 0..rounds {
-        let table = || fs::read_to_string(folder.join("metrics.csv")).unwrap_or_default();
-        let (before, saved) = (table(), saved_step(&folder));
-        // A few steps on, before the next checkpoint or behind it, and not at once after a report.
-        let goal = saved + 2 * (1 + random.below(4));
-        let mut run = start("killed").spawn().expect("a process");
-        while table() == before || last_step(&table()) < goal {
-            assert!(run.try_wait().expect("a process").is_none(), "round {round}: the run ended by itself");
-            thread::sleep(Duration::from_millis(1));
-        }
-        thread::sleep(Duration::from_millis(random.below(15) as u64));
-        run.kill().expect("SIGKILL");
-        assert!(!run.wait().expect("an exit").success(), "round {round}: the run was done already");
-        assert_whole(&folder);
-    }
-    start("killed").assert().success();
-    let (whole, killed) = (case.path("whole"), case.path("killed"));
-    assert_eq!(figures(&whole), figures(&killed));
-    assert_eq!(outcome(&whole), outcome(&killed));
-    let weights = |folder: &Path| fs::read(folder.join("model.safetensors")).expect("weights");
-    assert!(weights(&whole) == weights(&killed), "the models differ");
-    let left: Vec<_> = fs::read_dir(&killed).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("checkpoint-")), "{left:?}");
-}
-
 #[test]
 fn a_killed_run_goes_on_as_if_nothing_had_happened() {
-    let case = Case::new();
+    let case = Case::with_classifier();
     let (train, valid) = (case.reviews("train.tsv", 200), case.reviews("valid.tsv", 40));
     kill_and_resume(&case, 10, |output| {
         let mut command = case.classification(output);
@@ -175,7 +40,7 @@ fn a_killed_run_goes_on_as_if_nothing_had_happened() {
 
 #[test]
 fn classification_learns_and_its_folder_answers() {
-    let case = Case::new();
+    let case = Case::with_classifier();
     let (train, valid) = (case.reviews("train.tsv", 200), case.reviews("valid.tsv", 40));
     let mut command = case.classification("out");
     command.arg("--train").arg(&train).arg("--valid").arg(&valid).arg("--test").arg(&valid);
@@ -196,7 +61,7 @@ fn classification_learns_and_its_folder_answers() {
 
 #[test]
 fn several_labels_and_numbers_can_be_learnt() {
-    let case = Case::new();
+    let case = Case::with_classifier();
     let several =
         case.file("several.csv", "text,label\na good film,\"joy,art\"\na loud film,noise\nfilm,\ngood art,art\n");
     let mut command = case.classification("several");
@@ -217,7 +82,7 @@ fn several_labels_and_numbers_can_be_learnt() {
 
 #[test]
 fn entities_answers_and_choices_can_be_learnt() {
-    let case = Case::new();
+    let case = Case::with_classifier();
     let start = |name: &str, train: &Path, output: &str| {
         let mut command = example(name);
         command.arg("--model").arg(case.model.path()).arg("--output").arg(case.path(output));
@@ -250,127 +115,9 @@ fn entities_answers_and_choices_can_be_learnt() {
     start("finetune_choice", &choices, "choices").assert().success().stdout(contains("accuracy"));
 }
 
-/// A fresh model and a text to pretrain it on.
-struct Pretraining {
-    case: Case,
-    model: TempDir,
-    text: PathBuf,
-}
-
-impl Pretraining {
-    fn new() -> Self {
-        let config = DebertaConfig { initializer_range: 0.05, ..config(&[]) };
-        let model = folder(config, |config, device| {
-            DebertaForMaskedLm::new(config, MaskedLmLayout::EnhancedMaskDecoder, device).expect("two layers")
-        });
-        let case = Case::new();
-        let text: String = (0..200).map(|_| "the cat sat on the mat and the dog sat on the cat\n\n").collect();
-        let text = case.file("text.txt", &text);
-        Self { case, model, text }
-    }
-
-    fn start(&self, output: &str, steps: &str) -> Command {
-        self.start_from(self.model.path(), output, steps)
-    }
-
-    fn start_from(&self, model: &Path, output: &str, steps: &str) -> Command {
-        let mut command = example("pretrain");
-        command.arg("--model").arg(model).arg("--output").arg(self.case.path(output));
-        command.arg("--train").arg(&self.text).arg("--valid").arg(&self.text).args(["--max-length", "32"]);
-        command.args(["--steps", steps, "--learning-rate", "3e-3", "--batch-size", "8", "--masking", "word"]);
-        command
-    }
-
-    /// The model of an output folder guesses a word.
-    fn guess(&self, output: &str) {
-        let mut fill = example("fill_mask");
-        fill.arg("--model").arg(self.case.path(output)).arg("the cat sat on the [MASK]");
-        fill.assert().success();
-    }
-}
-
-#[test]
-fn words_can_be_learnt_and_guessed() {
-    let pretraining = Pretraining::new();
-    let mut command = pretraining.start("words", "150");
-    command.args(["--evaluate-every", "30"]).assert().success().stdout(contains("perplexity"));
-    let loss = outcome(&pretraining.case.path("words"))["valid"]["loss"].as_f64().unwrap();
-    // A model that knows nothing has the logarithm of 1,540 words, 7.3, or worse.
-    assert!(loss < 5.0, "{loss}");
-    pretraining.guess("words");
-    let mut command = pretraining.start("flag", "1");
-    command.args(["--sharing", "shared"]).assert().code(1).stderr(contains("add --objective rtd"));
-}
-
-#[test]
-fn replaced_tokens_can_be_learnt_and_found() {
-    let pretraining = Pretraining::new();
-    kill_and_resume(&pretraining.case, 4, |output| {
-        let mut command = pretraining.start(output, "60");
-        command.args(["--objective", "rtd", "--accumulation", "2", "--evaluate-every", "6", "--report-every", "2"]);
-        command
-    });
-    let folder = pretraining.case.path("killed");
-    let whole = pretraining.case.path("whole/generator/model.safetensors");
-    let generator = fs::read(folder.join("generator/model.safetensors")).unwrap();
-    assert!(fs::read(whole).unwrap() == generator, "the generators differ");
-    let table = fs::read_to_string(folder.join("metrics.csv")).unwrap();
-    for column in ["train_generator_loss", "train_discriminator_loss", "discriminator_loss", "recall"] {
-        assert!(table.lines().next().unwrap().split(',').any(|name| name == column), "{column}");
-    }
-    let loss = outcome(&folder)["valid"]["generator_loss"].as_f64().unwrap();
-    // As above: the generator learns.
-    assert!(loss < 7.0, "{loss}");
-    pretraining.guess("killed/generator");
-
-    // The discriminator is a checkpoint like any other: it can be fine-tuned, and gone on with.
-    let mut command = example("finetune_classification");
-    command.arg("--model").arg(&folder).arg("--output").arg(pretraining.case.path("tuned"));
-    command.arg("--train").arg(pretraining.case.reviews("train.tsv", 20)).args(["--steps", "2"]);
-    command.assert().success();
-    let mut command = pretraining.start_from(&folder, "further", "2");
-    command.args(["--objective", "rtd", "--sharing", "none"]);
-    command.assert().success();
-}
-
-#[test]
-fn models_are_pretrained_from_scratch() {
-    let case = Case::new();
-    let text = case.file("text.txt", &"the cat sat on the mat and the dog sat on the cat\n\n".repeat(40));
-    let deberta = case.file("deberta.json", &config(&[]).to_json());
-    let roberta = case.file(
-        "roberta.json",
-        r#"{"model_type": "roberta", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-            "intermediate_size": 24, "max_position_embeddings": 40, "type_vocab_size": 1}"#,
-    );
-    let start = |config: &Path, output: &str| {
-        let mut command = example("pretrain");
-        command.arg("--config").arg(config).args(["--tokenizer", "tests/fixtures/small_tokenizer"]);
-        command.arg("--train").arg(&text).args(["--max-length", "32", "--steps", "3", "--batch-size", "8"]);
-        command.arg("--output").arg(case.path(output));
-        command
-    };
-    for (config, name) in [(&deberta, "deberta"), (&roberta, "roberta")] {
-        start(config, name).assert().success();
-        let mut fill = example("fill_mask");
-        fill.arg("--model").arg(case.path(name)).arg("the cat sat on the [MASK]").assert().success();
-        let text = fs::read_to_string(case.path(&format!("{name}/config.json"))).expect("config.json");
-        let config: Value = serde_json::from_str(&text).expect("JSON");
-        // A row a token, whatever the configuration said; the tokenizer's padding.
-        assert_eq!((&config["vocab_size"], &config["pad_token_id"]), (&1536.into(), &0.into()), "{name}");
-    }
-    start(&deberta, "rtd").args(["--objective", "rtd"]).assert().success();
-    assert!(case.path("rtd/generator/model.safetensors").exists());
-
-    let mut command = start(&roberta, "none");
-    command.args(["--objective", "rtd"]).assert().code(1).stderr(contains("the model is a RoBERTa"));
-    let unknown = contains("deberta-v9").and(contains("no such file")).and(contains("deberta-v3-small"));
-    start(Path::new("deberta-v9"), "none").assert().code(1).stderr(unknown);
-}
-
 #[test]
 fn a_settings_file_gives_what_the_flags_do_not() {
-    let case = Case::new();
+    let case = Case::with_classifier();
     let train = case.reviews("train.tsv", 20);
     let settings = case.file("run.toml", "learning-rate = 5e-4\nsteps = 4\nbatch-size = 5\nschedule = \"cosine\"\n");
     let mut command = case.classification("out");
@@ -389,7 +136,7 @@ fn a_settings_file_gives_what_the_flags_do_not() {
 
 #[test]
 fn errors_name_the_file_and_the_row() {
-    let case = Case::new();
+    let case = Case::with_classifier();
     let good = case.reviews("good.tsv", 20);
     let fails = |train: &Path, valid: Option<&Path>, parts: &[&str]| {
         let mut command = case.classification("out");
@@ -430,7 +177,7 @@ fn errors_name_the_file_and_the_row() {
 #[cfg(target_os = "linux")]
 fn an_unwritable_output_folder_is_an_error() {
     use std::os::unix::fs::PermissionsExt;
-    let case = Case::new();
+    let case = Case::with_classifier();
     let train = case.reviews("train.tsv", 20);
     let mut locked = case.path("locked");
     fs::create_dir(&locked).expect("a folder");
@@ -447,7 +194,7 @@ fn an_unwritable_output_folder_is_an_error() {
 #[test]
 #[cfg(unix)]
 fn a_full_disk_leaves_no_half_written_file() {
-    let case = Case::new();
+    let case = Case::with_classifier();
     let train = case.reviews("train.tsv", 20);
     let run = case.classification("out");
     let mut command = Command::new("sh");

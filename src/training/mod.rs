@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod objective;
 pub mod optimizer;
 mod parallel;
+mod plan;
 pub mod recipes;
 pub mod replaced_token;
 pub mod run;
