@@ -155,7 +155,8 @@ pub struct Outcome {
 /// What is to be remembered between steps beside model and optimiser.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Progress {
-    /// Settings, learner, number of examples, and the digests of data and tokenizer, as text: numbers have to be the same to the last digit.
+    /// Settings, learner, number of examples, and the digests of data and tokenizer, as text: numbers have to be the same to
+    /// the last digit.
     run: String,
     /// The bits of the best figure, which JSON need not keep to the last.
     best: Option<u64>,
@@ -346,8 +347,8 @@ impl Progress {
         match saved.run == self.run {
             true => Ok(saved),
             false => Err(run.refuse(
-                "the run in this folder was started with other settings or data: resume it with the same, or choose \
-                 another folder",
+                "the run in this folder was started with other settings, data or tokenizer: resume it with the same, \
+                 or choose another folder",
             )),
         }
     }

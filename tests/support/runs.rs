@@ -76,7 +76,7 @@ pub fn outcome(folder: &Path) -> Value {
 }
 
 /// The step of the newest checkpoint in an output folder, 0 if there is none.
-fn saved_step(folder: &Path) -> usize {
+pub fn saved_step(folder: &Path) -> usize {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("an ASCII name"));
     names.filter_map(|name| name.strip_prefix("checkpoint-")?.parse().ok()).max().unwrap_or(0)
