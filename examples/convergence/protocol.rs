@@ -16,9 +16,9 @@ use crate::variant::Variant;
 /// Sizes and budgets that fit a machine and some patience.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Preset {
-    /// Under a quarter of an hour on two cores
+    /// Seven minutes on two idle cores
     Minutes,
-    /// About an hour on two cores with --ablation
+    /// By estimate an hour on two idle cores with --ablation
     Hours,
     /// The published base models' sizes, for a GPU and texts of your own
     Gpu,
