@@ -4,12 +4,12 @@ use burn::{
     Tensor,
     module::Module,
     nn::{
-        Dropout, DropoutConfig, Initializer, LayerNorm, PaddingConfig1d,
+        Initializer, LayerNorm, PaddingConfig1d,
         conv::{Conv1d, Conv1dConfig},
     },
 };
 
-use crate::{activation::Activation, config::DebertaConfig, init::Init, packing::TokenLayout};
+use crate::{activation::Activation, config::DebertaConfig, dropout::Dropout, init::Init, packing::TokenLayout};
 
 /// A convolution over the embeddings that joins the first layer's output.
 #[derive(Module, Debug)]
@@ -34,7 +34,7 @@ impl ConvLayer {
         Self {
             conv: Conv1d { bias: Some(init.zeros(width)), ..conv },
             layer_norm: init.layer_norm(width),
-            dropout: DropoutConfig::new(config.hidden_dropout_prob).init(),
+            dropout: Dropout::new(config.hidden_dropout_prob),
             activation: config.conv_act,
         }
     }

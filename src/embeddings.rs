@@ -5,11 +5,11 @@ use std::sync::{Arc, OnceLock};
 use burn::{
     Tensor,
     module::{Module, Param, ParamId},
-    nn::{Dropout, DropoutConfig, Embedding, LayerNorm},
+    nn::{Embedding, LayerNorm},
     tensor::{Int, module::embedding},
 };
 
-use crate::{config::DebertaConfig, init::Init, linear::Linear, packing::TokenLayout};
+use crate::{config::DebertaConfig, dropout::Dropout, init::Init, linear::Linear, packing::TokenLayout};
 
 /// Word (+ absolute position, where the input is biased by it) (+ token type) -> projection where the tables are narrower than
 /// the model -> LayerNorm -> zero at padding -> dropout.
@@ -34,7 +34,7 @@ impl DebertaEmbeddings {
             token_type_embeddings: (config.type_vocab_size > 0).then(|| init.embedding(config.type_vocab_size, width)),
             embed_proj: (width != config.hidden_size).then(|| init.linear_without_bias(width, config.hidden_size)),
             layer_norm: init.layer_norm(config.hidden_size),
-            dropout: DropoutConfig::new(config.hidden_dropout_prob).init(),
+            dropout: Dropout::new(config.hidden_dropout_prob),
         }
     }
 

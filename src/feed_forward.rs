@@ -1,19 +1,12 @@
 //! The blocks every encoder layer shares, DeBERTa's and RoBERTa's: feed-forward network and residual output.
 
-use burn::{
-    Tensor,
-    module::Module,
-    nn::{Dropout, DropoutConfig, LayerNorm},
-    tensor::DType,
-};
+use burn::{Tensor, module::Module, nn::LayerNorm, tensor::DType};
 
 use crate::{
     activation::Activation,
     attention::op::can_fuse,
-    cpu::{
-        dropout::DropoutMask,
-        residual::{ResidualNorm, residual_norm},
-    },
+    cpu::residual::{ResidualNorm, residual_norm},
+    dropout::Dropout,
     init::Init,
     linear::Linear,
 };
@@ -34,7 +27,7 @@ impl ResidualOutput {
         Self {
             dense: init.linear(input, output),
             layer_norm: init.layer_norm(output),
-            dropout: DropoutConfig::new(dropout).init(),
+            dropout: Dropout::new(dropout),
             epsilon: init.epsilon,
         }
     }
@@ -51,8 +44,7 @@ impl ResidualOutput {
         let (device, LayerNorm { gamma, beta, .. }) = (states.device(), &self.layer_norm);
         match beta {
             Some(beta) if can_fuse(&device, states.dtype()) => {
-                let dropout = DropoutMask::of(&self.dropout, &device);
-                let plan = ResidualNorm { epsilon: self.epsilon as f32, dropout };
+                let plan = ResidualNorm { epsilon: self.epsilon as f32, dropout: self.dropout.mask(&device) };
                 residual_norm(states, residual, gamma.val(), beta.val(), plan)
             }
             _ => self.layer_norm.forward(self.dropout.forward(states) + residual),

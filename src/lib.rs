@@ -12,6 +12,8 @@ mod cpu;
 pub mod data;
 pub mod decoder;
 pub mod device;
+pub mod draws;
+pub mod dropout;
 pub mod embeddings;
 pub mod encoder;
 pub mod error;

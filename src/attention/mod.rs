@@ -16,14 +16,11 @@ mod cpu;
 mod fused;
 pub mod op;
 
-use burn::{
-    Tensor,
-    module::Module,
-    nn::{Dropout, DropoutConfig},
-};
+use burn::{Tensor, module::Module};
 
 use crate::{
     config::{DebertaConfig, PositionTerms, RobertaConfig},
+    dropout::Dropout,
     init::Init,
     linear::Linear,
     packing::TokenLayout,
@@ -157,8 +154,8 @@ impl AttentionConfig {
             pos_query_proj: (own && self.terms.p2c).then(|| init.linear(width, width)),
             head_logits_proj: mix(),
             head_weights_proj: mix(),
-            dropout: DropoutConfig::new(self.dropout).init(),
-            position_dropout: DropoutConfig::new(self.position_dropout).init(),
+            dropout: Dropout::new(self.dropout),
+            position_dropout: Dropout::new(self.position_dropout),
             heads: self.heads,
             terms: self.terms,
         }

@@ -7,7 +7,6 @@ use std::sync::{Arc, OnceLock};
 
 use burn::{
     Tensor,
-    nn::Dropout,
     tensor::{DType, Device, Int, TensorData},
 };
 
@@ -16,9 +15,7 @@ use super::{
     cpu::Span,
     fused::{self, FusedPlan},
 };
-use crate::{
-    cpu::dropout::DropoutMask, device, linear::Linear, packing::TokenLayout, places::Places, position::RelativeIndex,
-};
+use crate::{device, dropout::Dropout, linear::Linear, packing::TokenLayout, places::Places, position::RelativeIndex};
 
 /// Everything attention computes from.
 pub struct AttentionOperands<'a> {
@@ -124,7 +121,7 @@ pub fn attend(
         places,
         index: operands.relative.as_ref().map(|relative| relative.index.host().clone()),
         first_row: operands.relative.as_ref().map_or(0, |relative| relative.positions.first_row),
-        dropout: DropoutMask::of(operands.dropout, &operands.query.device()),
+        dropout: operands.dropout.mask(&operands.query.device()),
     };
     let positions = operands.relative.map(|relative| relative.positions);
     let (position_key, position_query) = positions.map_or((None, None), |tables| (tables.key, tables.query));

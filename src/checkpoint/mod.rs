@@ -25,5 +25,7 @@ mod write;
 pub use header::{Header, HeaderEntry};
 pub use load::{HeadPolicy, LoadOptions};
 pub use read::Checkpoint;
+pub(crate) use read::file_in;
 pub use report::{LoadReport, Misshapen};
+pub(crate) use write::first_not_finite;
 pub use write::{rewrite, write};

@@ -111,6 +111,14 @@ impl ModelConfig {
         }
     }
 
+    /// Number of encoder layers.
+    pub fn num_hidden_layers(&self) -> usize {
+        match self {
+            Self::Deberta(config) => config.num_hidden_layers,
+            Self::Roberta(config) => config.num_hidden_layers,
+        }
+    }
+
     /// The longest input in tokens that the model can take, if it has a limit: absolute positions at the input set one,
     /// relative positions do not.
     pub fn max_length(&self) -> Option<usize> {
