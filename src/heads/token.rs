@@ -7,7 +7,7 @@ use burn::{
 };
 
 use super::{Backbone, BackboneConfig, Head, loss};
-use crate::{dropout::Dropout, input::ModelInput, linear::Linear, prepared::PreparedPositions};
+use crate::model::{attention::PreparedPositions, dropout::Dropout, input::ModelInput, linear::Linear};
 
 /// Dropout -> linear, with a bias, on every state.
 #[derive(Module, Debug)]

@@ -5,7 +5,11 @@ use std::path::Path;
 use burn::{module::Module, tensor::Device};
 use serde_json::Value;
 
-use super::{groups::ParameterGroups, optimizer::AdamW, run::Run, schedule::Schedule, settings::TrainingSettings};
+use super::{
+    optimizer::{AdamW, ParameterGroups, Schedule},
+    run::Run,
+    settings::TrainingSettings,
+};
 use crate::{ModelConfig, Result, checkpoint::LoadOptions};
 
 /// A model in training, with its optimiser.

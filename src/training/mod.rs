@@ -2,14 +2,10 @@
 //!
 //! - [`train()`] trains a [`Task`] of [`tasks`] and leaves a checkpoint folder.
 //! - [`Trainer`] makes single steps, for loops of one's own; [`sift`] is scale-invariant fine-tuning, for any [`Objective`].
-//! - [`metrics`] and [`curves`] say and show how it went.
+//! - [`metrics`] and [`report`] say and show how it went.
 
-mod adamw_rows;
-pub mod curves;
-pub mod groups;
 mod identity;
 pub mod learner;
-mod loss_scale;
 pub mod metrics;
 pub mod objective;
 pub mod optimizer;
@@ -18,8 +14,8 @@ mod plan;
 mod progress;
 pub mod recipes;
 pub mod replaced_token;
+pub mod report;
 mod run;
-pub mod schedule;
 mod settings;
 pub mod sift;
 mod state;
@@ -28,12 +24,10 @@ pub mod tasks;
 mod train;
 pub mod trainer;
 
-pub use groups::{Frozen, ParameterGroups};
 pub use learner::{Learner, StepReport};
 pub use objective::Objective;
-pub use optimizer::{AdamW, AdamWConfig};
+pub use optimizer::{AdamW, AdamWConfig, Frozen, ParameterGroups, Schedule, ScheduleKind, Warmup};
 pub use run::Run;
-pub use schedule::{Schedule, ScheduleKind, Warmup};
 pub use settings::TrainingSettings;
 pub use sift::Sift;
 pub use task::{Task, TaskBatch, TaskModel};

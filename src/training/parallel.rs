@@ -10,7 +10,7 @@ use burn::{
     tensor::Device,
 };
 
-use crate::{data::Random, draws};
+use crate::{data::Random, kernels::draws};
 
 /// Where a model trains, devices with gradients; the model is on the first.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use burn::tensor::FloatDType;
 use serde::{Deserialize, Serialize};
 
-use super::{curves::Report, learner::StepReport, metrics::Score, run::Run, settings::TrainingSettings};
+use super::{learner::StepReport, metrics::Score, report::Report, run::Run, settings::TrainingSettings};
 use crate::Error;
 
 /// Steps in a row without finite gradients, none of which changed the model, after which a run ends. Scaling the loss of f16

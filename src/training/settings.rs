@@ -5,9 +5,7 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    groups::Frozen,
-    optimizer::AdamWConfig,
-    schedule::{ScheduleKind, Warmup},
+    optimizer::{AdamWConfig, Frozen, ScheduleKind, Warmup},
     sift::Sift,
 };
 use crate::{Error, Result};

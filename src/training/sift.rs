@@ -26,7 +26,11 @@ use burn::{
 use serde::{Deserialize, Serialize};
 
 use super::objective::{Compared, Objective};
-use crate::{draws::normals, embeddings::EmbeddingSource, heads::loss::in_f32, input::ModelInput, packing::Packing};
+use crate::{
+    heads::loss::in_f32,
+    kernels::draws::normals,
+    model::{embeddings::EmbeddingSource, input::ModelInput, token_layout::Packing},
+};
 
 /// What the inner pass climbs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

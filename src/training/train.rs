@@ -12,13 +12,13 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    curves::{Curve, CurveLog, Figure, Panel, Report},
     learner::{Learner, Start, StepReport},
     metrics::Metrics,
+    optimizer::Schedule,
     plan::{EpochOrder, Plan},
     progress::Progress,
+    report::{Curve, CurveLog, Figure, Panel, Report},
     run::Run,
-    schedule::Schedule,
     settings::{TrainingSettings, count},
     state,
     task::{Task, TaskModel},

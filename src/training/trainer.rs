@@ -7,10 +7,9 @@ use burn::tensor::Device;
 use super::{
     learner::{Learner, Start, StepReport},
     objective::Objective,
-    optimizer::AdamW,
+    optimizer::{AdamW, Schedule},
     parallel::Devices,
     run::Run,
-    schedule::Schedule,
     sift::Sift,
     state,
 };
@@ -18,7 +17,7 @@ use crate::{
     ModelConfig, Result,
     checkpoint::{self, Checkpoint, LoadOptions},
     data::Random,
-    input::ModelInput,
+    model::input::ModelInput,
 };
 
 /// A model in training. Everything random is a function of the seed, the step and the number of a batch in it, so that a run

@@ -13,11 +13,13 @@ use crate::{
     Error, Result,
     checkpoint::{Checkpoint, HeadPolicy, LoadOptions, LoadReport},
     config::DebertaConfig,
-    draws,
-    embeddings::{EmbeddingSource, EmbeddingTables},
     heads::{DebertaForMaskedLm, MaskedLmLayout, ReplacedTokenDetection},
-    input::ModelInput,
-    model::DebertaModel,
+    kernels::draws,
+    model::{
+        DebertaModel,
+        embeddings::{EmbeddingSource, EmbeddingTables},
+        input::ModelInput,
+    },
     training::objective::{MaskedLmLabels, Objective},
 };
 

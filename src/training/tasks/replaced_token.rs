@@ -6,8 +6,8 @@ use super::MaskedLmTask;
 use crate::{
     Error, Result,
     data::Part,
-    draws,
     heads::DebertaForMaskedLm,
+    kernels::draws,
     training::{
         metrics::{Counts, Metrics, Score},
         replaced_token::{Corrupted, ReplacedTokenPretraining, ReplacedTokenTrainer, sample},
