@@ -10,6 +10,7 @@
 //! no module has to know.
 
 mod convert;
+mod digest;
 mod header;
 #[cfg(feature = "hub")]
 pub mod hub;
