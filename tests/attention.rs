@@ -5,10 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
-use burn::{
-    nn::{Dropout, DropoutConfig},
-    tensor::{Bool, DType, Device, Tensor, TensorData},
-};
+use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
 use common::cpu_devices;
 use deberta_burn::model::{
     attention::{
@@ -16,6 +13,7 @@ use deberta_burn::model::{
         operands::{AttentionOperands, PositionIndex, RelativeOperands},
         relative_position::{RelativeIndex, RelativePositions},
     },
+    dropout::{Dropout, keyed},
     masked_positions::Places,
     token_layout::{Packing, TokenLayout},
 };
@@ -90,7 +88,6 @@ impl Case {
 
     fn run_in(&self, dtype: DType, fused: bool, device: &Device, dropout: &Dropout) -> Vec<Vec<f32>> {
         let Inputs { tensors, weights } = self.inputs(device, dtype);
-        device.seed(self.dropout_seed);
         let mask = self.mask(device);
         let layout = match mask.as_ref().filter(|_| fused).and_then(Packing::new) {
             Some(packing) => TokenLayout::Packed(Arc::new(packing)),
@@ -122,10 +119,10 @@ impl Case {
             scale: 1.0 / ((self.head_size * terms) as f64).sqrt(),
             dropout,
         };
-        let context = match fused {
+        let context = keyed(self.dropout_seed, || match fused {
             true => fused::attend(operands, None, false).0,
             false => composed::attend(operands, None).0,
-        };
+        });
         let (context, weights) = match &places {
             Some(places) => (context, TokenLayout::Padded(None).select(weights, places)),
             None => (layout.restore(context), weights),
