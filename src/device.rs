@@ -4,7 +4,7 @@ use burn::tensor::{Device, DeviceType};
 
 use crate::{
     Error, Result,
-    cpu::isa::{self, Isa},
+    isa::{self, Isa},
 };
 
 /// A kind of device: its name, the Cargo feature that compiles it in, and what else it needs.

@@ -1,0 +1,103 @@
+//! x W + b as one operation, with its backward pass.
+//!
+//! ```text
+//! y = x W + b,   dx = G W^T,   dW = x^T G,   db = sum_rows G
+//! ```
+//!
+//! burn-flex fills each product's buffer with zeros, copies it to another alignment, and adds the bias in a pass of its own,
+//! which together cost a tenth of a training step.
+
+use burn::{
+    Tensor,
+    backend::{TensorMetadata, tensor::FloatTensor},
+};
+
+use super::{
+    backend::HostBackend,
+    matrix::{Matrix, product},
+    operation::{Operation, apply},
+    simd::vectorized,
+};
+use crate::isa::Isa;
+
+/// `x weight + bias` on a host device, in f32.
+///
+/// # Shapes
+/// - x: [.., inputs]
+/// - weight: [inputs, outputs]
+/// - bias: [outputs]
+/// - output: [.., outputs]
+pub(crate) fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    match bias {
+        Some(bias) => apply(HostLinear, [x, weight, bias.into_dispatch()]),
+        None => apply(HostLinear, [x, weight]),
+    }
+}
+
+/// The product of x and the weight, and a bias where there is a third tensor.
+#[derive(Clone, Debug)]
+struct HostLinear;
+
+impl<const N: usize> Operation<N> for HostLinear {
+    /// x and the weight.
+    type Kept<B: HostBackend> = [FloatTensor<B>; 2];
+
+    fn forward<B: HostBackend>(&self, tensors: [FloatTensor<B>; N]) -> FloatTensor<B> {
+        let mut shape = tensors[0].shape();
+        let [inputs, outputs] = tensors[1].shape().dims();
+        let rows = shape.num_elements() / inputs;
+        let last = shape.num_dims() - 1;
+        shape[last] = outputs;
+        let tensors = tensors.map(B::values);
+        let x = Matrix::new(tensors[0].as_ref(), 0, rows, inputs, inputs);
+        let weight = Matrix::new(tensors[1].as_ref(), 0, inputs, outputs, outputs);
+        B::tensor(product(x, weight, tensors.get(2).map(AsRef::as_ref)), shape)
+    }
+
+    fn forward_keeping<B: HostBackend>(&self, tensors: [FloatTensor<B>; N]) -> (FloatTensor<B>, [FloatTensor<B>; 2]) {
+        let kept = [tensors[0].clone(), tensors[1].clone()];
+        (self.forward::<B>(tensors), kept)
+    }
+
+    fn backward<B: HostBackend>(
+        &self,
+        [x, weight]: [FloatTensor<B>; 2],
+        gradient: FloatTensor<B>,
+        wanted: [bool; N],
+    ) -> [Option<FloatTensor<B>>; N] {
+        let gradient = B::values(gradient);
+        let (x_shape, weight_shape) = (x.shape(), weight.shape());
+        let [inputs, outputs] = weight_shape.dims();
+        let rows = x_shape.num_elements() / inputs;
+        let by_row = Matrix::new(gradient.as_ref(), 0, rows, outputs, outputs);
+        let mut gradients = [const { None }; N];
+        if wanted[0] {
+            let weight = B::values(weight);
+            let weight = Matrix::new(weight.as_ref(), 0, inputs, outputs, outputs);
+            gradients[0] = Some(B::tensor(product(by_row, weight.transposed(), None), x_shape));
+        }
+        if wanted[1] {
+            let x = B::values(x);
+            let x = Matrix::new(x.as_ref(), 0, rows, inputs, inputs);
+            gradients[1] = Some(B::tensor(product(x.transposed(), by_row, None), weight_shape));
+        }
+        if let Some(true) = wanted.get(2) {
+            let mut sums = vec![0.0; outputs];
+            sum_rows(Isa::in_use(), &mut sums, gradient.as_ref());
+            gradients[2] = Some(B::tensor(sums, [outputs].into()));
+        }
+        gradients
+    }
+}
+
+vectorized! {
+    /// The sum over all rows.
+    fn sum_rows(sums: &mut [f32], values: &[f32]) {
+        for row in values.chunks_exact(sums.len()) {
+            for (sum, value) in sums.iter_mut().zip(row) {
+                *sum += value;
+            }
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! How a block rejoins the stream, in one pass forward and one backward: LayerNorm( dropout(x) + residual ).
+//!
+//! ```text
+//! z = dropout(x) + residual,   n = (z - mean(z)) / sqrt(var(z) + epsilon),   y = n gamma + beta
+//!
+//! With G the gradient of y and H = G gamma:
+//! dz = ( H - mean(H) - n mean(H n) ) / sqrt(var(z) + epsilon),   dgamma = sum_rows G n,   dbeta = sum_rows G
+//! ```
+
+use burn::{
+    Tensor,
+    backend::{TensorMetadata, tensor::FloatTensor},
+};
+use rayon::prelude::*;
+
+use super::{
+    backend::HostBackend,
+    dropout::DropoutMask,
+    lanes,
+    operation::{Operation, apply},
+    simd::vectorized,
+};
+use crate::isa::Isa;
+
+/// Rows that one thread takes at a time; sums over rows are made by chunk, so that they do not depend on the threads.
+const CHUNK: usize = 32;
+
+/// What the operation knows beside its tensors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ResidualNorm {
+    pub epsilon: f32,
+    pub dropout: Option<DropoutMask>,
+}
+
+/// LayerNorm( dropout(x) + residual ) on a host device, in f32.
+///
+/// # Shapes
+/// - x, residual, output: [.., width]
+/// - gamma, beta: [width]
+pub(crate) fn residual_norm<const D: usize>(
+    x: Tensor<D>,
+    residual: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    plan: ResidualNorm,
+) -> Tensor<D> {
+    apply(plan, [x.into_dispatch(), residual.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch()])
+}
+
+/// What the forward pass leaves for the backward pass.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept<F> {
+    gamma: F,
+    /// n
+    normal: Vec<f32>,
+    /// 1 / sqrt(var + epsilon) of each row.
+    scales: Vec<f32>,
+}
+
+impl ResidualNorm {
+    /// The output, and n if it is to be kept, and the scale of each row.
+    fn run<B: HostBackend>(
+        self,
+        [x, residual, gamma, beta]: [FloatTensor<B>; 4],
+        keeps: bool,
+    ) -> (FloatTensor<B>, Vec<f32>, Vec<f32>) {
+        let shape = x.shape();
+        let width = shape[shape.num_dims() - 1];
+        let [x, residual, gamma, beta] = [x, residual, gamma, beta].map(B::values);
+        let (gamma, beta) = (gamma.as_ref(), beta.as_ref());
+        let (size, chunk, isa) = (shape.num_elements(), CHUNK * width, Isa::in_use());
+        let mut output = vec![0.0; size];
+        let mut normal = vec![0.0; if keeps { size } else { 0 }];
+        let mut scales = vec![0.0; size / width];
+        let mut kept: Vec<&mut [f32]> = normal.chunks_mut(chunk).collect();
+        kept.resize_with(size.div_ceil(chunk), Default::default);
+        let inputs = x.as_ref().par_chunks(chunk).zip(residual.as_ref().par_chunks(chunk));
+        let outputs = output.par_chunks_mut(chunk).zip(scales.par_chunks_mut(CHUNK)).zip(kept);
+        outputs.zip(inputs).enumerate().for_each(|(first, (((output, scales), normal), (x, residual)))| {
+            normalise(isa, x, residual, gamma, beta, self, first * CHUNK, output, normal, scales);
+        });
+        (B::tensor(output, shape), normal, scales)
+    }
+}
+
+impl Operation<4> for ResidualNorm {
+    type Kept<B: HostBackend> = Kept<FloatTensor<B>>;
+
+    fn forward<B: HostBackend>(&self, tensors: [FloatTensor<B>; 4]) -> FloatTensor<B> {
+        self.run::<B>(tensors, false).0
+    }
+
+    fn forward_keeping<B: HostBackend>(&self, tensors: [FloatTensor<B>; 4]) -> (FloatTensor<B>, Kept<FloatTensor<B>>) {
+        let gamma = tensors[2].clone();
+        let (output, normal, scales) = self.run::<B>(tensors, true);
+        (output, Kept { gamma, normal, scales })
+    }
+
+    fn backward<B: HostBackend>(
+        &self,
+        Kept { gamma, normal, scales }: Kept<FloatTensor<B>>,
+        gradient: FloatTensor<B>,
+        _: [bool; 4],
+    ) -> [Option<FloatTensor<B>>; 4] {
+        let (shape, norm_shape) = (gradient.shape(), gamma.shape());
+        let (gradient, gamma) = (B::values(gradient), B::values(gamma));
+        let (gradient, gamma) = (gradient.as_ref(), gamma.as_ref());
+        let width = norm_shape[0];
+        let (chunk, isa) = (CHUNK * width, Isa::in_use());
+
+        let mut into_residual = vec![0.0; normal.len()];
+        let mut sums = vec![0.0; scales.len().div_ceil(CHUNK) * 2 * width];
+        let inputs = gradient.par_chunks(chunk).zip(normal.par_chunks(chunk)).zip(scales.par_chunks(CHUNK));
+        let outputs = into_residual.par_chunks_mut(chunk).zip(sums.par_chunks_mut(2 * width));
+        outputs.zip(inputs).for_each(|((output, sums), ((gradient, normal), scales))| {
+            differentiate(isa, gradient, normal, scales, gamma, output, sums);
+        });
+        let mut into_gamma = vec![0.0; 2 * width];
+        for sums in sums.chunks_exact(2 * width) {
+            into_gamma.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+        }
+        let into_beta = into_gamma.split_off(width);
+
+        let dropped = self.dropout.map(|mask| {
+            let mut values = into_residual.clone();
+            values.par_chunks_mut(chunk).enumerate().for_each(|(first, values)| {
+                drop_out(isa, values, width, mask, first * CHUNK);
+            });
+            B::tensor(values, shape.clone())
+        });
+        let into_residual = B::tensor(into_residual, shape);
+        let into_x = dropped.unwrap_or_else(|| into_residual.clone());
+        let into_gamma = B::tensor(into_gamma, norm_shape.clone());
+        [into_x, into_residual, into_gamma, B::tensor(into_beta, norm_shape)].map(Some)
+    }
+}
+
+vectorized! {
+    /// The forward pass of some rows, of which the first is `first` in the whole; fills `normal` if it is not empty.
+    fn normalise(
+        x: &[f32],
+        residual: &[f32],
+        gamma: &[f32],
+        beta: &[f32],
+        plan: ResidualNorm,
+        first: usize,
+        output: &mut [f32],
+        normal: &mut [f32],
+        scales: &mut [f32],
+    ) {
+        let width = gamma.len();
+        let rows = output.chunks_exact_mut(width).zip(x.chunks_exact(width).zip(residual.chunks_exact(width)));
+        for (row, ((output, (x, residual)), scale)) in rows.zip(scales).enumerate() {
+            match plan.dropout {
+                Some(mask) => {
+                    let mask = mask.row(0, first + row);
+                    for (column, ((z, x), residual)) in output.iter_mut().zip(x).zip(residual).enumerate() {
+                        *z = x * mask.factor(column as u32) + residual;
+                    }
+                }
+                None => {
+                    for ((z, x), residual) in output.iter_mut().zip(x).zip(residual) {
+                        *z = x + residual;
+                    }
+                }
+            }
+            let mean = lanes::sum(output) / width as f32;
+            for z in output.iter_mut() {
+                *z -= mean;
+            }
+            *scale = 1.0 / (lanes::dot(output, output) / width as f32 + plan.epsilon).sqrt();
+            for n in output.iter_mut() {
+                *n *= *scale;
+            }
+            if let Some(kept) = normal.get_mut(row * width..(row + 1) * width) {
+                kept.copy_from_slice(output);
+            }
+            for ((y, gamma), beta) in output.iter_mut().zip(gamma).zip(beta) {
+                *y = *y * gamma + beta;
+            }
+        }
+    }
+}
+
+vectorized! {
+    /// The backward pass of some rows: dz, and the sums for gamma and beta.
+    fn differentiate(
+        gradient: &[f32],
+        normal: &[f32],
+        scales: &[f32],
+        gamma: &[f32],
+        output: &mut [f32],
+        sums: &mut [f32],
+    ) {
+        let width = gamma.len();
+        let (gamma_sums, beta_sums) = sums.split_at_mut(width);
+        let rows = output.chunks_exact_mut(width).zip(gradient.chunks_exact(width).zip(normal.chunks_exact(width)));
+        for ((output, (gradient, normal)), scale) in rows.zip(scales) {
+            for ((h, gradient), gamma) in output.iter_mut().zip(gradient).zip(gamma) {
+                *h = gradient * gamma;
+            }
+            let mean = lanes::sum(output) / width as f32;
+            let slope = lanes::dot(output, normal) / width as f32;
+            for (h, n) in output.iter_mut().zip(normal) {
+                *h = (*h - mean - n * slope) * scale;
+            }
+            for ((sum, gradient), n) in gamma_sums.iter_mut().zip(gradient).zip(normal) {
+                *sum += gradient * n;
+            }
+            for (sum, gradient) in beta_sums.iter_mut().zip(gradient) {
+                *sum += gradient;
+            }
+        }
+    }
+}
+
+vectorized! {
+    /// Multiplies some rows with their factors of dropout.
+    fn drop_out(values: &mut [f32], width: usize, mask: DropoutMask, first: usize) {
+        for (row, values) in values.chunks_exact_mut(width).enumerate() {
+            let mask = mask.row(0, first + row);
+            for (column, value) in values.iter_mut().enumerate() {
+                *value *= mask.factor(column as u32);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Output, n, scales, dz and the sums for gamma and beta, of two rows.
+    fn passes(isa: Isa, width: usize, plan: ResidualNorm) -> [Vec<f32>; 5] {
+        let values = |seed: usize, count: usize| -> Vec<f32> {
+            (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
+        };
+        let [x, residual, gradient] = [1, 2, 3].map(|seed| values(seed, 2 * width));
+        let [gamma, beta] = [4, 5].map(|seed| values(seed, width));
+        let [mut output, mut normal, mut d_z] = [(); 3].map(|()| vec![f32::NAN; 2 * width]);
+        let (mut scales, mut sums) = (vec![f32::NAN; 2], vec![0.0; 2 * width]);
+        normalise(isa, &x, &residual, &gamma, &beta, plan, 7, &mut output, &mut normal, &mut scales);
+        differentiate(isa, &gradient, &normal, &scales, &gamma, &mut d_z, &mut sums);
+        [output, normal, scales, d_z, sums]
+    }
+
+    #[test]
+    fn every_instruction_set_has_the_portable_results() {
+        let portable = Isa::available().next().expect("there always is one");
+        for width in [8, 17, 384, 1000] {
+            for dropout in [None, Some(DropoutMask { probability: 0.1, seed: 3 })] {
+                let plan = ResidualNorm { epsilon: 1e-7, dropout };
+                let expected = passes(portable, width, plan);
+                // Rows have the mean 0 and the variance 1.
+                let squares = expected[1].iter().map(|n| n * n).sum::<f32>() / (2 * width) as f32;
+                assert!((squares - 1.0).abs() < 1e-4, "{squares}");
+                for isa in Isa::available() {
+                    for (found, expected) in passes(isa, width, plan).iter().zip(&expected) {
+                        for (found, expected) in found.iter().zip(expected) {
+                            // Numbers of size 1 to 5 behind means of up to 1,000: the root of their number in roundings.
+                            assert!((found - expected).abs() < 1e-5, "{isa}, {width}: {found} instead of {expected}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
