@@ -16,6 +16,7 @@ pub mod embeddings;
 pub mod encoder;
 pub mod error;
 pub mod feed_forward;
+mod foreign;
 pub mod heads;
 mod init;
 pub mod input;
@@ -29,6 +30,7 @@ pub mod position;
 pub mod prepared;
 mod replacement;
 pub mod roberta;
+mod text_file;
 pub mod tokenizer;
 pub mod training;
 
