@@ -7,7 +7,7 @@ use super::{
     MAX_SIZE, TaskConfig, overlay, parse_object, require, require_deviation, require_layers, require_matrix,
     require_positive, require_probability, require_size, write_json,
 };
-use crate::{Result, activation::Activation};
+use crate::{Result, config::Activation};
 
 /// Which layout a DeBERTa checkpoint has. v3 has v2's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use super::{
     TaskConfig, overlay, parse_object, require, require_deviation, require_layers, require_matrix, require_positive,
     require_probability, require_size, write_json,
 };
-use crate::{Result, activation::Activation};
+use crate::{Result, config::Activation};
 
 /// RoBERTa's `config.json`. Field names are the file's keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

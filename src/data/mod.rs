@@ -40,7 +40,6 @@ pub use batching::training_batches;
 pub use choice::{ChoiceExample, read_choices};
 pub use conll::{Sentence, WordColumns, read_sentences, tag_indices, tag_labels};
 pub use digest::file_digest;
-pub(crate) use digest::hexadecimal;
 pub use labels::{Labelling, Labels, Target};
 pub use noise::swap_characters;
 pub use random::Random;

@@ -16,9 +16,7 @@ use crate::{
     Result,
     checkpoint::LoadReport,
     heads::{Backbone, BackboneConfig, Head},
-    input::ModelInput,
-    linear::Linear,
-    prepared::PreparedPositions,
+    model::{attention::PreparedPositions, input::ModelInput, linear::Linear},
     tokenizer::{Text, Truncation},
 };
 

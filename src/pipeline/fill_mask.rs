@@ -16,9 +16,7 @@ use crate::{
     checkpoint::LoadReport,
     config::ModelConfig,
     heads::{DebertaForMaskedLm, MaskedLmLayout, RobertaForMaskedLm},
-    input::ModelInput,
-    places::Places,
-    prepared::Prepared,
+    model::{inference::Prepared, input::ModelInput, masked_positions::Places},
     tokenizer::{Text, Truncation},
 };
 

@@ -66,7 +66,6 @@ use self::{
 };
 use crate::{
     Error, Result,
-    data::hexadecimal,
     foreign::{self, Part},
     replacement::Replacement,
     text_file,
@@ -339,7 +338,7 @@ impl Tokenizer {
     /// # Errors
     /// A tokenizer that cannot be written as JSON.
     pub fn digest(&self) -> Result<String> {
-        Ok(hexadecimal(&Sha256::digest(self.to_json()?)))
+        Ok(format!("{:x}", Sha256::digest(self.to_json()?)))
     }
 
     /// The content of `tokenizer.json`; equal tokenizers give equal bytes.
