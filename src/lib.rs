@@ -29,6 +29,8 @@ pub mod position;
 pub mod prepared;
 mod replacement;
 pub mod roberta;
+mod scores;
+mod spans;
 pub mod tokenizer;
 pub mod training;
 

@@ -70,6 +70,11 @@ pub enum Truncation {
     Error,
 }
 
+/// By how many tokens the windows of long texts overlap unless somebody says otherwise: a quarter of their length.
+pub fn default_stride(max_length: usize) -> usize {
+    max_length / 4
+}
+
 /// How texts become token ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodeOptions {
@@ -187,13 +192,16 @@ impl Tokenizer {
         for (index, text) in texts.iter().enumerate() {
             let first = raw.next().expect("one encoding a sequence");
             let second = text.second.as_ref().map(|_| raw.next().expect("one encoding a sequence"));
-            let problem = |problem: String| Error::input(format!("text {index}"), problem);
-            for (window, (first, second)) in self.fit(first, second, options).map_err(problem)?.into_iter().enumerate()
-            {
+            let problem = |problem: String| Error::text(index, problem);
+            let tokens = first.len() + second.as_ref().map_or(0, RawEncoding::len);
+            let fitted = self.fit(first, second, options).map_err(problem)?;
+            for (window, (first, second)) in fitted.into_iter().enumerate() {
+                let left = first.len() + second.as_ref().map_or(0, RawEncoding::len);
+                let cut = if options.stride.is_none() { tokens - left } else { 0 };
                 let processed = self.post_processor.process(first, second, options.add_special_tokens);
                 let processed =
                     processed.map_err(|error| problem(format!("the special tokens do not fit: {error}")))?;
-                encodings.push(encoding(index, window, &processed));
+                encodings.push(Encoding { text: index, window, cut, ..encoding(&processed) });
             }
         }
         Ok(encodings)
@@ -253,15 +261,15 @@ impl Tokenizer {
     }
 }
 
-fn encoding(text: usize, window: usize, raw: &RawEncoding) -> Encoding {
+/// The lists of an encoding.
+fn encoding(raw: &RawEncoding) -> Encoding {
     Encoding {
-        text,
-        window,
         ids: raw.get_ids().to_vec(),
         type_ids: raw.get_type_ids().to_vec(),
         offsets: raw.get_offsets().to_vec(),
         word_ids: raw.get_word_ids().to_vec(),
         sequence_ids: raw.get_sequence_ids(),
         special: raw.get_special_tokens_mask().iter().map(|&mask| mask != 0).collect(),
+        ..Encoding::default()
     }
 }

@@ -62,7 +62,7 @@ use self::{
 };
 use crate::{Error, Result, data::hexadecimal, replacement::Replacement};
 
-pub use self::encode::{EncodeOptions, Text, Truncation};
+pub use self::encode::{EncodeOptions, Text, Truncation, default_stride};
 
 /// The wrapped tokenizer. It never holds a post-processor, truncation or padding: those follow in
 /// [`Tokenizer::encode`].
