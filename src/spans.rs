@@ -15,19 +15,19 @@ pub(crate) fn passage(window: &Encoding) -> impl DoubleEndedIterator<Item = usiz
 }
 
 /// The first and last token of an answer in each window of its passage, none in windows that do not hold all of it. What the
-/// tokenizer leaves out at the ends of the answer (a space, a character of no width) is no part of it.
-pub(crate) fn answer_tokens(windows: &[Encoding], answer: Range<usize>) -> Vec<Option<(usize, usize)>> {
+/// tokenizer leaves out at the ends of the answer (a space, a character of no width) is no part of it; if that is all of it,
+/// there is no answer.
+pub(crate) fn answer_tokens(windows: &[Encoding], answer: Range<usize>) -> Option<Vec<Option<(usize, usize)>>> {
     let inside = |&(start, end): &(usize, usize)| start < answer.end && end > answer.start;
     let tokens = || windows.iter().flat_map(|window| passage(window).map(|token| window.offsets[token])).filter(inside);
-    let (start, end) = (tokens().map(|token| token.0).min(), tokens().map(|token| token.1).max());
+    let (start, end) = (tokens().map(|token| token.0).min()?, tokens().map(|token| token.1).max()?);
     let in_window = |window: &Encoding| {
         let mut tokens = passage(window).filter(|&token| inside(&window.offsets[token]));
         let first = tokens.next()?;
         let last = tokens.next_back().unwrap_or(first);
-        let whole = Some(window.offsets[first].0) == start && Some(window.offsets[last].1) == end;
-        whole.then_some((first, last))
+        (window.offsets[first].0 == start && window.offsets[last].1 == end).then_some((first, last))
     };
-    windows.iter().map(in_window).collect()
+    Some(windows.iter().map(in_window).collect())
 }
 
 /// A window with a score of each token as the first and as the last of the answer.
@@ -104,17 +104,21 @@ mod tests {
             // Nothing but such characters.
             (10..11, None),
         ] {
-            assert_eq!(answer_tokens(&windows, answer.clone()), [tokens], "{answer:?}");
+            assert_eq!(answer_tokens(&windows, answer.clone()), tokens.map(|tokens| vec![Some(tokens)]), "{answer:?}");
         }
     }
 
     #[test]
     fn a_window_holds_an_answer_whole_or_not_at_all() {
         let windows = [window(&[(0, 1), (2, 3), (4, 5)]), window(&[(2, 3), (4, 5), (6, 7)])];
-        assert_eq!(answer_tokens(&windows, 0..3), [Some((3, 4)), None]);
-        assert_eq!(answer_tokens(&windows, 2..5), [Some((4, 5)), Some((3, 4))]);
-        assert_eq!(answer_tokens(&windows, 4..7), [None, Some((4, 5))]);
-        assert_eq!(answer_tokens(&windows, 0..7), [None, None]);
+        for (answer, tokens) in [
+            (0..3, [Some((3, 4)), None]),
+            (2..5, [Some((4, 5)), Some((3, 4))]),
+            (4..7, [None, Some((4, 5))]),
+            (0..7, [None, None]),
+        ] {
+            assert_eq!(answer_tokens(&windows, answer.clone()).unwrap(), tokens, "{answer:?}");
+        }
     }
 
     #[test]

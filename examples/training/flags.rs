@@ -9,6 +9,7 @@ use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use deberta_burn::{
     Error, Result,
+    data::decode_text,
     device::{device, devices},
     training::{AdamWConfig, Frozen, ScheduleKind, Sift, TrainingSettings, Warmup, recipes::Recipe, sift::SiftLoss},
 };
@@ -191,7 +192,7 @@ impl TrainingFlags {
         let resume = self.resume;
         let mut flags = match &self.settings {
             Some(path) => {
-                let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+                let text = decode_text(path.display(), fs::read(path).map_err(Error::io("read", path))?)?;
                 let file: Self = toml::from_str(&text)
                     .map_err(|error| Error::input(path.display().to_string(), error.to_string().trim_end()))?;
                 overlay(&file, &self)

@@ -15,7 +15,7 @@ use super::read;
 use crate::{Error, Result};
 
 /// What is downloaded beside the weights, where the repository has it.
-const COMPANIONS: [&str; 8] = [
+const COMPANIONS: [&str; 10] = [
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -24,6 +24,8 @@ const COMPANIONS: [&str; 8] = [
     "spm.model",
     "vocab.json",
     "merges.txt",
+    "modules.json",
+    "1_Pooling/config.json",
 ];
 
 /// Downloads a model with the [settings of the environment](Hub::from_env); see [`Hub::fetch`].

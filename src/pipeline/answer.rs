@@ -182,7 +182,12 @@ fn best_answers(context: &str, windows: &[ScoredWindow], options: &AnswerOptions
     Some(Answers {
         no_answer: options.no_answer_threshold.is_some_and(|threshold| null - best > threshold),
         no_answer_margin: null - best,
-        spans: spans.into_iter().filter(|span| seen.insert((span.from, span.to))).take(options.top_k).map(answer).collect(),
+        spans: spans
+            .into_iter()
+            .filter(|span| seen.insert((span.from, span.to)))
+            .take(options.top_k)
+            .map(answer)
+            .collect(),
     })
 }
 
@@ -212,10 +217,8 @@ mod tests {
     }
 
     fn answers(windows: &[Window], options: AnswerOptions) -> Answers {
-        let scored: Vec<ScoredWindow> = windows
-            .iter()
-            .map(|Window { encoding, start, end }| ScoredWindow { encoding, start, end })
-            .collect();
+        let scored: Vec<ScoredWindow> =
+            windows.iter().map(|Window { encoding, start, end }| ScoredWindow { encoding, start, end }).collect();
         best_answers("ä b c d e", &scored, &options).expect("a context")
     }
 

@@ -133,9 +133,7 @@ impl FillMask {
         let decode = |encoding: &Encoding, logits: Vec<f32>| {
             let vocabulary = logits.len() / self.masks(encoding).count();
             let masks = self.masks(encoding).zip(logits.chunks(vocabulary));
-            masks
-                .map(|(position, logits)| FilledMask { position, words: self.best_words(logits, top_k) })
-                .collect()
+            masks.map(|(position, logits)| FilledMask { position, words: self.best_words(logits, top_k) }).collect()
         };
         self.runner.run(&encodings, forward, decode)
     }

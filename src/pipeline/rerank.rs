@@ -77,15 +77,15 @@ impl Reranker {
         if let Some(index) = requests.iter().position(|request| request.passages.is_empty()) {
             return Err(Error::input(format!("request {index}"), "it has no passages, expected at least one"));
         }
-        let passages = |(index, request): (usize, &RankRequest)| {
-            (0..request.passages.len()).map(move |passage| (index, passage))
-        };
+        let passages =
+            |(index, request): (usize, &RankRequest)| (0..request.passages.len()).map(move |passage| (index, passage));
         let places: Vec<(usize, usize)> = requests.iter().enumerate().flat_map(passages).collect();
         let pairs: Vec<Text<'_>> = places
             .iter()
             .map(|&(index, passage)| Text::from((&requests[index].query, &requests[index].passages[passage])))
             .collect();
-        let logits = self.classifier.encode(&pairs, Truncation::OnlySecond).and_then(|pairs| self.classifier.logits(&pairs));
+        let logits =
+            self.classifier.encode(&pairs, Truncation::OnlySecond).and_then(|pairs| self.classifier.logits(&pairs));
         let name = |pair: usize| format!("request {}, passage {}", places[pair].0, places[pair].1);
         let mut logits = logits.map_err(|error| error.with_text_name(name))?.into_iter();
         let rank = |request: &RankRequest| {

@@ -160,8 +160,12 @@ impl Runner {
     fn check_finite(&self, index: usize, scores: &[f32]) -> Result<()> {
         let Some(value) = scores.iter().find(|score| !score.is_finite()) else { return Ok(()) };
         let advice = match self.options.dtype {
-            FloatDType::F16 => "f16 ends at 65504, and this model exceeds it: compute in bf16 or f32 (`--dtype bf16|f32`)",
-            FloatDType::BF16 => "see whether it is in f32 (`--dtype f32`); if not, the checkpoint's weights are damaged",
+            FloatDType::F16 => {
+                "f16 ends at 65504, and this model exceeds it: compute in bf16 or f32 (`--dtype bf16|f32`)"
+            }
+            FloatDType::BF16 => {
+                "see whether it is in f32 (`--dtype f32`); if not, the checkpoint's weights are damaged"
+            }
             _ => "the checkpoint's weights are damaged, or its training diverged",
         };
         let problem = format!("the model's answer holds {value}, expected finite numbers; {advice}");

@@ -85,8 +85,9 @@ impl ZeroShot {
             candidates.iter().map(|candidate| options.template.replace("{}", candidate)).collect();
         let pairs = texts.iter().flat_map(|text| hypotheses.iter().map(move |hypothesis| (text.as_ref(), hypothesis)));
         let pairs: Vec<Text<'_>> = pairs.map(Text::from).collect();
-        let mut encodings = self.classifier.encode(&pairs, Truncation::OnlyFirst).map_err(|error| {
-            error.with_text_name(|pair| format!("text {}", pair / candidates.len()))
+        let mut encodings = self.classifier.encode(&pairs, Truncation::OnlyFirst).map_err(|error| match error {
+            Error::Text { index, problem, .. } => Error::text(index / candidates.len(), problem),
+            other => other,
         })?;
         // From here on, what all pairs of a text have in common is its number.
         encodings.iter_mut().for_each(|encoding| encoding.text /= candidates.len());

@@ -19,7 +19,7 @@ use burn::tensor::Device;
 
 use crate::{
     ModelConfig, Result,
-    batch::{Batch, Encoding, Padding, batches_by_length},
+    batch::{Batch, Encoding, Padding, in_batches},
     data::Part,
     input::ModelInput,
     places::indices,
@@ -75,29 +75,19 @@ impl Collator {
 
     /// Runs `compute` on batches of similar length; it returns one value for each sequence, and they come back in the order of
     /// `encodings`.
-    fn evaluate<T: Clone + Default>(
+    fn evaluate<T>(
         &self,
         encodings: &[Encoding],
         device: &Device,
         mut compute: impl FnMut(ModelInput) -> Result<Vec<T>>,
     ) -> Result<Vec<T>> {
-        let mut values = vec![T::default(); encodings.len()];
-        for indices in batches_by_length(encodings, self.batch_size)? {
-            let input = self.input(indices.iter().map(|index| &encodings[*index]), device)?;
-            for (index, value) in indices.iter().zip(compute(input)?) {
-                values[*index] = value;
-            }
-        }
-        Ok(values)
+        in_batches(encodings, self.batch_size, |indices| {
+            compute(self.input(indices.iter().map(|index| &encodings[*index]), device)?)
+        })
     }
 }
 
 /// Tokens of each sequence.
 fn lengths(encodings: &[Encoding]) -> Vec<usize> {
     encodings.iter().map(Encoding::len).collect()
-}
-
-/// The index of the largest of each row's numbers.
-fn largest(row: &[f32]) -> usize {
-    (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b]).then(b.cmp(a))).unwrap_or(0)
 }
