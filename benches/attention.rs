@@ -17,19 +17,21 @@ use burn::{
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use deberta_burn::{
     Preset,
-    attention::{
-        PositionProjections, composed,
-        op::{self, AttentionOperands, PositionIndex, RelativeOperands},
+    model::{
+        attention::{
+            PositionProjections, composed, fused,
+            operands::{AttentionOperands, PositionIndex, RelativeOperands},
+            relative_position::RelativePositions,
+        },
+        token_layout::TokenLayout,
     },
-    packing::TokenLayout,
-    position::{RelativeIndex, RelativePositions},
 };
 
 type Attend = fn(AttentionOperands<'_>) -> Tensor<3>;
 
 const IMPLEMENTATIONS: [(&str, Attend); 2] = [
     ("composed", |operands| composed::attend(operands, None).0),
-    ("fused", |operands| op::attend(operands, None, false).0),
+    ("fused", |operands| fused::attend(operands, None, false).0),
 ];
 
 /// Numbers of one size, and the index that belongs to them.
@@ -45,7 +47,7 @@ struct Case {
 impl Case {
     fn new(batch: usize, length: usize, dropout: f64, device: &Device) -> Self {
         let config = common::config(Preset::DebertaV3Base);
-        let index = RelativeIndex::new(RelativePositions::new(&config), length, length);
+        let index = RelativePositions::new(&config).index(length, length);
         let width = config.hidden_size;
         let states = [(); 3].map(|()| random([batch, length, width], device));
         let tables = [(); 2].map(|()| random([index.rows().len(), width], device));

@@ -15,7 +15,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use deberta_burn::{
     ModelInput, Preset,
     heads::{Head, SequenceClassification},
-    prepared::Prepared,
+    model::inference::Prepared,
 };
 use training::Training;
 

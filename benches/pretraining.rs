@@ -24,7 +24,7 @@ use burn::{
 use deberta_burn::{
     DebertaConfig, ModelInput, Preset,
     heads::{DebertaForMaskedLm, MaskedLmLayout, loss},
-    places::Places,
+    model::masked_positions::Places,
     training::{
         AdamW, AdamWConfig, ParameterGroups, Schedule, ScheduleKind, Trainer, Warmup,
         objective::{Compared, MaskedLmLabels, Objective},

@@ -160,7 +160,7 @@ fn main() -> ExitCode {
         let from_scratch = match (&args.config, &args.tokenizer) {
             (Some(config), Some(folder)) => {
                 let (mut config, tokenizer) = (read_config(config)?, Tokenizer::from_folder(folder)?);
-                config.fit_tokenizer(&tokenizer)?;
+                config.fit_vocabulary(tokenizer.vocab_size(), tokenizer.pad_id())?;
                 Some((config, tokenizer))
             }
             _ => None,

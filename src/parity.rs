@@ -18,8 +18,7 @@ use crate::{
         BackboneConfig, DebertaForMaskedLm, Head, MaskedLmLayout, MultipleChoice, QuestionAnswering,
         RobertaForMaskedLm, SequenceClassification, TokenClassification,
     },
-    input::ModelInput,
-    model::ModelOutput,
+    model::{ModelOutput, input::ModelInput},
 };
 
 /// A tensor on the host.

@@ -10,14 +10,14 @@ use burn::{
     tensor::{Bool, DType, Device, Tensor, TensorData},
 };
 use common::cpu_devices;
-use deberta_burn::{
+use deberta_burn::model::{
     attention::{
-        PositionProjections, composed,
-        op::{self, AttentionOperands, PositionIndex, RelativeOperands},
+        PositionProjections, composed, fused,
+        operands::{AttentionOperands, PositionIndex, RelativeOperands},
+        relative_position::{RelativeIndex, RelativePositions},
     },
-    packing::{Packing, TokenLayout},
-    places::Places,
-    position::{RelativeIndex, RelativePositions},
+    masked_positions::Places,
+    token_layout::{Packing, TokenLayout},
 };
 use proptest::prelude::*;
 
@@ -47,7 +47,7 @@ impl Case {
     }
 
     fn index(&self) -> RelativeIndex {
-        RelativeIndex::new(self.positions, self.padded_length(), self.padded_length())
+        self.positions.index(self.padded_length(), self.padded_length())
     }
 
     fn inputs(&self, device: &Device, dtype: DType) -> Inputs {
@@ -123,7 +123,7 @@ impl Case {
             dropout,
         };
         let context = match fused {
-            true => op::attend(operands, None, false).0,
+            true => fused::attend(operands, None, false).0,
             false => composed::attend(operands, None).0,
         };
         let (context, weights) = match &places {
@@ -260,7 +260,7 @@ fn nan_is_not_hidden() {
             scale: 0.5,
             dropout: &dropout,
         };
-        for context in [op::attend(operands(), None, false).0, composed::attend(operands(), None).0] {
+        for context in [fused::attend(operands(), None, false).0, composed::attend(operands(), None).0] {
             assert!(values(context).iter().all(|value| value.is_nan()), "{backend}");
         }
     }

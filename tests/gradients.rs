@@ -15,8 +15,8 @@ use deberta_burn::{
         Backbone, BackboneConfig, DebertaForMaskedLm, MaskedLmLayout, MultipleChoice, QuestionAnswering,
         ReplacedTokenDetection, RobertaForMaskedLm, SequenceClassification, SequenceLabels, TokenClassification,
     },
+    model::masked_positions::Places,
     parity::Reference,
-    places::Places,
     training::objective::{MaskedLmLabels, Objective},
 };
 use safetensors::SafeTensors;

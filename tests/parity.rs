@@ -9,8 +9,8 @@ use deberta_burn::{
     DebertaModel, ModelConfig, ModelInput, RobertaModel,
     checkpoint::{Checkpoint, LoadOptions},
     heads::{Backbone, BackboneConfig, DebertaForMaskedLm, Head, MaskedLmLayout, ReplacedTokenDetection},
+    model::inference::Prepared,
     parity::Reference,
-    prepared::Prepared,
 };
 
 /// Largest difference allowed: states are of size 1 to 5, logits up to 10, and two f32 implementations that sum in different

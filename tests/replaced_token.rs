@@ -19,7 +19,7 @@ use deberta_burn::{
     checkpoint::{self, Checkpoint, LoadOptions},
     data::{Random, file_digest},
     heads::ReplacedTokenDetection,
-    places::Places,
+    model::masked_positions::Places,
     tokenizer::Tokenizer,
     training::{
         AdamW, AdamWConfig, Learner, ParameterGroups, Schedule, ScheduleKind, Sift, TrainingSettings, Warmup,

@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use deberta_burn::training::{Observer, StepReport, curves::Report, metrics::Metrics};
+use deberta_burn::training::{Observer, StepReport, metrics::Metrics, report::Report};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 pub struct Progress {

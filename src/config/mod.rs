@@ -4,6 +4,7 @@
 //! (`configuration_deberta.py`, `configuration_deberta_v2.py`, `configuration_roberta.py` of transformers 5.23), and a value
 //! that no model can have is an [`Error::Config`] that names its key.
 
+mod activation;
 mod deberta;
 mod preset;
 mod roberta;
@@ -14,12 +15,13 @@ use std::path::Path;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
+pub use activation::Activation;
 pub use deberta::{DebertaConfig, DebertaVersion, PositionTerms};
 pub use preset::Preset;
 pub use roberta::RobertaConfig;
 pub use task::{ProblemType, TaskConfig};
 
-use crate::{Error, Result, tokenizer::Tokenizer};
+use crate::{Error, Result};
 
 /// The configuration of any model of this crate, told apart by `model_type`.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,18 +79,18 @@ impl ModelConfig {
         }
     }
 
-    /// Fits a model that is to be trained from scratch to a tokenizer: a row of the word table for each token, in a multiple of
-    /// 8, and its padding.
+    /// Fits a model that is to be trained from scratch to a vocabulary: a row of the embeddings for each of `tokens`, in a
+    /// multiple of 8, and the id of the padding.
     ///
     /// # Errors
-    /// A tokenizer that the configuration's other values do not allow.
-    pub fn fit_tokenizer(&mut self, tokenizer: &Tokenizer) -> Result<()> {
+    /// A vocabulary that the configuration's other values do not allow.
+    pub fn fit_vocabulary(&mut self, tokens: usize, pad_id: u32) -> Result<()> {
         let (vocabulary, padding) = match self {
             Self::Deberta(config) => (&mut config.vocab_size, &mut config.pad_token_id),
             Self::Roberta(config) => (&mut config.vocab_size, &mut config.pad_token_id),
         };
-        *vocabulary = tokenizer.vocab_size().next_multiple_of(8);
-        *padding = tokenizer.pad_id() as usize;
+        *vocabulary = tokens.next_multiple_of(8);
+        *padding = pad_id as usize;
         match self {
             Self::Deberta(config) => config.validate(),
             Self::Roberta(config) => config.validate(),

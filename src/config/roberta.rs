@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::{
     TaskConfig, overlay, parse_object, require, require_layers, require_probability, require_size, write_json,
 };
-use crate::{Result, activation::Activation};
+use crate::{Result, config::Activation};
 
 /// RoBERTa's `config.json`. Field names are the file's keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

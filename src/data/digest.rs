@@ -15,11 +15,7 @@ pub fn file_digest(path: impl AsRef<Path>) -> Result<String> {
     let mut file = File::open(path).map_err(Error::io("read", path))?;
     let mut hash = Sha256::new();
     io::copy(&mut file, &mut hash).map_err(Error::io("read", path))?;
-    Ok(hexadecimal(&hash.finalize()))
-}
-
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(format!("{:x}", hash.finalize()))
 }
 
 #[cfg(test)]

@@ -42,7 +42,6 @@ pub use batching::training_batches;
 pub use choice::{ChoiceExample, read_choices};
 pub use conll::{Sentence, WordColumns, read_sentences, tag_indices, tag_labels};
 pub use digest::file_digest;
-pub(crate) use digest::hexadecimal;
 pub use labels::{LabelNotation, Labelling, Labels, Target};
 pub use lines::{at_line, decode_text};
 pub use noise::swap_characters;

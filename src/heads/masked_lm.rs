@@ -10,16 +10,11 @@ use burn::{
 use super::{BackboneConfig, Head, loss};
 use crate::{
     Error, Result,
-    activation::Activation,
-    config::{DebertaConfig, RobertaConfig},
-    decoder::EnhancedMaskDecoder,
-    init::Init,
-    input::ModelInput,
-    linear::Linear,
-    model::DebertaModel,
-    places::Places,
-    prepared::PreparedPositions,
-    roberta::RobertaModel,
+    config::{Activation, DebertaConfig, RobertaConfig},
+    model::{
+        DebertaModel, attention::PreparedPositions, decoder::EnhancedMaskDecoder, init::Init, input::ModelInput,
+        linear::Linear, masked_positions::Places, roberta::RobertaModel,
+    },
 };
 
 /// `LayerNorm( act( dense(h) ) ) E^T + bias`, with E the word table of the embeddings: it is passed in, never copied, so that

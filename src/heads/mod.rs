@@ -4,7 +4,6 @@
 pub mod loss;
 mod masked_lm;
 mod multiple_choice;
-mod pooler;
 mod question_answering;
 mod replaced_token;
 mod sequence;
@@ -15,43 +14,21 @@ use burn::{
     tensor::Device,
 };
 
+pub use crate::model::inference::Head;
 pub use masked_lm::{DebertaForMaskedLm, LmHead, MaskedLmLayout, RobertaForMaskedLm};
 pub use multiple_choice::MultipleChoice;
-pub use pooler::Pooler;
 pub use question_answering::{QuestionAnswering, SpanLogits};
 pub use replaced_token::ReplacedTokenDetection;
 pub use sequence::{SequenceClassification, SequenceLabels};
 pub use token::TokenClassification;
 
 use crate::{
-    activation::Activation,
-    config::{DebertaConfig, RobertaConfig, TaskConfig},
-    init::Init,
-    input::ModelInput,
-    linear::Linear,
-    model::{DebertaModel, ModelOutput},
-    prepared::PreparedPositions,
-    roberta::RobertaModel,
+    config::{Activation, DebertaConfig, RobertaConfig, TaskConfig},
+    model::{
+        DebertaModel, ModelOutput, Pooler, attention::PreparedPositions, init::Init, input::ModelInput, linear::Linear,
+        roberta::RobertaModel,
+    },
 };
-
-/// A model as inference sees it, with a head or without.
-pub trait Head: Send + Sync {
-    /// What it computes: logits of some shape, or hidden states.
-    type Output;
-
-    /// Runs the model.
-    fn forward(&self, input: ModelInput) -> Self::Output;
-
-    /// The projected position tables of the encoder for inputs of up to `length` tokens, if it has any; for
-    /// [`Prepared`](crate::prepared::Prepared).
-    fn prepare_positions(&self, _length: usize) -> Option<PreparedPositions> {
-        None
-    }
-
-    /// The linear maps that every token passes: those worth laying out for inference
-    /// ([`Prepared`](crate::prepared::Prepared)).
-    fn linears(&mut self) -> Vec<&mut Linear>;
-}
 
 /// An encoder that heads can stand on.
 pub trait Backbone: Head<Output = ModelOutput> + Module + ModuleDisplay {

@@ -7,8 +7,8 @@ use burn::{
     tensor::{Device, Int},
 };
 
-use super::{Backbone, BackboneConfig, Pooler, loss};
-use crate::{input::ModelInput, linear::Linear};
+use super::{Backbone, BackboneConfig, loss};
+use crate::model::{Pooler, input::ModelInput, linear::Linear};
 
 /// Pooler -> dropout -> linear to one score, for each choice by itself. RoBERTa's pooler is that of its bare model, without
 /// dropout in front of it.

@@ -7,7 +7,7 @@ use burn::{
 };
 
 use super::{Backbone, BackboneConfig, Head, loss};
-use crate::{input::ModelInput, linear::Linear, prepared::PreparedPositions};
+use crate::model::{attention::PreparedPositions, input::ModelInput, linear::Linear};
 
 /// A linear map from each state to two scores.
 #[derive(Module, Debug)]

@@ -9,8 +9,8 @@ use burn::{
 
 use super::{Head, loss};
 use crate::{
-    activation::Activation, config::DebertaConfig, input::ModelInput, linear::Linear, model::DebertaModel,
-    prepared::PreparedPositions,
+    config::{Activation, DebertaConfig},
+    model::{DebertaModel, attention::PreparedPositions, input::ModelInput, linear::Linear},
 };
 
 /// The discriminator: `classifier( act( dense( LayerNorm( h_CLS + h_t ) ) ) )` for each token t.

@@ -7,8 +7,8 @@ use burn::{
     tensor::{Device, Int},
 };
 
-use super::{Backbone, BackboneConfig, Head, Pooler, loss};
-use crate::{input::ModelInput, linear::Linear, prepared::PreparedPositions};
+use super::{Backbone, BackboneConfig, Head, loss};
+use crate::model::{Pooler, attention::PreparedPositions, input::ModelInput, linear::Linear};
 
 /// Pooler -> dropout -> linear.
 #[derive(Module, Debug)]

@@ -8,7 +8,7 @@ use burn::{
 };
 
 use super::{Backbone, BackboneConfig, Head, loss};
-use crate::{input::ModelInput, linear::Linear, prepared::PreparedPositions};
+use crate::model::{attention::PreparedPositions, input::ModelInput, linear::Linear};
 
 /// Dropout -> linear, with a bias, on every state.
 #[derive(Module, Debug)]

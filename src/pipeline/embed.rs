@@ -14,9 +14,7 @@ use crate::{
     batch::Encoding,
     checkpoint::LoadReport,
     heads::{Backbone, BackboneConfig, Head},
-    input::ModelInput,
-    linear::Linear,
-    prepared::PreparedPositions,
+    model::{attention::PreparedPositions, input::ModelInput, linear::Linear},
     scores::rows,
     tokenizer::{Text, Truncation},
 };

@@ -12,9 +12,7 @@ use crate::{
     checkpoint::LoadReport,
     config::ModelConfig,
     heads::{DebertaForMaskedLm, MaskedLmLayout, RobertaForMaskedLm},
-    input::ModelInput,
-    places::Places,
-    prepared::Prepared,
+    model::{inference::Prepared, input::ModelInput, masked_positions::Places},
     scores::{rows, softmax, sort_by_score},
     tokenizer::{Text, Truncation},
 };

@@ -12,7 +12,7 @@ use crate::{
     batch::{Batch, Encoding, Padding, Truncated, in_batches},
     checkpoint::{Checkpoint, LoadOptions, LoadReport},
     config::ModelConfig,
-    input::ModelInput,
+    model::input::ModelInput,
     tokenizer::{EncodeOptions, Text, Tokenizer, Truncation},
 };
 
@@ -179,7 +179,7 @@ macro_rules! load_head {
         let head: Box<dyn $crate::heads::Head<Output = _>> = match $runner.config.clone() {
             $crate::ModelConfig::Deberta(config) => {
                 let head = $runner.load($head::<$crate::DebertaModel>::new(&config, $runner.device()))?;
-                Box::new($crate::prepared::Prepared::new(head))
+                Box::new($crate::model::inference::Prepared::new(head))
             }
             $crate::ModelConfig::Roberta(config) => {
                 Box::new($runner.load($head::<$crate::RobertaModel>::new(&config, $runner.device()))?)

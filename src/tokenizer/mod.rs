@@ -60,7 +60,7 @@ use self::{
     sentencepiece::SentencePieceModel,
     special::{SpecialIds, SpecialTokens, TokenizerConfig, read_json},
 };
-use crate::{Error, Result, data::hexadecimal, replacement::Replacement};
+use crate::{Error, Result, replacement::Replacement};
 
 pub use self::encode::{EncodeOptions, Text, Truncation, default_stride};
 
@@ -291,7 +291,7 @@ impl Tokenizer {
     /// # Errors
     /// A tokenizer that cannot be written as JSON.
     pub fn digest(&self) -> Result<String> {
-        Ok(hexadecimal(&Sha256::digest(self.to_json()?)))
+        Ok(format!("{:x}", Sha256::digest(self.to_json()?)))
     }
 
     /// The content of `tokenizer.json`; equal tokenizers give equal bytes.

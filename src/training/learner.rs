@@ -6,10 +6,10 @@ use burn::{module::Module, tensor::Device};
 use serde_json::Value;
 
 use super::{
-    groups::ParameterGroups,
     optimizer::AdamW,
+    optimizer::ParameterGroups,
+    optimizer::Schedule,
     run::{Run, TrainingSettings},
-    schedule::Schedule,
     trainer::StepReport,
 };
 use crate::{ModelConfig, Result, checkpoint::LoadOptions};

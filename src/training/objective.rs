@@ -11,8 +11,7 @@ use crate::{
         Backbone, DebertaForMaskedLm, MultipleChoice, QuestionAnswering, RobertaForMaskedLm, SequenceClassification,
         SequenceLabels, SpanLogits, TokenClassification, loss,
     },
-    input::ModelInput,
-    places::Places,
+    model::{input::ModelInput, masked_positions::Places},
 };
 
 /// A model with a head that can be trained.

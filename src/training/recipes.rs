@@ -1,6 +1,6 @@
 //! The published hyperparameters of fine-tuning (`experiments/glue/*.sh` and `experiments/ner` in the reference).
 
-use super::schedule::Warmup;
+use super::optimizer::Warmup;
 use crate::{Error, Result};
 
 /// The hyperparameters of one task for one size of model. All recipes have a weight decay of 0.01, a largest gradient norm of

@@ -19,13 +19,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    curves::{Curve, CurveLog, Figure, Panel, Report},
-    groups::Frozen,
     learner::{Learner, Start},
     metrics::{Metrics, Score},
     optimizer::AdamWConfig,
+    optimizer::Frozen,
+    optimizer::{Schedule, ScheduleKind, Warmup},
     plan::{EpochOrder, Plan},
-    schedule::{Schedule, ScheduleKind, Warmup},
+    report::{Curve, CurveLog, Figure, Panel, Report},
     sift::Sift,
     state,
     trainer::StepReport,

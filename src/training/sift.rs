@@ -26,7 +26,7 @@ use burn::{
 use serde::{Deserialize, Serialize};
 
 use super::objective::{Compared, Objective};
-use crate::{embeddings::EmbeddingSource, input::ModelInput, packing::Packing};
+use crate::model::{embeddings::EmbeddingSource, input::ModelInput, token_layout::Packing};
 
 /// What the inner pass climbs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

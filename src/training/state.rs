@@ -19,14 +19,11 @@ use burn::{
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{
-    adamw_rows,
-    optimizer::{AdamW, Moments},
-};
+use super::optimizer::{AdamW, Moments};
 use crate::{
     Error, ModelConfig, Result,
-    attention::op::can_fuse,
     checkpoint::{self, Checkpoint, LoadOptions},
+    kernels::{can_fuse, cpu::adamw},
 };
 
 /// How the folders' names begin.
@@ -164,7 +161,7 @@ fn read_moments(path: &Path, device: &Device, dtype: DType) -> Result<(usize, BT
         }
         // As the optimiser itself decides.
         let restored = match can_fuse(device, dtype) {
-            true => Moments::Host(adamw_rows::Moments::from_values(first, second, width)),
+            true => Moments::Host(adamw::Moments::from_values(first, second, width)),
             false => {
                 let flat = |values: Vec<f32>| {
                     let shape = [values.len()];

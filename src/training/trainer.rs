@@ -8,16 +8,16 @@ use super::{
     learner::{Learner, Start},
     objective::Objective,
     optimizer::AdamW,
+    optimizer::Schedule,
     parallel::Devices,
     run::Run,
-    schedule::Schedule,
     sift::Sift,
     state,
 };
 use crate::{
     ModelConfig, Result,
     checkpoint::{self, Checkpoint, LoadOptions},
-    input::ModelInput,
+    model::input::ModelInput,
 };
 
 /// A model in training. Everything random is a function of the seed and the step, so that a run that goes on from a saved step

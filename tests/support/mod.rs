@@ -3,7 +3,10 @@
 use std::{fs, path::Path};
 
 use burn::{module::Module, tensor::Device};
-use deberta_burn::{DebertaConfig, ModelConfig, checkpoint, config::DebertaVersion, config::PositionTerms};
+use deberta_burn::{
+    DebertaConfig, ModelConfig, checkpoint,
+    config::{DebertaVersion, PositionTerms},
+};
 use tempfile::TempDir;
 
 /// The length in tokens that the model is for: short, so that tests reach it.

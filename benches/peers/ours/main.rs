@@ -23,7 +23,7 @@ use deberta_burn::{
     batch::{Batch, Encoding, Padding},
     checkpoint::{Checkpoint, LoadOptions},
     heads::{Head, SequenceClassification},
-    prepared::Prepared,
+    model::inference::Prepared,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -17,7 +17,7 @@ use self::{
     pack::Packer,
     paragraphs::Format,
 };
-use super::{file_digest, hexadecimal};
+use super::file_digest;
 use crate::{Error, Result, replacement::Replacement, tokenizer::Tokenizer};
 
 pub use self::paragraphs::{Paragraph, Paragraphs};
@@ -82,8 +82,8 @@ impl Corpus {
             return Err(Error::config("length", options.length, "at least 3: [CLS], a token of text, [SEP]"));
         }
         let digest = digest(files, tokenizer, options)?;
-        let name = hexadecimal(&digest[..8]);
-        let path = cache.join(format!("corpus-{name}.bin"));
+        let name = u64::from_be_bytes(std::array::from_fn(|byte| digest[byte]));
+        let path = cache.join(format!("corpus-{name:016x}.bin"));
         if path.is_file() {
             match Cache::open(&path, digest) {
                 Ok(cache) => return Ok(Self { cache }),

@@ -13,10 +13,12 @@ use crate::{
     Error, Result,
     checkpoint::{Checkpoint, HeadPolicy, LoadOptions, LoadReport},
     config::DebertaConfig,
-    embeddings::{EmbeddingSource, EmbeddingTables},
     heads::{DebertaForMaskedLm, MaskedLmLayout, ReplacedTokenDetection},
-    input::ModelInput,
-    model::DebertaModel,
+    model::{
+        DebertaModel,
+        embeddings::{EmbeddingSource, EmbeddingTables},
+        input::ModelInput,
+    },
     training::objective::{MaskedLmLabels, Objective},
 };
 

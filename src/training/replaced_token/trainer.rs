@@ -9,14 +9,13 @@ use super::{Corrupted, ReplacedToken, ReplacedTokenPretraining, Sharing, generat
 use crate::{
     DebertaConfig, Error, ModelConfig, Result,
     checkpoint::{self, Checkpoint, LoadOptions},
-    input::ModelInput,
+    model::input::ModelInput,
     training::{
         learner::{Learner, Start},
         objective::MaskedLmLabels,
-        optimizer::AdamW,
+        optimizer::{AdamW, Schedule},
         parallel::Devices,
         run::Run,
-        schedule::Schedule,
         state,
         trainer::StepReport,
     },

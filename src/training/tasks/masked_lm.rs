@@ -13,8 +13,7 @@ use crate::{
         corpus::Corpus,
         masking::{Masked, Masking},
     },
-    input::ModelInput,
-    places::Places,
+    model::{input::ModelInput, masked_positions::Places},
     training::{
         metrics::{Metrics, Score},
         objective::{MaskedLmLabels, Objective},

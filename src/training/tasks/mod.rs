@@ -21,8 +21,7 @@ use crate::{
     ModelConfig, Result,
     batch::{Batch, Encoding, Padding, in_batches},
     data::Part,
-    input::ModelInput,
-    places::indices,
+    model::{input::ModelInput, masked_positions::indices},
 };
 
 /// Encoded texts and what belongs to each.

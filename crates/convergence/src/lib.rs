@@ -1,0 +1,14 @@
+//! What the program `convergence` is made of: what is compared ([`variant`]) and by which numbers ([`protocol`]), one run
+//! ([`worker`]), all runs ([`pool`]), what came of them ([`results`]), what they cost ([`cost`]), and the report ([`report`],
+//! [`statement`], [`tables`], [`figures`]).
+
+pub mod cost;
+pub mod figures;
+pub mod pool;
+pub mod protocol;
+pub mod report;
+pub mod results;
+pub mod statement;
+pub mod tables;
+pub mod variant;
+pub mod worker;

@@ -1,0 +1,377 @@
+//! Trains DeBERTa and RoBERTa under one protocol and reports which converges how fast.
+//!
+//! ```sh
+//! cargo run --release --bin convergence
+//! cargo run --release --bin convergence -- --preset hours --ablation --tune 5e-4,1e-3,2e-3,4e-3
+//! cargo run --release --features cuda --bin convergence -- --preset gpu --train books.txt.gz --valid held-out.txt.gz
+//! ```
+//!
+//! Both models get the same text, vocabulary, batches in the same order with the same tokens masked, steps, optimiser, schedule,
+//! initialisation, layers and width; several seeds each. The report says how good they are at masked language modelling against
+//! steps, tokens, operations and time, how many times fewer steps DeBERTa needs for RoBERTa's final validation loss, and how good
+//! the models of several steps are after fine-tuning. With `--ablation`, parts of DeBERTa are taken away.
+//!
+//! Without texts of your own, it reads those that ship with the repository. The output folder gets `results.csv` (a line an
+//! evaluation), SVG pictures and `report.html`, one file that holds everything; below `runs/`, a folder for each run.
+//!
+//! Each run is a process of its own. The same command goes on where it was stopped; what is finished is not done again.
+
+#[path = "../../../examples/common/allocator.rs"]
+mod allocator;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    slice,
+    thread::available_parallelism,
+};
+
+use clap::Parser;
+use convergence::{
+    cost, figures,
+    pool::{self, Job, Workers},
+    protocol::{Data, Preset, RunSpec, Settings},
+    report::{self, Model, Report, TextFigures, Trial},
+    results::{self, Results},
+    variant::Variant,
+    worker,
+};
+use deberta_burn::{
+    Error, Result,
+    data::{
+        corpus::{Corpus, CorpusOptions, Paragraphs},
+        file_digest,
+    },
+    device::device,
+    tokenizer::{
+        Tokenizer,
+        train::{VocabularyOptions, VocabularyTrainer},
+    },
+    write_file,
+};
+
+/// The text that is read without --train.
+const TEXT: &str = "examples/data/presidents";
+/// The task that models are fine-tuned for without --downstream.
+const DOWNSTREAM: &str = "examples/data/movie-reviews";
+/// The seed of the runs that tune learning rates, which no other run has.
+const TUNING_SEED: u64 = 1000;
+
+/// Train DeBERTa and RoBERTa under one protocol, and report how fast they converge
+#[derive(Parser)]
+#[command(args_override_self = true)]
+#[command(after_help = "Stopped runs go on, and finished ones are not repeated, when the same command is given again.")]
+struct Args {
+    /// Sizes and budgets to start from
+    #[arg(long, value_enum, default_value_t = Preset::Minutes)]
+    preset: Preset,
+
+    /// Also train DeBERTa without its parts (enhanced mask decoder, position terms), and by replaced token detection
+    #[arg(long)]
+    ablation: bool,
+
+    /// Runs of each model, with the seeds 0, 1, ...
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: u64,
+
+    /// Output folder [default: runs/convergence-PRESET]
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+
+    /// flex, ndarray, cuda, vulkan, wgpu or metal; :N for the N-th of its kind [default: the preset's]
+    #[arg(long)]
+    device: Option<String>,
+
+    /// Runs at a time [default: one a core; one on a GPU]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    jobs: Option<u64>,
+
+    /// Text to learn from, .txt (a paragraph a line, an empty line between documents) or .jsonl, also .gz
+    #[arg(long, value_name = "FILE", requires = "valid", help_heading = "Data")]
+    train: Option<PathBuf>,
+
+    /// Text to predict in evaluations
+    #[arg(long, value_name = "FILE", requires = "train", help_heading = "Data")]
+    valid: Option<PathBuf>,
+
+    /// Folder with the train.tsv, valid.tsv and test.tsv of a classification, columns `text` and `label`
+    #[arg(long, value_name = "DIR", default_value = DOWNSTREAM, help_heading = "Data")]
+    downstream: PathBuf,
+
+    /// Tokens of the vocabulary [default for this and all below: the preset's]
+    #[arg(long, value_name = "N", help_heading = "Model")]
+    vocab_size: Option<usize>,
+
+    /// Tokens of a sequence
+    #[arg(long, value_name = "N", help_heading = "Model")]
+    max_length: Option<usize>,
+
+    /// Encoder layers
+    #[arg(long, value_name = "N", help_heading = "Model")]
+    layers: Option<usize>,
+
+    /// Width of the model; the feed-forward network is four times as wide
+    #[arg(long, value_name = "N", help_heading = "Model")]
+    hidden: Option<usize>,
+
+    /// Attention heads
+    #[arg(long, value_name = "N", help_heading = "Model")]
+    heads: Option<usize>,
+
+    /// Optimiser steps
+    #[arg(long, value_name = "N", help_heading = "Optimisation", value_parser = clap::value_parser!(u64).range(1..))]
+    steps: Option<u64>,
+
+    /// Sequences in a batch
+    #[arg(long, value_name = "N", help_heading = "Optimisation")]
+    batch_size: Option<usize>,
+
+    /// RoBERTa's highest learning rate
+    #[arg(long, value_name = "X", help_heading = "Optimisation")]
+    roberta_learning_rate: Option<f64>,
+
+    /// DeBERTa's highest learning rate, also of what lacks parts of it
+    #[arg(long, value_name = "X", help_heading = "Optimisation")]
+    deberta_learning_rate: Option<f64>,
+
+    /// The highest learning rate of replaced token detection, which --tune leaves alone
+    #[arg(long, value_name = "X", requires = "ablation", help_heading = "Optimisation")]
+    rtd_learning_rate: Option<f64>,
+
+    /// First train both models at each of these learning rates, with a seed of its own, and go on with the best of each
+    #[arg(
+        long,
+        value_name = "X,X,...",
+        value_delimiter = ',',
+        conflicts_with_all = ["roberta_learning_rate", "deberta_learning_rate"],
+        help_heading = "Optimisation"
+    )]
+    tune: Vec<f64>,
+
+    /// The folder of a run to do, instead of an experiment
+    #[arg(long, value_name = "DIR", hide = true)]
+    worker: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let done = match &args.worker {
+        Some(folder) => {
+            allocator::keep_freed_memory();
+            worker::work(folder)
+        }
+        None => experiment(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn experiment(args: &Args) -> Result<()> {
+    let settings = args.settings();
+    device(&settings.device)?;
+    let mut variants = Variant::PAIR.to_vec();
+    if args.ablation {
+        variants.extend(Variant::ABLATIONS);
+    }
+    let parameters: Vec<usize> = variants.iter().map(|variant| variant.parameters(&settings)).collect::<Result<_>>()?;
+    let output = args.output.clone().unwrap_or_else(|| format!("runs/convergence-{}", args.preset.name()).into());
+    let (data, text) = prepare(args, &settings, &output)?;
+    let experiment = Experiment { output: &output, settings: &settings, data: &data, workers: args.workers(&settings) };
+
+    let trials = experiment.tune(&args.tune)?;
+    let learning_rate = |variant: Variant| {
+        let chosen = match variant {
+            Variant::Roberta => args.roberta_learning_rate.or(report::best(&trials, variant)),
+            Variant::ReplacedToken => args.rtd_learning_rate,
+            _ => args.deberta_learning_rate.or(report::best(&trials, Variant::Deberta)),
+        };
+        chosen.unwrap_or_else(|| args.preset.learning_rate(variant))
+    };
+    let models: Vec<Model> = variants
+        .iter()
+        .zip(parameters)
+        .map(|(variant, parameters)| Model {
+            variant: *variant,
+            parameters,
+            flops_per_step: cost::training_step(*variant, &settings),
+            learning_rate: learning_rate(*variant),
+        })
+        .collect();
+    // Seed by seed, so that what is there early is of all models.
+    let specs: Vec<RunSpec> = (0..args.seeds)
+        .flat_map(|seed| models.iter().map(move |model| (model, seed)))
+        .map(|(model, seed)| experiment.spec(model.variant, seed, model.learning_rate, settings.checkpoints()))
+        .collect();
+    let rows = experiment.run(&specs)?;
+    let report = Report {
+        command: env::args().skip(1).collect(),
+        preset: args.preset,
+        settings: &settings,
+        data: &data,
+        text,
+        models,
+        trials,
+        results: Results { rows },
+        workers: experiment.workers,
+    };
+    write_file(output.join("results.csv"), results::to_csv(&report.results.rows).as_bytes())?;
+    let pictures = figures::pictures(&report.results)?;
+    for picture in &pictures {
+        picture.figure.write_svg(output.join(format!("{}.svg", picture.name)))?;
+    }
+    let path = output.join("report.html");
+    write_file(&path, report.html(&pictures)?.as_bytes())?;
+    println!("{}\n{}\n{}", report.models_table().text(), report.speed_ups_table().text(), path.display());
+    Ok(())
+}
+
+/// What the runs of an experiment share.
+struct Experiment<'a> {
+    output: &'a Path,
+    settings: &'a Settings,
+    data: &'a Data,
+    workers: Workers,
+}
+
+impl Experiment<'_> {
+    fn spec(&self, variant: Variant, seed: u64, learning_rate: f64, checkpoints: Vec<usize>) -> RunSpec {
+        let (settings, data) = (self.settings.clone(), self.data.clone());
+        RunSpec { variant, seed, learning_rate, checkpoints, settings, data }
+    }
+
+    /// The folder of a run. Those that tune have the learning rate in their name, for there are several of one seed.
+    fn folder(&self, spec: &RunSpec) -> PathBuf {
+        let name = spec.variant.name();
+        self.output.join("runs").join(match spec.seed {
+            TUNING_SEED => format!("tuning-{name}-{}", spec.learning_rate),
+            seed => format!("{name}-seed-{seed}"),
+        })
+    }
+
+    /// Trains RoBERTa and DeBERTa at each learning rate.
+    fn tune(&self, rates: &[f64]) -> Result<Vec<Trial>> {
+        let pairs = Variant::PAIR.iter().flat_map(|variant| rates.iter().map(move |rate| (*variant, *rate)));
+        let specs: Vec<_> = pairs.map(|(variant, rate)| self.spec(variant, TUNING_SEED, rate, vec![])).collect();
+        self.run(&specs)?;
+        let trial = |spec: &RunSpec| {
+            let rows = results::read_run(&self.folder(spec), spec, 0.0)?;
+            let loss = rows.last().and_then(|row| row.validation_loss).unwrap_or(f64::NAN);
+            Ok(Trial { variant: spec.variant, learning_rate: spec.learning_rate, loss })
+        };
+        specs.iter().map(trial).collect()
+    }
+
+    /// Does what is left of these runs, and reads all of them.
+    fn run(&self, specs: &[RunSpec]) -> Result<Vec<results::Row>> {
+        let mut jobs = Vec::new();
+        for spec in specs {
+            let folder = self.folder(spec);
+            let path = folder.join(worker::SPECIFICATION);
+            let text = serde_json::to_string_pretty(spec).expect("plain data");
+            match fs::read_to_string(&path) {
+                Ok(there) if there == text => {}
+                Ok(_) => {
+                    let problem = "this run was started with other settings or texts: choose another --output, or remove its folder";
+                    return Err(Error::input(path.display().to_string(), problem));
+                }
+                Err(_) => {
+                    fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+                    write_file(&path, text.as_bytes())?;
+                }
+            }
+            if !worker::is_finished(&folder, spec) {
+                let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                jobs.push(Job { name, folder });
+            }
+        }
+        pool::run(jobs, self.workers)?;
+        let read = |spec: &RunSpec| {
+            let flops = cost::training_step(spec.variant, self.settings);
+            results::read_run(&self.folder(spec), spec, flops)
+        };
+        Ok(specs.iter().map(read).collect::<Result<Vec<_>>>()?.concat())
+    }
+}
+
+impl Args {
+    /// The preset's settings with what the flags change.
+    fn settings(&self) -> Settings {
+        let preset = self.preset.settings();
+        Settings {
+            vocabulary: self.vocab_size.unwrap_or(preset.vocabulary),
+            length: self.max_length.unwrap_or(preset.length),
+            layers: self.layers.unwrap_or(preset.layers),
+            hidden: self.hidden.unwrap_or(preset.hidden),
+            heads: self.heads.unwrap_or(preset.heads),
+            batch_size: self.batch_size.unwrap_or(preset.batch_size),
+            steps: self.steps.map_or(preset.steps, |steps| steps as usize),
+            device: self.device.clone().unwrap_or_else(|| preset.device.clone()),
+            ..preset
+        }
+    }
+
+    fn workers(&self, settings: &Settings) -> Workers {
+        let cores = available_parallelism().map_or(1, |cores| cores.get());
+        match settings.on_cpu() {
+            true => {
+                let processes = self.jobs.map_or(cores, |jobs| jobs as usize);
+                Workers { processes, threads: Some((cores / processes).max(1)) }
+            }
+            false => Workers { processes: self.jobs.unwrap_or(1) as usize, threads: None },
+        }
+    }
+}
+
+/// Trains the vocabulary and tokenises the texts, unless the output folder has them.
+fn prepare(args: &Args, settings: &Settings, output: &Path) -> Result<(Data, TextFigures)> {
+    let default = |name: &str| Path::new(TEXT).join(name);
+    let train = args.train.clone().unwrap_or_else(|| default("train.txt.gz"));
+    let valid = args.valid.clone().unwrap_or_else(|| default("valid.txt.gz"));
+    let tables = ["train.tsv", "valid.tsv", "test.tsv"].map(|name| args.downstream.join(name));
+    let files = [train.clone(), valid.clone()].into_iter().chain(tables);
+    let digests: Vec<String> = files.map(file_digest).collect::<Result<_>>()?;
+    let folder = output.join(format!("tokenizer-{}-{}", settings.vocabulary, &digests[0][..8]));
+    if !folder.is_dir() {
+        eprintln!("training a vocabulary of {} tokens on {}", settings.vocabulary, train.display());
+        let mut trainer = VocabularyTrainer::default();
+        let mut paragraphs = Paragraphs::open(slice::from_ref(&train))?;
+        while let Some(paragraph) = paragraphs.next().transpose()? {
+            trainer.add(&paragraph.text);
+        }
+        // Some characters are so rare that they would only take the places of useful pieces.
+        let options = VocabularyOptions { size: settings.vocabulary, character_coverage: 0.9999 };
+        trainer.train(&options)?.save(&folder)?;
+    }
+    let tokenizer = Tokenizer::from_folder(&folder)?;
+    let cache = output.join("cache");
+    let options = CorpusOptions { length: settings.length, mix_documents: false };
+    let open = |path: &PathBuf| Corpus::open_or_build(slice::from_ref(path), &tokenizer, &options, &cache, |_, _| {});
+    let (train_corpus, valid_corpus) = (open(&train)?, open(&valid)?);
+    let figures = TextFigures {
+        tokens: train_corpus.tokens(),
+        frequency_loss: frequency_loss(&train_corpus, &valid_corpus, &tokenizer, settings.evaluated),
+    };
+    Ok((Data { train, valid, downstream: args.downstream.clone(), tokenizer: folder, cache, digests }, figures))
+}
+
+/// The loss of guessing the tokens of the first `evaluated` validation sequences by how frequent they are in the training
+/// text, without looking at their context.
+fn frequency_loss(train: &Corpus, valid: &Corpus, tokenizer: &Tokenizer, evaluated: usize) -> f64 {
+    // One more of each, so that no token of the vocabulary is impossible.
+    let mut counts = vec![1.0; tokenizer.vocab_size()];
+    let tokens = |corpus: &Corpus, sequence: usize| {
+        let ids = corpus.sequence(sequence).ids;
+        ids.into_iter().filter(|id| !tokenizer.is_special(*id)).map(|id| id as usize).collect::<Vec<_>>()
+    };
+    (0..train.len()).flat_map(|sequence| tokens(train, sequence)).for_each(|id| counts[id] += 1.0);
+    let total: f64 = counts.iter().sum();
+    let losses = (0..valid.len().min(evaluated)).flat_map(|sequence| tokens(valid, sequence));
+    let losses: Vec<f64> = losses.map(|id| (total / counts[id]).ln()).collect();
+    losses.iter().sum::<f64>() / losses.len() as f64
+}

@@ -1,0 +1,159 @@
+//! The program from end to end.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use assert_cmd::assert::OutputAssertExt;
+use convergence::{results::Row, variant::Variant};
+use predicates::{prelude::*, str::contains};
+use tempfile::TempDir;
+
+/// The folder that the program runs in.
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Texts and a task in small, from the sentences that ship with the repository.
+struct Case {
+    files: TempDir,
+}
+
+impl Case {
+    fn new() -> Self {
+        let files = tempfile::tempdir().expect("a temporary folder");
+        let table = repository().join("examples/data/movie-reviews/train.tsv");
+        let table = fs::read_to_string(table).expect("the repository's sentences");
+        let rows: Vec<&str> = table.lines().skip(1).take(500).collect();
+        let text = |rows: &[&str]| -> String {
+            rows.iter().map(|row| row.split('\t').next().expect("a sentence").to_owned() + "\n\n").collect()
+        };
+        let labelled = |rows: &[&str]| format!("text\tlabel\n{}\n", rows.join("\n"));
+        for (name, content) in [
+            ("train.txt", text(&rows[..300])),
+            ("valid.txt", text(&rows[300..350])),
+            ("train.tsv", labelled(&rows[350..420])),
+            ("valid.tsv", labelled(&rows[420..460])),
+            ("test.tsv", labelled(&rows[460..])),
+        ] {
+            fs::write(files.path().join(name), content).expect("a file");
+        }
+        Self { files }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.files.path().join(name)
+    }
+
+    /// Two small models, two seeds.
+    fn convergence(&self, output: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_convergence"));
+        command.current_dir(repository()).arg("--output").arg(self.path(output));
+        command.arg("--train").arg(self.path("train.txt")).arg("--valid").arg(self.path("valid.txt"));
+        command.arg("--downstream").arg(self.files.path());
+        command.args(["--vocab-size", "300", "--max-length", "16", "--layers", "2", "--hidden", "8", "--heads", "2"]);
+        command.args(["--steps", "8", "--batch-size", "8", "--seeds", "2"]);
+        command
+    }
+
+    fn rows(&self, output: &str) -> Vec<Row> {
+        let mut reader = csv::Reader::from_path(self.path(output).join("results.csv")).expect("results.csv");
+        reader.deserialize().map(|row| row.expect("a row")).collect()
+    }
+}
+
+/// When every file below a folder was written.
+fn times(folder: &Path, times: &mut Vec<(PathBuf, SystemTime)>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            self::times(&path, times);
+        } else {
+            times.push((path.clone(), fs::metadata(&path).and_then(|data| data.modified()).expect("a time")));
+        }
+    }
+}
+
+#[test]
+fn an_experiment_is_run_once_and_reported() {
+    let case = Case::new();
+    case.convergence("out").assert().success().stdout(contains("RoBERTa").and(contains("report.html")));
+    let rows = case.rows("out");
+    // Evaluated at each of 8 steps, fine-tuned after 2, 4, 6 and 8.
+    assert_eq!(rows.len(), 2 * 2 * 8);
+    for (variant, seed) in [Variant::Roberta, Variant::Deberta].into_iter().flat_map(|v| [(v, 0), (v, 1)]) {
+        let run: Vec<&Row> = rows.iter().filter(|row| (row.variant, row.seed) == (variant, seed)).collect();
+        assert_eq!(run.iter().map(|row| row.step).collect::<Vec<_>>(), (1..=8).collect::<Vec<_>>());
+        assert!(run.is_sorted_by(|a, b| a.tokens < b.tokens && a.flops < b.flops && a.seconds < b.seconds));
+        assert!(run.iter().all(|row| row.downstream_accuracy.is_some() == row.step.is_multiple_of(2)));
+        // It begins at about the loss of a guess among 300 tokens (fresh weights guess a little worse) and learns something.
+        let (first, last) = (run[0].validation_loss.unwrap(), run[7].validation_loss.unwrap());
+        assert!((first - 300f64.ln()).abs() < 0.5 && last < first, "{first} {last}");
+    }
+
+    let report = fs::read_to_string(case.path("out/report.html")).unwrap();
+    for part in ["Parameters", "Validation loss", "Fine-tuned", "<svg", "SHA-256", "Processor", "optimiser steps"] {
+        assert!(report.contains(part), "`{part}` is not in the report");
+    }
+    for outside in ["<script", "<link", "<img", " src=", "@import", "url("] {
+        assert!(!report.contains(outside), "`{outside}` is in the report");
+    }
+    for figure in ["steps", "tokens", "flops", "seconds", "downstream"] {
+        assert!(case.path(&format!("out/{figure}.svg")).exists(), "{figure}.svg");
+    }
+
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    times(&case.path("out/runs"), &mut before);
+    case.convergence("out").assert().success().stderr("");
+    times(&case.path("out/runs"), &mut after);
+    assert_eq!(before, after);
+    case.convergence("out").args(["--steps", "9"]).assert().code(1).stderr(contains("with other settings or texts"));
+}
+
+#[test]
+fn a_killed_experiment_goes_on() {
+    let case = Case::new();
+    let start = |output: &str| {
+        let mut command = case.convergence(output);
+        command.args(["--ablation", "--seeds", "1", "--tune", "1e-3,3e-3"]).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    start("whole").assert().success();
+    let mut killed = start("killed").spawn().expect("a process");
+    while !case.path("killed/runs/roberta-seed-0/metrics.csv").exists() {
+        assert!(killed.try_wait().expect("a process").is_none(), "it ended by itself");
+        thread::sleep(Duration::from_millis(1));
+    }
+    killed.kill().expect("SIGKILL");
+    killed.wait().expect("an exit");
+    start("killed").assert().success();
+    let rows = |output| -> Vec<Row> { case.rows(output).into_iter().map(|row| Row { seconds: 0.0, ..row }).collect() };
+    assert_eq!(rows("whole"), rows("killed"));
+    assert_eq!(rows("whole").len(), 7 * 8);
+    let report = fs::read_to_string(case.path("killed/report.html")).unwrap();
+    assert!(report.contains("(best)") && report.contains("\u{2212} (c2p + p2c)"));
+}
+
+#[test]
+fn bad_input_is_named() {
+    let case = Case::new();
+    let fails = |arguments: &[&str], parts: &[&str]| {
+        let assert = case.convergence("bad").args(arguments).assert().code(1);
+        let error = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+        let line = error.lines().last().unwrap_or_default();
+        assert!(line.starts_with("error: ") && parts.iter().all(|part| line.contains(part)), "{error}");
+    };
+    fails(&["--hidden", "9"], &["num_attention_heads", "hidden_size, which is 9"]);
+    fails(&["--device", "tpu"], &["tpu", "expected one of"]);
+    fails(&["--downstream", "nowhere"], &["nowhere/train.tsv"]);
+    fails(&["--vocab-size", "20"], &["size", "20", "expected at least"]);
+    fs::write(case.path("valid.tsv"), "text\tlabel\nfine\tfurious\n").expect("a file");
+    fails(&[], &["error: run ", "-seed-0: ", "valid.tsv, line 2", "furious"]);
+    fs::write(case.path("train.txt"), b"caf\xe9\n").expect("a file");
+    fails(&[], &["train.txt", "line 1"]);
+    assert!(!case.path("bad/report.html").exists());
+}

@@ -1,0 +1,155 @@
+//! AdamW's arithmetic: row by row on the host, and composed of tensor operations elsewhere.
+
+use burn::Tensor;
+use rayon::prelude::*;
+
+use crate::kernels::cpu::lanes::{self, vectorized};
+
+/// Elements that one thread takes at a time.
+const CHUNK: usize = 16 * 1024;
+
+/// The numbers of one step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Coefficients {
+    /// Factor of the gradient.
+    pub clip: f64,
+    pub beta_1: f64,
+    pub beta_2: f64,
+    pub epsilon: f64,
+    /// 1 - beta_1^t
+    pub correction_1: f64,
+    /// 1 - beta_2^t
+    pub correction_2: f64,
+    pub rate: f64,
+    pub decay: f64,
+}
+
+impl Coefficients {
+    /// The step as tensor operations: the updated weights and moments.
+    pub fn step(
+        &self,
+        weights: Tensor<1>,
+        gradient: Tensor<1>,
+        (first, second): (Tensor<1>, Tensor<1>),
+    ) -> (Tensor<1>, Tensor<1>, Tensor<1>) {
+        let gradient = gradient * self.clip;
+        let first = first * self.beta_1 + gradient.clone() * (1.0 - self.beta_1);
+        let second = second * self.beta_2 + gradient.square() * (1.0 - self.beta_2);
+        let root = (second.clone() / self.correction_2).sqrt() + self.epsilon;
+        let weights = weights * (1.0 - self.rate * self.decay) - first.clone() / root * (self.rate / self.correction_1);
+        (weights, first, second)
+    }
+}
+
+/// The running means of a gradient's rows and of their squares.
+#[derive(Clone, Debug)]
+pub(crate) struct Moments {
+    pub first: Vec<f32>,
+    pub second: Vec<f32>,
+    /// Elements of a row.
+    pub width: usize,
+    /// Rows that have had a gradient; both moments of the others are zero, and nobody looks at them.
+    pub touched: Vec<bool>,
+}
+
+impl Moments {
+    /// Zero.
+    pub fn new(size: usize, width: usize) -> Self {
+        Self { first: vec![0.0; size], second: vec![0.0; size], width, touched: vec![false; size / width] }
+    }
+
+    /// Moments that were saved.
+    pub fn from_values(first: Vec<f32>, second: Vec<f32>, width: usize) -> Self {
+        let rows = first.par_chunks(width).zip(second.par_chunks(width));
+        let touched = rows.map(|(first, second)| first.iter().chain(second).any(|value| *value != 0.0)).collect();
+        Self { first, second, width, touched }
+    }
+}
+
+/// Rows of `width` elements in a thread's share.
+fn rows(width: usize) -> usize {
+    (CHUNK / width).max(1)
+}
+
+/// The sum of the squares of all elements, and which rows hold anything but zeros. The order of the sum depends on the shape
+/// alone.
+pub(crate) fn squares(values: &[f32], width: usize) -> (f64, Vec<bool>) {
+    let mut sums = vec![0.0f32; values.len() / width];
+    let mut occupied = vec![false; sums.len()];
+    let results = sums.par_chunks_mut(rows(width)).zip(occupied.par_chunks_mut(rows(width)));
+    results.zip(values.par_chunks(rows(width) * width)).for_each(|((sums, occupied), values)| {
+        square_rows(sums, values, width);
+        // A row whose squares vanish in f32 is not a row of zeros; while the share is in cache, a second look is cheap.
+        for ((occupied, sum), row) in occupied.iter_mut().zip(sums).zip(values.chunks_exact(width)) {
+            *occupied = *sum != 0.0 || row.iter().any(|value| *value != 0.0);
+        }
+    });
+    (sums.iter().map(|sum| f64::from(*sum)).sum(), occupied)
+}
+
+vectorized! {
+    /// The sum of squares of each row.
+    fn square_rows<'a>(sums: &'a mut [f32], values: &'a [f32], width: usize) {
+        for (sum, row) in sums.iter_mut().zip(values.chunks_exact(width)) {
+            *sum = lanes::dot(row, row);
+        }
+    }
+}
+
+/// One step of all rows, in place.
+pub(crate) fn update(
+    weights: &mut [f32],
+    gradient: &[f32],
+    occupied: &[bool],
+    moments: &mut Moments,
+    coefficients: &Coefficients,
+) {
+    let width = moments.width;
+    let (rows, chunk) = (rows(width), rows(width) * width);
+    let states = moments.first.par_chunks_mut(chunk).zip(moments.second.par_chunks_mut(chunk));
+    let flags = moments.touched.par_chunks_mut(rows).zip(occupied.par_chunks(rows));
+    weights.par_chunks_mut(chunk).zip(gradient.par_chunks(chunk)).zip(states).zip(flags).for_each(
+        |(((weights, gradient), (first, second)), (touched, occupied))| {
+            update_rows(weights, gradient, first, second, touched, occupied, coefficients);
+        },
+    );
+}
+
+vectorized! {
+    /// One step of some rows.
+    fn update_rows<'a>(
+        weights: &'a mut [f32],
+        gradient: &'a [f32],
+        first: &'a mut [f32],
+        second: &'a mut [f32],
+        touched: &'a mut [bool],
+        occupied: &'a [bool],
+        coefficients: &'a Coefficients,
+    ) {
+        let Coefficients { clip, beta_1, beta_2, epsilon, correction_1, correction_2, rate, decay } = *coefficients;
+        let keep = (1.0 - rate * decay) as f32;
+        let (clip, beta_1, rest_1, beta_2, rest_2) =
+            (clip as f32, beta_1 as f32, (1.0 - beta_1) as f32, beta_2 as f32, (1.0 - beta_2) as f32);
+        let (step, root, epsilon) = ((rate / correction_1) as f32, (1.0 / correction_2.sqrt()) as f32, epsilon as f32);
+        let width = weights.len() / touched.len();
+        let flags = touched.iter_mut().zip(occupied);
+        for (row, (touched, occupied)) in flags.enumerate() {
+            let range = row * width..(row + 1) * width;
+            let weights = &mut weights[range.clone()];
+            *touched |= *occupied;
+            if !*touched {
+                if keep != 1.0 {
+                    weights.iter_mut().for_each(|weight| *weight *= keep);
+                }
+                continue;
+            }
+            let moments = first[range.clone()].iter_mut().zip(&mut second[range.clone()]);
+            for ((weight, gradient), (first, second)) in weights.iter_mut().zip(&gradient[range]).zip(moments) {
+                let gradient = gradient * clip;
+                *first = *first * beta_1 + gradient * rest_1;
+                *second = *second * beta_2 + gradient * gradient * rest_2;
+                *weight = *weight * keep - step * *first / (second.sqrt() * root + epsilon);
+            }
+        }
+    }
+}

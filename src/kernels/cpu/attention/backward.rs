@@ -1,0 +1,252 @@
+//! The backward pass. With P the probabilities, M the dropout factors, and G the gradient of the context,
+//!
+//! ```text
+//! dV  = (P M)^T G            dP = (G V^T) M            dS = P (dP - sum_j P dP) / sqrt(d n)
+//! dQc = dS Kc  + A Kr        A[i, r]  = sum of dS[i, j] over the j with idx(i, j) = r
+//! dKc = dS^T Qc + B^T Qr     B[r, j]  = sum of dS[i, j] over the i with idx(i, j) = r
+//! dKr = A^T Qc               dQr = B Kc
+//! ```
+
+use rayon::prelude::*;
+
+use super::{
+    Geometry, Head, Operands, Sequence,
+    block::{Reach, Task, Workspace, block_size, dense, exponentials, resized},
+    view,
+};
+use crate::kernels::cpu::{
+    lanes::{self, vectorized},
+    matrix::{MatrixMut, Shared},
+};
+
+/// Gradients of the operands, of their shapes; rows that belong to no sequence are zero.
+pub(crate) struct Gradients {
+    pub query: Vec<f32>,
+    pub key: Vec<f32>,
+    pub value: Vec<f32>,
+    pub position_key: Option<Vec<f32>>,
+    pub position_query: Option<Vec<f32>>,
+}
+
+/// Gradients from that of the context, which has the query's shape.
+pub(crate) fn backward(geometry: &Geometry<'_>, operands: Operands<'_>, gradient: &[f32]) -> Gradients {
+    let zeros = |like: &[f32]| vec![0.0; like.len()];
+    let mut gradients = Gradients {
+        query: zeros(operands.query),
+        key: zeros(operands.key),
+        value: zeros(operands.value),
+        position_key: None,
+        position_query: None,
+    };
+
+    // A head's position gradients sum over the sequences. Where there are fewer heads than it takes to keep the threads busy,
+    // several groups of sequences each make a sum of their own.
+    let sequences = geometry.sequences();
+    let groups = (2 * rayon::current_num_threads()).div_ceil(geometry.heads).min(sequences.len()).max(1);
+    let group_size = sequences.len().div_ceil(groups).max(1);
+    let groups: Vec<&[Sequence<'_>]> = sequences.chunks(group_size).collect();
+    let tables = groups.len().max(1);
+    let table_size = operands.position_key.or(operands.position_query).map_or(0, <[f32]>::len);
+    let sums = |operand: Option<&[f32]>| vec![0.0; if operand.is_some() { tables * table_size } else { 0 }];
+    let (mut position_key, mut position_query) = (sums(operands.position_key), sums(operands.position_query));
+
+    let outputs = Outputs {
+        query: Shared::new(&mut gradients.query),
+        key: Shared::new(&mut gradients.key),
+        value: Shared::new(&mut gradients.value),
+        position_key: Shared::new(&mut position_key),
+        position_query: Shared::new(&mut position_query),
+    };
+    let tasks: Vec<_> = (0..geometry.heads)
+        .flat_map(|head| groups.iter().enumerate().map(move |(group, sequences)| (head, group, *sequences)))
+        .collect();
+    tasks.into_par_iter().for_each_init(Default::default, |workspace, (head, group, sequences)| {
+        for sequence in sequences {
+            let table = group * table_size + geometry.first_row * geometry.hidden();
+            run(geometry, operands, *sequence, head, table, gradient, workspace, &outputs);
+        }
+    });
+
+    gradients.position_key = operands.position_key.map(|_| total(position_key, table_size));
+    gradients.position_query = operands.position_query.map(|_| total(position_query, table_size));
+    gradients
+}
+
+/// The sum of the groups' tables.
+fn total(mut groups: Vec<f32>, size: usize) -> Vec<f32> {
+    let (first, rest) = groups.split_at_mut(size);
+    for group in rest.chunks_exact(size) {
+        for (sum, value) in first.iter_mut().zip(group) {
+            *sum += value;
+        }
+    }
+    groups.truncate(size);
+    groups
+}
+
+struct Outputs<'a> {
+    query: Shared<'a>,
+    key: Shared<'a>,
+    value: Shared<'a>,
+    position_key: Shared<'a>,
+    position_query: Shared<'a>,
+}
+
+/// Buffers of one thread, kept from task to task.
+#[derive(Default)]
+struct Buffers {
+    forward: Workspace,
+    /// dP, then dS, [queries, length].
+    scores: Vec<f32>,
+    /// P M, [queries, length].
+    dropped: Vec<f32>,
+    /// A with its columns reversed, [queries, rows].
+    by_query: Vec<f32>,
+    /// B, [rows, length].
+    by_key: Vec<f32>,
+}
+
+#[allow(clippy::too_many_arguments, reason = "one head of one sequence, its inputs and its outputs")]
+fn run(
+    geometry: &Geometry<'_>,
+    operands: Operands<'_>,
+    sequence: Sequence<'_>,
+    head: usize,
+    table: usize,
+    gradient: &[f32],
+    buffers: &mut Buffers,
+    outputs: &Outputs<'_>,
+) {
+    let (hidden, size) = (geometry.hidden(), geometry.head_size);
+    let (length, queries) = (sequence.keys.length, sequence.queries.length);
+    let inputs = Head::new(geometry, operands, sequence, head);
+    let gradient = view(geometry, gradient, sequence.queries, head);
+    let offset = sequence.keys.start * hidden + head * size;
+    let position_rows = geometry.index.map_or(0, |index| index.rows().len());
+    // SAFETY: tasks differ in head, so in columns, or in the group of sequences, which do not overlap, so in rows; of the
+    // position tables each group has its own.
+    let (mut d_query, mut d_key, mut d_value) = unsafe {
+        (
+            outputs.query.matrix(sequence.queries.start * hidden + head * size, queries, size, hidden),
+            outputs.key.matrix(offset, length, size, hidden),
+            outputs.value.matrix(offset, length, size, hidden),
+        )
+    };
+
+    let Buffers { forward, scores: d_scores, dropped, by_query, by_key } = buffers;
+    let mut task = Task::new(geometry, inputs, sequence, &(0..queries), forward);
+    if let (Some(_), Some((reach, _))) = (inputs.position_query, task.reach(&(0..queries))) {
+        resized(by_key, reach.rows.len() * length).fill(0.0);
+    }
+    for start in (0..queries).step_by(block_size(length)) {
+        let block = start..(start + block_size(length)).min(queries);
+        let rows = block.len();
+        let (query, gradient) = (inputs.query.rows(block.clone()), gradient.rows(block.clone()));
+
+        let d_scores = resized(d_scores, rows * length);
+        MatrixMut::new(d_scores, 0, rows, length, length).product(gradient, inputs.value.transposed(), false);
+        let dropped = resized(dropped, rows * length);
+        let probabilities = task.scores(block.clone());
+        let first = sequence.queries.start + block.start;
+        score_gradients(geometry, head, first, probabilities, d_scores, dropped, length);
+
+        let d_scores = &*d_scores;
+        let d_scores_matrix = dense(d_scores, rows, length);
+        d_value.product(dense(dropped, rows, length).transposed(), gradient, true);
+        d_query.rows(block.clone()).product(d_scores_matrix, inputs.key, false);
+        d_key.product(d_scores_matrix.transposed(), query, true);
+
+        let Some((whole, reach)) = task.reach(&block) else { continue };
+        if let Some(positions) = inputs.position_key {
+            let width = reach.rows.len();
+            let sums = resized(by_query, rows * width);
+            sum_by_query(sums, d_scores, block.start, &reach, length);
+            let sums = dense(sums, rows, width);
+            let positions = positions.rows(reach.rows.clone()).reversed();
+            d_query.rows(block.clone()).product(sums, positions, true);
+            // SAFETY: as above.
+            let mut d_positions =
+                unsafe { outputs.position_key.matrix(table + head * size, position_rows, size, hidden) };
+            d_positions.rows(reach.rows.clone()).reversed().product(sums.transposed(), query, true);
+        }
+        if inputs.position_query.is_some() {
+            let sums = resized(by_key, whole.rows.len() * length);
+            sum_by_key(sums, d_scores, block.start, whole, length);
+        }
+    }
+    if let (Some(positions), Some((reach, _))) = (inputs.position_query, task.reach(&(0..queries))) {
+        let rows = reach.rows.len();
+        let sums = dense(&by_key[..rows * length], rows, length);
+        d_key.product(sums.transposed(), positions.rows(reach.rows.clone()), true);
+        // SAFETY: as above.
+        let mut d_positions =
+            unsafe { outputs.position_query.matrix(table + head * size, position_rows, size, hidden) };
+        d_positions.rows(reach.rows.clone()).product(sums, inputs.key, true);
+    }
+}
+
+vectorized! {
+    /// From scores and G V^T of a block, whose first query is row `token`, to dS, in place of G V^T, and P M.
+    fn score_gradients<'a>(
+        geometry: &'a Geometry<'a>,
+        head: usize,
+        token: usize,
+        scores: &'a mut [f32],
+        d_scores: &'a mut [f32],
+        dropped: &'a mut [f32],
+        length: usize,
+    ) {
+        let rows = scores.chunks_exact_mut(length).zip(d_scores.chunks_exact_mut(length));
+        for (row, ((scores, d_scores), dropped)) in rows.zip(dropped.chunks_exact_mut(length)).enumerate() {
+            let normalizer = 1.0 / exponentials(scores, geometry.scale);
+            let probabilities = scores;
+            for (probability, dropped) in probabilities.iter_mut().zip(dropped.iter_mut()) {
+                *probability *= normalizer;
+                *dropped = *probability;
+            }
+            if let Some(mask) = geometry.dropout {
+                let mask = mask.row(head, token + row);
+                for (key, (dropped, d_score)) in (0..).zip(dropped.iter_mut().zip(d_scores.iter_mut())) {
+                    let factor = mask.factor(key);
+                    *dropped *= factor;
+                    *d_score *= factor;
+                }
+            }
+            let mean = lanes::dot(probabilities, d_scores);
+            for (d_score, probability) in d_scores.iter_mut().zip(probabilities) {
+                *d_score = *probability * (*d_score - mean) * geometry.scale;
+            }
+        }
+    }
+}
+
+vectorized! {
+    /// A of one block, columns reversed.
+    fn sum_by_query<'a>(
+        sums: &'a mut [f32],
+        d_scores: &'a [f32],
+        first: usize,
+        reach: &'a Reach<'a>,
+        length: usize,
+    ) {
+        let rows = sums.chunks_exact_mut(reach.rows.len()).zip(d_scores.chunks_exact(length));
+        for (query, (sums, d_scores)) in (first..).zip(rows) {
+            reach.query(query).sum_by_query(sums, d_scores);
+        }
+    }
+}
+
+vectorized! {
+    /// Adds a block's part of B.
+    fn sum_by_key<'a>(
+        sums: &'a mut [f32],
+        d_scores: &'a [f32],
+        first: usize,
+        reach: &'a Reach<'a>,
+        length: usize,
+    ) {
+        for (query, d_scores) in (first..).zip(d_scores.chunks_exact(length)) {
+            reach.query(query).sum_by_key(sums, d_scores);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The forward pass.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::{
+    Geometry, Head, Operands, Sequence,
+    block::{MOST_QUERIES, Task, Workspace, block_size, dense, exponentials},
+};
+use crate::kernels::cpu::{lanes::vectorized, matrix::Shared};
+
+/// Context, of the query's shape. Rows that belong to no sequence are left as they are.
+pub(crate) fn forward(geometry: &Geometry<'_>, operands: Operands<'_>, context: &mut [f32]) {
+    let context = Shared::new(context);
+    tasks(geometry).into_par_iter().for_each_init(Workspace::default, |workspace, (sequence, head, queries)| {
+        run(geometry, operands, sequence, head, queries, workspace, &context);
+    });
+}
+
+/// Every sequence and head, in as many runs of queries as it takes to keep the threads busy.
+fn tasks<'a>(geometry: &Geometry<'a>) -> Vec<(Sequence<'a>, usize, Range<usize>)> {
+    let sequences = geometry.sequences();
+    let heads = geometry.heads * sequences.len();
+    let runs = (2 * rayon::current_num_threads()).div_ceil(heads.max(1));
+    let mut tasks = Vec::with_capacity(heads * runs);
+    for sequence in sequences {
+        let (count, block) = (sequence.queries.length, block_size(sequence.keys.length));
+        let queries = count.div_ceil(block).div_ceil(runs) * block;
+        for head in 0..geometry.heads {
+            let starts = (0..count).step_by(queries);
+            tasks.extend(starts.map(|start| (sequence, head, start..(start + queries).min(count))));
+        }
+    }
+    // Long tasks first, so that no thread is left with one at the end.
+    tasks.sort_by_key(|(sequence, _, queries)| std::cmp::Reverse(sequence.keys.length * queries.len()));
+    tasks
+}
+
+fn run(
+    geometry: &Geometry<'_>,
+    operands: Operands<'_>,
+    sequence: Sequence<'_>,
+    head: usize,
+    queries: Range<usize>,
+    workspace: &mut Workspace,
+    context: &Shared<'_>,
+) {
+    let (hidden, size, length) = (geometry.hidden(), geometry.head_size, sequence.keys.length);
+    let inputs = Head::new(geometry, operands, sequence, head);
+    let mut task = Task::new(geometry, inputs, sequence, &queries, workspace);
+    let mut sums = [0.0; MOST_QUERIES];
+    for start in queries.clone().step_by(block_size(length)) {
+        let block = start..(start + block_size(length)).min(queries.end);
+        let scores = task.scores(block.clone());
+        let first = sequence.queries.start + block.start;
+        softmax_numerators(scores, &mut sums, geometry, head, first, length);
+        let offset = first * hidden + head * size;
+        // SAFETY: sequences do not overlap, and tasks differ in sequence, head or queries, so in rows or columns.
+        let mut context = unsafe { context.matrix(offset, block.len(), size, hidden) };
+        context.product(dense(scores, block.len(), length), inputs.value, false);
+        for (row, sum) in (0..block.len()).zip(sums) {
+            for value in context.row_mut(row) {
+                *value /= sum;
+            }
+        }
+    }
+}
+
+vectorized! {
+    /// Turns the scores of a block into exponentials and sums them by row; then dropout. The first query is row `token`.
+    fn softmax_numerators<'a>(
+        scores: &'a mut [f32],
+        sums: &'a mut [f32],
+        geometry: &'a Geometry<'a>,
+        head: usize,
+        token: usize,
+        length: usize,
+    ) {
+        for (row, (scores, sum)) in scores.chunks_exact_mut(length).zip(sums).enumerate() {
+            *sum = exponentials(scores, geometry.scale);
+            if let Some(mask) = geometry.dropout {
+                let mask = mask.row(head, token + row);
+                for (key, score) in (0..).zip(scores) {
+                    *score *= mask.factor(key);
+                }
+            }
+        }
+    }
+}

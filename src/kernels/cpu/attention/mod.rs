@@ -1,0 +1,131 @@
+//! Disentangled attention for the CPU: the arithmetic of `model::attention::composed` without its [batch, heads, length,
+//! length] tensors.
+//!
+//! ```text
+//! score[i, j] = ( Qc[i] . Kc[j]  +  Qc[i] . Kr[idx(i, j)]  +  Qr[idx(i, j)] . Kc[j] ) / sqrt(d n)
+//! context     = dropout(softmax(score)) Vc
+//! ```
+//!
+//! A task is a sequence, a head and a run of queries; tasks share nothing and run in parallel. It first makes the table
+//! Qr Kc^T [rows, keys] of the rows that its queries reach, then goes through its queries in blocks: scores Qc Kc^T of the
+//! block against all keys, and Qc Kr^T [block, rows], both small enough for the second-level cache. While the scores are
+//! there, the position terms are added to them. Along the keys of a query the row idx falls by one from key to key near the
+//! diagonal and stays for several keys far from it (log buckets), so Qc Kr^T is laid out with its rows reversed and added as
+//! one contiguous run near the diagonal; the rest, and the other table's diagonals, are picked element by element. Softmax,
+//! dropout and the product with Vc follow before the block is left. Memory grows with the length, not with its square.
+//!
+//! Sequences are runs of token rows in [tokens, hidden] matrices, so padding costs nothing, and heads are columns, so
+//! nothing is ever permuted. The backward pass makes each block again and accumulates into the gradients; which task adds to
+//! what, and in which order, depends on the number of threads alone.
+
+mod backward;
+mod block;
+mod forward;
+pub(crate) mod operation;
+
+use crate::kernels::{
+    QueryPositions, RelativeIndex, SequenceBounds,
+    cpu::{dropout::DropoutMask, matrix::Matrix},
+};
+
+pub(crate) use backward::backward;
+pub(crate) use forward::forward;
+
+/// What is known beside the numbers.
+#[derive(Clone, Debug)]
+pub(crate) struct Geometry<'a> {
+    pub heads: usize,
+    pub head_size: usize,
+    /// 1 / sqrt(d n)
+    pub scale: f32,
+    /// The sequences; no two overlap.
+    pub sequences: &'a [SequenceBounds],
+    /// Their queries, if not every token has one.
+    pub queries: Option<&'a QueryPositions>,
+    /// The rows of each pair, for lengths of at least the longest sequence.
+    pub index: Option<&'a RelativeIndex>,
+    /// The row of the position tables that the index counts from.
+    pub first_row: usize,
+    pub dropout: Option<DropoutMask>,
+}
+
+impl<'a> Geometry<'a> {
+    fn hidden(&self) -> usize {
+        self.heads * self.head_size
+    }
+
+    /// The sequences that have keys and queries.
+    fn sequences(&self) -> Vec<Sequence<'a>> {
+        let sequences = self.sequences.iter().enumerate().map(|(number, keys)| match self.queries {
+            Some(QueryPositions { bounds, positions }) => {
+                let queries = bounds[number];
+                let positions = &positions[queries.rows()];
+                Sequence { keys: *keys, queries, positions: Some(positions) }
+            }
+            None => Sequence { keys: *keys, queries: *keys, positions: None },
+        });
+        sequences.filter(|sequence| sequence.keys.length > 0 && sequence.queries.length > 0).collect()
+    }
+}
+
+/// A sequence: the rows of its keys and values, and those of its queries.
+#[derive(Clone, Copy)]
+struct Sequence<'a> {
+    keys: SequenceBounds,
+    queries: SequenceBounds,
+    /// Where the queries are among the keys; each at its own place if none.
+    positions: Option<&'a [u32]>,
+}
+
+impl Sequence<'_> {
+    /// The position of a query.
+    #[inline(always)]
+    fn position(&self, query: usize) -> usize {
+        self.positions.map_or(query, |positions| positions[query] as usize)
+    }
+}
+
+/// The numbers: [tokens, hidden] each, and [rows, hidden] for the position terms in use, alike where there are both.
+#[derive(Clone, Copy)]
+pub(crate) struct Operands<'a> {
+    pub query: &'a [f32],
+    pub key: &'a [f32],
+    pub value: &'a [f32],
+    pub position_key: Option<&'a [f32]>,
+    pub position_query: Option<&'a [f32]>,
+}
+
+/// One head of one sequence.
+#[derive(Clone, Copy)]
+struct Head<'a> {
+    /// [queries, head_size].
+    query: Matrix<'a>,
+    /// [length, head_size] each.
+    key: Matrix<'a>,
+    value: Matrix<'a>,
+    /// [rows, head_size] each.
+    position_key: Option<Matrix<'a>>,
+    position_query: Option<Matrix<'a>>,
+}
+
+impl<'a> Head<'a> {
+    fn new(geometry: &Geometry<'_>, operands: Operands<'a>, sequence: Sequence<'_>, head: usize) -> Self {
+        let content = |data| view(geometry, data, sequence.keys, head);
+        let rows = geometry.index.map_or(0, |index| index.rows().len());
+        let (size, hidden) = (geometry.head_size, geometry.hidden());
+        let position = |data| Matrix::new(data, geometry.first_row * hidden + head * size, rows, size, hidden);
+        Self {
+            query: view(geometry, operands.query, sequence.queries, head),
+            key: content(operands.key),
+            value: content(operands.value),
+            position_key: operands.position_key.map(position),
+            position_query: operands.position_query.map(position),
+        }
+    }
+}
+
+/// The columns of one head in the rows of one sequence.
+fn view<'a>(geometry: &Geometry<'_>, data: &'a [f32], rows: SequenceBounds, head: usize) -> Matrix<'a> {
+    let size = geometry.head_size;
+    Matrix::new(data, rows.start * geometry.hidden() + head * size, rows.length, size, geometry.hidden())
+}

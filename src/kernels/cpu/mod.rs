@@ -1,0 +1,13 @@
+//! What the CPU kernels share: matrix views and vectorised loops; and the kernels that belong to no room of their own.
+
+pub(crate) mod adamw;
+pub(crate) mod attention;
+pub(crate) mod backend;
+pub(crate) mod dropout;
+pub(crate) mod extension;
+pub(crate) mod gelu;
+pub(crate) mod lanes;
+pub(crate) mod linear;
+pub(crate) mod matrix;
+pub(crate) mod packed;
+pub(crate) mod residual;

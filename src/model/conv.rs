@@ -1,0 +1,60 @@
+//! The n-gram induced encoding of DeBERTa v2 (`ConvLayer` in the reference; DeBERTa v2's nGiE).
+
+use burn::{
+    Tensor,
+    module::Module,
+    nn::{
+        Dropout, DropoutConfig, Initializer, LayerNorm, PaddingConfig1d,
+        conv::{Conv1d, Conv1dConfig},
+    },
+};
+
+use crate::{
+    config::{Activation, DebertaConfig},
+    model::{init::Init, token_layout::TokenLayout},
+};
+
+/// A convolution over the embeddings that joins the first layer's output.
+#[derive(Module, Debug)]
+pub struct ConvLayer {
+    conv: Conv1d,
+    layer_norm: LayerNorm,
+    dropout: Dropout,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl ConvLayer {
+    /// A convolution of `kernel_size`, an odd number.
+    pub(crate) fn new(config: &DebertaConfig, kernel_size: usize, init: &Init<'_>) -> Self {
+        let (width, side) = (config.hidden_size, (kernel_size - 1) / 2);
+        let conv = Conv1dConfig::new(width, width, kernel_size)
+            .with_padding(PaddingConfig1d::Explicit(side, side))
+            .with_groups(config.conv_groups)
+            .with_bias(false)
+            .with_initializer(Initializer::Normal { mean: 0.0, std: init.std })
+            .init(init.device);
+        Self {
+            conv: Conv1d { bias: Some(init.zeros(width)), ..conv },
+            layer_norm: init.layer_norm(width),
+            dropout: DropoutConfig::new(config.hidden_dropout_prob).init(),
+            activation: config.conv_act,
+        }
+    }
+
+    /// LayerNorm( layer_output + act(dropout(conv(embeddings) at tokens)) ), zero at padding.
+    ///
+    /// # Shapes
+    /// - embeddings, layer_output, output: [batch, length, hidden] as the layout has them
+    pub fn forward(&self, embeddings: Tensor<3>, layer_output: Tensor<3>, layout: &TokenLayout) -> Tensor<3> {
+        // The kernel must not reach from one sequence into the next.
+        let embeddings = layout.restore(embeddings);
+        let ngrams = self.conv.forward(embeddings.swap_dims(1, 2)).swap_dims(1, 2);
+        let ngrams = match layout {
+            TokenLayout::Padded(_) => layout.zero_padding(ngrams),
+            TokenLayout::Packed(packing) => packing.pack(ngrams),
+        };
+        let ngrams = self.activation.forward(self.dropout.forward(ngrams));
+        layout.zero_padding(self.layer_norm.forward(layer_output + ngrams))
+    }
+}

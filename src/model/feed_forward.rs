@@ -1,0 +1,97 @@
+//! The blocks every encoder layer shares, DeBERTa's and RoBERTa's: feed-forward network and residual output.
+
+use burn::{
+    Tensor,
+    module::Module,
+    nn::{Dropout, DropoutConfig, LayerNorm},
+    tensor::DType,
+};
+
+use crate::{
+    config::Activation,
+    kernels::{
+        can_fuse,
+        cpu::{
+            dropout::DropoutMask,
+            residual::{ResidualNorm, residual_norm},
+        },
+    },
+    model::{init::Init, linear::Linear},
+};
+
+/// LayerNorm( dropout(W x + b) + residual ): how attention and feed-forward rejoin the stream (post-LayerNorm).
+#[derive(Module, Debug)]
+pub struct ResidualOutput {
+    dense: Linear,
+    layer_norm: LayerNorm,
+    dropout: Dropout,
+    /// Of the LayerNorm, which keeps it to itself.
+    #[module(skip)]
+    epsilon: f64,
+}
+
+impl ResidualOutput {
+    pub(crate) fn new(init: &Init<'_>, input: usize, output: usize, dropout: f64) -> Self {
+        Self {
+            dense: init.linear(input, output),
+            layer_norm: init.layer_norm(output),
+            dropout: DropoutConfig::new(dropout).init(),
+            epsilon: init.epsilon,
+        }
+    }
+
+    pub(crate) fn linear(&mut self) -> &mut Linear {
+        &mut self.dense
+    }
+
+    /// # Shapes
+    /// - states: [batch, length, input]
+    /// - residual, output: [batch, length, output]
+    pub fn forward(&self, states: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+        let states = self.dense.forward(states);
+        let (device, LayerNorm { gamma, beta, .. }) = (states.device(), &self.layer_norm);
+        match beta {
+            Some(beta) if can_fuse(&device, states.dtype()) => {
+                let dropout = DropoutMask::of(&self.dropout, &device);
+                let plan = ResidualNorm { epsilon: self.epsilon as f32, dropout };
+                residual_norm(states, residual, gamma.val(), beta.val(), plan)
+            }
+            _ => self.layer_norm.forward(self.dropout.forward(states) + residual),
+        }
+    }
+}
+
+/// Two linear maps with an activation between, and the residual around them.
+#[derive(Module, Debug)]
+pub struct FeedForward {
+    intermediate: Linear,
+    output: ResidualOutput,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl FeedForward {
+    pub(crate) fn new(init: &Init<'_>, hidden: usize, inner: usize, activation: Activation, dropout: f64) -> Self {
+        Self {
+            intermediate: init.linear(hidden, inner),
+            output: ResidualOutput::new(init, inner, hidden, dropout),
+            activation,
+        }
+    }
+
+    pub(crate) fn linears(&mut self) -> [&mut Linear; 2] {
+        [&mut self.intermediate, &mut self.output.dense]
+    }
+
+    /// The element type of its parameters.
+    pub(crate) fn dtype(&self) -> DType {
+        self.intermediate.weight.val().dtype()
+    }
+
+    /// # Shapes
+    /// - states, output: [batch, length, hidden]
+    pub fn forward(&self, states: Tensor<3>) -> Tensor<3> {
+        let inner = self.activation.forward(self.intermediate.forward(states.clone()));
+        self.output.forward(inner, states)
+    }
+}

@@ -1,0 +1,90 @@
+//! Models made ready for inference: what depends on weights alone is computed once.
+
+use std::{
+    ops::Deref,
+    sync::{Mutex, PoisonError},
+};
+
+use rayon::prelude::*;
+
+use super::{attention::PreparedPositions, input::ModelInput, linear::Linear};
+
+/// A model as inference sees it, with a head or without.
+pub trait Head: Send + Sync {
+    /// What it computes: logits of some shape, or hidden states.
+    type Output;
+
+    /// Runs the model.
+    fn forward(&self, input: ModelInput) -> Self::Output;
+
+    /// The projected position tables of the encoder for inputs of up to `length` tokens, if it has any; for [`Prepared`].
+    fn prepare_positions(&self, _length: usize) -> Option<PreparedPositions> {
+        None
+    }
+
+    /// The linear maps that every token passes: those worth laying out for inference
+    /// ([`Prepared`]).
+    fn linears(&mut self) -> Vec<&mut Linear>;
+}
+
+/// A model made ready for inference: its position tables are projected once and not for each input, and on a CPU its weights
+/// are laid out for products once.
+///
+/// It owns the model and never hands it out to be changed, so that neither can go stale; [`into_inner`](Self::into_inner) gives
+/// the model back as it was. The tables are made when first needed, and again when a text is more than twice as long as all
+/// before. While a weight is laid out, the parameter that it came from is empty. On a device with gradients nothing is
+/// prepared.
+pub struct Prepared<H> {
+    head: H,
+    positions: Mutex<Option<PreparedPositions>>,
+}
+
+impl<H: Head> Prepared<H> {
+    /// Takes the model.
+    pub fn new(mut head: H) -> Self {
+        head.linears().into_par_iter().for_each(Linear::pack);
+        Self { head, positions: Mutex::default() }
+    }
+
+    /// Adds the tables to an input for one of the model's own methods.
+    pub(crate) fn prepare(&self, input: ModelInput) -> ModelInput {
+        let [_, length] = input.input_ids.dims();
+        if input.input_ids.device().is_autodiff() {
+            // Dropout and gradients want the tables made anew.
+            return input;
+        }
+        // The tables are replaced whole, so that a thread that panicked leaves none half made.
+        let mut positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
+        if positions.as_ref().is_none_or(|tables| tables.length < length) {
+            *positions = self.head.prepare_positions(length.next_power_of_two());
+        }
+        ModelInput { positions: positions.clone(), ..input }
+    }
+
+    /// The model, to be changed.
+    pub fn into_inner(mut self) -> H {
+        self.head.linears().into_par_iter().for_each(Linear::unpack);
+        self.head
+    }
+}
+
+impl<H> Deref for Prepared<H> {
+    type Target = H;
+
+    fn deref(&self) -> &H {
+        &self.head
+    }
+}
+
+impl<H: Head> Head for Prepared<H> {
+    type Output = H::Output;
+
+    fn forward(&self, input: ModelInput) -> H::Output {
+        self.head.forward(self.prepare(input))
+    }
+
+    /// None: they are laid out already.
+    fn linears(&mut self) -> Vec<&mut Linear> {
+        Vec::new()
+    }
+}

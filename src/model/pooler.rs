@@ -1,0 +1,35 @@
+//! One vector a text (`ContextPooler` in the reference).
+
+use burn::{
+    Tensor,
+    module::Module,
+    nn::{Dropout, DropoutConfig},
+};
+
+use crate::{
+    config::Activation,
+    model::{init::Init, linear::Linear},
+};
+
+/// act( dense( dropout( state of the first token ) ) )
+#[derive(Module, Debug)]
+pub struct Pooler {
+    dense: Linear,
+    dropout: Dropout,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl Pooler {
+    pub(crate) fn new(init: &Init<'_>, width: usize, dropout: f64, activation: Activation) -> Self {
+        Self { dense: init.linear(width, width), dropout: DropoutConfig::new(dropout).init(), activation }
+    }
+
+    /// # Shapes
+    /// - hidden_states: [batch, length, hidden]
+    /// - output: [batch, hidden]
+    pub fn forward(&self, hidden_states: Tensor<3>) -> Tensor<2> {
+        let first = hidden_states.narrow(1, 0, 1).squeeze_dim(1);
+        self.activation.forward(self.dense.forward(self.dropout.forward(first)))
+    }
+}

@@ -1,0 +1,217 @@
+//! AdamW as DeBERTa's recipes have it: no decay of biases and LayerNorms, clipping by the global norm, learning rates that
+//! fall from layer to layer if asked for.
+//!
+//! ```text
+//! g = gradient min(1, max_norm / |all gradients|)
+//! m = beta_1 m + (1 - beta_1) g        v = beta_2 v + (1 - beta_2) g^2
+//! w = w (1 - rate decay) - rate m / (1 - beta_1^t) / ( sqrt(v / (1 - beta_2^t)) + epsilon )
+//! ```
+//!
+//! burn's own optimiser clips tensor by tensor, which is another algorithm; it walks the word table of 128,100 rows a dozen
+//! times a step, each time into a new tensor; and it restores its state by parameter ids that the next process has not. On a
+//! CPU this one makes one pass over a parameter, in place, and reads neither gradient nor moments of a row that has never had
+//! a gradient. Its state is named as the parameters are.
+
+mod groups;
+mod schedule;
+
+use std::collections::{BTreeMap, HashMap};
+
+use burn::{
+    Tensor,
+    module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
+    optim::GradientsParams,
+    tensor::{DType, TensorData},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::kernels::{
+    can_fuse,
+    cpu::adamw::{self, Coefficients},
+};
+pub use groups::{Frozen, ParameterGroups};
+pub use schedule::{Schedule, ScheduleKind, Warmup};
+
+/// The optimiser's numbers; the defaults are those of the published recipes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdamWConfig {
+    /// Decay of the first moment.
+    pub beta_1: f64,
+    /// Decay of the second moment.
+    pub beta_2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Decay of the weights, in units of the learning rate; biases and LayerNorms have none.
+    pub weight_decay: f64,
+    /// The largest norm that all gradients together may have; 0 means any.
+    pub max_norm: f64,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        Self { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-6, weight_decay: 0.01, max_norm: 1.0 }
+    }
+}
+
+/// AdamW with its state.
+#[derive(Clone, Debug)]
+pub struct AdamW {
+    config: AdamWConfig,
+    groups: ParameterGroups,
+    steps: usize,
+    moments: BTreeMap<String, Moments>,
+}
+
+/// The running means of a parameter's gradient and of its square.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one a parameter, beside its numbers")]
+pub(super) enum Moments {
+    /// Row by row on the host.
+    Host(adamw::Moments),
+    /// Flat, on the parameter's device.
+    Device(Tensor<1>, Tensor<1>),
+}
+
+impl AdamW {
+    /// A fresh optimiser.
+    pub fn new(config: AdamWConfig, groups: ParameterGroups) -> Self {
+        Self { config, groups, steps: 0, moments: BTreeMap::new() }
+    }
+
+    /// The number of steps made.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// The state, by the path of the parameter.
+    pub(super) fn moments(&self) -> &BTreeMap<String, Moments> {
+        &self.moments
+    }
+
+    /// Goes on from a state after `steps` steps.
+    pub(super) fn restore(&mut self, steps: usize, moments: BTreeMap<String, Moments>) {
+        (self.steps, self.moments) = (steps, moments);
+    }
+
+    /// One step; returns the model and the norm of all gradients before clipping. If that is not finite, nothing changes but
+    /// the count of steps: one bad batch must not spoil the model.
+    pub fn step<M: Module>(&mut self, model: M, gradients: GradientsParams, learning_rate: f64) -> (M, f64) {
+        self.steps += 1;
+        let mut collected = Collected { source: gradients, found: HashMap::new(), squares: 0.0 };
+        model.visit(&mut collected);
+        let norm = collected.squares.sqrt();
+        if !norm.is_finite() {
+            return (model, norm);
+        }
+        let AdamWConfig { beta_1, beta_2, epsilon, weight_decay, max_norm } = self.config;
+        let time = self.steps as i32;
+        let clip = if max_norm > 0.0 { (max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 };
+        let mut update = Update {
+            coefficients: Coefficients {
+                clip,
+                beta_1,
+                beta_2,
+                epsilon,
+                correction_1: 1.0 - beta_1.powi(time),
+                correction_2: 1.0 - beta_2.powi(time),
+                rate: learning_rate,
+                decay: weight_decay,
+            },
+            groups: &self.groups,
+            gradients: collected.found,
+            moments: &mut self.moments,
+            path: Vec::new(),
+        };
+        (model.map(&mut update), norm)
+    }
+}
+
+/// One parameter's gradient.
+enum Gradient {
+    /// Its rows, and which of them hold anything.
+    Host(TensorData, Vec<bool>),
+    Device(Tensor<1>),
+}
+
+/// Takes the gradients out and sums their squares.
+struct Collected {
+    source: GradientsParams,
+    found: HashMap<ParamId, Gradient>,
+    squares: f64,
+}
+
+impl ModuleVisitor for Collected {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(gradient) = self.source.remove::<D>(param.id) else { return };
+        let gradient = if can_fuse(&gradient.device(), gradient.dtype()) {
+            let width = gradient.dims()[D - 1];
+            let data = gradient.into_data();
+            let (squares, occupied) = adamw::squares(data.as_slice().expect("a gradient in f32"), width);
+            self.squares += squares;
+            Gradient::Host(data, occupied)
+        } else {
+            let gradient = gradient.flatten(0, D - 1);
+            self.squares += gradient.clone().cast(DType::F32).square().sum().into_scalar::<f64>();
+            Gradient::Device(gradient)
+        };
+        self.found.insert(param.id, gradient);
+    }
+}
+
+/// Updates the parameters that have a gradient.
+struct Update<'a> {
+    coefficients: Coefficients,
+    groups: &'a ParameterGroups,
+    gradients: HashMap<ParamId, Gradient>,
+    moments: &'a mut BTreeMap<String, Moments>,
+    path: Vec<String>,
+}
+
+impl ModuleMapper for Update<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(gradient) = self.gradients.remove(&param.id) else { return param };
+        let path = self.path.join(".");
+        let group = self.groups.of(&path);
+        let mut coefficients = self.coefficients;
+        coefficients.rate *= group.rate;
+        if !group.decays {
+            coefficients.decay = 0.0;
+        }
+        let moments = self.moments.remove(&path);
+        param.map(|tensor| {
+            let (device, required) = (tensor.device(), tensor.is_require_grad());
+            let (shape, tensor) = (tensor.dims(), tensor.inner());
+            let (tensor, moments) = match gradient {
+                Gradient::Host(gradient, occupied) => {
+                    let mut weights = tensor.into_data();
+                    let mut moments = match moments {
+                        Some(Moments::Host(moments)) => moments,
+                        _ => adamw::Moments::new(weights.num_elements(), shape[D - 1]),
+                    };
+                    let gradient = gradient.as_slice().expect("a gradient in f32");
+                    let values = weights.as_mut_slice().expect("a weight in f32");
+                    adamw::update(values, gradient, &occupied, &mut moments, &coefficients);
+                    (Tensor::from_data(weights, &device.clone().inner()), Moments::Host(moments))
+                }
+                Gradient::Device(gradient) => {
+                    let moments = match moments {
+                        Some(Moments::Device(first, second)) => (first, second),
+                        _ => (gradient.zeros_like(), gradient.zeros_like()),
+                    };
+                    let (flat, first, second) = coefficients.step(tensor.flatten(0, D - 1), gradient, moments);
+                    (flat.reshape(shape), Moments::Device(first, second))
+                }
+            };
+            self.moments.insert(path, moments);
+            Tensor::from_inner(tensor).set_require_grad(required)
+        })
+    }
+}
