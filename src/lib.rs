@@ -16,6 +16,8 @@ pub mod model;
 pub mod parity;
 pub mod pipeline;
 mod replacement;
+mod scores;
+mod spans;
 mod text_file;
 pub mod tokenizer;
 pub mod training;
