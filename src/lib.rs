@@ -8,12 +8,17 @@ pub mod config;
 pub mod data;
 pub mod device;
 pub mod error;
+mod foreign;
 pub mod heads;
+mod isa;
 mod kernels;
 pub mod model;
 pub mod parity;
 pub mod pipeline;
 mod replacement;
+mod scores;
+mod spans;
+mod text_file;
 pub mod tokenizer;
 pub mod training;
 

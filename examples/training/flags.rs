@@ -9,6 +9,7 @@ use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use deberta_burn::{
     Error, Result,
+    data::decode_text,
     device::{device, devices},
     training::{AdamWConfig, Frozen, ScheduleKind, Sift, TrainingSettings, Warmup, recipes::Recipe, sift::SiftLoss},
 };
@@ -190,8 +191,8 @@ impl TrainingFlags {
     pub fn resolve(self, output: &str, from_scratch: bool) -> Result<Self> {
         let mut flags = match &self.settings {
             Some(path) => {
-                let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
                 let subject = path.display().to_string();
+                let text = decode_text(&subject, fs::read(path).map_err(Error::io("read", path))?)?;
                 let file: Self =
                     toml::from_str(&text).map_err(|error| Error::input(&subject, error.to_string().trim_end()))?;
                 file.check_rivals(&subject)?;

@@ -21,6 +21,7 @@ mod parameters;
 mod read;
 mod report;
 mod v1;
+mod wrapping;
 mod write;
 
 pub use header::{Header, HeaderEntry};

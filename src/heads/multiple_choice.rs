@@ -9,7 +9,8 @@ use burn::{
 use super::{Backbone, BackboneConfig, loss};
 use crate::model::{Pooler, dropout::Dropout, input::ModelInput, linear::Linear};
 
-/// Pooler -> dropout -> linear to one score, for each choice by itself.
+/// Pooler -> dropout -> linear to one score, for each choice by itself. RoBERTa's pooler is that of its bare model, without
+/// dropout in front of it.
 #[derive(Module, Debug)]
 pub struct MultipleChoice<B: Backbone> {
     backbone: B,
@@ -21,7 +22,7 @@ pub struct MultipleChoice<B: Backbone> {
 impl<B: Backbone> MultipleChoice<B> {
     /// A fresh head on a fresh backbone.
     pub fn new(config: &B::Config, device: &Device) -> Self {
-        let settings = config.head_settings();
+        let settings = config.choice_settings();
         let init = settings.init(device);
         Self {
             backbone: config.backbone(device),

@@ -17,7 +17,7 @@ use deberta_burn::{
     checkpoint::{Checkpoint, HeadPolicy, LoadOptions},
     config::{ProblemType, TaskConfig},
     data::{
-        Labelling, Target, TextColumns,
+        LabelNotation, Labelling, Target, TextColumns,
         corpus::{Corpus, CorpusOptions},
         masking::{Masking, MaskingOptions, MaskingStrategy},
         read_table,
@@ -239,7 +239,8 @@ impl Downstream {
         let columns = TextColumns { text: "text".into(), pair: None, label: Some("label".into()) };
         let [train, valid, test] = ["train.tsv", "valid.tsv", "test.tsv"].map(|name| folder.join(name));
         let rows = read_table(&train, &columns)?;
-        let labelling = Labelling::from_rows(ProblemType::SingleLabelClassification, ',', &rows, &train)?;
+        let labelling =
+            Labelling::from_rows(ProblemType::SingleLabelClassification, &LabelNotation::default(), &rows, &train)?;
         let encode = |texts: Vec<&str>| {
             let texts: Vec<Text> = texts.into_iter().map(Text::from).collect();
             tokenizer.encode(&texts, &EncodeOptions { max_length: length, ..EncodeOptions::default() })

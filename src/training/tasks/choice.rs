@@ -4,11 +4,12 @@ use std::marker::PhantomData;
 
 use burn::tensor::Device;
 
-use super::{Collator, Examples, Splits, indices, largest, values};
+use super::{Collator, Examples, Splits, indices};
 use crate::{
     Result,
     data::{ChoiceExample, Part},
     heads::{Backbone, MultipleChoice},
+    scores::{argmax, values},
     tokenizer::{EncodeOptions, Text, Tokenizer},
     training::{
         metrics::{Classification, Metrics},
@@ -53,7 +54,7 @@ impl<B: Backbone> ChoiceTask<B> {
     pub fn score(&self, model: &MultipleChoice<B>, examples: &Examples<usize>, device: &Device) -> Result<Metrics> {
         // Each choice is scored by itself, so that batches need not hold whole questions.
         let scores = self.collator.evaluate(&examples.encodings, device, |input| values(model.forward(input, 1)))?;
-        let predictions: Vec<_> = scores.chunks(choices(examples)).map(largest).collect();
+        let predictions: Vec<_> = scores.chunks(choices(examples)).map(argmax).collect();
         Ok(Classification::new(&examples.targets, &predictions)?.metrics())
     }
 }

@@ -4,12 +4,13 @@ use std::marker::PhantomData;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{Collator, Examples, Splits, largest, lengths, values};
+use super::{Collator, Examples, Splits, lengths};
 use crate::{
     Result,
     batch::Encoding,
     data::{Labels, Part, Sentence, tag_indices},
     heads::{Backbone, TokenClassification},
+    scores::{argmax, rows},
     tokenizer::{EncodeOptions, Text, Tokenizer},
     training::{
         metrics::{Entities, Metrics},
@@ -61,11 +62,10 @@ impl<B: Backbone> TaggingTask<B> {
         examples: &Examples<Vec<usize>>,
         device: &Device,
     ) -> Result<Metrics> {
+        let labels = self.labels.names().len();
         let rows: Vec<Vec<usize>> = self.collator.evaluate(&examples.encodings, device, |input| {
-            let logits = model.forward(input);
-            let [_, length, labels] = logits.dims();
-            let tokens: Vec<_> = values(logits)?.chunks(labels).map(largest).collect();
-            Ok(tokens.chunks(length).map(<[usize]>::to_vec).collect())
+            let tokens = rows(model.forward(input))?;
+            Ok(tokens.iter().map(|logits| logits.chunks(labels).map(argmax).collect()).collect())
         })?;
         let name = |label: &usize| self.labels.names()[*label].clone();
         let predictions =
