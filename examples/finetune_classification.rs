@@ -117,7 +117,7 @@ fn main() -> ExitCode {
             },
             notation: LabelNotation { no_label: args.no_label, ..LabelNotation::default() },
         };
-        session.data.insert("columns".into(), json!([columns.text, columns.pair, columns.label]));
+        session.data.insert("columns".into(), json!([reader.columns.text, reader.columns.pair, reader.columns.label]));
         session.data.insert("problem".into(), json!(ProblemType::from(args.problem)));
         let default = session.flags.train.is_none().then(|| Path::new(DEFAULT_DATA));
         let train = session.flags.parts(default)?.train;
@@ -176,6 +176,7 @@ fn train_on<B: Backbone>(
         let options = EncodeOptions { max_length: session.max_length, ..EncodeOptions::default() };
         Ok(Examples { encodings: session.tokenizer.encode(&texts, &options)?, targets })
     })?;
+    session.warn_of_cut(&data);
     let model = session.load(SequenceClassification::<B>::new(config, &session.device), same_labels)?;
     session.train(&ClassificationTask::new(session.collator(), data), model, default)
 }

@@ -25,7 +25,7 @@ use deberta_burn::{
     tokenizer::Tokenizer,
     training::{
         Run, Task, TaskModel, TrainingSettings,
-        tasks::{Collator, Splits},
+        tasks::{Collator, Examples, Splits},
         train,
     },
 };
@@ -97,7 +97,9 @@ impl Session {
         let wanted = flags.max_length.unwrap_or(128);
         let max_length = wanted.min(config.trained_length());
         if flags.max_length.is_some_and(|wanted| wanted > max_length) {
-            eprintln!("--max-length is {wanted}, and the model was trained with {max_length} tokens: that many it is");
+            eprintln!(
+                "warning: --max-length is {wanted}, but the model was trained with {max_length} tokens: it is {max_length}"
+            );
         }
         // Whatever the checkpoint lacks is drawn from the seed.
         device.seed(settings.seed);
@@ -120,6 +122,13 @@ impl Session {
         let mut read_if = |path: &Option<PathBuf>| path.as_ref().map(|path| read(path, false)).transpose();
         let (valid, test) = (read_if(&paths.valid)?, read_if(&paths.test)?);
         Ok(Splits { train: read(&paths.train, true)?, valid, test })
+    }
+
+    /// Says once how many texts had to be cut.
+    pub fn warn_of_cut<T>(&self, data: &Splits<Examples<T>>) {
+        if let Some(truncated) = data.truncated(self.max_length) {
+            eprintln!("warning: {truncated}");
+        }
     }
 
     /// Fills a fresh model from the checkpoint, if there is one. Its head is used only where it answers with the same labels.

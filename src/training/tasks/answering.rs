@@ -4,13 +4,12 @@ use std::{marker::PhantomData, path::Path};
 
 use burn::tensor::Device;
 
-use super::{Collator, Splits, indices, lengths, values};
+use super::{Collator, Splits, indices, lengths, rows};
 use crate::{
     Error, Result,
     batch::Encoding,
     data::{Part, Question},
     heads::{Backbone, QuestionAnswering},
-    scores::rows,
     spans::{LONGEST_ANSWER, ScoredWindow, answer_tokens},
     tokenizer::{EncodeOptions, Text, Tokenizer, Truncation, default_stride},
     training::{

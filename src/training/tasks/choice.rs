@@ -4,12 +4,12 @@ use std::marker::PhantomData;
 
 use burn::tensor::Device;
 
-use super::{Collator, Examples, Splits, indices};
+use super::{Collator, Examples, Splits, indices, rows};
 use crate::{
     Result,
     data::{ChoiceExample, Part},
     heads::{Backbone, MultipleChoice},
-    scores::{argmax, values},
+    scores::argmax,
     tokenizer::{EncodeOptions, Text, Tokenizer},
     training::{
         metrics::{Classification, Metrics},
@@ -53,8 +53,8 @@ impl<B: Backbone> ChoiceTask<B> {
     /// An example that the model cannot take.
     pub fn score(&self, model: &MultipleChoice<B>, examples: &Examples<usize>, device: &Device) -> Result<Metrics> {
         // Each choice is scored by itself, so that batches need not hold whole questions.
-        let scores = self.collator.evaluate(&examples.encodings, device, |input| values(model.forward(input, 1)))?;
-        let predictions: Vec<_> = scores.chunks(choices(examples)).map(argmax).collect();
+        let scores = self.collator.evaluate(&examples.encodings, device, |input| rows(model.forward(input, 1)))?;
+        let predictions: Vec<_> = scores.concat().chunks(choices(examples)).map(argmax).collect();
         Ok(Classification::new(&examples.targets, &predictions)?.metrics())
     }
 }

@@ -4,13 +4,13 @@ use std::marker::PhantomData;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{Collator, Examples, Splits, indices, lengths};
+use super::{Collator, Examples, Splits, indices, lengths, rows};
 use crate::{
     Result,
     config::ProblemType,
     data::{Part, Target},
     heads::{Backbone, SequenceClassification, SequenceLabels},
-    scores::{argmax, rows},
+    scores::argmax,
     training::{
         metrics::{Classification, Metrics, MultiLabel, Regression},
         task::{Task, TaskBatch},

@@ -18,10 +18,11 @@ pub use tagging::TaggingTask;
 use burn::tensor::{Device, Tensor};
 
 use crate::{
-    ModelConfig, Result,
-    batch::{Batch, Encoding, Padding, in_batches},
+    Error, ModelConfig, Result,
+    batch::{Batch, Encoding, Padding, Truncated, in_batches},
     data::Part,
     model::{input::ModelInput, masked_positions::indices},
+    scores,
 };
 
 /// Encoded texts and what belongs to each.
@@ -52,6 +53,15 @@ impl<E> Splits<E> {
             Part::Valid => self.valid.as_ref(),
             Part::Test => self.test.as_ref(),
         }
+    }
+}
+
+impl<T> Splits<Examples<T>> {
+    /// How many texts of all parts were too long for `max_length` tokens and cut, if any was.
+    pub fn truncated(&self, max_length: usize) -> Option<Truncated> {
+        let parts = [Some(&self.train), self.valid.as_ref(), self.test.as_ref()].into_iter().flatten();
+        let counts = parts.filter_map(|part| Truncated::count(&part.encodings, max_length));
+        counts.reduce(|sum, part| Truncated { texts: sum.texts + part.texts, ..sum })
     }
 }
 
@@ -86,21 +96,19 @@ impl Collator {
     }
 }
 
-/// The values of what a model computed, row after row.
+/// What a model computed, cut along the first dimension.
 ///
 /// # Errors
-/// [`Error::NotFinite`] if one is NaN or infinite: the largest of such is no answer.
-fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
-    let values = tensor
-        .try_into_vec_as::<f32>()
-        .map_err(|error| Error::Model(format!("the result cannot be read back from the device: {error}")))?;
-    match values.iter().find(|value| !value.is_finite()) {
+/// [`Error::NotFinite`] if a value is NaN or infinite: the largest of such is no answer.
+fn rows<const D: usize>(tensor: Tensor<D>) -> Result<Vec<Vec<f32>>> {
+    let rows = scores::rows(tensor)?;
+    match rows.iter().flatten().find(|value| !value.is_finite()) {
         Some(value) => Err(Error::NotFinite {
             index: 0,
             subject: "evaluation".into(),
             problem: format!("the model answers with {value}"),
         }),
-        None => Ok(values),
+        None => Ok(rows),
     }
 }
 

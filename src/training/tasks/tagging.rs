@@ -4,13 +4,13 @@ use std::marker::PhantomData;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{Collator, Examples, Splits, lengths};
+use super::{Collator, Examples, Splits, lengths, rows};
 use crate::{
     Result,
     batch::Encoding,
     data::{Labels, Part, Sentence, tag_indices},
     heads::{Backbone, TokenClassification},
-    scores::{argmax, rows},
+    scores::argmax,
     tokenizer::{EncodeOptions, Text, Tokenizer},
     training::{
         metrics::{Entities, Metrics},
