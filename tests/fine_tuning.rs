@@ -1,38 +1,19 @@
 //! The fine-tuning examples as programs: runs that are killed and go on, what they leave, and what errors look like.
 
+#[path = "support/classifier.rs"]
+mod classifier;
 #[path = "support/runs.rs"]
 mod runs;
 mod support;
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Stdio},
-    thread,
-    time::Duration,
-};
+use std::{fs, path::Path, process::Command};
 
 use assert_cmd::assert::OutputAssertExt;
-use deberta_burn::{
-    DebertaModel,
-    heads::{SequenceClassification, TokenClassification},
-};
+use deberta_burn::{DebertaModel, heads::TokenClassification};
 use predicates::{prelude::*, str::contains};
-use runs::{Case, assert_whole, example, kill_and_resume, outcome, saved_step};
+use runs::{Case, assert_whole, example, kill_and_resume, outcome};
 use serde_json::Value;
 use support::{config, folder};
-
-impl Case {
-    fn with_classifier() -> Self {
-        Self::new(folder(config(&["a", "b"]), SequenceClassification::<DebertaModel>::new))
-    }
-
-    fn classification(&self, output: &str) -> Command {
-        let mut command = example("finetune_classification");
-        command.arg("--model").arg(self.model.path()).arg("--output").arg(self.path(output));
-        command
-    }
-}
 
 #[test]
 fn a_killed_run_goes_on_as_if_nothing_had_happened() {
@@ -45,33 +26,6 @@ fn a_killed_run_goes_on_as_if_nothing_had_happened() {
         command.args(["--learning-rate", "1e-3", "--report-every", "2"]);
         command
     });
-}
-
-#[test]
-fn a_run_does_not_go_on_with_another_tokenizer() {
-    let case = Case::with_classifier();
-    let train = case.reviews("train.tsv", 40);
-    let start = || {
-        let mut command = case.classification("out");
-        command.arg("--train").arg(&train).args(["--steps", "100000", "--evaluate-every", "2", "--resume"]);
-        command
-    };
-    let mut run = start().stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a process");
-    while saved_step(&case.path("out")) == 0 {
-        assert!(run.try_wait().expect("a process").is_none(), "the run ended by itself");
-        thread::sleep(Duration::from_millis(5));
-    }
-    run.kill().expect("SIGKILL");
-    run.wait().expect("an exit");
-
-    let written = case.path("out/tokenizer.json");
-    let before = fs::read(&written).expect("the run's tokenizer");
-    let path = case.model.path().join("tokenizer.json");
-    let mut tokenizer: Value = serde_json::from_slice(&fs::read(&path).expect("a tokenizer")).expect("JSON");
-    tokenizer["model"]["vocab"][100][1] = (-5.0).into();
-    fs::write(&path, tokenizer.to_string()).expect("a file");
-    start().assert().code(1).stderr(contains("other settings, data or tokenizer"));
-    assert!(fs::read(&written).expect("the run's tokenizer") == before, "the tokenizer was replaced");
 }
 
 #[test]
