@@ -5,10 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
-use burn::{
-    nn::{Dropout, DropoutConfig},
-    tensor::{Bool, DType, Device, Tensor, TensorData},
-};
+use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
 use common::cpu_devices;
 use deberta_burn::model::{
     attention::{
@@ -16,6 +13,7 @@ use deberta_burn::model::{
         operands::{AttentionOperands, PositionIndex, RelativeOperands},
         relative_position::{RelativeIndex, RelativePositions},
     },
+    dropout::Dropout,
     masked_positions::Places,
     token_layout::{Packing, TokenLayout},
 };
