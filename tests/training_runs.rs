@@ -25,7 +25,7 @@ fn error(mut command: Command) -> String {
 }
 
 #[test]
-fn flags_are_checked_before_anything_is_read() {
+fn flags_out_of_range_are_errors_by_name() {
     let case = Case::with_classifier();
     let train = case.reviews("train.tsv", 20);
     for (flags, parts) in [
