@@ -138,14 +138,12 @@ fn view<'a>(geometry: &Geometry<'_>, data: &'a [f32], rows: SequenceBounds, head
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::attention::RelativePositions;
 
     /// Context and gradients of two sequences with every term.
     fn passes(isa: Isa, dropout: Option<DropoutMask>) -> Vec<Vec<f32>> {
         let (heads, head_size) = (2, 20);
         let sequences = [(0, 70), (70, 33)].map(|(start, length)| SequenceBounds { start, length });
-        let positions = RelativePositions { span: 16, buckets: Some(16), max_distance: 40 };
-        let index = RelativeIndex::new(positions, 70, 70);
+        let index = RelativeIndex::new(|distance| (distance.clamp(-16, 15) + 16) as usize, 70, 70);
         let values = |seed: usize, rows: usize| -> Vec<f32> {
             (0..rows * heads * head_size).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
         };
