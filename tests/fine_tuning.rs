@@ -116,8 +116,7 @@ fn a_tagger_keeps_its_labels_their_order_and_its_head() {
         let sentences = case.file(&format!("{name}.conll"), sentences);
         let mut command = example("finetune_ner");
         command.arg("--model").arg(case.model.path()).arg("--output").arg(case.path(name));
-        // The first step of a warmup changes nothing.
-        command.arg("--train").arg(&sentences).args(["--steps", "1", "--warmup-steps", "10"]);
+        command.arg("--train").arg(&sentences).args(["--steps", "1", "--learning-rate", "1e-4"]);
         let assert = command.assert().success();
         let said = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
         let text = fs::read_to_string(case.path(name).join("config.json")).unwrap();
@@ -128,10 +127,14 @@ fn a_tagger_keeps_its_labels_their_order_and_its_head() {
     };
     let head = |folder: &Path| {
         let bytes = fs::read(folder.join("model.safetensors")).unwrap();
-        safetensors::SafeTensors::deserialize(&bytes).unwrap().tensor("classifier.bias").unwrap().data().to_vec()
+        let data =
+            safetensors::SafeTensors::deserialize(&bytes).unwrap().tensor("classifier.weight").unwrap().data().to_vec();
+        data.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect::<Vec<_>>()
     };
     assert_eq!(train("same", "Ada B-PER\nlives O\nin O\nParis B-LOC\n"), (labels.map(str::to_owned).to_vec(), false));
-    assert_eq!(head(&case.path("same")), head(case.model.path()));
+    // A step of AdamW is no longer than the learning rate; fresh weights would differ by their deviation, 0.5.
+    let (before, after) = (head(case.model.path()), head(&case.path("same")));
+    assert!(before.iter().zip(&after).all(|(before, after)| (before - after).abs() < 1e-3));
     assert_eq!(train("fewer", "Ada I-PER\nlives O\n"), (labels.map(str::to_owned).to_vec(), false));
     let others = ["O", "B-ORG", "I-ORG", "B-PER", "I-PER"].map(str::to_owned).to_vec();
     assert_eq!(train("others", "Ada B-PER\nBoole B-ORG\nlives O\n"), (others, true));

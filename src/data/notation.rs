@@ -1,8 +1,63 @@
-//! How labels are written: the spellings of a number, and lists in JSON, Python and NumPy.
+//! How labels are written: what means none, the spellings of a number, and lists in JSON, Python and NumPy.
 
-use std::{borrow::Cow, iter::Peekable, str::Chars};
+use std::{borrow::Cow, iter::Peekable, path::Path, str::Chars};
 
 use serde_json::Value;
+
+use super::{TextRow, lines::at_line};
+use crate::{Error, Result};
+
+/// How labels are written in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LabelNotation {
+    /// What stands between the labels of a row that has several.
+    pub separator: char,
+    /// What stands where a row has no label. Without it, `-` and `-1`, which mean that in many data sets (SNLI, the test
+    /// sets of GLUE), are refused; with it, they are labels like others, unless they are what it says.
+    pub no_label: Option<String>,
+}
+
+impl Default for LabelNotation {
+    /// Commas; every row has a label.
+    fn default() -> Self {
+        Self { separator: ',', no_label: None }
+    }
+}
+
+impl LabelNotation {
+    /// Whether the row is said to have no label.
+    pub(super) fn is_unlabelled(&self, row: &TextRow) -> bool {
+        let (Some(mark), Some(label)) = (&self.no_label, &row.label) else { return false };
+        canonical(mark.trim()) == canonical(label.trim())
+    }
+
+    /// The rows that have a label; `path` is their file.
+    ///
+    /// # Errors
+    /// No row has one.
+    pub fn labelled(&self, mut rows: Vec<TextRow>, path: impl AsRef<Path>) -> Result<Vec<TextRow>> {
+        rows.retain(|row| !self.is_unlabelled(row));
+        if rows.is_empty() {
+            let mark = self.no_label.as_deref().unwrap_or_default();
+            let problem = format!("every row has the label `{mark}`, which means none: check the label column");
+            return Err(Error::input(path.as_ref().display().to_string(), problem));
+        }
+        Ok(rows)
+    }
+
+    /// Refuses what rather means that there is no label.
+    pub(super) fn check(&self, row: &TextRow, path: &Path) -> Result<()> {
+        let label = row.label.as_deref().map_or("", str::trim);
+        if self.no_label.is_none() && matches!(canonical(label).as_ref(), "-" | "-1") {
+            let problem = format!(
+                "its label is `{label}`, by which many data sets mean that there is none: say what rows without a label \
+                 have there (`--no-label={label}` leaves them out; with another word, `{label}` is a label)"
+            );
+            return Err(Error::input(at_line(path.display(), row.line), problem));
+        }
+        Ok(())
+    }
+}
 
 /// A whole number without a fraction, sign or exponent that it does not need; everything else as it is. Leading zeros make
 /// a code, not a number.
