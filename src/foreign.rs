@@ -89,7 +89,10 @@ const SIGNS: [Sign; 27] = [
         "its weights are in a training checkpoint (*.ckpt); if PyTorch wrote it, rename it to pytorch_model.bin",
     ),
     weights("*.pt", "its weights have an unusual name (*.pt); if PyTorch wrote them, rename them to pytorch_model.bin"),
-    weights("*.pth", "its weights have an unusual name (*.pth); if PyTorch wrote them, rename them to pytorch_model.bin"),
+    weights(
+        "*.pth",
+        "its weights have an unusual name (*.pth); if PyTorch wrote them, rename them to pytorch_model.bin",
+    ),
     tokenizer("sentencepiece.bpe.model", SENTENCEPIECE),
     tokenizer("spiece.model", SENTENCEPIECE),
     tokenizer(

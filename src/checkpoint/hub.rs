@@ -98,13 +98,10 @@ impl Hub {
             }
         };
         let offered: BTreeSet<&str> = info.siblings.iter().map(|file| file.rfilename.as_str()).collect();
-        let weights = *read::FILES
-            .iter()
-            .find(|file| offered.contains(*file))
-            .ok_or_else(|| {
-                let names: Vec<_> = offered.iter().map(|&name| name.to_owned()).collect();
-                fail(read::no_weights(foreign::explain_names(&names, Part::Weights)))
-            })?;
+        let weights = *read::FILES.iter().find(|file| offered.contains(*file)).ok_or_else(|| {
+            let names: Vec<_> = offered.iter().map(|&name| name.to_owned()).collect();
+            fail(read::no_weights(foreign::explain_names(&names, Part::Weights)))
+        })?;
         // All files come from one commit, whatever is pushed meanwhile.
         let commit = api.repo(repo(&info.sha));
         let folder = self.folder(&repo(revision), &info.sha);

@@ -27,4 +27,4 @@ pub use header::{Header, HeaderEntry};
 pub use load::{HeadPolicy, LoadOptions};
 pub use read::Checkpoint;
 pub use report::{LoadReport, Misshapen};
-pub use write::{rewrite, write};
+pub use write::{OutOfRange, RangePolicy, rewrite, write};

@@ -54,9 +54,11 @@ impl Checkpoint {
     /// and what is wrong. [`Error::Io`] if a file cannot be read.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
-        let path = FILES.iter().map(|file| folder.join(file)).find(|path| path.exists()).ok_or_else(|| {
-            Error::checkpoint(folder, no_weights(foreign::explain(folder, Part::Weights)))
-        })?;
+        let path = FILES
+            .iter()
+            .map(|file| folder.join(file))
+            .find(|path| path.exists())
+            .ok_or_else(|| Error::checkpoint(folder, no_weights(foreign::explain(folder, Part::Weights))))?;
         let Content { mut tensors, skipped, files } = Content::of(&path)?;
         let mut keys: Vec<_> = tensors.iter_mut().map(|tensor| &mut tensor.name).collect();
         wrapping::unwrap(&mut keys).map_err(|problem| Error::checkpoint(&path, problem))?;

@@ -64,7 +64,9 @@ mod tests {
     #[test]
     fn what_is_in_front_of_the_model_goes() {
         let head = ["deberta.embeddings.word_embeddings.weight", "deberta.encoder.layer.0.output.dense.bias", "pooler"];
-        for prefix in ["", "module.", "_orig_mod.", "model.", "module._orig_mod.", "state_dict.model.", "net.a.module.b."] {
+        for prefix in
+            ["", "module.", "_orig_mod.", "model.", "module._orig_mod.", "state_dict.model.", "net.a.module.b."]
+        {
             let keys = head.map(|key| format!("{prefix}{key}"));
             assert_eq!(unwrapped(&keys.each_ref().map(String::as_str)).unwrap(), head, "{prefix}");
         }

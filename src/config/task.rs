@@ -109,9 +109,9 @@ fn labels(value: &Value) -> Result<Vec<String>> {
     let entries = value.as_object().and_then(|entries| {
         entries.iter().map(|(id, label)| Some((id.trim().parse().ok()?, text(label)?))).collect::<Option<Vec<_>>>()
     });
-    entries.and_then(in_order).ok_or_else(|| {
-        Error::config("id2label", value, "an object from \"0\", \"1\", … without a gap to label names")
-    })
+    entries
+        .and_then(in_order)
+        .ok_or_else(|| Error::config("id2label", value, "an object from \"0\", \"1\", … without a gap to label names"))
 }
 
 /// `label2id` as a list. An id may be written as text.

@@ -105,6 +105,9 @@ mod tests {
     #[test]
     fn unknown_names_are_refused_with_the_known_ones() {
         let error = serde_json::from_value::<Activation>("prelu".into()).unwrap_err().to_string();
-        assert!(error.contains("`prelu`") && error.contains("`quick_gelu`") && error.contains("`gelu_python`"), "{error}");
+        assert!(
+            error.contains("`prelu`") && error.contains("`quick_gelu`") && error.contains("`gelu_python`"),
+            "{error}"
+        );
     }
 }

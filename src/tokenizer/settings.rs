@@ -41,7 +41,8 @@ impl Settings {
         let named = read_object(&folder.join("special_tokens_map.json"))?.unwrap_or_default();
         match settings.keys.remove("added_tokens_decoder").filter(|listed| !listed.is_null()) {
             Some(listed) => {
-                let listed = listed.as_object().ok_or_else(|| settings.wrong("added_tokens_decoder", &listed, "an object"))?;
+                let listed =
+                    listed.as_object().ok_or_else(|| settings.wrong("added_tokens_decoder", &listed, "an object"))?;
                 for (id, token) in listed {
                     let key = format!("added_tokens_decoder.{id}");
                     let number = id.parse().map_err(|_| settings.wrong(&key, id, "an id as key"))?;
@@ -73,7 +74,9 @@ impl Settings {
                 let is_special = special.iter().any(|special| special.content == *token);
                 Ok((id, AddedToken::from(token.clone(), is_special)))
             }
-            None => Err(Error::tokenizer(&path, format!("the id of the token {token:?} is {id}, expected a number from 0"))),
+            None => {
+                Err(Error::tokenizer(&path, format!("the id of the token {token:?} is {id}, expected a number from 0")))
+            }
         };
         listed.iter().map(token).collect()
     }
@@ -133,7 +136,11 @@ impl Settings {
             Some(length) if length > NO_LENGTH => Ok(None),
             Some(length) if length >= 1.0 && length.fract() == 0.0 => Ok(Some(length as usize)),
             _ if value == "Infinity" => Ok(None),
-            _ => Err(self.wrong("model_max_length", value, "a number of tokens from 1, or a very large one for no limit")),
+            _ => Err(self.wrong(
+                "model_max_length",
+                value,
+                "a number of tokens from 1, or a very large one for no limit",
+            )),
         }
     }
 
