@@ -1,5 +1,7 @@
 //! Host data between the tokenizer and the model: one encoded sequence, and a padded batch of them.
 
+use std::{collections::HashSet, fmt};
+
 use crate::{Error, Result};
 
 /// One sequence of token ids, ready for the model, with what is needed to find the way back to the text.
@@ -39,6 +41,31 @@ impl Encoding {
     /// Whether there is no token at all.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
+    }
+}
+
+/// How many texts were too long, and what became of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Truncated {
+    /// How many texts were cut.
+    pub texts: usize,
+    /// How many tokens are left of each, special tokens included.
+    pub max_length: usize,
+}
+
+impl Truncated {
+    /// Counts the texts that were cut to `max_length` tokens; none if all are whole.
+    pub fn count(encodings: &[Encoding], max_length: usize) -> Option<Self> {
+        let cut: HashSet<usize> = encodings.iter().filter(|text| text.cut > 0).map(|text| text.text).collect();
+        (!cut.is_empty()).then_some(Self { texts: cut.len(), max_length })
+    }
+}
+
+impl fmt::Display for Truncated {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { texts, max_length } = self;
+        let were = if *texts == 1 { "text was" } else { "texts were" };
+        write!(formatter, "{texts} {were} too long and cut to {max_length} tokens, special tokens included")
     }
 }
 
@@ -134,6 +161,25 @@ pub fn batches_by_length(encodings: &[Encoding], batch_size: usize) -> Result<Ve
     Ok(order.chunks(batch_size).map(<[usize]>::to_vec).collect())
 }
 
+/// Lets `compute` work on batches of similar length, given as indices into `encodings`. It returns one value for each of a
+/// batch's sequences; all of them come back in the order of `encodings`.
+///
+/// # Errors
+/// A `batch_size` of 0, or what `compute` fails with.
+pub(crate) fn in_batches<T>(
+    encodings: &[Encoding],
+    batch_size: usize,
+    mut compute: impl FnMut(&[usize]) -> Result<Vec<T>>,
+) -> Result<Vec<T>> {
+    let mut values: Vec<(usize, T)> = Vec::with_capacity(encodings.len());
+    for indices in batches_by_length(encodings, batch_size)? {
+        let computed = compute(&indices)?;
+        values.extend(indices.into_iter().zip(computed));
+    }
+    values.sort_by_key(|(index, _)| *index);
+    Ok(values.into_iter().map(|(_, value)| value).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,5 +225,20 @@ mod tests {
         assert_eq!(batches_by_length(&encodings, 2).unwrap(), [vec![1, 3], vec![4, 2], vec![0]]);
         assert!(batches_by_length(&[], 2).unwrap().is_empty());
         assert!(batches_by_length(&encodings, 0).unwrap_err().to_string().contains("expected at least 1"));
+    }
+
+    #[test]
+    fn values_of_batches_come_back_in_order() {
+        let encodings = [1, 4, 2, 4, 3].map(|length| encoding(&vec![0; length]));
+        let lengths = |batch: &[usize]| Ok(batch.iter().map(|&index| encodings[index].len()).collect());
+        assert_eq!(in_batches(&encodings, 2, lengths).unwrap(), [1, 4, 2, 4, 3]);
+    }
+
+    #[test]
+    fn cut_texts_are_counted_once() {
+        let cut = |text, cut| Encoding { text, cut, ..encoding(&[1]) };
+        assert_eq!(Truncated::count(&[cut(0, 0), cut(1, 0)], 8), None);
+        let truncated = Truncated::count(&[cut(0, 3), cut(0, 1), cut(1, 0), cut(2, 5)], 8).unwrap();
+        assert_eq!(truncated.to_string(), "2 texts were too long and cut to 8 tokens, special tokens included");
     }
 }

@@ -8,11 +8,11 @@ use std::{
 
 /// The rooms of `src`, from the ground up. Rooms of one floor do not know each other.
 const FLOORS: [&[&str]; 9] = [
-    &["error"],
-    &["device", "foreign", "replacement", "text_file"],
+    &["error", "isa"],
+    &["device", "foreign", "replacement", "scores", "text_file"],
     &["config"],
     &["kernels", "batch"],
-    &["model", "tokenizer"],
+    &["model", "tokenizer", "spans"],
     &["heads", "data"],
     &["checkpoint"],
     &["pipeline", "training"],

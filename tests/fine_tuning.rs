@@ -13,7 +13,10 @@ use std::{
 };
 
 use assert_cmd::assert::OutputAssertExt;
-use deberta_burn::{DebertaModel, heads::SequenceClassification};
+use deberta_burn::{
+    DebertaModel,
+    heads::{SequenceClassification, TokenClassification},
+};
 use predicates::{prelude::*, str::contains};
 use runs::{Case, assert_whole, example, kill_and_resume, outcome, saved_step};
 use serde_json::Value;
@@ -138,7 +141,7 @@ fn entities_answers_and_choices_can_be_learnt() {
             {"id": "1", "question": "Where?", "answers": [{"text": "London", "answer_start": 13}]},
             {"id": "2", "question": "When?", "answers": [], "is_impossible": true}]}]}]}"#,
     );
-    start("finetune_qa", &questions, "answers").args(["--stride", "4"]).assert().success().stdout(contains("f1"));
+    start("finetune_qa", &questions, "answers").assert().success().stdout(contains("f1"));
 
     let choices = case.file(
         "train.jsonl",
@@ -149,10 +152,72 @@ fn entities_answers_and_choices_can_be_learnt() {
 }
 
 #[test]
+fn a_tagger_keeps_its_labels_their_order_and_its_head() {
+    let labels = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"];
+    let mut tagger = config(&labels);
+    tagger.task.architectures = vec!["DebertaV2ForTokenClassification".into()];
+    let case = Case::new(folder(tagger, TokenClassification::<DebertaModel>::new));
+    let train = |name: &str, sentences: &str| {
+        let sentences = case.file(&format!("{name}.conll"), sentences);
+        let mut command = example("finetune_ner");
+        command.arg("--model").arg(case.model.path()).arg("--output").arg(case.path(name));
+        // The first step of a warmup changes nothing.
+        command.arg("--train").arg(&sentences).args(["--steps", "1", "--warmup-steps", "10"]);
+        let assert = command.assert().success();
+        let said = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+        let text = fs::read_to_string(case.path(name).join("config.json")).unwrap();
+        let config: Value = serde_json::from_str(&text).unwrap();
+        let names = (0..config["id2label"].as_object().unwrap().len())
+            .map(|id| config["id2label"][id.to_string()].as_str().unwrap().to_owned());
+        (names.collect::<Vec<_>>(), said.contains("random"))
+    };
+    let head = |folder: &Path| {
+        let bytes = fs::read(folder.join("model.safetensors")).unwrap();
+        safetensors::SafeTensors::deserialize(&bytes).unwrap().tensor("classifier.bias").unwrap().data().to_vec()
+    };
+    assert_eq!(train("same", "Ada B-PER\nlives O\nin O\nParis B-LOC\n"), (labels.map(str::to_owned).to_vec(), false));
+    assert_eq!(head(&case.path("same")), head(case.model.path()));
+    assert_eq!(train("fewer", "Ada I-PER\nlives O\n"), (labels.map(str::to_owned).to_vec(), false));
+    let others = ["O", "B-ORG", "I-ORG", "B-PER", "I-PER"].map(str::to_owned).to_vec();
+    assert_eq!(train("others", "Ada B-PER\nBoole B-ORG\nlives O\n"), (others, true));
+}
+
+#[test]
+fn rows_without_a_label_are_left_out_where_they_are_named() {
+    let case = Case::with_classifier();
+    let train = case.file("train.csv", "text,label\nwar,yes\npeace,no\nlaw,-\n");
+    let start = || {
+        let mut command = case.classification("out");
+        command.arg("--train").arg(&train).args(["--steps", "1"]);
+        command
+    };
+    start().assert().code(1).stderr(contains("train.csv, line 4: its label is `-`").and(contains("--no-label")));
+    let left_out = contains("train.csv: 1 rows without a label are left out");
+    start().args(["--no-label", "-"]).assert().success().stderr(left_out);
+}
+
+#[test]
+fn errors_in_questions_name_file_and_question() {
+    let case = Case::with_classifier();
+    let question = "why ".repeat(40);
+    let questions = case.file(
+        "train.json",
+        &serde_json::json!({"data": [{"paragraphs": [{"context": "Ada lived.", "qas": [
+            {"id": "1", "question": "Who?", "answers": [{"text": "Ada", "answer_start": 0}]},
+            {"id": 2, "question": question, "answers": [{"text": "Ada", "answer_start": 0}]}]}]}]})
+        .to_string(),
+    );
+    let mut command = example("finetune_qa");
+    command.arg("--model").arg(case.model.path()).arg("--output").arg(case.path("out")).arg("--train").arg(&questions);
+    command.assert().code(1).stderr(contains("train.json, question `2`: it has"));
+}
+
+#[test]
 fn a_settings_file_gives_what_the_flags_do_not() {
     let case = Case::with_classifier();
     let train = case.reviews("train.tsv", 20);
-    let settings = case.file("run.toml", "learning-rate = 5e-4\nsteps = 4\nbatch-size = 5\nschedule = \"cosine\"\n");
+    let settings =
+        case.file("run.toml", "\u{feff}learning-rate = 5e-4\nsteps = 4\nbatch-size = 5\nschedule = \"cosine\"\n");
     let mut command = case.classification("out");
     command.arg("--train").arg(&train).arg("--settings").arg(&settings).args(["--steps", "3"]);
     command.assert().success().stdout(contains("3 steps"));

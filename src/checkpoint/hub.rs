@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// What is downloaded beside the weights, where the repository has it.
-const COMPANIONS: [&str; 8] = [
+const COMPANIONS: [&str; 10] = [
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -27,6 +27,8 @@ const COMPANIONS: [&str; 8] = [
     "spm.model",
     "vocab.json",
     "merges.txt",
+    "modules.json",
+    "1_Pooling/config.json",
 ];
 
 /// Downloads a model with the [settings of the environment](Hub::from_env); see [`Hub::fetch`].

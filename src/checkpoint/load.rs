@@ -191,8 +191,8 @@ impl ModuleMapper for Filler {
         let id = param.id;
         let tensor = match self.values.remove(&self.path.join(".")) {
             Some(data) => Tensor::from_data(data, (&param.lazy_device(), self.dtype)),
-            // Initialised at random, in the device's own type.
-            None => param.val().detach().cast(self.dtype),
+            // Initialised at random, in the device's own type. A cast on the tape would be no leaf, as a parameter has to be.
+            None => param.val().inner().cast(self.dtype),
         };
         param.transform_for_load(tensor, id)
     }

@@ -31,6 +31,11 @@ use crate::{
 pub(super) const FILES: [&str; 4] =
     ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
 
+/// A file of a checkpoint in this folder, if there is one.
+pub(crate) fn file_in(folder: &Path) -> Option<PathBuf> {
+    FILES.into_iter().chain(["config.json"]).map(|file| folder.join(file)).find(|path| path.exists())
+}
+
 /// The weights of a folder: names, element types and shapes at hand, values on demand.
 ///
 /// Safetensors files are mapped into memory and stay mapped as long as the checkpoint, or a module on a CPU device that was

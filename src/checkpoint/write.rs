@@ -104,6 +104,20 @@ pub fn rewrite(
     write_folder(weights.cloned().collect(), config, folder.as_ref(), Some(dtype), range)
 }
 
+/// The path of a parameter that holds NaN or infinity, if one does.
+///
+/// # Errors
+/// [`Error::Model`] if a value cannot be read back from its device.
+pub(crate) fn first_not_finite<M: Module>(module: &M) -> Result<Option<String>> {
+    for parameter in Parameter::of(module) {
+        let values = parameter.values.read()?;
+        if !convert::is_finite(values.as_bytes(), values.dtype()) {
+            return Ok(Some(parameter.path));
+        }
+    }
+    Ok(None)
+}
+
 fn check_types(name: &str, types: [DType; 2]) -> Result<()> {
     match types.into_iter().find(|dtype| !convert::is_supported(*dtype)) {
         Some(unsupported) => {

@@ -122,6 +122,14 @@ impl ModelConfig {
         }
     }
 
+    /// Number of encoder layers.
+    pub fn num_hidden_layers(&self) -> usize {
+        match self {
+            Self::Deberta(config) => config.num_hidden_layers,
+            Self::Roberta(config) => config.num_hidden_layers,
+        }
+    }
+
     /// The longest input in tokens that the model can take, if it has a limit. Absolute positions set one, whether they are
     /// added at the input or by the enhanced mask decoder of a masked language model (`…ForMaskedLM` in `architectures`);
     /// relative positions do not.

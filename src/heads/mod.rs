@@ -15,7 +15,7 @@ use burn::{
 };
 
 pub use crate::model::inference::Head;
-pub use masked_lm::{DebertaForMaskedLm, LmHead, MaskedLmLayout, RobertaForMaskedLm};
+pub use masked_lm::{DebertaForMaskedLm, LmHead, MaskedLm, MaskedLmLayout, RobertaForMaskedLm};
 pub use multiple_choice::MultipleChoice;
 pub use question_answering::{QuestionAnswering, SpanLogits};
 pub use replaced_token::ReplacedTokenDetection;
@@ -49,6 +49,11 @@ pub trait BackboneConfig {
 
     /// Sizes, dropouts and activations of heads.
     fn head_settings(&self) -> HeadSettings;
+
+    /// The same for multiple choice, where a family has its own.
+    fn choice_settings(&self) -> HeadSettings {
+        self.head_settings()
+    }
 }
 
 /// What heads take from a backbone's configuration.
@@ -163,5 +168,10 @@ impl BackboneConfig for RobertaConfig {
             initializer_range: self.initializer_range,
             layer_norm_eps: self.layer_norm_eps,
         }
+    }
+
+    /// `RobertaForMultipleChoice` stands on the pooler of the bare model, which drops nothing out.
+    fn choice_settings(&self) -> HeadSettings {
+        HeadSettings { pooler_dropout: 0.0, ..self.head_settings() }
     }
 }

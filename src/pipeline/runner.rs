@@ -3,14 +3,13 @@
 use std::{path::Path, sync::Arc};
 
 use burn::{
-    Tensor,
     module::Module,
     tensor::{Device, FloatDType},
 };
 
 use crate::{
     Error, Result,
-    batch::{Batch, Encoding, Padding, batches_by_length},
+    batch::{Batch, Encoding, Padding, Truncated, in_batches},
     checkpoint::{Checkpoint, LoadOptions, LoadReport},
     config::ModelConfig,
     foreign::{self, Part},
@@ -20,6 +19,9 @@ use crate::{
 
 /// Told after each batch how many sequences are done, of how many. A long text that is cut into windows counts as several.
 pub type Progress = Arc<dyn Fn(usize, usize) + Send + Sync>;
+
+/// Told once a call if texts are too long and had to be cut.
+pub type TruncationListener = Arc<dyn Fn(Truncated) + Send + Sync>;
 
 /// How a task runs its model.
 #[derive(Clone)]
@@ -35,12 +37,21 @@ pub struct PipelineOptions {
     pub max_length: Option<usize>,
     /// Told how far a call is, if there is one to tell.
     pub progress: Option<Progress>,
+    /// Told before a call goes on with texts that were cut.
+    pub truncated: TruncationListener,
 }
 
 impl PipelineOptions {
-    /// f32, batches of 32, the model's own length, no progress.
+    /// f32, batches of 32, the model's own length, no progress, a warning to `tracing` if texts are cut.
     pub fn new(device: Device) -> Self {
-        Self { device, dtype: FloatDType::F32, batch_size: 32, max_length: None, progress: None }
+        Self {
+            device,
+            dtype: FloatDType::F32,
+            batch_size: 32,
+            max_length: None,
+            progress: None,
+            truncated: Arc::new(|truncated| tracing::warn!("{truncated}")),
+        }
     }
 }
 
@@ -115,34 +126,55 @@ impl Runner {
         self.tokenizer.encode(texts, &options)
     }
 
-    /// Runs `compute` on batches of similar length; it returns one value for each of the batch's sequences. The values come
-    /// back in the order of `encodings`.
+    /// Runs `forward` on batches of similar length; it returns the scores of each of the batch's sequences, padding left out,
+    /// which `decode` turns into a value at once. The values come back in the order of `encodings`.
     ///
     /// # Errors
-    /// No sequence at all, or one that the model cannot take.
+    /// No sequence at all, one that the model cannot take, or scores that are not finite.
     pub fn run<T>(
         &self,
         encodings: &[Encoding],
-        mut compute: impl FnMut(ModelInput, &[&Encoding]) -> Result<Vec<T>>,
+        mut forward: impl FnMut(ModelInput, &[&Encoding]) -> Result<Vec<Vec<f32>>>,
+        mut decode: impl FnMut(&Encoding, Vec<f32>) -> T,
     ) -> Result<Vec<T>> {
         if encodings.is_empty() {
             return Err(Error::input("texts", "there are none, expected at least one"));
         }
-        let mut values: Vec<Option<T>> = encodings.iter().map(|_| None).collect();
+        if let Some(truncated) = Truncated::count(encodings, self.max_length) {
+            (self.options.truncated)(truncated);
+        }
         let mut done = 0;
-        for indices in batches_by_length(encodings, self.options.batch_size)? {
-            let rows: Vec<&Encoding> = indices.iter().map(|&index| &encodings[index]).collect();
-            let batch = Batch::collate(rows.iter().copied(), self.tokenizer.pad_id(), Padding::Longest)?;
-            let computed = compute(batch.to_input(&self.config, &self.options.device)?, &rows)?;
+        in_batches(encodings, self.options.batch_size, |indices| {
+            let batch: Vec<&Encoding> = indices.iter().map(|&index| &encodings[index]).collect();
+            let padded = Batch::collate(batch.iter().copied(), self.tokenizer.pad_id(), Padding::Longest)?;
+            let scores = forward(padded.to_input(&self.config, &self.options.device)?, &batch)?;
+            let decoded = batch.into_iter().zip(scores).map(|(encoding, scores)| {
+                self.check_finite(encoding.text, &scores)?;
+                Ok(decode(encoding, scores))
+            });
+            let decoded = decoded.collect::<Result<Vec<T>>>()?;
             done += indices.len();
-            for (index, value) in indices.into_iter().zip(computed) {
-                values[index] = Some(value);
-            }
             if let Some(progress) = &self.options.progress {
                 progress(done, encodings.len());
             }
-        }
-        Ok(values.into_iter().map(|value| value.expect("every sequence is in one batch")).collect())
+            Ok(decoded)
+        })
+    }
+
+    /// Refuses scores that would come out as no answer at all, or as a wrong one.
+    fn check_finite(&self, index: usize, scores: &[f32]) -> Result<()> {
+        let Some(value) = scores.iter().find(|score| !score.is_finite()) else { return Ok(()) };
+        let advice = match self.options.dtype {
+            FloatDType::F16 => {
+                "f16 ends at 65504, and this model exceeds it: compute in bf16 or f32 (`--dtype bf16|f32`)"
+            }
+            FloatDType::BF16 => {
+                "see whether it is in f32 (`--dtype f32`); if not, the checkpoint's weights are damaged"
+            }
+            _ => "the checkpoint's weights are damaged, or its training diverged",
+        };
+        let problem = format!("the model's answer holds {value}, expected finite numbers; {advice}");
+        Err(Error::NotFinite { index, subject: format!("text {index}"), problem })
     }
 }
 
@@ -152,7 +184,7 @@ fn default_length(config: &ModelConfig, tokenizer: &Tokenizer) -> usize {
     config.max_length().map_or(length, |limit| length.min(limit))
 }
 
-/// Makes the head `$head` on the backbone that the configuration names, and loads it: a `Box<dyn Head<Output = ..>>`.
+/// Makes the head `$head` on the backbone that the configuration names, loads it and prepares it: a `Box<dyn Head<Output = ..>>`.
 macro_rules! load_head {
     ($runner:expr, $head:ident) => {{
         let head: Box<dyn $crate::heads::Head<Output = _>> = match $runner.config.clone() {
@@ -161,26 +193,14 @@ macro_rules! load_head {
                 Box::new($crate::model::inference::Prepared::new(head))
             }
             $crate::ModelConfig::Roberta(config) => {
-                Box::new($runner.load($head::<$crate::RobertaModel>::new(&config, $runner.device()))?)
+                let head = $runner.load($head::<$crate::RobertaModel>::new(&config, $runner.device()))?;
+                Box::new($crate::model::inference::Prepared::new(head))
             }
         };
         head
     }};
 }
 pub(super) use load_head;
-
-/// The values of a tensor, row after row, as f32.
-pub(super) fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
-    tensor
-        .try_into_vec_as::<f32>()
-        .map_err(|error| Error::Model(format!("the result cannot be read back from the device: {error}")))
-}
-
-/// The rows of a matrix, as f32.
-pub(super) fn rows(tensor: Tensor<2>) -> Result<Vec<Vec<f32>>> {
-    let [_, width] = tensor.dims();
-    Ok(values(tensor)?.chunks(width).map(<[f32]>::to_vec).collect())
-}
 
 /// The slice of a text between two character offsets.
 pub(super) fn characters(text: &str, start: usize, end: usize) -> String {

@@ -81,6 +81,11 @@ pub enum TruncationSide {
     Right,
 }
 
+/// By how many tokens the windows of long texts overlap unless somebody says otherwise: a quarter of their length.
+pub fn default_stride(max_length: usize) -> usize {
+    max_length / 4
+}
+
 /// How texts become token ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodeOptions {
@@ -199,7 +204,7 @@ impl Tokenizer {
         for (index, text) in texts.iter().enumerate() {
             let first = raw.next().expect("one encoding a sequence");
             let second = text.second.as_ref().map(|_| raw.next().expect("one encoding a sequence"));
-            let problem = |problem: String| Error::input(format!("text {index}"), problem);
+            let problem = |problem: String| Error::text(index, problem);
             let whole = length(&first, second.as_ref());
             for (window, (first, second)) in self.fit(first, second, options).map_err(problem)?.into_iter().enumerate()
             {
@@ -287,5 +292,6 @@ fn encoding(text: usize, window: usize, cut: usize, raw: &RawEncoding) -> Encodi
         word_ids: raw.get_word_ids().to_vec(),
         sequence_ids: raw.get_sequence_ids(),
         special: raw.get_special_tokens_mask().iter().map(|&mask| mask != 0).collect(),
+        ..Encoding::default()
     }
 }

@@ -71,7 +71,7 @@ use crate::{
     text_file,
 };
 
-pub use self::encode::{EncodeOptions, Text, Truncation, TruncationSide};
+pub use self::encode::{EncodeOptions, Text, Truncation, TruncationSide, default_stride};
 
 /// The wrapped tokenizer. It never holds a post-processor, truncation or padding: those follow in
 /// [`Tokenizer::encode`].

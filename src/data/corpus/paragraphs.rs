@@ -177,7 +177,7 @@ impl Lines {
         let length = self.reader.read_until(b'\n', &mut line).map_err(Error::io("read", &self.path))?;
         self.number += 1;
         let mut line = String::from_utf8(line).map_err(|_| {
-            let place = at_line(&self.path, self.number);
+            let place = at_line(self.path.display(), self.number);
             Error::input(place, "it is not valid UTF-8: save the file in that encoding")
         })?;
         // A byte order mark is no text.
@@ -189,7 +189,7 @@ impl Lines {
 
     /// The text in a line of JSON.
     fn text(&self, line: &str) -> Result<String> {
-        let row: Row = serde_json::from_str(line).map_err(Error::json(at_line(&self.path, self.number)))?;
+        let row: Row = serde_json::from_str(line).map_err(Error::json(at_line(self.path.display(), self.number)))?;
         Ok(row.text)
     }
 }

@@ -3,7 +3,8 @@
 use burn::Tensor;
 use rayon::prelude::*;
 
-use crate::kernels::cpu::lanes::{self, vectorized};
+use super::{lanes, simd::vectorized};
+use crate::isa::Isa;
 
 /// Elements that one thread takes at a time.
 const CHUNK: usize = 16 * 1024;
@@ -11,8 +12,8 @@ const CHUNK: usize = 16 * 1024;
 /// The numbers of one step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Coefficients {
-    /// Factor of the gradient.
-    pub clip: f64,
+    /// Of the gradient: clipping, and what undoes the scale of the loss.
+    pub factor: f64,
     pub beta_1: f64,
     pub beta_2: f64,
     pub epsilon: f64,
@@ -32,7 +33,7 @@ impl Coefficients {
         gradient: Tensor<1>,
         (first, second): (Tensor<1>, Tensor<1>),
     ) -> (Tensor<1>, Tensor<1>, Tensor<1>) {
-        let gradient = gradient * self.clip;
+        let gradient = gradient * self.factor;
         let first = first * self.beta_1 + gradient.clone() * (1.0 - self.beta_1);
         let second = second * self.beta_2 + gradient.square() * (1.0 - self.beta_2);
         let root = (second.clone() / self.correction_2).sqrt() + self.epsilon;
@@ -77,8 +78,9 @@ pub(crate) fn squares(values: &[f32], width: usize) -> (f64, Vec<bool>) {
     let mut sums = vec![0.0f32; values.len() / width];
     let mut occupied = vec![false; sums.len()];
     let results = sums.par_chunks_mut(rows(width)).zip(occupied.par_chunks_mut(rows(width)));
+    let isa = Isa::in_use();
     results.zip(values.par_chunks(rows(width) * width)).for_each(|((sums, occupied), values)| {
-        square_rows(sums, values, width);
+        square_rows(isa, sums, values, width);
         // A row whose squares vanish in f32 is not a row of zeros; while the share is in cache, a second look is cheap.
         for ((occupied, sum), row) in occupied.iter_mut().zip(sums).zip(values.chunks_exact(width)) {
             *occupied = *sum != 0.0 || row.iter().any(|value| *value != 0.0);
@@ -89,7 +91,7 @@ pub(crate) fn squares(values: &[f32], width: usize) -> (f64, Vec<bool>) {
 
 vectorized! {
     /// The sum of squares of each row.
-    fn square_rows<'a>(sums: &'a mut [f32], values: &'a [f32], width: usize) {
+    fn square_rows(sums: &mut [f32], values: &[f32], width: usize) {
         for (sum, row) in sums.iter_mut().zip(values.chunks_exact(width)) {
             *sum = lanes::dot(row, row);
         }
@@ -105,31 +107,31 @@ pub(crate) fn update(
     coefficients: &Coefficients,
 ) {
     let width = moments.width;
-    let (rows, chunk) = (rows(width), rows(width) * width);
+    let (rows, chunk, isa) = (rows(width), rows(width) * width, Isa::in_use());
     let states = moments.first.par_chunks_mut(chunk).zip(moments.second.par_chunks_mut(chunk));
     let flags = moments.touched.par_chunks_mut(rows).zip(occupied.par_chunks(rows));
     weights.par_chunks_mut(chunk).zip(gradient.par_chunks(chunk)).zip(states).zip(flags).for_each(
         |(((weights, gradient), (first, second)), (touched, occupied))| {
-            update_rows(weights, gradient, first, second, touched, occupied, coefficients);
+            update_rows(isa, weights, gradient, first, second, touched, occupied, coefficients);
         },
     );
 }
 
 vectorized! {
     /// One step of some rows.
-    fn update_rows<'a>(
-        weights: &'a mut [f32],
-        gradient: &'a [f32],
-        first: &'a mut [f32],
-        second: &'a mut [f32],
-        touched: &'a mut [bool],
-        occupied: &'a [bool],
-        coefficients: &'a Coefficients,
+    fn update_rows(
+        weights: &mut [f32],
+        gradient: &[f32],
+        first: &mut [f32],
+        second: &mut [f32],
+        touched: &mut [bool],
+        occupied: &[bool],
+        coefficients: &Coefficients,
     ) {
-        let Coefficients { clip, beta_1, beta_2, epsilon, correction_1, correction_2, rate, decay } = *coefficients;
+        let Coefficients { factor, beta_1, beta_2, epsilon, correction_1, correction_2, rate, decay } = *coefficients;
         let keep = (1.0 - rate * decay) as f32;
-        let (clip, beta_1, rest_1, beta_2, rest_2) =
-            (clip as f32, beta_1 as f32, (1.0 - beta_1) as f32, beta_2 as f32, (1.0 - beta_2) as f32);
+        let (factor, beta_1, rest_1, beta_2, rest_2) =
+            (factor as f32, beta_1 as f32, (1.0 - beta_1) as f32, beta_2 as f32, (1.0 - beta_2) as f32);
         let (step, root, epsilon) = ((rate / correction_1) as f32, (1.0 / correction_2.sqrt()) as f32, epsilon as f32);
         let width = weights.len() / touched.len();
         let flags = touched.iter_mut().zip(occupied);
@@ -145,7 +147,7 @@ vectorized! {
             }
             let moments = first[range.clone()].iter_mut().zip(&mut second[range.clone()]);
             for ((weight, gradient), (first, second)) in weights.iter_mut().zip(&gradient[range]).zip(moments) {
-                let gradient = gradient * clip;
+                let gradient = gradient * factor;
                 *first = *first * beta_1 + gradient * rest_1;
                 *second = *second * beta_2 + gradient * gradient * rest_2;
                 *weight = *weight * keep - step * *first / (second.sqrt() * root + epsilon);

@@ -15,11 +15,11 @@ pub use masked_lm::MaskedLmTask;
 pub use replaced_token::ReplacedTokenTask;
 pub use tagging::TaggingTask;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 
 use crate::{
     ModelConfig, Result,
-    batch::{Batch, Encoding, Padding, batches_by_length},
+    batch::{Batch, Encoding, Padding, in_batches},
     data::Part,
     model::{input::ModelInput, masked_positions::indices},
 };
@@ -74,29 +74,37 @@ impl Collator {
 
     /// Runs `compute` on batches of similar length; it returns one value for each sequence, and they come back in the order of
     /// `encodings`.
-    fn evaluate<T: Clone + Default>(
+    fn evaluate<T>(
         &self,
         encodings: &[Encoding],
         device: &Device,
         mut compute: impl FnMut(ModelInput) -> Result<Vec<T>>,
     ) -> Result<Vec<T>> {
-        let mut values = vec![T::default(); encodings.len()];
-        for indices in batches_by_length(encodings, self.batch_size)? {
-            let input = self.input(indices.iter().map(|index| &encodings[*index]), device)?;
-            for (index, value) in indices.iter().zip(compute(input)?) {
-                values[*index] = value;
-            }
-        }
-        Ok(values)
+        in_batches(encodings, self.batch_size, |indices| {
+            compute(self.input(indices.iter().map(|index| &encodings[*index]), device)?)
+        })
+    }
+}
+
+/// The values of what a model computed, row after row.
+///
+/// # Errors
+/// [`Error::NotFinite`] if one is NaN or infinite: the largest of such is no answer.
+fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+    let values = tensor
+        .try_into_vec_as::<f32>()
+        .map_err(|error| Error::Model(format!("the result cannot be read back from the device: {error}")))?;
+    match values.iter().find(|value| !value.is_finite()) {
+        Some(value) => Err(Error::NotFinite {
+            index: 0,
+            subject: "evaluation".into(),
+            problem: format!("the model answers with {value}"),
+        }),
+        None => Ok(values),
     }
 }
 
 /// Tokens of each sequence.
 fn lengths(encodings: &[Encoding]) -> Vec<usize> {
     encodings.iter().map(Encoding::len).collect()
-}
-
-/// The index of the largest of each row's numbers.
-fn largest(row: &[f32]) -> usize {
-    (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b]).then(b.cmp(a))).unwrap_or(0)
 }
