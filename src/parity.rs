@@ -271,6 +271,7 @@ fn coordinates(mut index: usize, shape: &[usize]) -> Vec<usize> {
         .iter()
         .rev()
         .map(|size| {
+            let size = (*size).max(1);
             let coordinate = index % size;
             index /= size;
             coordinate

@@ -425,7 +425,7 @@ proptest! {
     /// A damaged file is an error or, if the damage hit a value, loads; it never panics.
     #[test]
     fn no_damage_panics(
-        case in prop::sample::select(vec!["v3_plain", "v1_plain", "v3_sharded", "v3_bin", "v3_bin_legacy", "v3_bin_object"]),
+        case in prop::sample::select(vec!["v3_plain", "v1_plain", "v3_sharded", "v3_bin", "v3_bin_legacy", "v3_bin_object", "v3_bin_training"]),
         places in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
         cut in prop::option::of(any::<prop::sample::Index>()),
     ) {
