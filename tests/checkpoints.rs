@@ -141,6 +141,17 @@ fn every_kind_of_file_holds_the_same() {
 }
 
 #[test]
+fn an_optimizers_state_is_no_weight() {
+    let (_, report) = load(fixture("v3_bin_training"), deberta("v3_plain").init(&Device::flex())).unwrap();
+    assert_eq!(report.ignored, ["optimizer_states.0.state.0.exp_avg"], "{report}");
+    assert_eq!(report.unexpected, [""; 0], "{report}");
+    let folder = TempDir::new().unwrap();
+    let checkpoint = Checkpoint::open(fixture("v3_bin_training")).unwrap();
+    checkpoint::rewrite(&checkpoint, &folder, FloatDType::F32, RangePolicy::Refuse).unwrap();
+    assert!(tensors(folder.path()) == tensors(&fixture("v3_plain")));
+}
+
+#[test]
 fn what_is_no_tensor_is_listed() {
     let module = |case| deberta(case).init(&Device::flex());
     for case in ["v3_bin", "v3_bin_legacy"] {

@@ -21,7 +21,7 @@ use super::{
     Checkpoint,
     convert::{self, Conversion},
     header::Header,
-    names::{Names, is_ignored},
+    names::{Names, is_ignored, is_optimizer_state},
     parameters::Parameter,
     report::Few,
     v1,
@@ -88,8 +88,8 @@ pub fn write<M: Module>(
 }
 
 /// Writes the weights of `checkpoint` into `folder` as one `model.safetensors` in another element type, whatever files they
-/// come from, and its `config.json` beside them. Tensors keep their names; buffers of whole numbers, which no model needs, are
-/// left out. Returns which values `range` had clamped.
+/// come from, and its `config.json` beside them. Tensors keep their names; buffers of whole numbers, which no model needs, and an
+/// optimiser's state are left out. Returns which values `range` had clamped.
 ///
 /// # Errors
 /// As [`write()`]; a `config.json` that cannot be read; values beyond the range of `dtype`, with [`RangePolicy::Refuse`].
@@ -100,7 +100,11 @@ pub fn rewrite(
     range: RangePolicy,
 ) -> Result<Vec<OutOfRange>> {
     let config = ModelConfig::from_folder(checkpoint.folder())?;
-    let weights = checkpoint.stored().filter(|tensor| tensor.dtype.is_float() || !is_ignored(&tensor.name));
+    let is_weight = |tensor: &&Stored| match tensor.dtype.is_float() {
+        true => !is_optimizer_state(&tensor.name),
+        false => !is_ignored(&tensor.name),
+    };
+    let weights = checkpoint.stored().filter(is_weight);
     write_folder(weights.cloned().collect(), config, folder.as_ref(), Some(dtype), range)
 }
 
