@@ -94,12 +94,15 @@ pub struct Batch {
     pub token_type_ids: Vec<i32>,
 }
 
+/// Most tokens of a batch, padding included: many times what any model computes at once.
+const MAX_CELLS: usize = 1 << 31;
+
 impl Batch {
     /// Pads the sequences with `pad_id` and puts them below each other.
     ///
     /// # Errors
-    /// No sequence at all, only empty ones, one that is longer than [`Padding::Fixed`] allows, or an id that no
-    /// vocabulary reaches.
+    /// No sequence at all, only empty ones, one that is longer than [`Padding::Fixed`] allows or has another number of token
+    /// types than of tokens, more than 2^31 tokens, or an id that no vocabulary reaches.
     pub fn collate<'a>(
         encodings: impl IntoIterator<Item = &'a Encoding>,
         pad_id: u32,
@@ -123,14 +126,23 @@ impl Batch {
             ));
         }
 
+        let cells = encodings.len().checked_mul(length).filter(|cells| *cells <= MAX_CELLS).ok_or_else(|| {
+            let problem = format!("{} rows of {length} tokens are more than fit into memory", encodings.len());
+            Error::input("batch", format!("{problem}, expected at most 2^31; take fewer or shorter ones"))
+        })?;
         let mut batch = Self {
             rows: encodings.len(),
             length,
-            input_ids: Vec::with_capacity(encodings.len() * length),
-            attention_mask: Vec::with_capacity(encodings.len() * length),
-            token_type_ids: Vec::with_capacity(encodings.len() * length),
+            input_ids: Vec::with_capacity(cells),
+            attention_mask: Vec::with_capacity(cells),
+            token_type_ids: Vec::with_capacity(cells),
         };
         for encoding in encodings {
+            if encoding.type_ids.len() != encoding.len() {
+                let (types, ids) = (encoding.type_ids.len(), encoding.len());
+                let problem = format!("a sequence has {types} token types for {ids} tokens, expected one for each");
+                return Err(Error::input("batch", problem));
+            }
             let padding = length - encoding.len();
             let row = encoding.ids.iter().copied().chain(std::iter::repeat_n(pad_id, padding));
             for id in row {
@@ -211,6 +223,14 @@ mod tests {
             let error = Batch::collate(&empty, 0, Padding::Longest).unwrap_err().to_string();
             assert_eq!(error, "batch: it holds no tokens, expected at least one sequence");
         }
+    }
+
+    #[test]
+    fn what_makes_no_batch_is_an_error() {
+        let error = |encoding: Encoding, padding| Batch::collate(&[encoding], 0, padding).unwrap_err().to_string();
+        assert!(error(encoding(&[5]), Padding::Fixed(usize::MAX)).contains("1 rows of 18446744073709551615 tokens"));
+        let typeless = Encoding { ids: vec![5, 6], ..Encoding::default() };
+        assert!(error(typeless, Padding::Longest).contains("0 token types for 2 tokens"));
     }
 
     #[test]

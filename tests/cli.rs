@@ -8,6 +8,7 @@ use assert_cmd::{Command, assert::Assert};
 use burn::tensor::Device;
 use deberta_burn::{
     DebertaConfig, DebertaModel,
+    checkpoint::Header,
     heads::{DebertaForMaskedLm, MaskedLmLayout, QuestionAnswering, SequenceClassification, TokenClassification},
 };
 use predicates::{
@@ -299,4 +300,24 @@ fn embeddings_go_to_a_safetensors_file() {
     let mut command = with_model("embed", &model);
     command.args(["war", "--output", "no/such/folder/x.safetensors"]);
     fails(command, "no/such/folder/x.safetensors");
+}
+
+#[test]
+fn a_conversion_says_what_it_clamped() {
+    let model = classifier();
+    let path = model.path().join("model.safetensors");
+    let mut file = fs::read(&path).expect("weights");
+    let entries = Header::parse(&file, &path).expect("a header").entries;
+    let weight = entries.iter().find(|entry| entry.name == "classifier.weight").expect("the head");
+    file[weight.range.start..weight.range.start + 4].copy_from_slice(&1e5f32.to_le_bytes());
+    fs::write(&path, file).expect("weights");
+    let output = TempDir::new().expect("a temporary folder");
+    let convert = |flags: &[&str]| {
+        let mut command = with_model("convert", &model);
+        command.arg("--output").arg(output.path()).args(flags);
+        command
+    };
+    fails(convert(&["--dtype", "f16"]), "beyond the range of F16: `classifier.weight` (1, the largest is 1e5)");
+    convert(&["--dtype", "bf16"]).assert().success().stdout(contains("clamped").not());
+    convert(&["--clamp"]).assert().success().stdout(contains("clamped `classifier.weight` (1, the largest is 1e5)"));
 }

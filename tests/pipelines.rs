@@ -511,6 +511,65 @@ fn heads_of_other_tasks_are_refused() {
 }
 
 #[test]
+fn a_name_left_over_from_the_backbone_gives_way_to_the_weights() {
+    let named = |name: &str, labels: &[&str]| {
+        let mut config = config(labels);
+        config.task.architectures = vec![name.to_owned()];
+        config
+    };
+    for name in ["DebertaV2Model", "DebertaV2ForMaskedLM", "DebertaV2ForTokenClassification"] {
+        assert!(Classifier::open(sequence(named(name, &["a", "b"])), options()).is_ok(), "{name}");
+    }
+    let tagger = |name| folder(named(name, &["A", "O"]), TokenClassification::<DebertaModel>::new);
+    for name in ["DebertaV2Model", "DebertaV2ForSequenceClassification"] {
+        assert!(TokenTagger::open(tagger(name), options()).is_ok(), "{name}");
+        let error = message(Classifier::open(tagger(name), options()));
+        assert!(error.contains(&format!("this is a {name}")) || error.contains("is missing"), "{error}");
+    }
+    let answers = folder(named("DebertaV2ForMaskedLM", &[]), QuestionAnswering::<DebertaModel>::new);
+    assert!(QuestionAnswerer::open(answers, options()).is_ok());
+    // Where the weights of the head are not there either, the name says what is.
+    let error = message(Classifier::open(folder(named("DebertaV2Model", &[]), |c, device| c.init(device)), options()));
+    assert!(error.contains("this is a DebertaV2Model; this task needs a …ForSequenceClassification"), "{error}");
+
+    let setfit = folder(named("DebertaV2Model", &[]), |config, device| config.init(device));
+    fs::write(setfit.path().join("model_head.pkl"), "").unwrap();
+    let error = message(Classifier::open(&setfit, options()));
+    assert!(error.contains("SetFit") && error.contains("not supported"), "{error}");
+}
+
+#[test]
+fn the_tokenizers_settings_limit_the_length() {
+    let folder = sequence(config(&["a", "b"]));
+    let path = folder.path().join("tokenizer_config.json");
+    let mut settings: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let long = long_text();
+    let told = |settings: &serde_json::Value, max_length| {
+        fs::write(&path, settings.to_string()).unwrap();
+        let told = Arc::new(Mutex::new(None));
+        let listener = told.clone();
+        let truncated: TruncationListener = Arc::new(move |truncated| *listener.lock().unwrap() = Some(truncated));
+        let options = PipelineOptions { truncated, max_length, ..options() };
+        let scores = Classifier::open(&folder, options).unwrap().classify([&long]).unwrap().remove(0);
+        (told.lock().unwrap().take().map(|truncated| truncated.max_length), scores[0].score)
+    };
+    let (length, of_start) = told(&settings, None);
+    assert_eq!(length, Some(LENGTH));
+    settings["model_max_length"] = 12.into();
+    assert_eq!(told(&settings, None).0, Some(12));
+    assert_eq!(told(&settings, Some(20)).0, Some(20), "the caller is free");
+    settings["model_max_length"] = serde_json::Value::from(1e30);
+    assert_eq!(told(&settings, None), (Some(LENGTH), of_start));
+    settings["truncation_side"] = "left".into();
+    let (length, of_end) = told(&settings, None);
+    assert_eq!(length, Some(LENGTH));
+    assert_ne!(of_start, of_end);
+    // Relative positions set no limit: a longer one than the model was trained with counts too.
+    settings["model_max_length"] = 1000.into();
+    assert_eq!(told(&settings, None).0, None);
+}
+
+#[test]
 fn limits_and_empty_batches_are_errors() {
     let mut biased = config(&["a", "b"]);
     biased.position_biased_input = true;

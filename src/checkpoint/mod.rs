@@ -30,4 +30,4 @@ pub use read::Checkpoint;
 pub(crate) use read::file_in;
 pub use report::{LoadReport, Misshapen};
 pub(crate) use write::first_not_finite;
-pub use write::{rewrite, write};
+pub use write::{OutOfRange, RangePolicy, rewrite, write};

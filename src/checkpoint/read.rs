@@ -3,8 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
-    fs::File,
-    io::Read,
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -202,10 +200,8 @@ fn safetensors(path: &Path) -> Result<Content> {
 }
 
 fn pytorch(path: &Path) -> Result<Content> {
-    let mut start = Vec::new();
-    let file = File::open(path).map_err(Error::io("read", path))?;
-    file.take(64).read_to_end(&mut start).map_err(Error::io("read", path))?;
-    text_file::refuse_pointer(path, &start)?;
+    // The reader opens the file itself; the map is for a look at its start.
+    text_file::refuse_pointer(path, &MappedFile::open(path)?.bytes())?;
     let fail = |error: PytorchError| {
         Error::checkpoint(path, format!("not a readable PyTorch checkpoint ({error}); copy it again"))
     };

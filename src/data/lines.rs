@@ -1,10 +1,10 @@
 //! Reading text files line by line, with errors that say where.
 
-use std::{fmt::Display, fs, path::Path};
+use std::{fmt::Display, path::Path};
 
 use serde::de::DeserializeOwned;
 
-use crate::{Error, Result};
+use crate::{Error, Result, text_file};
 
 /// The text in the bytes of a file (or of standard input) of this name, without a byte order mark.
 ///
@@ -22,9 +22,9 @@ pub fn decode_text(name: impl Display, bytes: Vec<u8>) -> Result<String> {
 /// The whole of a UTF-8 file, without its byte order mark. `expected` says what the file should hold, for the error.
 ///
 /// # Errors
-/// The file cannot be read, is not UTF-8, or is empty.
+/// The file cannot be read, is a Git LFS pointer, is not UTF-8, or is empty.
 pub(super) fn read_text(path: &Path, expected: &str) -> Result<String> {
-    let text = decode_text(path.display(), fs::read(path).map_err(Error::io("read", path))?)?;
+    let text = decode_text(path.display(), text_file::read_bytes(path)?)?;
     if text.trim().is_empty() {
         return Err(no_rows(path, expected));
     }
@@ -60,7 +60,7 @@ pub(super) fn json_lines<T: DeserializeOwned>(path: &Path, text: &str) -> impl I
 pub(super) fn file(name: &str, content: impl AsRef<[u8]>) -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
-    fs::write(&path, content).unwrap();
+    std::fs::write(&path, content).unwrap();
     (folder, path)
 }
 

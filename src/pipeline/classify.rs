@@ -62,7 +62,7 @@ impl Classifier {
     /// - multi-label: a probability for each label on its own, highest first;
     /// - regression: the numbers, in the order of the outputs.
     ///
-    /// Texts that are too long are cut at the end; of a pair, the longer one first.
+    /// Texts that are too long are cut on the tokenizer's side; of a pair, the longer one first.
     ///
     /// # Errors
     /// No text at all, tokens that the model does not have, or scores that are not finite.
