@@ -52,7 +52,6 @@ fn train_on<B: Backbone>(session: &Session, config: &B::Config) -> Result<()> {
     let data = session.splits(None, |path, _| {
         ChoiceTask::<B>::examples(&session.tokenizer, &read_choices(path)?, session.max_length)
     })?;
-    session.warn_of_cut(&data);
     let model = session.load(MultipleChoice::<B>::new(config, &session.device), true)?;
     session.train(&ChoiceTask::new(session.collator(), data), model, None)
 }

@@ -176,7 +176,6 @@ fn train_on<B: Backbone>(
         let options = EncodeOptions { max_length: session.max_length, ..EncodeOptions::default() };
         Ok(Examples { encodings: session.tokenizer.encode(&texts, &options)?, targets })
     })?;
-    session.warn_of_cut(&data);
     let model = session.load(SequenceClassification::<B>::new(config, &session.device), same_labels)?;
     session.train(&ClassificationTask::new(session.collator(), data), model, default)
 }

@@ -76,7 +76,6 @@ fn train_on<B: Backbone>(
         let sentences = read_sentences(path, columns)?;
         TaggingTask::<B>::examples(&session.tokenizer, &sentences, labels, session.max_length, path)
     })?;
-    session.warn_of_cut(&data);
     let model = session.load(TokenClassification::<B>::new(config, &session.device), same_labels)?;
     session.train(&TaggingTask::new(session.collator(), labels.clone(), data), model, None)
 }

@@ -25,7 +25,7 @@ use deberta_burn::{
     tokenizer::Tokenizer,
     training::{
         Run, Task, TaskModel, TrainingSettings,
-        tasks::{Collator, Examples, Splits},
+        tasks::{Collator, Splits},
         train,
     },
 };
@@ -124,13 +124,6 @@ impl Session {
         Ok(Splits { train: read(&paths.train, true)?, valid, test })
     }
 
-    /// Says once how many texts had to be cut.
-    pub fn warn_of_cut<T>(&self, data: &Splits<Examples<T>>) {
-        if let Some(truncated) = data.truncated(self.max_length) {
-            eprintln!("warning: {truncated}");
-        }
-    }
-
     /// Fills a fresh model from the checkpoint, if there is one. Its head is used only where it answers with the same labels.
     pub fn load<M: Module>(&self, model: M, same_labels: bool) -> Result<M> {
         let Some(folder) = &self.folder else { return Ok(model) };
@@ -158,6 +151,9 @@ impl Session {
     /// Trains, and leaves a folder that pipelines and transformers load.
     pub fn train<T: Task>(&self, task: &T, model: TaskModel<T>, default: Option<&Path>) -> Result<()> {
         let output = self.flags.output.as_deref().expect("resolved");
+        if let Some(truncated) = task.truncated(self.max_length) {
+            eprintln!("warning: {truncated}");
+        }
         let paths = self.flags.parts(default)?;
         let mut data = self.data.clone();
         if let Some(folder) = &self.folder {

@@ -66,9 +66,7 @@ const IGNORED: [&str; 3] = [
 
 /// Whether a key that no parameter asked for can be passed over: it is a copy of another one, or of no use to any model.
 pub(super) fn is_ignored(key: &str) -> bool {
-    TIED.iter().any(|(copy, _)| *copy == key)
-        || IGNORED.iter().any(|end| key.ends_with(end))
-        || is_optimizer_state(key)
+    TIED.iter().any(|(copy, _)| *copy == key) || IGNORED.iter().any(|end| key.ends_with(end)) || is_optimizer_state(key)
 }
 
 /// Whether a key is that of an optimiser's state, which a file of training holds beside the model (`optimizer`,

@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 
 use super::{learner::Learner, metrics::Metrics};
-use crate::{Result, data::Part};
+use crate::{Result, batch::Truncated, data::Part};
 
 /// Data and evaluation of one task.
 pub trait Task: Sized {
@@ -18,6 +18,11 @@ pub trait Task: Sized {
     /// # Errors
     /// An example that the model cannot take.
     fn batch(&self, examples: &[usize], epoch: usize, device: &Device) -> Result<TaskBatch<Self>>;
+
+    /// How many texts were longer than `max_length` tokens and cut, if any was.
+    fn truncated(&self, _max_length: usize) -> Option<Truncated> {
+        None
+    }
 
     /// How good a model (without gradients) is on a part of the data, or none if there is no such part.
     ///

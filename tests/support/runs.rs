@@ -1,4 +1,5 @@
 //! Training runs of the examples, as programs that can be killed.
+#![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::{
     fs,

@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use super::{Collator, Examples, Splits, indices, rows};
 use crate::{
     Result,
+    batch::Truncated,
     data::{ChoiceExample, Part},
     heads::{Backbone, MultipleChoice},
     scores::argmax,
@@ -79,6 +80,10 @@ impl<B: Backbone> Task for ChoiceTask<B> {
         let input = self.collator.input(rows, device)?;
         let right = indices(examples.iter().map(|index| self.data.train.targets[*index]), device);
         Ok((input, ChoiceLabels { choices, right }))
+    }
+
+    fn truncated(&self, max_length: usize) -> Option<Truncated> {
+        self.data.truncated(max_length)
     }
 
     fn evaluate(&self, model: &MultipleChoice<B>, part: Part, device: &Device) -> Result<Option<Metrics>> {

@@ -7,6 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::{Collator, Examples, Splits, indices, lengths, rows};
 use crate::{
     Result,
+    batch::Truncated,
     config::ProblemType,
     data::{Part, Target},
     heads::{Backbone, SequenceClassification, SequenceLabels},
@@ -113,6 +114,10 @@ impl<B: Backbone> Task for ClassificationTask<B> {
             ProblemType::Regression => SequenceLabels::Values(matrix(targets().map(number).collect())),
         };
         Ok((input, labels))
+    }
+
+    fn truncated(&self, max_length: usize) -> Option<Truncated> {
+        self.data.truncated(max_length)
     }
 
     fn evaluate(&self, model: &SequenceClassification<B>, part: Part, device: &Device) -> Result<Option<Metrics>> {

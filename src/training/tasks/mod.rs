@@ -58,7 +58,7 @@ impl<E> Splits<E> {
 
 impl<T> Splits<Examples<T>> {
     /// How many texts of all parts were too long for `max_length` tokens and cut, if any was.
-    pub fn truncated(&self, max_length: usize) -> Option<Truncated> {
+    fn truncated(&self, max_length: usize) -> Option<Truncated> {
         let parts = [Some(&self.train), self.valid.as_ref(), self.test.as_ref()].into_iter().flatten();
         let counts = parts.filter_map(|part| Truncated::count(&part.encodings, max_length));
         counts.reduce(|sum, part| Truncated { texts: sum.texts + part.texts, ..sum })

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::{Collator, Examples, Splits, lengths, rows};
 use crate::{
     Result,
-    batch::Encoding,
+    batch::{Encoding, Truncated},
     data::{Labels, Part, Sentence, tag_indices},
     heads::{Backbone, TokenClassification},
     scores::argmax,
@@ -109,6 +109,10 @@ impl<B: Backbone> Task for TaggingTask<B> {
             }
         }
         Ok((input, Tensor::from_data(TensorData::new(labels, [rows, length]), device)))
+    }
+
+    fn truncated(&self, max_length: usize) -> Option<Truncated> {
+        self.data.truncated(max_length)
     }
 
     fn evaluate(&self, model: &TokenClassification<B>, part: Part, device: &Device) -> Result<Option<Metrics>> {
