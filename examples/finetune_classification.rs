@@ -31,6 +31,7 @@ use deberta_burn::{
     tokenizer::{EncodeOptions, Text},
     training::tasks::{ClassificationTask, Examples},
 };
+use serde_json::json;
 use training::{Session, TrainingFlags};
 
 /// The data that is trained on without --train.
@@ -88,6 +89,8 @@ fn main() -> ExitCode {
             pair: args.pair_column.clone(),
             label: Some(args.label_column.clone()),
         };
+        session.data.insert("columns".into(), json!([columns.text, columns.pair, columns.label]));
+        session.data.insert("problem".into(), json!(ProblemType::from(args.problem)));
         let default = session.flags.train.is_none().then(|| Path::new(DEFAULT_DATA));
         let train = session.flags.parts(default)?.train;
         let (labelling, same_labels) =

@@ -20,6 +20,7 @@ use deberta_burn::{
     heads::{Backbone, TokenClassification},
     training::tasks::TaggingTask,
 };
+use serde_json::json;
 use training::{Session, TrainingFlags};
 
 /// Fine-tune a model to tag the words of sentences
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         let args = Args::parse();
         let mut session = Session::open(args.training, "runs/ner", None)?;
         let columns = WordColumns { word: args.word_column, tag: args.tag_column };
+        session.data.insert("columns".into(), json!([columns.word, columns.tag]));
         let train = session.flags.parts(None)?.train;
         let labels = tag_labels(&read_sentences(&train, columns)?, &train)?;
         let known = &session.config.task().labels;

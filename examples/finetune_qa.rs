@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         let args = Args::parse();
         let mut session = Session::open(args.training, "runs/qa", None)?;
         session.config.task_mut().labels = Vec::new();
+        session.data.insert("stride".into(), args.stride.into());
         match session.config.clone() {
             ModelConfig::Deberta(mut config) => {
                 config.task.architectures = vec![config.model_type.class_name("ForQuestionAnswering")];

@@ -11,6 +11,9 @@ pub struct Encoding {
     pub text: usize,
     /// Which of that text's overlapping windows this is; 0 where the text was not cut into windows.
     pub window: usize,
+    /// Tokens of the text (or pair) that were cut off so that it fits, on the tokenizer's
+    /// [side](crate::tokenizer::TruncationSide); 0 where it was cut into windows.
+    pub cut: usize,
     /// Token ids.
     pub ids: Vec<u32>,
     /// Token type ids: 0 for the first text, 1 for the second (RoBERTa: always 0).

@@ -83,6 +83,26 @@ pub enum Error {
         problem: String,
     },
 
+    /// What the model computed from one of several texts is NaN or infinite.
+    #[error("{subject}: {problem}")]
+    NotFinite {
+        /// Which text it is, from 0.
+        index: usize,
+        /// What it is called: `text 3`, a question, the line of a file.
+        subject: String,
+        /// What is not finite, why, and what to do.
+        problem: String,
+    },
+
+    /// Training came to NaN or infinity.
+    #[error("training ended at step {step}: {problem}")]
+    Diverged {
+        /// The step.
+        step: usize,
+        /// What is not finite, the likely reasons, and which model was kept.
+        problem: String,
+    },
+
     /// The model was asked for something that its configuration or its checkpoint cannot give.
     #[error("model: {0}")]
     Model(String),

@@ -9,7 +9,7 @@ use std::{
 /// The rooms of `src`, from the ground up. Rooms of one floor do not know each other.
 const FLOORS: [&[&str]; 9] = [
     &["error", "isa"],
-    &["device", "replacement"],
+    &["device", "foreign", "replacement", "text_file"],
     &["config"],
     &["kernels", "batch"],
     &["model", "tokenizer"],

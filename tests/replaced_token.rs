@@ -22,13 +22,12 @@ use deberta_burn::{
     model::masked_positions::Places,
     tokenizer::Tokenizer,
     training::{
-        AdamW, AdamWConfig, Learner, ParameterGroups, Schedule, ScheduleKind, Sift, TrainingSettings, Warmup,
+        AdamW, AdamWConfig, Learner, ParameterGroups, Run, Schedule, ScheduleKind, Sift, TrainingSettings, Warmup,
         learner::Start,
         objective::MaskedLmLabels,
         replaced_token::{
             Corrupted, ReplacedToken, ReplacedTokenPretraining, ReplacedTokenTrainer, Sharing, generator_config, sample,
         },
-        run::Run,
     },
 };
 

@@ -12,7 +12,10 @@ use hf_hub::{
 };
 
 use super::read;
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    foreign::{self, Part},
+};
 
 /// What is downloaded beside the weights, where the repository has it.
 const COMPANIONS: [&str; 8] = [
@@ -95,10 +98,10 @@ impl Hub {
             }
         };
         let offered: BTreeSet<&str> = info.siblings.iter().map(|file| file.rfilename.as_str()).collect();
-        let weights = *read::FILES
-            .iter()
-            .find(|file| offered.contains(*file))
-            .ok_or_else(|| fail(format!("there are no weights in it; looked for {}", read::FILES.join(", "))))?;
+        let weights = *read::FILES.iter().find(|file| offered.contains(*file)).ok_or_else(|| {
+            let names: Vec<_> = offered.iter().map(|&name| name.to_owned()).collect();
+            fail(read::no_weights(foreign::explain_names(&names, Part::Weights)))
+        })?;
         // All files come from one commit, whatever is pushed meanwhile.
         let commit = api.repo(repo(&info.sha));
         let folder = self.folder(&repo(revision), &info.sha);

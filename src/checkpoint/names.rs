@@ -69,6 +69,29 @@ pub(super) fn is_ignored(key: &str) -> bool {
     TIED.iter().any(|(copy, _)| *copy == key) || IGNORED.iter().any(|end| key.ends_with(end))
 }
 
+/// By the end of transformers' name for a model with a head: keys that a file of it has, and one that tells it from other heads
+/// by not being there. The first of each kind is DeBERTa's, the second RoBERTa's.
+const HEADS: [(&str, &[&str], Option<&str>); 6] = [
+    ("ForSequenceClassification", &["pooler.dense.weight", "classifier.weight"], None),
+    ("ForSequenceClassification", &["classifier.dense.weight", "classifier.out_proj.weight"], None),
+    ("ForTokenClassification", &["classifier.weight"], Some("pooler.dense.weight")),
+    ("ForMultipleChoice", &["pooler.dense.weight", "classifier.weight"], None),
+    ("ForMultipleChoice", &["roberta.pooler.dense.weight", "classifier.weight"], None),
+    ("ForQuestionAnswering", &["qa_outputs.weight"], None),
+];
+
+/// The tasks that a model is fine-tuned for.
+pub(super) fn fine_tuned() -> impl Iterator<Item = &'static str> {
+    HEADS.iter().map(|(task, ..)| *task)
+}
+
+/// Whether a file with the keys that `contains` tells has a head for this task.
+pub(super) fn has_head(task: &str, contains: impl Fn(&str) -> bool) -> bool {
+    HEADS.iter().any(|(name, keys, absent)| {
+        *name == task && keys.iter().all(|key| contains(key)) && !absent.is_some_and(&contains)
+    })
+}
+
 /// The names of one module's parameters in one file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Names {

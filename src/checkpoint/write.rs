@@ -66,6 +66,20 @@ pub fn rewrite(checkpoint: &Checkpoint, folder: impl AsRef<Path>, dtype: FloatDT
     write_folder(tensors, config, folder.as_ref())
 }
 
+/// The path of a parameter that holds NaN or infinity, if one does.
+///
+/// # Errors
+/// [`Error::Model`] if a value cannot be read back from its device.
+pub(crate) fn first_not_finite<M: Module>(module: &M) -> Result<Option<String>> {
+    for parameter in Parameter::of(module) {
+        let values = parameter.values.read()?;
+        if !convert::is_finite(values.as_bytes(), values.dtype()) {
+            return Ok(Some(parameter.path));
+        }
+    }
+    Ok(None)
+}
+
 /// The tensor in another element type.
 fn cast(tensor: &Stored, dtype: FloatDType) -> Result<Stored> {
     let (from, to) = (tensor.dtype, DType::from(dtype));

@@ -3,12 +3,11 @@
 use burn::{
     Tensor,
     module::Module,
-    nn::{Dropout, DropoutConfig},
     tensor::{Device, Int},
 };
 
 use super::{Backbone, BackboneConfig, loss};
-use crate::model::{Pooler, input::ModelInput, linear::Linear};
+use crate::model::{Pooler, dropout::Dropout, input::ModelInput, linear::Linear};
 
 /// Pooler -> dropout -> linear to one score, for each choice by itself.
 #[derive(Module, Debug)]
@@ -28,7 +27,7 @@ impl<B: Backbone> MultipleChoice<B> {
             backbone: config.backbone(device),
             pooler: settings.pooler(&init),
             classifier: init.linear(settings.hidden_size, 1),
-            dropout: DropoutConfig::new(settings.classifier_dropout).init(),
+            dropout: Dropout::new(settings.classifier_dropout),
         }
     }
 

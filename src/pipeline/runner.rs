@@ -13,6 +13,7 @@ use crate::{
     batch::{Batch, Encoding, Padding, batches_by_length},
     checkpoint::{Checkpoint, LoadOptions, LoadReport},
     config::ModelConfig,
+    foreign::{self, Part},
     model::input::ModelInput,
     tokenizer::{EncodeOptions, Text, Tokenizer, Truncation},
 };
@@ -29,7 +30,8 @@ pub struct PipelineOptions {
     pub dtype: FloatDType,
     /// Most sequences in one batch, at least 1.
     pub batch_size: usize,
-    /// Most tokens of one sequence, special tokens included; what the model was trained with if none.
+    /// Most tokens of one sequence, special tokens included; if none, what the tokenizer's settings say (as far as the model's
+    /// absolute positions reach), or else what the model was trained with.
     pub max_length: Option<usize>,
     /// Told how far a call is, if there is one to tell.
     pub progress: Option<Progress>,
@@ -61,7 +63,7 @@ impl Runner {
         let config = ModelConfig::from_folder(folder)?;
         let tokenizer = Tokenizer::from_folder(folder)?;
         let checkpoint = Checkpoint::open(folder)?;
-        let max_length = options.max_length.unwrap_or(config.trained_length());
+        let max_length = options.max_length.unwrap_or_else(|| default_length(&config, &tokenizer));
         let runner = Self { config, tokenizer, checkpoint, max_length, report: LoadReport::default(), options };
         runner.check_length(runner.config.max_length())?;
         Ok(runner)
@@ -80,13 +82,16 @@ impl Runner {
         Ok(head)
     }
 
-    /// Refuses a checkpoint whose `architectures` name other tasks only; one that names none is for its tensors to decide.
+    /// Refuses a checkpoint of another task.
     pub fn expect_architecture(&self, task: &str) -> Result<()> {
         let named = &self.config.task().architectures;
-        if named.is_empty() || named.iter().any(|name| name.ends_with(task)) {
+        if self.checkpoint.is_for(task, named) {
             return Ok(());
         }
-        let problem = format!("config.json says that this is a {}; this task needs a …{task}", named.join(", "));
+        let problem = match foreign::explain(self.checkpoint.folder(), Part::Head) {
+            Some(reason) => reason.to_owned(),
+            None => format!("config.json says that this is a {}; this task needs a …{task}", named.join(", ")),
+        };
         Err(Error::checkpoint(self.checkpoint.folder(), problem))
     }
 
@@ -139,6 +144,12 @@ impl Runner {
         }
         Ok(values.into_iter().map(|value| value.expect("every sequence is in one batch")).collect())
     }
+}
+
+/// The most tokens of one sequence where the caller sets no limit.
+fn default_length(config: &ModelConfig, tokenizer: &Tokenizer) -> usize {
+    let length = tokenizer.model_max_length().unwrap_or(config.trained_length());
+    config.max_length().map_or(length, |limit| length.min(limit))
 }
 
 /// Makes the head `$head` on the backbone that the configuration names, loads it and prepares it: a `Box<dyn Head<Output = ..>>`.

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use burn::tensor::Device;
 
-use super::{Collator, Splits, indices, lengths};
+use super::{Collator, Splits, indices, lengths, values};
 use crate::{
     Error, Result,
     batch::Encoding,
@@ -14,7 +14,7 @@ use crate::{
     training::{
         metrics::{Metrics, SpanAnswers},
         objective::SpanLabels,
-        run::{Task, TaskBatch},
+        task::{Task, TaskBatch},
         trainer::Trainer,
     },
 };
@@ -98,10 +98,7 @@ impl<B: Backbone> AnsweringTask<B> {
     pub fn score(&self, model: &QuestionAnswering<B>, data: &AnsweringData, device: &Device) -> Result<Metrics> {
         let read = |tensor: burn::Tensor<2>| {
             let [_, length] = tensor.dims();
-            let values = tensor
-                .try_into_vec_as::<f32>()
-                .map_err(|error| Error::Model(format!("the scores cannot be read back from the device: {error}")))?;
-            Ok::<_, Error>(values.chunks(length).map(<[f32]>::to_vec).collect::<Vec<_>>())
+            Ok::<_, Error>(values(tensor)?.chunks(length).map(<[f32]>::to_vec).collect::<Vec<_>>())
         };
         let scores: Vec<(Vec<f32>, Vec<f32>)> = self.collator.evaluate(&data.windows, device, |input| {
             let logits = model.forward(input);

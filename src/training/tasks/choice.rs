@@ -4,16 +4,16 @@ use std::marker::PhantomData;
 
 use burn::tensor::Device;
 
-use super::{Collator, Examples, Splits, indices, largest};
+use super::{Collator, Examples, Splits, indices, largest, values};
 use crate::{
-    Error, Result,
+    Result,
     data::{ChoiceExample, Part},
     heads::{Backbone, MultipleChoice},
     tokenizer::{EncodeOptions, Text, Tokenizer},
     training::{
         metrics::{Classification, Metrics},
         objective::ChoiceLabels,
-        run::{Task, TaskBatch},
+        task::{Task, TaskBatch},
         trainer::Trainer,
     },
 };
@@ -52,12 +52,7 @@ impl<B: Backbone> ChoiceTask<B> {
     /// An example that the model cannot take.
     pub fn score(&self, model: &MultipleChoice<B>, examples: &Examples<usize>, device: &Device) -> Result<Metrics> {
         // Each choice is scored by itself, so that batches need not hold whole questions.
-        let scores = self.collator.evaluate(&examples.encodings, device, |input| {
-            model
-                .forward(input, 1)
-                .try_into_vec_as::<f32>()
-                .map_err(|error| Error::Model(format!("the scores cannot be read back from the device: {error}")))
-        })?;
+        let scores = self.collator.evaluate(&examples.encodings, device, |input| values(model.forward(input, 1)))?;
         let predictions: Vec<_> = scores.chunks(choices(examples)).map(largest).collect();
         Ok(Classification::new(&examples.targets, &predictions)?.metrics())
     }

@@ -4,15 +4,15 @@ use std::marker::PhantomData;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{Collator, Examples, Splits, indices, largest, lengths};
+use super::{Collator, Examples, Splits, indices, largest, lengths, values};
 use crate::{
-    Error, Result,
+    Result,
     config::ProblemType,
     data::{Part, Target},
     heads::{Backbone, SequenceClassification, SequenceLabels},
     training::{
         metrics::{Classification, Metrics, MultiLabel, Regression},
-        run::{Task, TaskBatch},
+        task::{Task, TaskBatch},
         trainer::Trainer,
     },
 };
@@ -44,10 +44,7 @@ impl<B: Backbone> ClassificationTask<B> {
         let rows: Vec<Vec<f32>> = self.collator.evaluate(&examples.encodings, device, |input| {
             let logits = model.forward(input);
             let [_, labels] = logits.dims();
-            let values = logits
-                .try_into_vec_as::<f32>()
-                .map_err(|error| Error::Model(format!("the logits cannot be read back from the device: {error}")))?;
-            Ok(values.chunks(labels).map(<[f32]>::to_vec).collect())
+            Ok(values(logits)?.chunks(labels).map(<[f32]>::to_vec).collect())
         })?;
         let targets = &examples.targets;
         match self.collator.config.task().problem_type() {

@@ -15,10 +15,10 @@ pub use masked_lm::MaskedLmTask;
 pub use replaced_token::ReplacedTokenTask;
 pub use tagging::TaggingTask;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 
 use crate::{
-    ModelConfig, Result,
+    Error, ModelConfig, Result,
     batch::{Batch, Encoding, Padding, batches_by_length},
     data::Part,
     model::{input::ModelInput, masked_positions::indices},
@@ -88,6 +88,24 @@ impl Collator {
             }
         }
         Ok(values)
+    }
+}
+
+/// The values of what a model computed, row after row.
+///
+/// # Errors
+/// [`Error::NotFinite`] if one is NaN or infinite: the largest of such is no answer.
+fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+    let values = tensor
+        .try_into_vec_as::<f32>()
+        .map_err(|error| Error::Model(format!("the result cannot be read back from the device: {error}")))?;
+    match values.iter().find(|value| !value.is_finite()) {
+        Some(value) => Err(Error::NotFinite {
+            index: 0,
+            subject: "evaluation".into(),
+            problem: format!("the model answers with {value}"),
+        }),
+        None => Ok(values),
     }
 }
 

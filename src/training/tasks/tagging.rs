@@ -4,16 +4,16 @@ use std::marker::PhantomData;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{Collator, Examples, Splits, largest, lengths};
+use super::{Collator, Examples, Splits, largest, lengths, values};
 use crate::{
-    Error, Result,
+    Result,
     batch::Encoding,
     data::{Labels, Part, Sentence, tag_indices},
     heads::{Backbone, TokenClassification},
     tokenizer::{EncodeOptions, Text, Tokenizer},
     training::{
         metrics::{Entities, Metrics},
-        run::{Task, TaskBatch},
+        task::{Task, TaskBatch},
         trainer::Trainer,
     },
 };
@@ -64,10 +64,7 @@ impl<B: Backbone> TaggingTask<B> {
         let rows: Vec<Vec<usize>> = self.collator.evaluate(&examples.encodings, device, |input| {
             let logits = model.forward(input);
             let [_, length, labels] = logits.dims();
-            let values = logits
-                .try_into_vec_as::<f32>()
-                .map_err(|error| Error::Model(format!("the logits cannot be read back from the device: {error}")))?;
-            let tokens: Vec<_> = values.chunks(labels).map(largest).collect();
+            let tokens: Vec<_> = values(logits)?.chunks(labels).map(largest).collect();
             Ok(tokens.chunks(length).map(<[usize]>::to_vec).collect())
         })?;
         let name = |label: &usize| self.labels.names()[*label].clone();
