@@ -2,7 +2,10 @@
 
 use burn::tensor::{Device, DeviceType};
 
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    isa::{self, Isa},
+};
 
 /// A kind of device: its name, the Cargo feature that compiles it in, and what else it needs.
 struct Kind {
@@ -39,7 +42,8 @@ const KINDS: [Kind; 6] = [
 /// first is 0, and the default).
 ///
 /// # Errors
-/// [`Error::Device`] if there is no such kind, its feature is not compiled in, or this machine has no such device.
+/// [`Error::Device`] if there is no such kind, its feature is not compiled in, or this machine has no such device; on a CPU
+/// also if `DEBERTA_BURN_ISA` names no instruction set that the processor has.
 pub fn device(name: &str) -> Result<Device> {
     let error = |problem: String| Error::Device { device: name.to_owned(), problem };
     let (kind, index) = match name.split_once(':') {
@@ -57,6 +61,7 @@ pub fn device(name: &str) -> Result<Device> {
     };
     let found = Device::enumerate(device_type()).into_vec();
     match found.get(index) {
+        Some(device) if is_host(device) => Isa::chosen().map(|_| device.clone()).map_err(error),
         Some(device) => Ok(device.clone()),
         None if found.is_empty() => Err(error(format!("none found; it needs {}", kind.needs))),
         None => Err(error(format!("this machine has {} of that kind, counted from 0", found.len()))),
@@ -71,6 +76,18 @@ pub fn devices(name: &str) -> Result<Vec<Device>> {
     let first = device(name)?;
     let kind = KINDS.iter().find(|kind| kind.name == name).and_then(|kind| kind.device_type);
     Ok(kind.map_or_else(|| vec![first], |device_type| Device::enumerate(device_type()).into_vec()))
+}
+
+/// The processor, the threads, and the instruction set of the CPU kernels, in a line for a log: the widest that the processor
+/// has, or the one that the environment variable `DEBERTA_BURN_ISA` lowers it to (`portable`, `avx2`, `avx512`; `neon` on ARM).
+///
+/// ```
+/// println!("{}", deberta_burn::device::describe()); // AMD EPYC, 2 threads, avx512 kernels
+/// ```
+pub fn describe() -> String {
+    let threads = rayon::current_num_threads();
+    let plural = if threads == 1 { "" } else { "s" };
+    format!("{}, {threads} thread{plural}, {} kernels", isa::processor(), Isa::in_use())
 }
 
 /// Whether tensors of this device lie in host memory, where the CPU kernels can work on them.
@@ -114,6 +131,13 @@ mod tests {
             assert!(is_host(&device) && is_host(&device.clone().autodiff()), "{name}");
             assert_eq!(super::name(&device), name.trim_end_matches(":0"));
         }
+    }
+
+    #[test]
+    fn the_description_names_the_kernels() {
+        let description = describe();
+        assert!(description.ends_with(&format!("{} kernels", Isa::in_use())), "{description}");
+        assert!(description.contains("thread"), "{description}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod heads;
+mod isa;
 mod kernels;
 pub mod model;
 pub mod parity;

@@ -8,7 +8,7 @@ use std::{
 
 /// The rooms of `src`, from the ground up. Rooms of one floor do not know each other.
 const FLOORS: [&[&str]; 9] = [
-    &["error"],
+    &["error", "isa"],
     &["device", "replacement"],
     &["config"],
     &["kernels", "batch"],

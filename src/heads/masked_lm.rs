@@ -12,8 +12,8 @@ use crate::{
     Error, Result,
     config::{Activation, DebertaConfig, RobertaConfig},
     model::{
-        DebertaModel, attention::PreparedPositions, decoder::EnhancedMaskDecoder, init::Init, input::ModelInput,
-        linear::Linear, masked_positions::Places, roberta::RobertaModel,
+        DebertaModel, attention::PreparedPositions, decoder::EnhancedMaskDecoder, inference::Prepared, init::Init,
+        input::ModelInput, linear::Linear, masked_positions::Places, roberta::RobertaModel,
     },
 };
 
@@ -216,6 +216,36 @@ fn check(input: &ModelInput, places: Option<&Places>) {
     let shape = input.input_ids.dims();
     assert!(places.is_none_or(|places| places.fit(shape)), "places that are not of a batch of {shape:?}");
     assert!(places.is_none_or(|places| !places.is_empty()), "a batch without a place");
+}
+
+/// A model with a language-model head, of either family, plain or prepared for inference.
+pub trait MaskedLm: Head<Output = Tensor<3>> {
+    /// Predicts words at some places only: the logits of all places of a large vocabulary would be the largest tensor by far.
+    ///
+    /// # Shapes
+    /// - output: logits, [places, vocabulary]
+    ///
+    /// # Panics
+    /// On lengths that the model does not reach, on places of a batch of another shape, and on none at all.
+    fn predict_at(&self, input: ModelInput, places: &Places) -> Tensor<2>;
+}
+
+impl MaskedLm for DebertaForMaskedLm {
+    fn predict_at(&self, input: ModelInput, places: &Places) -> Tensor<2> {
+        self.predict(self.states(input, Some(places))).squeeze_dim(0)
+    }
+}
+
+impl MaskedLm for RobertaForMaskedLm {
+    fn predict_at(&self, input: ModelInput, places: &Places) -> Tensor<2> {
+        self.predict(self.states(input, Some(places))).squeeze_dim(0)
+    }
+}
+
+impl<M: MaskedLm> MaskedLm for Prepared<M> {
+    fn predict_at(&self, input: ModelInput, places: &Places) -> Tensor<2> {
+        self.run(input, |model, input| model.predict_at(input, places))
+    }
 }
 
 impl Head for DebertaForMaskedLm {

@@ -15,7 +15,7 @@ use burn::{
 };
 
 pub use crate::model::inference::Head;
-pub use masked_lm::{DebertaForMaskedLm, LmHead, MaskedLmLayout, RobertaForMaskedLm};
+pub use masked_lm::{DebertaForMaskedLm, LmHead, MaskedLm, MaskedLmLayout, RobertaForMaskedLm};
 pub use multiple_choice::MultipleChoice;
 pub use question_answering::{QuestionAnswering, SpanLogits};
 pub use replaced_token::ReplacedTokenDetection;

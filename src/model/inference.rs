@@ -1,9 +1,6 @@
 //! Models made ready for inference: what depends on weights alone is computed once.
 
-use std::{
-    ops::Deref,
-    sync::{Mutex, PoisonError},
-};
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -30,10 +27,9 @@ pub trait Head: Send + Sync {
 /// A model made ready for inference: its position tables are projected once and not for each input, and on a CPU its weights
 /// are laid out for products once.
 ///
-/// It owns the model and never hands it out to be changed, so that neither can go stale; [`into_inner`](Self::into_inner) gives
-/// the model back as it was. The tables are made when first needed, and again when a text is more than twice as long as all
-/// before. While a weight is laid out, the parameter that it came from is empty. On a device with gradients nothing is
-/// prepared.
+/// It owns the model and hands it out neither to be changed, so that nothing can go stale, nor to be looked at, because the
+/// parameters of weights that are laid out are empty; [`into_inner`](Self::into_inner) gives the model back as it was. The tables are made when first needed, and again when a text is more than twice as long as all
+/// before. On a device with gradients nothing is prepared.
 pub struct Prepared<H> {
     head: H,
     positions: Mutex<Option<PreparedPositions>>,
@@ -46,8 +42,12 @@ impl<H: Head> Prepared<H> {
         Self { head, positions: Mutex::default() }
     }
 
-    /// Adds the tables to an input for one of the model's own methods.
-    pub(crate) fn prepare(&self, input: ModelInput) -> ModelInput {
+    /// Runs one of the model's own methods on an input, with the tables added.
+    pub(crate) fn run<T>(&self, input: ModelInput, method: impl FnOnce(&H, ModelInput) -> T) -> T {
+        method(&self.head, self.prepare(input))
+    }
+
+    fn prepare(&self, input: ModelInput) -> ModelInput {
         let [_, length] = input.input_ids.dims();
         if input.input_ids.device().is_autodiff() {
             // Dropout and gradients want the tables made anew.
@@ -68,19 +68,11 @@ impl<H: Head> Prepared<H> {
     }
 }
 
-impl<H> Deref for Prepared<H> {
-    type Target = H;
-
-    fn deref(&self) -> &H {
-        &self.head
-    }
-}
-
 impl<H: Head> Head for Prepared<H> {
     type Output = H::Output;
 
     fn forward(&self, input: ModelInput) -> H::Output {
-        self.head.forward(self.prepare(input))
+        self.run(input, H::forward)
     }
 
     /// None: they are laid out already.

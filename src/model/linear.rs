@@ -59,11 +59,9 @@ impl Linear {
             return;
         }
         // The plain weight goes before its packed form is made, so that nobody else holds it and nothing is copied.
-        if packed::is_supported() {
-            let empty = Param::initialized(self.weight.id, Tensor::empty([0, 0], &device));
-            let weight = std::mem::replace(&mut self.weight, empty).into_value();
-            self.packed = Some(Arc::new(packed::pack(weight)));
-        }
+        let empty = Param::initialized(self.weight.id, Tensor::empty([0, 0], &device));
+        let weight = std::mem::replace(&mut self.weight, empty).into_value();
+        self.packed = Some(Arc::new(packed::pack(weight)));
     }
 
     /// Puts the plain weight back.

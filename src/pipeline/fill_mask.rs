@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use burn::Tensor;
 use serde::Serialize;
 
 use super::{
@@ -15,8 +14,8 @@ use crate::{
     batch::Encoding,
     checkpoint::LoadReport,
     config::ModelConfig,
-    heads::{DebertaForMaskedLm, MaskedLmLayout, RobertaForMaskedLm},
-    model::{inference::Prepared, input::ModelInput, masked_positions::Places},
+    heads::{DebertaForMaskedLm, MaskedLm, MaskedLmLayout, RobertaForMaskedLm},
+    model::{inference::Prepared, masked_positions::Places},
     tokenizer::{Text, Truncation},
 };
 
@@ -48,28 +47,10 @@ pub struct WordScore {
 /// Texts with masks in, words out.
 pub struct FillMask {
     runner: Runner,
-    model: MaskedLm,
+    model: Box<dyn MaskedLm>,
+    head: &'static str,
     /// The tokenizer's mask, which [`MASK`] is replaced by.
     mask: String,
-}
-
-enum MaskedLm {
-    Deberta(Box<Prepared<DebertaForMaskedLm>>, MaskedLmLayout),
-    Roberta(Box<RobertaForMaskedLm>),
-}
-
-impl MaskedLm {
-    /// The vocabulary is large: words are predicted where they are asked for only.
-    ///
-    /// # Shapes
-    /// - output: logits, [masks, vocabulary]
-    fn logits(&self, input: ModelInput, masks: &Places) -> Tensor<2> {
-        let logits = match self {
-            Self::Deberta(model, _) => model.predict(model.states(model.prepare(input), Some(masks))),
-            Self::Roberta(model) => model.predict(model.states(input, Some(masks))),
-        };
-        logits.squeeze_dim(0)
-    }
 }
 
 impl FillMask {
@@ -81,20 +62,25 @@ impl FillMask {
     /// model.
     pub fn open(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
         let mut runner = Runner::open(folder.as_ref(), options)?;
-        let model = match runner.config.clone() {
+        let (model, head): (Box<dyn MaskedLm>, _) = match runner.config.clone() {
             ModelConfig::Deberta(config) => {
                 let layout = runner.checkpoint.masked_lm_layout().ok_or_else(|| no_head(&runner))?;
                 let model = runner.load(DebertaForMaskedLm::new(&config, layout, runner.device())?)?;
                 runner.check_length(model.max_length())?;
-                MaskedLm::Deberta(Box::new(Prepared::new(model)), layout)
+                let head = match layout {
+                    MaskedLmLayout::EnhancedMaskDecoder => "lm_predictions, enhanced mask decoder",
+                    MaskedLmLayout::LastLayer => "lm_predictions, last layer (there is no decoder)",
+                    MaskedLmLayout::Legacy => "cls.predictions, last layer",
+                };
+                (Box::new(Prepared::new(model)), head)
             }
             ModelConfig::Roberta(config) => {
                 let model = runner.load(RobertaForMaskedLm::new(&config, runner.device()))?;
-                MaskedLm::Roberta(Box::new(model))
+                (Box::new(Prepared::new(model)), "lm_head, last layer")
             }
         };
         let mask = runner.tokenizer.token(runner.tokenizer.mask_id()).unwrap_or_else(|| MASK.to_owned());
-        Ok(Self { runner, model, mask })
+        Ok(Self { runner, model, head, mask })
     }
 
     /// What the checkpoint held.
@@ -104,12 +90,7 @@ impl FillMask {
 
     /// Which head the checkpoint has, in a few words.
     pub fn head(&self) -> &'static str {
-        match self.model {
-            MaskedLm::Deberta(_, MaskedLmLayout::EnhancedMaskDecoder) => "lm_predictions, enhanced mask decoder",
-            MaskedLm::Deberta(_, MaskedLmLayout::LastLayer) => "lm_predictions, last layer (there is no decoder)",
-            MaskedLm::Deberta(_, MaskedLmLayout::Legacy) => "cls.predictions, last layer",
-            MaskedLm::Roberta(_) => "lm_head, last layer",
-        }
+        self.head
     }
 
     /// Finds the `top_k` likeliest tokens for every mask of each text. A mask is spelled `[MASK]`, or as the tokenizer has it.
@@ -127,7 +108,7 @@ impl FillMask {
             let [_, length] = input.input_ids.dims();
             let masks = batch.iter().map(|encoding| self.masks(encoding).collect::<Vec<_>>());
             let masks = Places::new(length, masks);
-            let mut logits = rows(self.model.logits(input, &masks))?.into_iter();
+            let mut logits = rows(self.model.predict_at(input, &masks))?.into_iter();
             let filled = |encoding: &&Encoding| {
                 let masks = self.masks(encoding).zip(logits.by_ref());
                 masks

@@ -141,7 +141,7 @@ impl Runner {
     }
 }
 
-/// Makes the head `$head` on the backbone that the configuration names, and loads it: a `Box<dyn Head<Output = ..>>`.
+/// Makes the head `$head` on the backbone that the configuration names, loads it and prepares it: a `Box<dyn Head<Output = ..>>`.
 macro_rules! load_head {
     ($runner:expr, $head:ident) => {{
         let head: Box<dyn $crate::heads::Head<Output = _>> = match $runner.config.clone() {
@@ -150,7 +150,8 @@ macro_rules! load_head {
                 Box::new($crate::model::inference::Prepared::new(head))
             }
             $crate::ModelConfig::Roberta(config) => {
-                Box::new($runner.load($head::<$crate::RobertaModel>::new(&config, $runner.device()))?)
+                let head = $runner.load($head::<$crate::RobertaModel>::new(&config, $runner.device()))?;
+                Box::new($crate::model::inference::Prepared::new(head))
             }
         };
         head

@@ -8,8 +8,8 @@ use burn::{
 
 use crate::{
     heads::{
-        Backbone, DebertaForMaskedLm, MultipleChoice, QuestionAnswering, RobertaForMaskedLm, SequenceClassification,
-        SequenceLabels, SpanLogits, TokenClassification, loss,
+        Backbone, DebertaForMaskedLm, MaskedLm, MultipleChoice, QuestionAnswering, RobertaForMaskedLm,
+        SequenceClassification, SequenceLabels, SpanLogits, TokenClassification, loss,
     },
     model::{input::ModelInput, masked_positions::Places},
 };
@@ -158,8 +158,6 @@ pub struct MaskedLmLabels {
     pub words: Tensor<1, Int>,
 }
 
-/// Words are predicted at the chosen places only: with a vocabulary of 128,100, the logits of all places would be the largest
-/// tensor by far, and the enhanced mask decoder would run for nothing at the others.
 macro_rules! masked_lm {
     ($model:ty) => {
         impl Objective for $model {
@@ -168,7 +166,7 @@ macro_rules! masked_lm {
             type Logits = Tensor<2>;
 
             fn logits(&self, input: ModelInput, labels: &MaskedLmLabels) -> Tensor<2> {
-                self.predict(self.states(input, Some(&labels.places))).squeeze_dim(0)
+                self.predict_at(input, &labels.places)
             }
 
             fn loss(&self, logits: Tensor<2>, labels: MaskedLmLabels) -> Tensor<1> {

@@ -3,7 +3,8 @@
 use burn::Tensor;
 use rayon::prelude::*;
 
-use crate::kernels::cpu::lanes::{self, vectorized};
+use super::{lanes, simd::vectorized};
+use crate::isa::Isa;
 
 /// Elements that one thread takes at a time.
 const CHUNK: usize = 16 * 1024;
@@ -77,8 +78,9 @@ pub(crate) fn squares(values: &[f32], width: usize) -> (f64, Vec<bool>) {
     let mut sums = vec![0.0f32; values.len() / width];
     let mut occupied = vec![false; sums.len()];
     let results = sums.par_chunks_mut(rows(width)).zip(occupied.par_chunks_mut(rows(width)));
+    let isa = Isa::in_use();
     results.zip(values.par_chunks(rows(width) * width)).for_each(|((sums, occupied), values)| {
-        square_rows(sums, values, width);
+        square_rows(isa, sums, values, width);
         // A row whose squares vanish in f32 is not a row of zeros; while the share is in cache, a second look is cheap.
         for ((occupied, sum), row) in occupied.iter_mut().zip(sums).zip(values.chunks_exact(width)) {
             *occupied = *sum != 0.0 || row.iter().any(|value| *value != 0.0);
@@ -89,7 +91,7 @@ pub(crate) fn squares(values: &[f32], width: usize) -> (f64, Vec<bool>) {
 
 vectorized! {
     /// The sum of squares of each row.
-    fn square_rows<'a>(sums: &'a mut [f32], values: &'a [f32], width: usize) {
+    fn square_rows(sums: &mut [f32], values: &[f32], width: usize) {
         for (sum, row) in sums.iter_mut().zip(values.chunks_exact(width)) {
             *sum = lanes::dot(row, row);
         }
@@ -105,26 +107,26 @@ pub(crate) fn update(
     coefficients: &Coefficients,
 ) {
     let width = moments.width;
-    let (rows, chunk) = (rows(width), rows(width) * width);
+    let (rows, chunk, isa) = (rows(width), rows(width) * width, Isa::in_use());
     let states = moments.first.par_chunks_mut(chunk).zip(moments.second.par_chunks_mut(chunk));
     let flags = moments.touched.par_chunks_mut(rows).zip(occupied.par_chunks(rows));
     weights.par_chunks_mut(chunk).zip(gradient.par_chunks(chunk)).zip(states).zip(flags).for_each(
         |(((weights, gradient), (first, second)), (touched, occupied))| {
-            update_rows(weights, gradient, first, second, touched, occupied, coefficients);
+            update_rows(isa, weights, gradient, first, second, touched, occupied, coefficients);
         },
     );
 }
 
 vectorized! {
     /// One step of some rows.
-    fn update_rows<'a>(
-        weights: &'a mut [f32],
-        gradient: &'a [f32],
-        first: &'a mut [f32],
-        second: &'a mut [f32],
-        touched: &'a mut [bool],
-        occupied: &'a [bool],
-        coefficients: &'a Coefficients,
+    fn update_rows(
+        weights: &mut [f32],
+        gradient: &[f32],
+        first: &mut [f32],
+        second: &mut [f32],
+        touched: &mut [bool],
+        occupied: &[bool],
+        coefficients: &Coefficients,
     ) {
         let Coefficients { clip, beta_1, beta_2, epsilon, correction_1, correction_2, rate, decay } = *coefficients;
         let keep = (1.0 - rate * decay) as f32;

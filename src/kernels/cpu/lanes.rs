@@ -1,69 +1,8 @@
-//! Loops over slices of f32 that compilers vectorise, and the functions they need.
-//!
-//! [`vectorized!`](crate::kernels::cpu::lanes::vectorized) compiles a function for the processor at hand (AVX-512, AVX2, NEON, or none of
-//! them) and chooses at run time. What such a function calls has to be inlined into it, hence `#[inline(always)]`.
+//! Loops over slices of f32 that compilers vectorise, and the functions they need, for use in functions that are
+//! [`vectorized!`](super::simd::vectorized).
 
 /// Elements that a sum keeps apart: two AVX2 registers, which was fastest of 8, 16 and 32.
 const LANES: usize = 16;
-
-/// Defines a function that runs with the widest instructions the processor has.
-macro_rules! vectorized {
-    ($(#[$doc:meta])* $vis:vis fn $name:ident<$life:lifetime>($($argument:ident: $type:ty),+ $(,)?) $body:block) => {
-        $(#[$doc])*
-        #[allow(clippy::too_many_arguments)]
-        $vis fn $name<$life>($($argument: $type),+) {
-            #[inline(always)]
-            fn portable<$life>($($argument: $type),+) $body
-
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-                fn avx512<$life>($($argument: $type),+) {
-                    portable($($argument),+)
-                }
-
-                #[target_feature(enable = "avx2,fma")]
-                fn avx2<$life>($($argument: $type),+) {
-                    portable($($argument),+)
-                }
-
-                use $crate::kernels::cpu::lanes::{Instructions, instructions};
-                match instructions() {
-                    // SAFETY: the processor has the instructions that the function is compiled for.
-                    Instructions::Avx512 => return unsafe { avx512($($argument),+) },
-                    // SAFETY: as above.
-                    Instructions::Avx2 => return unsafe { avx2($($argument),+) },
-                    Instructions::Portable => {}
-                }
-            }
-            portable($($argument),+)
-        }
-    };
-}
-pub(crate) use vectorized;
-
-/// What [`vectorized!`](vectorized) compiles for, beside what every processor of the target has.
-#[cfg(target_arch = "x86_64")]
-pub(crate) enum Instructions {
-    Avx512,
-    Avx2,
-    Portable,
-}
-
-/// The widest of them that this processor has; the standard library keeps the answer.
-#[cfg(target_arch = "x86_64")]
-pub(crate) fn instructions() -> Instructions {
-    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-    let avx512 = is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl");
-    match (avx2, avx512) {
-        (true, true) => Instructions::Avx512,
-        (true, false) => Instructions::Avx2,
-        _ => Instructions::Portable,
-    }
-}
 
 /// e^x for x up to 88, within 2 units in the last place; below -87 it stays at e^-87, about 1e-38. NaN stays NaN.
 ///

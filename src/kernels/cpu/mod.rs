@@ -1,13 +1,17 @@
-//! What the CPU kernels share: matrix views and vectorised loops; and the kernels that belong to no room of their own.
+//! What the CPU kernels share: instruction sets, the seam to burn, matrix views and vectorised loops; and the kernels that
+//! belong to no room of their own.
 
 pub(crate) mod adamw;
 pub(crate) mod attention;
 pub(crate) mod backend;
 pub(crate) mod dropout;
-pub(crate) mod extension;
 pub(crate) mod gelu;
 pub(crate) mod lanes;
 pub(crate) mod linear;
 pub(crate) mod matrix;
+pub(crate) mod operation;
 pub(crate) mod packed;
+#[cfg(test)]
+pub(crate) mod rate;
 pub(crate) mod residual;
+pub(crate) mod simd;

@@ -4,36 +4,38 @@
 //! same copy in every call, and for a short text it costs as much as the multiplications. Here it is made once:
 //!
 //! ```text
-//! weight [inputs, outputs]  ->  for each DEPTH inputs, for each WIDTH outputs: a panel [depth, WIDTH]
+//! weight [inputs, outputs]  ->  for each DEPTH inputs, for each two registers of outputs: a panel [depth, width]
 //! ```
 //!
-//! The product walks blocks of rows, blocks of inputs, panels, and tiles of [`TILE`] rows whose sums stay in registers: a panel
+//! The product walks blocks of rows, blocks of inputs, panels, and tiles of a few rows whose sums stay in registers: a panel
 //! stays in the first-level cache while the tiles of a block pass over it, the block's states in the second, and each tile
 //! asks for its share of the next panel ahead of time. The bias is what the sums start from.
 
-// burn-ndarray is deprecated in favour of burn-flex, and supported until it is gone.
-#![allow(deprecated)]
-
 use std::{ops::Range, sync::Arc};
 
+use burn::{
+    Tensor,
+    backend::{TensorMetadata, tensor::FloatTensor},
+};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
-#[cfg(target_arch = "x86_64")]
-use super::lanes::{Instructions, instructions};
 use super::{
-    extension::*,
+    backend::HostBackend,
     matrix::{MatrixMut, Shared},
+    operation::{Operation, apply},
+    simd::{Simd, vectorized},
 };
+use crate::isa::Isa;
 
-/// Inputs of a panel: 384 inputs of 16 outputs are 24 of the first-level cache's 32 KB.
+/// Inputs of a panel: 384 inputs of 16 outputs are 24 of the first-level cache's 32 KB, of 32 outputs all 48 of an AVX-512 one's.
 const DEPTH: usize = 384;
-/// Rows of a tile: with two registers of outputs, 12 of AVX2's 16 registers hold sums, two the weights and one the state.
-const TILE: usize = 6;
-/// Rows whose states stay in the second-level cache: 384 inputs of 120 rows are 184 KB.
-const ROWS: usize = 20 * TILE;
+/// Rows whose states stay in the second-level cache, a multiple of every tile's: 384 inputs of 120 rows are 184 KB.
+const ROWS: usize = 120;
 /// Outputs that one task computes, a multiple of every panel's width.
 const OUTPUTS: usize = 192;
+/// Outputs of the widest panel.
+const WIDEST: usize = 32;
 
 /// A cache line of weights: a register load that crosses two costs twice.
 #[derive(Clone, Copy, Debug)]
@@ -51,37 +53,19 @@ pub(crate) struct PackedWeight {
     panels: Vec<Line>,
     inputs: usize,
     outputs: usize,
-    /// Outputs of a panel: two registers of the processor.
+    /// The instructions it is laid out for.
+    isa: Isa,
+    /// Outputs of a panel: two registers.
     width: usize,
-}
-
-/// Outputs of a panel on this processor, if it multiplies and adds in one instruction: others are served by burn's products.
-fn panel_width() -> Option<usize> {
-    #[cfg(target_arch = "x86_64")]
-    return match instructions() {
-        Instructions::Avx512 => Some(32),
-        Instructions::Avx2 => Some(16),
-        Instructions::Portable => None,
-    };
-    #[cfg(not(target_arch = "x86_64"))]
-    cfg!(target_arch = "aarch64").then_some(16)
-}
-
-/// Whether weights can be packed for this processor.
-pub(crate) fn is_supported() -> bool {
-    panel_width().is_some()
 }
 
 impl PackedWeight {
     /// Lays out a matrix [inputs, outputs], row-major.
-    ///
-    /// # Panics
-    /// On processors that are not [supported](is_supported).
-    pub fn new(weight: &[f32], inputs: usize, outputs: usize) -> Self {
-        let width = panel_width().expect("the caller asks first whether weights can be packed");
+    pub fn new(isa: Isa, weight: &[f32], inputs: usize, outputs: usize) -> Self {
+        let width = 2 * isa.lanes();
         assert_eq!(weight.len(), inputs * outputs, "a weight of {inputs} x {outputs}");
-        let lines = inputs * outputs.next_multiple_of(width) / 16;
-        let mut packed = Self { panels: bytemuck::zeroed_vec(lines), inputs, outputs, width };
+        let lines = (inputs * outputs.next_multiple_of(width)).div_ceil(16);
+        let mut packed = Self { panels: bytemuck::zeroed_vec(lines), inputs, outputs, isa, width };
         for (depth, columns) in packed.blocks() {
             let start = packed.offset(&depth, columns.start);
             let panels: &mut [f32] = bytemuck::cast_slice_mut(&mut packed.panels);
@@ -147,160 +131,185 @@ impl PackedWeight {
             let start = rows.start * self.outputs + columns.start;
             // SAFETY: the tasks' rows and columns are parts of the output that do not overlap.
             let block = unsafe { output.matrix(start, rows.len(), columns.len(), self.outputs) };
-            self.block(states, columns, bias, block);
+            panels(self.isa, self, states, columns, bias, block);
         });
     }
+}
 
-    /// Some outputs of some rows, with the processor's own instructions.
-    fn block(&self, states: &[f32], columns: Range<usize>, bias: Option<&[f32]>, output: MatrixMut<'_>) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-            fn avx512(
-                weight: &PackedWeight,
-                states: &[f32],
-                columns: Range<usize>,
-                bias: Option<&[f32]>,
-                output: MatrixMut<'_>,
-            ) {
-                weight.panels::<32>(states, columns, bias, output);
-            }
-
-            #[target_feature(enable = "avx2,fma")]
-            fn avx2(
-                weight: &PackedWeight,
-                states: &[f32],
-                columns: Range<usize>,
-                bias: Option<&[f32]>,
-                output: MatrixMut<'_>,
-            ) {
-                weight.panels::<16>(states, columns, bias, output);
-            }
-
-            match instructions() {
-                // SAFETY: the processor has the instructions that the function is compiled for.
-                Instructions::Avx512 => unsafe { avx512(self, states, columns, bias, output) },
-                // SAFETY: as above.
-                Instructions::Avx2 => unsafe { avx2(self, states, columns, bias, output) },
-                Instructions::Portable => unreachable!("`new` lays out nothing for such a processor"),
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        self.panels::<16>(states, columns, bias, output);
-    }
-
+vectorized! {
     /// Some outputs of the rows of `states`, panel by panel.
-    #[inline(always)]
-    fn panels<const WIDTH: usize>(
-        &self,
+    fn panels(
+        simd: impl Simd,
+        weight: &PackedWeight,
         states: &[f32],
         columns: Range<usize>,
         bias: Option<&[f32]>,
-        mut output: MatrixMut<'_>,
+        output: MatrixMut<'_>,
     ) {
-        let rows = states.len() / self.inputs;
-        for depth in parts(0..self.inputs, DEPTH) {
-            for panel_columns in parts(columns.clone(), WIDTH) {
-                let start = self.offset(&depth, panel_columns.start);
+        let rows = states.len() / weight.inputs;
+        let mut output = output;
+        for depth in parts(0..weight.inputs, DEPTH) {
+            for panel_columns in parts(columns.clone(), weight.width) {
+                let start = weight.offset(&depth, panel_columns.start);
                 let place = panel_columns.start - columns.start..panel_columns.end - columns.start;
-                let mut tiles = Tiles {
-                    states,
-                    inputs: self.inputs,
-                    depth: depth.clone(),
-                    panel: self.weights()[start..][..depth.len() * WIDTH].as_chunks::<WIDTH>().0,
-                    bias: bias.filter(|_| depth.start == 0).map(|bias| &bias[place.clone()]),
-                    columns: place,
-                    share: depth.len().div_ceil((rows / TILE).max(1)),
+                let start_of_sums = match bias {
+                    _ if depth.start > 0 => Start::Output,
+                    Some(bias) => Start::Bias(&bias[place.clone()]),
+                    None => Start::Zero,
                 };
-                let mut row = 0;
-                while row + TILE <= rows {
-                    tiles.tile::<TILE>(row, &mut output);
-                    row += TILE;
-                }
-                // What is left in tiles of 4, 2 and 1 rows.
-                if row + 4 <= rows {
-                    tiles.tile::<4>(row, &mut output);
-                    row += 4;
-                }
-                if row + 2 <= rows {
-                    tiles.tile::<2>(row, &mut output);
-                    row += 2;
-                }
-                if row < rows {
-                    tiles.tile::<1>(row, &mut output);
-                }
+                let panel = Panel {
+                    weights: &weight.weights()[start..][..depth.len() * weight.width],
+                    states,
+                    inputs: weight.inputs,
+                    first: depth.start,
+                    columns: place,
+                    start: start_of_sums,
+                };
+                panel.product(simd, rows, &mut output);
             }
         }
     }
 }
 
-/// The tiles of one panel.
-struct Tiles<'a, const WIDTH: usize> {
+/// What the sums of a tile start from.
+#[derive(Clone, Copy)]
+enum Start<'a> {
+    Zero,
+    /// The panel's part of the bias.
+    Bias(&'a [f32]),
+    /// What the inputs before have left in the output.
+    Output,
+}
+
+/// The product with one panel.
+struct Panel<'a> {
+    /// [depth, width]
+    weights: &'a [f32],
     /// [rows, inputs]
     states: &'a [f32],
     inputs: usize,
-    /// The panel's inputs.
-    depth: Range<usize>,
-    panel: &'a [[f32; WIDTH]],
-    /// The panel's part of the bias, where the sums start from it.
-    bias: Option<&'a [f32]>,
+    /// The panel's first input.
+    first: usize,
     /// The panel's columns in the output.
     columns: Range<usize>,
-    /// Rows of the next panel that each tile asks for.
-    share: usize,
+    start: Start<'a>,
 }
 
-impl<const WIDTH: usize> Tiles<'_, WIDTH> {
-    /// `output[row.., columns] (+)= states[row.., depth] panel` for `R` rows.
+impl Panel<'_> {
+    /// `output[.., columns] (+)= states[.., inputs of the panel] weights` for all rows.
     #[inline(always)]
-    fn tile<const R: usize>(&mut self, row: usize, output: &mut MatrixMut<'_>) {
-        let columns = self.columns.clone();
-        let panel = self.panel;
-        let states: [&[f32]; R] =
-            std::array::from_fn(|r| &self.states[(row + r) * self.inputs + self.depth.start..][..panel.len()]);
-        // Rows are copied whole to and from the sums, which have to stay in registers.
-        let mut sums: [[f32; WIDTH]; R] = std::array::from_fn(|r| {
-            let mut start = [0.0; WIDTH];
-            match self.bias {
-                Some(bias) => start[..columns.len()].copy_from_slice(bias),
-                None if self.depth.start > 0 => {
-                    start[..columns.len()].copy_from_slice(&output.row_mut(row + r)[columns.clone()]);
+    fn product<S: Simd>(&self, simd: S, rows: usize, output: &mut MatrixMut<'_>) {
+        let depth = self.weights.len() / (2 * S::LANES);
+        // The next panel follows in memory; each tile asks for its share of it.
+        let share = depth.div_ceil((rows / S::TILE_ROWS).max(1));
+        let mut row = 0;
+        // As many rows as possible in large tiles.
+        self.tiles::<S, 12>(simd, &mut row, rows, share, output);
+        self.tiles::<S, 6>(simd, &mut row, rows, share, output);
+        self.tiles::<S, 4>(simd, &mut row, rows, share, output);
+        self.tiles::<S, 2>(simd, &mut row, rows, share, output);
+        self.tiles::<S, 1>(simd, &mut row, rows, share, output);
+    }
+
+    /// Tiles of `R` rows from `row` on, as long as there are so many, where the registers hold so many.
+    #[inline(always)]
+    fn tiles<S: Simd, const R: usize>(
+        &self,
+        simd: S,
+        row: &mut usize,
+        rows: usize,
+        share: usize,
+        output: &mut MatrixMut<'_>,
+    ) {
+        if R <= S::TILE_ROWS {
+            while *row + R <= rows {
+                self.tile::<S, R>(simd, *row, share, output);
+                *row += R;
+            }
+        }
+    }
+
+    /// One tile: `R` rows from `row` on.
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize>(&self, simd: S, row: usize, share: usize, output: &mut MatrixMut<'_>) {
+        let width = 2 * S::LANES;
+        let depth = self.weights.len() / width;
+        let states = &self.states[row * self.inputs + self.first..][..(R - 1) * self.inputs + depth];
+        let mut sums = [[simd.splat(0.0); 2]; R];
+        match self.start {
+            Start::Zero => {}
+            Start::Bias(bias) => sums = [load(simd, bias); R],
+            Start::Output => {
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    *sums = load(simd, &output.row_mut(row + r)[self.columns.clone()]);
                 }
-                None => {}
             }
-            start
-        });
-        // The next panel follows in memory; this tile's share of it begins where the last one's ended.
-        let ahead = (panel.len() + row / TILE * self.share) * WIDTH;
-        for input in 0..panel.len() {
-            let weights = &panel[input];
-            if input < self.share {
-                prefetch(weights, ahead);
-            }
-            for (sums, states) in sums.iter_mut().zip(&states) {
-                let state = states[input];
-                for (sum, weight) in sums.iter_mut().zip(weights) {
-                    *sum = state.mul_add(*weight, *sum);
+        }
+        // The share begins where that of the tile before ended.
+        let ahead = (depth + row / S::TILE_ROWS * share) * width;
+        for input in 0..depth {
+            // SAFETY: the weights have `depth` rows of two registers, the states (R - 1) rows of `inputs` and `depth` more.
+            unsafe {
+                let weights = self.weights.as_ptr().add(input * width);
+                if input < share {
+                    prefetch(weights.wrapping_add(ahead), width);
+                }
+                let weights = [simd.load(weights), simd.load(weights.add(S::LANES))];
+                for (r, [low, high]) in sums.iter_mut().enumerate() {
+                    let state = simd.splat(*states.as_ptr().add(r * self.inputs + input));
+                    *low = simd.multiply_add(state, weights[0], *low);
+                    *high = simd.multiply_add(state, weights[1], *high);
                 }
             }
         }
         for (r, sums) in sums.into_iter().enumerate() {
-            output.row_mut(row + r)[columns.clone()].copy_from_slice(&sums[..columns.len()]);
+            store(simd, sums, &mut output.row_mut(row + r)[self.columns.clone()]);
         }
     }
 }
 
-/// Asks for the weights that lie `ahead` elements further on; on other processors than x86 they come by themselves.
+/// Two registers from a row, which is shorter in the last panel.
 #[inline(always)]
-fn prefetch<const WIDTH: usize>(weights: &[f32; WIDTH], ahead: usize) {
+fn load<S: Simd>(simd: S, row: &[f32]) -> [S::Vector; 2] {
+    let mut whole = [0.0; WIDEST];
+    let from = match row.len() == 2 * S::LANES {
+        true => row.as_ptr(),
+        false => {
+            whole[..row.len()].copy_from_slice(row);
+            whole.as_ptr()
+        }
+    };
+    // SAFETY: the row has two registers of numbers, or `whole` has at least as many.
+    unsafe { [simd.load(from), simd.load(from.add(S::LANES))] }
+}
+
+/// Two registers into a row, which is shorter in the last panel.
+#[inline(always)]
+fn store<S: Simd>(simd: S, [low, high]: [S::Vector; 2], row: &mut [f32]) {
+    let mut whole = [0.0; WIDEST];
+    let is_whole = row.len() == 2 * S::LANES;
+    let to = if is_whole { row.as_mut_ptr() } else { whole.as_mut_ptr() };
+    // SAFETY: as in `load`.
+    unsafe {
+        simd.store(to, low);
+        simd.store(to.add(S::LANES), high);
+    }
+    if !is_whole {
+        row.copy_from_slice(&whole[..row.len()]);
+    }
+}
+
+/// Asks for `width` weights that will be needed soon; on other processors than x86 they come by themselves.
+#[inline(always)]
+fn prefetch(weights: *const f32, width: usize) {
     #[cfg(target_arch = "x86_64")]
-    for line in (0..WIDTH).step_by(16) {
+    for line in (0..width).step_by(16) {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         // SAFETY: a hint, which touches no memory whatever the address is.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(weights.as_ptr().wrapping_add(ahead + line).cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(weights.wrapping_add(line).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (weights, ahead);
+    let _ = (weights, width);
 }
 
 /// A range in parts of `size`, of which the last may be shorter.
@@ -316,69 +325,45 @@ fn parts(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>>
 /// - bias: [outputs]
 /// - output: [.., outputs]
 pub(crate) fn linear<const D: usize>(x: Tensor<D>, weight: Arc<PackedWeight>, bias: Option<Tensor<1>>) -> Tensor<D> {
-    // Operations take a fixed number of tensors: an absent bias is one that nobody reads.
-    let biased = bias.is_some();
-    let bias = bias.unwrap_or_else(|| Tensor::zeros([1], &x.device()));
-    Tensor::from_dispatch(Dispatch::packed_linear(x.into_dispatch(), bias.into_dispatch(), biased, weight))
-}
-
-/// A weight on a host device, in f32, in panels.
-///
-/// # Panics
-/// On processors that are not [supported](is_supported).
-pub(crate) fn pack(weight: Tensor<2>) -> PackedWeight {
-    let [inputs, outputs] = weight.dims();
-    let data = weight.into_data();
-    PackedWeight::new(data.as_slice().expect("a weight in f32"), inputs, outputs)
-}
-
-/// The operation, for the host backends.
-#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"))]
-pub(crate) trait PackedLinear: Backend {
-    fn packed_linear(
-        x: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        biased: bool,
-        weight: Arc<PackedWeight>,
-    ) -> FloatTensor<Self>;
-}
-
-fn forward<B: HostBackend>(
-    x: FloatTensor<B>,
-    bias: FloatTensor<B>,
-    biased: bool,
-    weight: &PackedWeight,
-) -> FloatTensor<B> {
-    let mut shape = x.shape();
-    let last = shape.num_dims() - 1;
-    shape[last] = weight.outputs;
-    let (x, bias) = (B::values(x), B::values(bias));
-    let mut output = vec![0.0; shape.num_elements()];
-    weight.product(x.as_ref(), biased.then_some(bias.as_ref()), &mut output);
-    B::tensor(output, shape)
-}
-
-#[cfg(feature = "flex")]
-impl PackedLinear for Flex {
-    fn packed_linear(
-        x: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        biased: bool,
-        weight: Arc<PackedWeight>,
-    ) -> FloatTensor<Self> {
-        forward::<Self>(x, bias, biased, &weight)
+    let x = x.into_dispatch();
+    match bias {
+        Some(bias) => apply(PackedLinear { weight }, [x, bias.into_dispatch()]),
+        None => apply(PackedLinear { weight }, [x]),
     }
 }
 
-#[cfg(feature = "ndarray")]
-impl PackedLinear for NdArray {
-    fn packed_linear(
-        x: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        biased: bool,
-        weight: Arc<PackedWeight>,
-    ) -> FloatTensor<Self> {
-        forward::<Self>(x, bias, biased, &weight)
+/// A weight on a host device, in f32, in panels.
+pub(crate) fn pack(weight: Tensor<2>) -> PackedWeight {
+    let [inputs, outputs] = weight.dims();
+    let data = weight.into_data();
+    PackedWeight::new(Isa::in_use(), data.as_slice().expect("a weight in f32"), inputs, outputs)
+}
+
+/// The product with x, and a bias where there is a second tensor.
+#[derive(Clone, Debug)]
+struct PackedLinear {
+    weight: Arc<PackedWeight>,
+}
+
+impl<const N: usize> Operation<N> for PackedLinear {
+    type Kept<B: HostBackend> = ();
+
+    fn forward<B: HostBackend>(&self, tensors: [FloatTensor<B>; N]) -> FloatTensor<B> {
+        let mut shape = tensors[0].shape();
+        let last = shape.num_dims() - 1;
+        shape[last] = self.weight.outputs;
+        let tensors = tensors.map(B::values);
+        let mut output = vec![0.0; shape.num_elements()];
+        self.weight.product(tensors[0].as_ref(), tensors.get(1).map(AsRef::as_ref), &mut output);
+        B::tensor(output, shape)
+    }
+
+    fn forward_keeping<B: HostBackend>(&self, _: [FloatTensor<B>; N]) -> (FloatTensor<B>, ()) {
+        unreachable!("weights are laid out on devices without gradients only")
+    }
+
+    fn backward<B: HostBackend>(&self, _: (), _: FloatTensor<B>, _: [bool; N]) -> [Option<FloatTensor<B>>; N] {
+        unreachable!("there was no forward pass with gradients")
     }
 }
 
@@ -387,7 +372,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernels::cpu::matrix::Matrix;
+    use crate::kernels::cpu::{matrix::Matrix, rate};
+
+    /// `count` numbers from -1 to 1.
+    fn values(count: usize, seed: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
@@ -400,29 +390,38 @@ mod tests {
             outputs in 1usize..420,
             biased: bool,
         ) {
-            let values = |count: usize, seed: usize| -> Vec<f32> {
-                (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
-            };
             let (states, weight, bias) = (values(rows * inputs, 1), values(inputs * outputs, 2), values(outputs, 3));
-            if !is_supported() {
-                return Ok(());
-            }
-            let packed = PackedWeight::new(&weight, inputs, outputs);
-            prop_assert_eq!(packed.unpack(), weight.clone());
-
             let mut expected: Vec<f32> = (0..rows).flat_map(|_| bias.iter().map(|b| if biased { *b } else { 0.0 })).collect();
             MatrixMut::new(&mut expected, 0, rows, outputs, outputs).product(
                 Matrix::new(&states, 0, rows, inputs, inputs),
                 Matrix::new(&weight, 0, inputs, outputs, outputs),
                 true,
             );
-            // What stood in the output must not matter.
-            let mut output = vec![f32::NAN; rows * outputs];
-            packed.product(&states, biased.then_some(&bias), &mut output);
-            for (found, expected) in output.iter().zip(&expected) {
-                // Two orders of up to 900 products: some 30 roundings (the root of their number) of partial sums up to 150, each
-                // by up to 1e-5. A product too many or too few would show as 0.3.
-                prop_assert!((found - expected).abs() < 1e-3, "{found} instead of {expected}");
+            for isa in Isa::available() {
+                let packed = PackedWeight::new(isa, &weight, inputs, outputs);
+                prop_assert!(packed.unpack() == weight, "{isa}: the weight has changed");
+                // What stood in the output must not matter.
+                let mut output = vec![f32::NAN; rows * outputs];
+                packed.product(&states, biased.then_some(&bias), &mut output);
+                for (found, expected) in output.iter().zip(&expected) {
+                    // Two orders of up to 900 products: some 30 roundings (the root of their number) of partial sums up to
+                    // 150, each by up to 1e-5. A product too many or too few would show as 0.3.
+                    prop_assert!((found - expected).abs() < 1e-3, "{isa}: {found} instead of {expected}");
+                }
+            }
+        }
+    }
+
+    /// Code that the compiler has failed to vectorise shows as a rate far below `gemm`'s.
+    #[test]
+    fn products_are_as_fast_as_their_registers_are_wide() {
+        for [rows, inputs, outputs] in [[4, 768, 768], [32, 768, 768], [128, 384, 768], [128, 768, 384]] {
+            let (states, weight) = (values(rows * inputs, 1), values(inputs * outputs, 2));
+            let mut output = vec![0.0; rows * outputs];
+            for isa in Isa::available() {
+                let packed = PackedWeight::new(isa, &weight, inputs, outputs);
+                let ratio = rate::beside_gemm([rows, inputs, outputs], || packed.product(&states, None, &mut output));
+                rate::assert_vectorised(isa, ratio, &format!("packed product of {rows} x {inputs} x {outputs}"));
             }
         }
     }

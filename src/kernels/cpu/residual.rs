@@ -7,16 +7,20 @@
 //! dz = ( H - mean(H) - n mean(H n) ) / sqrt(var(z) + epsilon),   dgamma = sum_rows G n,   dbeta = sum_rows G
 //! ```
 
-// burn-ndarray is deprecated in favour of burn-flex, and supported until it is gone.
-#![allow(deprecated)]
-
+use burn::{
+    Tensor,
+    backend::{TensorMetadata, tensor::FloatTensor},
+};
 use rayon::prelude::*;
 
 use super::{
+    backend::HostBackend,
     dropout::DropoutMask,
-    extension::*,
-    lanes::{self, vectorized},
+    lanes,
+    operation::{Operation, apply},
+    simd::vectorized,
 };
+use crate::isa::Isa;
 
 /// Rows that one thread takes at a time; sums over rows are made by chunk, so that they do not depend on the threads.
 const CHUNK: usize = 32;
@@ -40,70 +44,109 @@ pub(crate) fn residual_norm<const D: usize>(
     beta: Tensor<1>,
     plan: ResidualNorm,
 ) -> Tensor<D> {
-    let (x, residual) = (x.into_dispatch(), residual.into_dispatch());
-    Tensor::from_dispatch(Dispatch::residual_norm(x, residual, gamma.into_dispatch(), beta.into_dispatch(), plan))
+    apply(plan, [x.into_dispatch(), residual.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch()])
 }
 
-/// The operation, for the host backends.
-#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Autodiff)]
-pub(crate) trait ResidualNormOp: Backend {
-    fn residual_norm(
-        x: FloatTensor<Self>,
-        residual: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        beta: FloatTensor<Self>,
-        plan: ResidualNorm,
-    ) -> FloatTensor<Self>;
+/// What the forward pass leaves for the backward pass.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept<F> {
+    gamma: F,
+    /// n
+    normal: Vec<f32>,
+    /// 1 / sqrt(var + epsilon) of each row.
+    scales: Vec<f32>,
 }
 
-/// n, and 1 / sqrt(var + epsilon) of each row.
-type Normalised = (Vec<f32>, Vec<f32>);
-
-/// The output, and if `keeps` what the backward pass needs.
-fn forward<B: HostBackend>(
-    [x, residual, gamma, beta]: [FloatTensor<B>; 4],
-    plan: ResidualNorm,
-    keeps: bool,
-) -> (FloatTensor<B>, Option<Normalised>) {
-    let shape = x.shape();
-    let width = shape[shape.num_dims() - 1];
-    let [x, residual, gamma, beta] = [x, residual, gamma, beta].map(B::values);
-    let (gamma, beta) = (gamma.as_ref(), beta.as_ref());
-    let (size, chunk) = (shape.num_elements(), CHUNK * width);
-    let mut output = vec![0.0; size];
-    let mut normal = vec![0.0; if keeps { size } else { 0 }];
-    let mut scales = vec![0.0; size / width];
-    let inputs = x.as_ref().par_chunks(chunk).zip(residual.as_ref().par_chunks(chunk));
-    let outputs = output.par_chunks_mut(chunk).zip(scales.par_chunks_mut(CHUNK));
-    let run =
-        |first: usize, x: &[f32], residual: &[f32], output: &mut [f32], scales: &mut [f32], normal: &mut [f32]| {
-            normalise(x, residual, gamma, beta, plan, first * CHUNK, output, normal, scales);
-        };
-    if keeps {
-        outputs.zip(normal.par_chunks_mut(chunk)).zip(inputs).enumerate().for_each(
-            |(first, (((output, scales), normal), (x, residual)))| run(first, x, residual, output, scales, normal),
-        );
-    } else {
-        outputs
-            .zip(inputs)
-            .enumerate()
-            .for_each(|(first, ((output, scales), (x, residual)))| run(first, x, residual, output, scales, &mut []));
+impl ResidualNorm {
+    /// The output, and n if it is to be kept, and the scale of each row.
+    fn run<B: HostBackend>(
+        self,
+        [x, residual, gamma, beta]: [FloatTensor<B>; 4],
+        keeps: bool,
+    ) -> (FloatTensor<B>, Vec<f32>, Vec<f32>) {
+        let shape = x.shape();
+        let width = shape[shape.num_dims() - 1];
+        let [x, residual, gamma, beta] = [x, residual, gamma, beta].map(B::values);
+        let (gamma, beta) = (gamma.as_ref(), beta.as_ref());
+        let (size, chunk, isa) = (shape.num_elements(), CHUNK * width, Isa::in_use());
+        let mut output = vec![0.0; size];
+        let mut normal = vec![0.0; if keeps { size } else { 0 }];
+        let mut scales = vec![0.0; size / width];
+        let mut kept: Vec<&mut [f32]> = normal.chunks_mut(chunk).collect();
+        kept.resize_with(size.div_ceil(chunk), Default::default);
+        let inputs = x.as_ref().par_chunks(chunk).zip(residual.as_ref().par_chunks(chunk));
+        let outputs = output.par_chunks_mut(chunk).zip(scales.par_chunks_mut(CHUNK)).zip(kept);
+        outputs.zip(inputs).enumerate().for_each(|(first, (((output, scales), normal), (x, residual)))| {
+            normalise(isa, x, residual, gamma, beta, self, first * CHUNK, output, normal, scales);
+        });
+        (B::tensor(output, shape), normal, scales)
     }
-    (B::tensor(output, shape), keeps.then_some((normal, scales)))
+}
+
+impl Operation<4> for ResidualNorm {
+    type Kept<B: HostBackend> = Kept<FloatTensor<B>>;
+
+    fn forward<B: HostBackend>(&self, tensors: [FloatTensor<B>; 4]) -> FloatTensor<B> {
+        self.run::<B>(tensors, false).0
+    }
+
+    fn forward_keeping<B: HostBackend>(&self, tensors: [FloatTensor<B>; 4]) -> (FloatTensor<B>, Kept<FloatTensor<B>>) {
+        let gamma = tensors[2].clone();
+        let (output, normal, scales) = self.run::<B>(tensors, true);
+        (output, Kept { gamma, normal, scales })
+    }
+
+    fn backward<B: HostBackend>(
+        &self,
+        Kept { gamma, normal, scales }: Kept<FloatTensor<B>>,
+        gradient: FloatTensor<B>,
+        _: [bool; 4],
+    ) -> [Option<FloatTensor<B>>; 4] {
+        let (shape, norm_shape) = (gradient.shape(), gamma.shape());
+        let (gradient, gamma) = (B::values(gradient), B::values(gamma));
+        let (gradient, gamma) = (gradient.as_ref(), gamma.as_ref());
+        let width = norm_shape[0];
+        let (chunk, isa) = (CHUNK * width, Isa::in_use());
+
+        let mut into_residual = vec![0.0; normal.len()];
+        let mut sums = vec![0.0; scales.len().div_ceil(CHUNK) * 2 * width];
+        let inputs = gradient.par_chunks(chunk).zip(normal.par_chunks(chunk)).zip(scales.par_chunks(CHUNK));
+        let outputs = into_residual.par_chunks_mut(chunk).zip(sums.par_chunks_mut(2 * width));
+        outputs.zip(inputs).for_each(|((output, sums), ((gradient, normal), scales))| {
+            differentiate(isa, gradient, normal, scales, gamma, output, sums);
+        });
+        let mut into_gamma = vec![0.0; 2 * width];
+        for sums in sums.chunks_exact(2 * width) {
+            into_gamma.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+        }
+        let into_beta = into_gamma.split_off(width);
+
+        let dropped = self.dropout.map(|mask| {
+            let mut values = into_residual.clone();
+            values.par_chunks_mut(chunk).enumerate().for_each(|(first, values)| {
+                drop_out(isa, values, width, mask, first * CHUNK);
+            });
+            B::tensor(values, shape.clone())
+        });
+        let into_residual = B::tensor(into_residual, shape);
+        let into_x = dropped.unwrap_or_else(|| into_residual.clone());
+        let into_gamma = B::tensor(into_gamma, norm_shape.clone());
+        [into_x, into_residual, into_gamma, B::tensor(into_beta, norm_shape)].map(Some)
+    }
 }
 
 vectorized! {
     /// The forward pass of some rows, of which the first is `first` in the whole; fills `normal` if it is not empty.
-    fn normalise<'a>(
-        x: &'a [f32],
-        residual: &'a [f32],
-        gamma: &'a [f32],
-        beta: &'a [f32],
+    fn normalise(
+        x: &[f32],
+        residual: &[f32],
+        gamma: &[f32],
+        beta: &[f32],
         plan: ResidualNorm,
         first: usize,
-        output: &'a mut [f32],
-        normal: &'a mut [f32],
-        scales: &'a mut [f32],
+        output: &mut [f32],
+        normal: &mut [f32],
+        scales: &mut [f32],
     ) {
         let width = gamma.len();
         let rows = output.chunks_exact_mut(width).zip(x.chunks_exact(width).zip(residual.chunks_exact(width)));
@@ -139,24 +182,15 @@ vectorized! {
     }
 }
 
-/// What the forward pass leaves for the backward pass.
-#[derive(Clone, Debug)]
-struct State<F> {
-    gamma: F,
-    normal: Vec<f32>,
-    scales: Vec<f32>,
-    plan: ResidualNorm,
-}
-
 vectorized! {
     /// The backward pass of some rows: dz, and the sums for gamma and beta.
-    fn differentiate<'a>(
-        gradient: &'a [f32],
-        normal: &'a [f32],
-        scales: &'a [f32],
-        gamma: &'a [f32],
-        output: &'a mut [f32],
-        sums: &'a mut [f32],
+    fn differentiate(
+        gradient: &[f32],
+        normal: &[f32],
+        scales: &[f32],
+        gamma: &[f32],
+        output: &mut [f32],
+        sums: &mut [f32],
     ) {
         let width = gamma.len();
         let (gamma_sums, beta_sums) = sums.split_at_mut(width);
@@ -182,7 +216,7 @@ vectorized! {
 
 vectorized! {
     /// Multiplies some rows with their factors of dropout.
-    fn drop_out<'a>(values: &'a mut [f32], width: usize, mask: DropoutMask, first: usize) {
+    fn drop_out(values: &mut [f32], width: usize, mask: DropoutMask, first: usize) {
         for (row, values) in values.chunks_exact_mut(width).enumerate() {
             let mask = mask.row(0, first + row);
             for (column, value) in values.iter_mut().enumerate() {
@@ -192,93 +226,43 @@ vectorized! {
     }
 }
 
-macro_rules! implement {
-    ($backend:ty) => {
-        impl ResidualNormOp for $backend {
-            fn residual_norm(
-                x: FloatTensor<Self>,
-                residual: FloatTensor<Self>,
-                gamma: FloatTensor<Self>,
-                beta: FloatTensor<Self>,
-                plan: ResidualNorm,
-            ) -> FloatTensor<Self> {
-                forward::<Self>([x, residual, gamma, beta], plan, false).0
-            }
-        }
-    };
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-#[cfg(feature = "flex")]
-implement!(Flex);
-#[cfg(feature = "ndarray")]
-implement!(NdArray);
-
-#[derive(Debug)]
-struct ResidualNormBackward;
-
-impl<B: HostBackend> Backward<B, 4> for ResidualNormBackward {
-    type State = State<FloatTensor<B>>;
-
-    fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let State { gamma, normal, scales, plan } = ops.state;
-        let gradient = grads.consume::<B>(&ops.node);
-        let (shape, norm_shape) = (gradient.shape(), gamma.shape());
-        let (gradient, gamma) = (B::values(gradient), B::values(gamma));
-        let (gradient, gamma) = (gradient.as_ref(), gamma.as_ref());
-        let width = norm_shape[0];
-        let chunk = CHUNK * width;
-
-        let mut into_residual = vec![0.0; normal.len()];
-        let mut sums = vec![0.0; scales.len().div_ceil(CHUNK) * 2 * width];
-        let inputs = gradient.par_chunks(chunk).zip(normal.par_chunks(chunk)).zip(scales.par_chunks(CHUNK));
-        let outputs = into_residual.par_chunks_mut(chunk).zip(sums.par_chunks_mut(2 * width));
-        outputs.zip(inputs).for_each(|((output, sums), ((gradient, normal), scales))| {
-            differentiate(gradient, normal, scales, gamma, output, sums);
-        });
-        let mut into_gamma = vec![0.0; 2 * width];
-        for sums in sums.chunks_exact(2 * width) {
-            into_gamma.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
-        }
-        let into_beta = into_gamma.split_off(width);
-
-        let dropped = plan.dropout.map(|mask| {
-            let mut values = into_residual.clone();
-            values.par_chunks_mut(chunk).enumerate().for_each(|(first, values)| {
-                drop_out(values, width, mask, first * CHUNK);
-            });
-            B::tensor(values, shape.clone())
-        });
-        let into_residual = B::tensor(into_residual, shape);
-        let into_x = dropped.unwrap_or_else(|| into_residual.clone());
-        let into_gamma = B::tensor(into_gamma, norm_shape.clone());
-        let into_beta = B::tensor(into_beta, norm_shape);
-        for (parent, gradient) in ops.parents.into_iter().zip([into_x, into_residual, into_gamma, into_beta]) {
-            if let Some(node) = parent {
-                grads.register::<B>(node.id, gradient);
-            }
-        }
+    /// Output, n, scales, dz and the sums for gamma and beta, of two rows.
+    fn passes(isa: Isa, width: usize, plan: ResidualNorm) -> [Vec<f32>; 5] {
+        let values = |seed: usize, count: usize| -> Vec<f32> {
+            (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
+        };
+        let [x, residual, gradient] = [1, 2, 3].map(|seed| values(seed, 2 * width));
+        let [gamma, beta] = [4, 5].map(|seed| values(seed, width));
+        let [mut output, mut normal, mut d_z] = [(); 3].map(|()| vec![f32::NAN; 2 * width]);
+        let (mut scales, mut sums) = (vec![f32::NAN; 2], vec![0.0; 2 * width]);
+        normalise(isa, &x, &residual, &gamma, &beta, plan, 7, &mut output, &mut normal, &mut scales);
+        differentiate(isa, &gradient, &normal, &scales, &gamma, &mut d_z, &mut sums);
+        [output, normal, scales, d_z, sums]
     }
-}
 
-impl<B: ResidualNormOp + HostBackend, C: CheckpointStrategy> ResidualNormOp for Autodiff<B, C> {
-    fn residual_norm(
-        x: FloatTensor<Self>,
-        residual: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        beta: FloatTensor<Self>,
-        plan: ResidualNorm,
-    ) -> FloatTensor<Self> {
-        let tensors = [x, residual, gamma, beta];
-        let nodes = tensors.each_ref().map(|tensor| tensor.node());
-        let tensors = tensors.map(|tensor| tensor.into_primitive());
-        let gamma = tensors[2].clone();
-        match ResidualNormBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                let (output, kept) = forward::<B>(tensors, plan, true);
-                let (normal, scales) = kept.expect("asked for");
-                prep.finish(State { gamma, normal, scales, plan }, output)
+    #[test]
+    fn every_instruction_set_has_the_portable_results() {
+        let portable = Isa::available().next().expect("there always is one");
+        for width in [8, 17, 384, 1000] {
+            for dropout in [None, Some(DropoutMask { probability: 0.1, seed: 3 })] {
+                let plan = ResidualNorm { epsilon: 1e-7, dropout };
+                let expected = passes(portable, width, plan);
+                // Rows have the mean 0 and the variance 1.
+                let squares = expected[1].iter().map(|n| n * n).sum::<f32>() / (2 * width) as f32;
+                assert!((squares - 1.0).abs() < 1e-4, "{squares}");
+                for isa in Isa::available() {
+                    for (found, expected) in passes(isa, width, plan).iter().zip(&expected) {
+                        for (found, expected) in found.iter().zip(expected) {
+                            // Numbers of size 1 to 5 behind means of up to 1,000: the root of their number in roundings.
+                            assert!((found - expected).abs() < 1e-5, "{isa}, {width}: {found} instead of {expected}");
+                        }
+                    }
+                }
             }
-            OpsKind::UnTracked(prep) => prep.finish(forward::<B>(tensors, plan, false).0),
         }
     }
 }

@@ -15,8 +15,9 @@ use super::{
     view,
 };
 use crate::kernels::cpu::{
-    lanes::{self, vectorized},
+    lanes,
     matrix::{MatrixMut, Shared},
+    simd::vectorized,
 };
 
 /// Gradients of the operands, of their shapes; rows that belong to no sequence are zero.
@@ -148,7 +149,7 @@ fn run(
         let dropped = resized(dropped, rows * length);
         let probabilities = task.scores(block.clone());
         let first = sequence.queries.start + block.start;
-        score_gradients(geometry, head, first, probabilities, d_scores, dropped, length);
+        score_gradients(geometry.isa, geometry, head, first, probabilities, d_scores, dropped, length);
 
         let d_scores = &*d_scores;
         let d_scores_matrix = dense(d_scores, rows, length);
@@ -160,7 +161,7 @@ fn run(
         if let Some(positions) = inputs.position_key {
             let width = reach.rows.len();
             let sums = resized(by_query, rows * width);
-            sum_by_query(sums, d_scores, block.start, &reach, length);
+            sum_by_query(geometry.isa, sums, d_scores, block.start, &reach, length);
             let sums = dense(sums, rows, width);
             let positions = positions.rows(reach.rows.clone()).reversed();
             d_query.rows(block.clone()).product(sums, positions, true);
@@ -171,7 +172,7 @@ fn run(
         }
         if inputs.position_query.is_some() {
             let sums = resized(by_key, whole.rows.len() * length);
-            sum_by_key(sums, d_scores, block.start, whole, length);
+            sum_by_key(geometry.isa, sums, d_scores, block.start, whole, length);
         }
     }
     if let (Some(positions), Some((reach, _))) = (inputs.position_query, task.reach(&(0..queries))) {
@@ -187,13 +188,13 @@ fn run(
 
 vectorized! {
     /// From scores and G V^T of a block, whose first query is row `token`, to dS, in place of G V^T, and P M.
-    fn score_gradients<'a>(
-        geometry: &'a Geometry<'a>,
+    fn score_gradients(
+        geometry: &Geometry<'_>,
         head: usize,
         token: usize,
-        scores: &'a mut [f32],
-        d_scores: &'a mut [f32],
-        dropped: &'a mut [f32],
+        scores: &mut [f32],
+        d_scores: &mut [f32],
+        dropped: &mut [f32],
         length: usize,
     ) {
         let rows = scores.chunks_exact_mut(length).zip(d_scores.chunks_exact_mut(length));
@@ -222,11 +223,11 @@ vectorized! {
 
 vectorized! {
     /// A of one block, columns reversed.
-    fn sum_by_query<'a>(
-        sums: &'a mut [f32],
-        d_scores: &'a [f32],
+    fn sum_by_query(
+        sums: &mut [f32],
+        d_scores: &[f32],
         first: usize,
-        reach: &'a Reach<'a>,
+        reach: &Reach<'_>,
         length: usize,
     ) {
         let rows = sums.chunks_exact_mut(reach.rows.len()).zip(d_scores.chunks_exact(length));
@@ -238,11 +239,11 @@ vectorized! {
 
 vectorized! {
     /// Adds a block's part of B.
-    fn sum_by_key<'a>(
-        sums: &'a mut [f32],
-        d_scores: &'a [f32],
+    fn sum_by_key(
+        sums: &mut [f32],
+        d_scores: &[f32],
         first: usize,
-        reach: &'a Reach<'a>,
+        reach: &Reach<'_>,
         length: usize,
     ) {
         for (query, d_scores) in (first..).zip(d_scores.chunks_exact(length)) {

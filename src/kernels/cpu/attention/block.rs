@@ -6,8 +6,9 @@ use super::{Geometry, Head, Sequence};
 use crate::kernels::{
     RelativeIndex,
     cpu::{
-        lanes::{self, vectorized},
+        lanes,
         matrix::{Matrix, MatrixMut},
+        simd::vectorized,
     },
 };
 
@@ -137,11 +138,11 @@ vectorized! {
     /// Adds Qc . Kr and Qr . Kc to the scores of a block, [queries, length].
     ///
     /// `by_query` is Qc Kr^T of the block with its columns reversed, [queries, rows]; `by_key` is Qr Kc^T, [rows, length].
-    fn add_position_terms<'a>(
-        scores: &'a mut [f32],
+    fn add_position_terms(
+        scores: &mut [f32],
         queries: Range<usize>,
-        by_query: Option<(&'a [f32], &'a Reach<'a>)>,
-        by_key: Option<(&'a [f32], &'a Reach<'a>)>,
+        by_query: Option<(&[f32], &Reach<'_>)>,
+        by_key: Option<(&[f32], &Reach<'_>)>,
         length: usize,
     ) {
         for (row, scores) in scores.chunks_exact_mut(length).enumerate() {
@@ -230,7 +231,7 @@ impl<'a, 'w> Task<'a, 'w> {
             (&*table, reach)
         });
         let by_key = self.head.position_query.zip(self.reach.as_ref()).map(|(_, reach)| (&by_key[..], reach));
-        add_position_terms(scores, queries, by_query, by_key, length);
+        add_position_terms(self.geometry.isa, scores, queries, by_query, by_key, length);
         scores
     }
 }

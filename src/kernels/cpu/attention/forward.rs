@@ -8,7 +8,7 @@ use super::{
     Geometry, Head, Operands, Sequence,
     block::{MOST_QUERIES, Task, Workspace, block_size, dense, exponentials},
 };
-use crate::kernels::cpu::{lanes::vectorized, matrix::Shared};
+use crate::kernels::cpu::{matrix::Shared, simd::vectorized};
 
 /// Context, of the query's shape. Rows that belong to no sequence are left as they are.
 pub(crate) fn forward(geometry: &Geometry<'_>, operands: Operands<'_>, context: &mut [f32]) {
@@ -54,7 +54,7 @@ fn run(
         let block = start..(start + block_size(length)).min(queries.end);
         let scores = task.scores(block.clone());
         let first = sequence.queries.start + block.start;
-        softmax_numerators(scores, &mut sums, geometry, head, first, length);
+        softmax_numerators(geometry.isa, scores, &mut sums, geometry, head, first, length);
         let offset = first * hidden + head * size;
         // SAFETY: sequences do not overlap, and tasks differ in sequence, head or queries, so in rows or columns.
         let mut context = unsafe { context.matrix(offset, block.len(), size, hidden) };
@@ -69,10 +69,10 @@ fn run(
 
 vectorized! {
     /// Turns the scores of a block into exponentials and sums them by row; then dropout. The first query is row `token`.
-    fn softmax_numerators<'a>(
-        scores: &'a mut [f32],
-        sums: &'a mut [f32],
-        geometry: &'a Geometry<'a>,
+    fn softmax_numerators(
+        scores: &mut [f32],
+        sums: &mut [f32],
+        geometry: &Geometry<'_>,
         head: usize,
         token: usize,
         length: usize,

@@ -23,9 +23,12 @@ mod block;
 mod forward;
 pub(crate) mod operation;
 
-use crate::kernels::{
-    QueryPositions, RelativeIndex, SequenceBounds,
-    cpu::{dropout::DropoutMask, matrix::Matrix},
+use crate::{
+    isa::Isa,
+    kernels::{
+        QueryPositions, RelativeIndex, SequenceBounds,
+        cpu::{dropout::DropoutMask, matrix::Matrix},
+    },
 };
 
 pub(crate) use backward::backward;
@@ -34,6 +37,8 @@ pub(crate) use forward::forward;
 /// What is known beside the numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Geometry<'a> {
+    /// The instructions to use.
+    pub isa: Isa,
     pub heads: usize,
     pub head_size: usize,
     /// 1 / sqrt(d n)
@@ -128,4 +133,64 @@ impl<'a> Head<'a> {
 fn view<'a>(geometry: &Geometry<'_>, data: &'a [f32], rows: SequenceBounds, head: usize) -> Matrix<'a> {
     let size = geometry.head_size;
     Matrix::new(data, rows.start * geometry.hidden() + head * size, rows.length, size, geometry.hidden())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::attention::RelativePositions;
+
+    /// Context and gradients of two sequences with every term.
+    fn passes(isa: Isa, dropout: Option<DropoutMask>) -> Vec<Vec<f32>> {
+        let (heads, head_size) = (2, 20);
+        let sequences = [(0, 70), (70, 33)].map(|(start, length)| SequenceBounds { start, length });
+        let positions = RelativePositions { span: 16, buckets: Some(16), max_distance: 40 };
+        let index = RelativeIndex::new(positions, 70, 70);
+        let values = |seed: usize, rows: usize| -> Vec<f32> {
+            (0..rows * heads * head_size).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
+        };
+        let [query, key, value, gradient] = [1, 2, 3, 4].map(|seed| values(seed, 103));
+        let [position_key, position_query] = [5, 6].map(|seed| values(seed, index.rows().len()));
+        let geometry = Geometry {
+            isa,
+            heads,
+            head_size,
+            scale: 0.2,
+            sequences: &sequences,
+            queries: None,
+            index: Some(&index),
+            first_row: 0,
+            dropout,
+        };
+        let operands = Operands {
+            query: &query,
+            key: &key,
+            value: &value,
+            position_key: Some(&position_key),
+            position_query: Some(&position_query),
+        };
+        let mut context = vec![f32::NAN; query.len()];
+        forward(&geometry, operands, &mut context);
+        let found = backward(&geometry, operands, &gradient);
+        let tables = [found.position_key, found.position_query].map(|table| table.expect("asked for"));
+        [context, found.query, found.key, found.value].into_iter().chain(tables).collect()
+    }
+
+    #[test]
+    fn every_instruction_set_has_the_portable_results() {
+        let portable = Isa::available().next().expect("there always is one");
+        for dropout in [None, Some(DropoutMask { probability: 0.1, seed: 3 })] {
+            let expected = passes(portable, dropout);
+            for isa in Isa::available() {
+                for (which, (found, expected)) in passes(isa, dropout).iter().zip(&expected).enumerate() {
+                    let largest = expected.iter().fold(1.0f32, |largest, value| largest.max(value.abs()));
+                    for (found, expected) in found.iter().zip(expected) {
+                        // Sums of up to 103 x 20 products in another order.
+                        let close = (found - expected).abs() <= 1e-5 * largest;
+                        assert!(close, "{isa}, output {which}: {found} instead of {expected}");
+                    }
+                }
+            }
+        }
+    }
 }

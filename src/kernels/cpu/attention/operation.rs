@@ -1,16 +1,23 @@
 //! The CPU kernels as a burn operation with a backward pass of its own.
 
-// burn-ndarray is deprecated in favour of burn-flex, and supported until it is gone.
-#![allow(deprecated)]
-
 use std::sync::Arc;
+
+use burn::{
+    Tensor,
+    backend::{TensorMetadata, tensor::FloatTensor},
+};
 
 use super::{Geometry, Operands, backward, forward};
 use crate::{
     config::PositionTerms,
+    isa::Isa,
     kernels::{
         QueryPositions, RelativeIndex, SequenceBounds,
-        cpu::{dropout::DropoutMask, extension::*},
+        cpu::{
+            backend::HostBackend,
+            dropout::DropoutMask,
+            operation::{Operation, apply},
+        },
     },
 };
 
@@ -44,133 +51,76 @@ pub(crate) fn attend<const D: usize>(
     plan: FusedPlan,
 ) -> Tensor<D> {
     let terms = PositionTerms { c2p: position_key.is_some(), p2c: position_query.is_some() };
-    // Operations take a fixed number of tensors: an absent table is one that nobody reads.
-    let device = query.device();
-    let table = |table: Option<Tensor<2>>| table.unwrap_or_else(|| Tensor::zeros([1, 1], &device)).into_dispatch();
-    let (position_key, position_query) = (table(position_key), table(position_query));
+    let operation = FusedAttention { terms, plan };
     let (query, key, value) = (query.into_dispatch(), key.into_dispatch(), value.into_dispatch());
-    Tensor::from_dispatch(Dispatch::fused_attention(query, key, value, position_key, position_query, terms, plan))
+    match (position_key.map(Tensor::into_dispatch), position_query.map(Tensor::into_dispatch)) {
+        (None, None) => apply(operation, [query, key, value]),
+        (Some(table), None) | (None, Some(table)) => apply(operation, [query, key, value, table]),
+        (Some(by_key), Some(by_query)) => apply(operation, [query, key, value, by_key, by_query]),
+    }
 }
 
-/// The operation, for the host backends.
-#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Autodiff)]
-pub(crate) trait FusedAttention: Backend {
-    fn fused_attention(
-        query: FloatTensor<Self>,
-        key: FloatTensor<Self>,
-        value: FloatTensor<Self>,
-        position_key: FloatTensor<Self>,
-        position_query: FloatTensor<Self>,
-        terms: PositionTerms,
-        plan: FusedPlan,
-    ) -> FloatTensor<Self>;
-}
-
-/// A call: its tensors in the order of the operation, and what it knows beside them.
+/// Attention of a query, key and value, and the position tables of the terms in use.
 #[derive(Clone, Debug)]
-struct Call<F> {
-    tensors: [F; 5],
+struct FusedAttention {
     terms: PositionTerms,
     plan: FusedPlan,
 }
 
-impl<F: TensorMetadata> Call<F> {
-    fn geometry(&self) -> Geometry<'_> {
-        let shape = self.tensors[0].shape();
+impl FusedAttention {
+    fn geometry(&self, hidden: usize) -> Geometry<'_> {
+        let FusedPlan { heads, scale, sequences, queries, index, first_row, dropout } = &self.plan;
         Geometry {
-            heads: self.plan.heads,
-            head_size: shape[shape.num_dims() - 1] / self.plan.heads,
-            scale: self.plan.scale as f32,
-            sequences: &self.plan.sequences,
-            queries: self.plan.queries.as_ref(),
-            index: self.plan.index.as_deref(),
-            first_row: self.plan.first_row,
-            dropout: self.plan.dropout,
+            isa: Isa::in_use(),
+            heads: *heads,
+            head_size: hidden / heads,
+            scale: *scale as f32,
+            sequences,
+            queries: queries.as_ref(),
+            index: index.as_deref(),
+            first_row: *first_row,
+            dropout: *dropout,
         }
     }
 
-    fn operands<'a, V: AsRef<[f32]>>(
+    fn operands<'a, V: AsRef<[f32]>, const N: usize>(&self, tensors: &'a [V; N]) -> Operands<'a> {
+        let [query, key, value] = [0, 1, 2].map(|index| tensors[index].as_ref());
+        let mut tables = tensors[3..].iter().map(AsRef::as_ref);
+        let mut table = |in_use: bool| if in_use { tables.next() } else { None };
+        Operands { query, key, value, position_key: table(self.terms.c2p), position_query: table(self.terms.p2c) }
+    }
+}
+
+impl<const N: usize> Operation<N> for FusedAttention {
+    /// The operands: everything else is made again.
+    type Kept<B: HostBackend> = [FloatTensor<B>; N];
+
+    fn forward<B: HostBackend>(&self, tensors: [FloatTensor<B>; N]) -> FloatTensor<B> {
+        let shape = tensors[0].shape();
+        let values = tensors.map(B::values);
+        let mut context = vec![0.0; shape.num_elements()];
+        let geometry = self.geometry(shape[shape.num_dims() - 1]);
+        forward(&geometry, self.operands(&values), &mut context);
+        B::tensor(context, shape)
+    }
+
+    fn forward_keeping<B: HostBackend>(&self, tensors: [FloatTensor<B>; N]) -> (FloatTensor<B>, [FloatTensor<B>; N]) {
+        (self.forward::<B>(tensors.clone()), tensors)
+    }
+
+    fn backward<B: HostBackend>(
         &self,
-        [query, key, value, position_key, position_query]: &'a [V; 5],
-    ) -> Operands<'a> {
-        Operands {
-            query: query.as_ref(),
-            key: key.as_ref(),
-            value: value.as_ref(),
-            position_key: self.terms.c2p.then_some(position_key.as_ref()),
-            position_query: self.terms.p2c.then_some(position_query.as_ref()),
-        }
-    }
-}
-
-fn run<B: HostBackend>(call: Call<FloatTensor<B>>) -> FloatTensor<B> {
-    let shape = call.tensors[0].shape();
-    let values = call.tensors.clone().map(B::values);
-    let mut context = vec![0.0; shape.num_elements()];
-    forward(&call.geometry(), call.operands(&values), &mut context);
-    B::tensor(context, shape)
-}
-
-macro_rules! implement {
-    ($backend:ty) => {
-        impl FusedAttention for $backend {
-            fn fused_attention(
-                query: FloatTensor<Self>,
-                key: FloatTensor<Self>,
-                value: FloatTensor<Self>,
-                position_key: FloatTensor<Self>,
-                position_query: FloatTensor<Self>,
-                terms: PositionTerms,
-                plan: FusedPlan,
-            ) -> FloatTensor<Self> {
-                run::<Self>(Call { tensors: [query, key, value, position_key, position_query], terms, plan })
-            }
-        }
-    };
-}
-
-#[cfg(feature = "flex")]
-implement!(Flex);
-#[cfg(feature = "ndarray")]
-implement!(NdArray);
-
-/// Keeps the operands; everything else is made again.
-#[derive(Debug)]
-struct FusedAttentionBackward;
-
-impl<B: HostBackend> Backward<B, 5> for FusedAttentionBackward {
-    type State = Call<FloatTensor<B>>;
-
-    fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = B::values(grads.consume::<B>(&ops.node));
-        let call = ops.state;
-        let values = call.tensors.clone().map(B::values);
-        let found = backward(&call.geometry(), call.operands(&values), gradient.as_ref());
-        let found = [Some(found.query), Some(found.key), Some(found.value), found.position_key, found.position_query];
-        for ((parent, gradient), tensor) in ops.parents.into_iter().zip(found).zip(&call.tensors) {
-            if let (Some(node), Some(values)) = (parent, gradient) {
-                grads.register::<B>(node.id, B::tensor(values, tensor.shape()));
-            }
-        }
-    }
-}
-
-impl<B: FusedAttention + HostBackend, C: CheckpointStrategy> FusedAttention for Autodiff<B, C> {
-    fn fused_attention(
-        query: FloatTensor<Self>,
-        key: FloatTensor<Self>,
-        value: FloatTensor<Self>,
-        position_key: FloatTensor<Self>,
-        position_query: FloatTensor<Self>,
-        terms: PositionTerms,
-        plan: FusedPlan,
-    ) -> FloatTensor<Self> {
-        let tensors = [query, key, value, position_key, position_query];
-        let nodes = tensors.each_ref().map(|tensor| tensor.node());
-        let call = Call { tensors: tensors.map(|tensor| tensor.into_primitive()), terms, plan };
-        match FusedAttentionBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(call.clone(), run::<B>(call)),
-            OpsKind::UnTracked(prep) => prep.finish(run::<B>(call)),
-        }
+        kept: [FloatTensor<B>; N],
+        gradient: FloatTensor<B>,
+        _: [bool; N],
+    ) -> [Option<FloatTensor<B>>; N] {
+        let shapes = kept.each_ref().map(TensorMetadata::shape);
+        let values = kept.map(B::values);
+        let gradient = B::values(gradient);
+        let geometry = self.geometry(shapes[0][shapes[0].num_dims() - 1]);
+        let found = backward(&geometry, self.operands(&values), gradient.as_ref());
+        let content = [found.query, found.key, found.value].into_iter();
+        let mut found = content.chain(found.position_key).chain(found.position_query);
+        shapes.map(|shape| found.next().map(|values| B::tensor(values, shape)))
     }
 }

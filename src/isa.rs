@@ -1,0 +1,171 @@
+//! Which vector instructions the kernels use: the widest that the processor has and `DEBERTA_BURN_ISA` allows.
+
+use std::{fmt, sync::OnceLock};
+
+/// The environment variable that lowers the choice: the name of an instruction set.
+pub(crate) const VARIABLE: &str = "DEBERTA_BURN_ISA";
+
+/// The instruction sets that there are kernels for, from narrow to wide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum InstructionSet {
+    /// Whatever every processor of the target has.
+    Portable,
+    /// ARM's 128-bit instructions.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// AVX2 and FMA: 256 bits.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl InstructionSet {
+    /// All of them, from narrow to wide.
+    const ALL: &[Self] = &[
+        Self::Portable,
+        #[cfg(target_arch = "aarch64")]
+        Self::Neon,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx2,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512,
+    ];
+
+    /// As `DEBERTA_BURN_ISA` spells it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => "neon",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
+        }
+    }
+
+    /// Whether this processor has the instructions.
+    fn is_available(self) -> bool {
+        match self {
+            Self::Portable => true,
+            // Part of the target.
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                Self::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+        }
+    }
+}
+
+/// An instruction set that this processor has: nobody can make another, so that a kernel that is given one may use it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Isa(InstructionSet);
+
+impl Isa {
+    /// Those of this processor, from narrow to wide.
+    pub fn available() -> impl DoubleEndedIterator<Item = Self> {
+        InstructionSet::ALL.iter().copied().filter(|set| set.is_available()).map(Self)
+    }
+
+    /// The widest of this processor.
+    pub fn widest() -> Self {
+        Self::available().next_back().expect("every processor has the portable instructions")
+    }
+
+    /// The one in use, found when first asked for. A choice that [cannot be had](Self::chosen) is left out of account here:
+    /// [`device`](crate::device::device) is where it is an error.
+    pub fn in_use() -> Self {
+        static CHOSEN: OnceLock<Isa> = OnceLock::new();
+        *CHOSEN.get_or_init(|| {
+            Self::chosen().unwrap_or_else(|problem| {
+                tracing::warn!("{problem}; using {}", Self::widest());
+                Self::widest()
+            })
+        })
+    }
+
+    /// The one that `DEBERTA_BURN_ISA` names, the widest if it names none.
+    ///
+    /// # Errors
+    /// A message, if there is no such instruction set or the processor lacks it.
+    pub fn chosen() -> Result<Self, String> {
+        match std::env::var_os(VARIABLE) {
+            Some(name) if !name.is_empty() => Self::named(&name.to_string_lossy()),
+            _ => Ok(Self::widest()),
+        }
+    }
+
+    fn named(name: &str) -> Result<Self, String> {
+        let available: Vec<_> = Self::available().map(|isa| isa.set().name()).collect();
+        let available = available.join(", ");
+        let Some(set) = InstructionSet::ALL.iter().find(|set| set.name() == name) else {
+            return Err(format!("{VARIABLE} is `{name}`, which names no instruction set; expected one of {available}"));
+        };
+        match set.is_available() {
+            true => Ok(Self(*set)),
+            false => Err(format!("{VARIABLE} is `{name}`, which this processor lacks; it has {available}")),
+        }
+    }
+
+    /// Which one it is.
+    pub fn set(self) -> InstructionSet {
+        self.0
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.0.name())
+    }
+}
+
+impl fmt::Debug for Isa {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+/// The processor's own name for itself, where it has one.
+pub(crate) fn processor() -> String {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::__cpuid;
+        // Leaves 0x8000_0002 to 4 hold 48 characters.
+        if __cpuid(0x8000_0000).eax >= 0x8000_0004 {
+            let leaves = (0x8000_0002..=0x8000_0004).map(__cpuid);
+            let registers = leaves.flat_map(|leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]);
+            let bytes: Vec<u8> = registers.flat_map(u32::to_le_bytes).take_while(|byte| *byte != 0).collect();
+            return String::from_utf8_lossy(&bytes).trim().to_owned();
+        }
+    }
+    format!("{} processor", std::env::consts::ARCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_choose_what_the_processor_has() {
+        assert_eq!(Isa::named("portable").unwrap().set(), InstructionSet::Portable);
+        for isa in Isa::available() {
+            assert_eq!(Isa::named(&isa.to_string()).unwrap(), isa);
+            assert!(isa <= Isa::widest());
+        }
+        let problem = Isa::named("avx1024").unwrap_err();
+        assert!(problem.contains("names no instruction set") && problem.contains("portable"), "{problem}");
+        for set in InstructionSet::ALL.iter().filter(|set| !set.is_available()) {
+            assert!(Isa::named(set.name()).unwrap_err().contains("this processor lacks"));
+        }
+    }
+}
