@@ -299,7 +299,7 @@ fn embeddings_go_to_a_safetensors_file() {
     pooling(&["--pooling", "max"], "max (--pooling)");
     let mut command = with_model("embed", &model);
     command.args(["war", "--output", "no/such/folder/x.safetensors"]);
-    fails(command, "no/such/folder/x.safetensors");
+    command.assert().code(1).stdout(is_empty()).stderr(contains("error: cannot create no/such/folder/x.safetensors"));
 }
 
 #[test]

@@ -229,7 +229,7 @@ fn reranking_sorts_by_score_and_keeps_requests_apart() {
     assert!(message(reranker.rank(&[request("a", &[])])).contains("request 0: it has no passages"));
     assert!(message(reranker.rank(&[])).contains("there are none"));
     let error = message(reranker.rank(&[request("a", &["b", "c"]), request(&long_text(), &["d"])]));
-    assert!(error.starts_with("request 1: ") && error.contains("cannot shorten it enough"), "{error}");
+    assert!(error.starts_with("request 1, passage 0: ") && error.contains("cannot shorten it enough"), "{error}");
     let three = sequence(config(&["a", "b", "c"]));
     assert!(message(Reranker::open(&three, options())).contains("it has 3 labels"));
 }
@@ -430,7 +430,7 @@ fn impossible_questions_are_named() {
     assert!(ask(&[]).contains("there are none"));
     assert_eq!(ask(&[question("a", "b"), question(" ", "b")]), "question 1: its question is empty");
     assert_eq!(ask(&[question("a", "")]), "question 0: its context is empty");
-    assert!(ask(&[question(&long_text(), &long_text())]).contains("text 0"));
+    assert!(ask(&[question(&long_text(), &long_text())]).starts_with("question 0: it has"));
     let none = AnswerOptions { top_k: 0, ..AnswerOptions::default() };
     assert!(message(answerer.answer(&[question("a", "b")], &none)).contains("at least 1"));
 }

@@ -175,3 +175,18 @@ impl BackboneConfig for RobertaConfig {
         HeadSettings { pooler_dropout: 0.0, ..self.head_settings() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DebertaVersion;
+
+    #[test]
+    fn multiple_choice_of_roberta_stands_on_the_bare_pooler() {
+        let roberta = RobertaConfig { classifier_dropout: Some(0.3), ..RobertaConfig::default() };
+        assert_eq!((roberta.head_settings().pooler_dropout, roberta.choice_settings().pooler_dropout), (0.3, 0.0));
+        assert_eq!(roberta.choice_settings().classifier_dropout, 0.3);
+        let deberta = DebertaConfig { pooler_dropout: 0.2, ..DebertaConfig::new(DebertaVersion::V2) };
+        assert_eq!(deberta.choice_settings().pooler_dropout, 0.2);
+    }
+}
