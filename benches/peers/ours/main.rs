@@ -83,7 +83,7 @@ struct Session {
 
 enum Model {
     Inference(Forward),
-    Training(Training),
+    Training(Box<Training>),
 }
 
 /// From an input to the values of the last hidden states or of logits, row by row.
@@ -101,8 +101,8 @@ impl Session {
         let device = if load.train { Device::flex().autodiff() } else { Device::flex() };
         let checkpoint = Checkpoint::open(&load.model)?;
         let model = if load.train {
-            let head = checkpoint.load(SequenceClassification::new(deberta, &device), options)?.0;
-            Model::Training(Training::new(head, &device, load.sift))
+            let head = checkpoint.load(SequenceClassification::<DebertaModel>::new(deberta, &device), options)?.0;
+            Model::Training(Box::new(Training::new(head, &device, load.sift)))
         } else {
             Model::Inference(forward(&checkpoint, deberta, load.head, &device, options)?)
         };
