@@ -71,7 +71,7 @@ def spans(logits):
 
 
 def sets(nli, models):
-    """The sets of issue: sentences, pairs, long texts, tokens, spans."""
+    """Sentences, pairs, long texts, tokens, spans."""
     import data
     from transformers import PreTrainedTokenizerFast
 
