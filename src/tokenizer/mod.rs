@@ -45,6 +45,7 @@ mod protobuf;
 pub mod sentencepiece;
 mod settings;
 mod special;
+mod tokenizer_json;
 pub mod train;
 
 use std::{fs, path::Path};
@@ -53,7 +54,6 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokenizers::{
     DecoderWrapper, ModelWrapper, PostProcessor, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
-    models::bpe::Merges,
     processors::{roberta::RobertaProcessing, template::TemplateProcessing},
 };
 
@@ -63,6 +63,7 @@ use self::{
     sentencepiece::SentencePieceModel,
     settings::Settings,
     special::{SpecialIds, SpecialTokens},
+    tokenizer_json::{check_model, check_templates, keep_offsets, set_prefix_space},
 };
 use crate::{
     Error, Result,
@@ -132,6 +133,7 @@ impl Tokenizer {
         let mut json: Value = text_file::read_json(path)?;
         let broken = |problem: String| Error::tokenizer(path, problem);
         check_model(&json["model"]).map_err(broken)?;
+        check_templates(&json["post_processor"]).map_err(broken)?;
         keep_offsets(&mut json["post_processor"]);
         let post_processor: Option<PostProcessorWrapper> = serde_json::from_value(json["post_processor"].take())
             .map_err(|error| broken(format!("its post_processor cannot be read: {error}")))?;
@@ -370,43 +372,4 @@ fn deberta_template(tokens: &SpecialTokens, ids: &SpecialIds) -> Result<PostProc
 fn roberta_template(tokens: &SpecialTokens, ids: &SpecialIds) -> Result<PostProcessorWrapper, String> {
     let template = RobertaProcessing::new((tokens.sep.content.clone(), ids.sep), (tokens.cls.content.clone(), ids.cls));
     Ok(template.add_prefix_space(false).trim_offsets(false).into())
-}
-
-/// Keeps a post-processor from trimming offsets a second time: [`Tokenizer::encode`] did it, for every kind alike.
-fn keep_offsets(post_processor: &mut Value) {
-    if let Some(trim) = post_processor.get_mut("trim_offsets") {
-        *trim = false.into();
-    }
-    let steps = post_processor.get_mut("processors").and_then(Value::as_array_mut);
-    steps.into_iter().flatten().for_each(keep_offsets);
-}
-
-/// Sets whether the byte-level steps of a pre-tokenizer put a space in front of a text.
-fn set_prefix_space(pre_tokenizer: &mut Value, prefix_space: bool) {
-    if let Some(flag) = pre_tokenizer.get_mut("add_prefix_space") {
-        *flag = prefix_space.into();
-    }
-    let steps = pre_tokenizer.get_mut("pretokenizers").and_then(Value::as_array_mut);
-    steps.into_iter().flatten().for_each(|step| set_prefix_space(step, prefix_space));
-}
-
-/// Checks what `tokenizers` takes for granted in a tokenizer.json's model.
-fn check_model(model: &Value) -> Result<(), String> {
-    let vocabulary = &model["vocab"];
-    let empty = vocabulary.as_object().map(|map| map.is_empty()).or(vocabulary.as_array().map(|list| list.is_empty()));
-    match empty {
-        None => return Err("it has no vocabulary (`model.vocab`)".into()),
-        Some(true) => return Err("its vocabulary (`model.vocab`) is empty".into()),
-        Some(false) => {}
-    }
-    let Some(merges) = model["merges"].as_array() else { return Ok(()) };
-    let merges: Option<Merges> = merges
-        .iter()
-        .map(|merge| match merge {
-            Value::String(pair) => pair.split_once(' ').map(|(left, right)| (left.to_owned(), right.to_owned())),
-            pair => Some((pair[0].as_str()?.to_owned(), pair[1].as_str()?.to_owned())),
-        })
-        .collect();
-    let merges = merges.ok_or("one of its merges (`model.merges`) is not a pair of tokens")?;
-    byte_level::check_merges(&merges, |token| vocabulary.get(token).is_some())
 }
