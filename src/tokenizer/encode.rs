@@ -292,6 +292,5 @@ fn encoding(text: usize, window: usize, cut: usize, raw: &RawEncoding) -> Encodi
         word_ids: raw.get_word_ids().to_vec(),
         sequence_ids: raw.get_sequence_ids(),
         special: raw.get_special_tokens_mask().iter().map(|&mask| mask != 0).collect(),
-        ..Encoding::default()
     }
 }

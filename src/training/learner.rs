@@ -1,4 +1,4 @@
-//! What a [run](super::run) asks of whatever it trains: one model and its optimiser, or two that learn from each other.
+//! What a [run](super::train) asks of whatever it trains: one model and its optimiser, or two that learn from each other.
 
 use std::path::Path;
 
