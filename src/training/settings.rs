@@ -157,6 +157,7 @@ mod tests {
     #[test]
     fn each_number_is_refused_by_its_flag() {
         type Change = fn(&mut TrainingSettings, f64);
+        type Zero = fn(&mut TrainingSettings);
         let numbers: [(&str, f64, Change); 12] = [
             ("--epochs", 0.0, |settings, value| settings.epochs = value),
             ("--learning-rate", 0.0, |settings, value| settings.learning_rate = value),
@@ -183,7 +184,7 @@ mod tests {
                 refused(flag, &value, &settings);
             }
         }
-        let counts: [(&str, fn(&mut TrainingSettings)); 5] = [
+        let counts: [(&str, Zero); 5] = [
             ("--steps", |settings| settings.steps = Some(0)),
             ("--batch-size", |settings| settings.batch_size = 0),
             ("--accumulation", |settings| settings.accumulation = 0),
