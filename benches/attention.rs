@@ -11,7 +11,6 @@ use std::hint::black_box;
 
 use burn::{
     Tensor,
-    nn::{Dropout, DropoutConfig},
     tensor::{Device, Distribution},
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -23,6 +22,7 @@ use deberta_burn::{
             operands::{AttentionOperands, PositionIndex, RelativeOperands},
             relative_position::RelativePositions,
         },
+        dropout::Dropout,
         token_layout::TokenLayout,
     },
 };
@@ -57,7 +57,7 @@ impl Case {
             index: PositionIndex::new(index, device),
             heads: config.num_attention_heads,
             layout: TokenLayout::Padded(None),
-            dropout: DropoutConfig::new(dropout).init(),
+            dropout: Dropout::new(dropout),
         }
     }
 

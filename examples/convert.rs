@@ -14,7 +14,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Parser;
 use deberta_burn::{
     Error, Result,
-    checkpoint::{self, Checkpoint},
+    checkpoint::{self, Checkpoint, RangePolicy},
     tokenizer::Tokenizer,
 };
 use dtype::Dtype;
@@ -24,7 +24,8 @@ use folder::model_folder;
 ///
 /// Reads every form of weights that the crate reads (safetensors or pytorch_model.bin, whole or in shards) and any of the three
 /// tokenizers; writes model.safetensors, config.json and tokenizer.json. f16 and bf16 halve the file; f16 keeps three decimal
-/// digits of numbers up to 65,504, bf16 two digits of any.
+/// digits of numbers up to 65,504, bf16 two digits of any. Weights beyond the range of the type are an error, or with --clamp
+/// become its largest value, which is told.
 #[derive(Parser)]
 struct Arguments {
     /// Checkpoint folder (config.json, weights, tokenizer), or a repository of the Hugging Face Hub (owner/name)
@@ -38,6 +39,10 @@ struct Arguments {
     /// Type of the weights in the file
     #[arg(long, value_enum, default_value_t = Dtype::F16)]
     dtype: Dtype,
+
+    /// Write the type's largest value for weights beyond its range, instead of refusing them
+    #[arg(long)]
+    clamp: bool,
 }
 
 fn main() -> ExitCode {
@@ -58,8 +63,13 @@ fn convert(arguments: &Arguments) -> Result<()> {
         return Err(Error::input("--output", "it is the folder that is read, expected another one"));
     }
     let tokenizer = Tokenizer::from_folder(&folder)?;
-    checkpoint::rewrite(&Checkpoint::open(&folder)?, &arguments.output, arguments.dtype.into())?;
+    let range = if arguments.clamp { RangePolicy::Clamp } else { RangePolicy::Refuse };
+    let checkpoint = Checkpoint::open(&folder)?;
+    let clamped = checkpoint::rewrite(&checkpoint, &arguments.output, arguments.dtype.into(), range)?;
     tokenizer.save(&arguments.output)?;
     println!("wrote {}", arguments.output.display());
+    for tensor in clamped {
+        println!("clamped {tensor}");
+    }
     Ok(())
 }

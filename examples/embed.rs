@@ -8,7 +8,8 @@
 //! `--output` writes one tensor, `embeddings` (f32, [texts, hidden size]), in the order of the input. Without it each vector
 //! is printed on a line, its numbers separated by spaces, or as a JSON list with `--json`.
 //!
-//! Any checkpoint serves, with or without a head. Mind that a model that was only pretrained has no reason to put similar
+//! A folder of sentence-transformers is pooled as its `1_Pooling/config.json` and `modules.json` say, unless `--pooling` says
+//! otherwise; the example says which pooling it uses. Any checkpoint serves, with or without a head. Mind that a model that was only pretrained has no reason to put similar
 //! texts close to each other; one that was fine-tuned for it has.
 //!
 //! JSON lines have the field `text`.
@@ -42,9 +43,9 @@ struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "json", help_heading = "Output")]
     output: Option<PathBuf>,
 
-    /// From the vectors of the tokens to that of the text
-    #[arg(long, value_enum, default_value_t = PoolingArg::Mean, help_heading = "Vectors")]
-    pooling: PoolingArg,
+    /// From the vectors of the tokens to that of the text [default: as 1_Pooling/config.json of the folder says, else mean]
+    #[arg(long, value_enum, help_heading = "Vectors")]
+    pooling: Option<PoolingArg>,
 
     /// Scale every vector to length 1
     #[arg(long, help_heading = "Vectors")]
@@ -59,6 +60,25 @@ enum PoolingArg {
     Cls,
     /// Their largest values
     Max,
+    /// Their sum over the square root of their number
+    MeanSqrtLen,
+    /// Their mean, later tokens counting more
+    WeightedMean,
+    /// The last token's
+    LastToken,
+}
+
+impl From<PoolingArg> for Pooling {
+    fn from(pooling: PoolingArg) -> Self {
+        match pooling {
+            PoolingArg::Mean => Self::Mean,
+            PoolingArg::Cls => Self::Cls,
+            PoolingArg::Max => Self::Max,
+            PoolingArg::MeanSqrtLen => Self::MeanSqrtLen,
+            PoolingArg::WeightedMean => Self::WeightedMean,
+            PoolingArg::LastToken => Self::LastToken,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -71,15 +91,12 @@ fn main() -> ExitCode {
 }
 
 fn embed(Args { common, output: file, pooling, normalize }: Args) -> Result<(), Failure> {
-    let rows = common.input.read(|text| Row { text })?;
-    let embedder = Embedder::open(common.folder()?, common.options()?)?;
+    let (rows, places) = common.input.read(|text| Row { text })?;
+    let folder = common.folder()?;
+    let embedder = Embedder::open(&folder, common.options()?)?;
     common::warn(embedder.report());
-    let pooling = match pooling {
-        PoolingArg::Mean => Pooling::Mean,
-        PoolingArg::Cls => Pooling::Cls,
-        PoolingArg::Max => Pooling::Max,
-    };
-    let embeddings = embedder.embed(rows.iter().map(|row| &row.text), EmbedOptions { pooling, normalize })?;
+    let options = embed_options(&folder, pooling, normalize)?;
+    let embeddings = places.locate(embedder.embed(rows.iter().map(|row| &row.text), &options))?;
     if let Some(file) = file {
         write_tensor(&file, &embeddings)?;
         eprintln!("{}: {} vectors of {}", file.display(), embeddings.len(), embeddings[0].len());
@@ -93,6 +110,22 @@ fn embed(Args { common, output: file, pooling, normalize }: Args) -> Result<(), 
         })?;
     }
     output.finish()
+}
+
+/// How to pool: by the flags, else as the folder says, else the mean. Says which it is.
+fn embed_options(folder: &Path, pooling: Option<PoolingArg>, normalize: bool) -> Result<EmbedOptions> {
+    let (mut options, origin) = match pooling {
+        Some(pooling) => (EmbedOptions { pooling: vec![pooling.into()], normalize }, "--pooling"),
+        None => match EmbedOptions::from_folder(folder)? {
+            Some(options) => (options, "1_Pooling/config.json"),
+            None => (EmbedOptions::default(), "the default; the folder names none"),
+        },
+    };
+    options.normalize |= normalize;
+    let names: Vec<_> = options.pooling.iter().map(|pooling| pooling.name()).collect();
+    let length = if options.normalize { ", scaled to length 1" } else { "" };
+    eprintln!("pooling: {}{length} ({origin})", names.join(" + "));
+    Ok(options)
 }
 
 /// Writes the vectors as the tensor `embeddings`.

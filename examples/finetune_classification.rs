@@ -11,7 +11,8 @@
 //! Without arguments it trains the tiny model of the repository on sentences from movie reviews, in a minute or two.
 //!
 //! Data files are .csv and .tsv with a line of column names, or .jsonl. Labels are names; with `--problem multi-label` a row has
-//! any number of them, between commas; with `--problem regression` it has a number. The labels of a checkpoint that was
+//! any number of them, between commas or in a list, or a list with a 0 or 1 for each; with `--problem regression` it has a
+//! number. `--no-label` leaves out the rows that have none. The labels of a checkpoint that was
 //! fine-tuned on the same ones keep their order and its head; any other head starts from random values.
 //!
 //! The run is saved at each evaluation: a run that was stopped goes on with `--resume` as if nothing had happened. The output
@@ -25,12 +26,13 @@ use std::{path::Path, process::ExitCode};
 use clap::{Parser, ValueEnum};
 use deberta_burn::{
     DebertaModel, ModelConfig, Result, RobertaModel,
-    config::ProblemType,
-    data::{Labelling, Labels, TextColumns, TextRow, read_table},
+    config::{ProblemType, TaskConfig},
+    data::{LabelNotation, Labelling, TextColumns, TextRow, read_table},
     heads::{Backbone, SequenceClassification},
     tokenizer::{EncodeOptions, Text},
     training::tasks::{ClassificationTask, Examples},
 };
+use serde_json::json;
 use training::{Session, TrainingFlags};
 
 /// The data that is trained on without --train.
@@ -57,6 +59,10 @@ struct Args {
     /// What a label is
     #[arg(long, value_enum, default_value_t = Problem::SingleLabel, help_heading = "Data")]
     problem: Problem,
+
+    /// The label of rows that have none, such as - or -1: they are left out [default: - and -1 are refused]
+    #[arg(long, value_name = "LABEL", allow_hyphen_values = true, help_heading = "Data")]
+    no_label: Option<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -79,57 +85,74 @@ impl From<Problem> for ProblemType {
     }
 }
 
+/// Which columns to read, and what their labels mean.
+struct Reader {
+    columns: TextColumns,
+    notation: LabelNotation,
+}
+
+impl Reader {
+    /// The rows of a file that have a label.
+    fn read(&self, path: &Path) -> Result<Vec<TextRow>> {
+        let rows = read_table(path, &self.columns)?;
+        let all = rows.len();
+        let rows = self.notation.labelled(rows, path)?;
+        if rows.len() < all {
+            eprintln!("{}: {} rows without a label are left out", path.display(), all - rows.len());
+        }
+        Ok(rows)
+    }
+}
+
 fn main() -> ExitCode {
     training::run(|| {
         let args = Args::parse();
         let mut session = Session::open(args.training.clone(), "runs/classification", None)?;
-        let columns = TextColumns {
-            text: args.text_column.clone(),
-            pair: args.pair_column.clone(),
-            label: Some(args.label_column.clone()),
+        session.data.insert("no_label".into(), args.no_label.clone().into());
+        let reader = Reader {
+            columns: TextColumns {
+                text: args.text_column.clone(),
+                pair: args.pair_column.clone(),
+                label: Some(args.label_column.clone()),
+            },
+            notation: LabelNotation { no_label: args.no_label, ..LabelNotation::default() },
         };
+        session.data.insert("columns".into(), json!([reader.columns.text, reader.columns.pair, reader.columns.label]));
+        session.data.insert("problem".into(), json!(ProblemType::from(args.problem)));
         let default = session.flags.train.is_none().then(|| Path::new(DEFAULT_DATA));
         let train = session.flags.parts(default)?.train;
-        let (labelling, same_labels) =
-            labelling(&session, args.problem.into(), &read_table(&train, &columns)?, &train)?;
+        let problem = args.problem.into();
+        let labelling = Labelling::from_rows(problem, &reader.notation, &read_table(&train, &reader.columns)?, &train)?;
+        let (labelling, same_labels) = with_labels_of(session.config.task(), problem, labelling);
         let task = session.config.task_mut();
-        task.problem_type = Some(args.problem.into());
+        task.problem_type = Some(problem);
         task.labels = labelling.labels().map_or_else(|| vec!["score".into()], |labels| labels.names().to_vec());
         match session.config.clone() {
             ModelConfig::Deberta(mut config) => {
                 let class = config.model_type.class_name("ForSequenceClassification");
                 config.task.architectures = vec![class];
                 session.config = config.clone().into();
-                train_on::<DebertaModel>(&session, &config, &labelling, same_labels, &columns, default)
+                train_on::<DebertaModel>(&session, &config, &labelling, same_labels, &reader, default)
             }
             ModelConfig::Roberta(mut config) => {
                 config.task.architectures = vec!["RobertaForSequenceClassification".into()];
                 session.config = config.clone().into();
-                train_on::<RobertaModel>(&session, &config, &labelling, same_labels, &columns, default)
+                train_on::<RobertaModel>(&session, &config, &labelling, same_labels, &reader, default)
             }
         }
     })
 }
 
-/// The labels: the checkpoint's where the training file has no others, else the file's. Also whether they are the
-/// checkpoint's.
-fn labelling(session: &Session, problem: ProblemType, rows: &[TextRow], path: &Path) -> Result<(Labelling, bool)> {
-    let labelling = Labelling::from_rows(problem, ',', rows, path)?;
-    let task = session.config.task();
+/// The checkpoint's labels where the training file has no others, else the file's; and whether they are the checkpoint's.
+fn with_labels_of(task: &TaskConfig, problem: ProblemType, labelling: Labelling) -> (Labelling, bool) {
     let fits = task.problem_type() == problem;
-    let Some(labels) = labelling.labels() else { return Ok((labelling, fits && task.num_labels() == 1)) };
-    let known: Vec<&String> = task.labels.iter().collect();
-    if !fits || labels.names().len() != known.len() || !labels.names().iter().all(|label| known.contains(&label)) {
-        return Ok((labelling, false));
+    match labelling.with_order_of(&task.labels).filter(|_| fits) {
+        Some(known) => (known, true),
+        None => {
+            let same = fits && labelling == Labelling::Regression && task.num_labels() == 1;
+            (labelling, same)
+        }
     }
-    let labels = Labels::new(task.labels.clone())?;
-    Ok((
-        match labelling {
-            Labelling::Multi { separator, .. } => Labelling::Multi { labels, separator },
-            _ => Labelling::Single(labels),
-        },
-        true,
-    ))
 }
 
 fn train_on<B: Backbone>(
@@ -137,11 +160,11 @@ fn train_on<B: Backbone>(
     config: &B::Config,
     labelling: &Labelling,
     same_labels: bool,
-    columns: &TextColumns,
+    reader: &Reader,
     default: Option<&Path>,
 ) -> Result<()> {
     let data = session.splits(default, |path, is_train| {
-        let rows = read_table(path, columns)?;
+        let rows = reader.read(path)?;
         let targets = if is_train { labelling.training_targets(&rows, path) } else { labelling.targets(&rows, path) }?;
         let texts: Vec<_> = rows
             .iter()

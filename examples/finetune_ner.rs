@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Data files are CoNLL columns (a word a line, an empty line between sentences; the tags are the last column unless --tag-column
-//! says otherwise) or .jsonl with `{"tokens": [..], "tags": [..]}`. Tags are IOB1, IOB2 or BIOES; the model learns IOB2. The
+//! says otherwise; words may hold spaces if columns stand between tabs) or .jsonl with `{"tokens": [..], "tags": [..]}`. Tags are
+//! IOB1, IOB2 or BIOES; the model learns IOB2. A checkpoint that has all the tags as its labels keeps them and its head. The
 //! output folder is a checkpoint that `ner` and Hugging Face transformers read; interrupted runs go on with `--resume`.
 
 mod training;
@@ -20,6 +21,7 @@ use deberta_burn::{
     heads::{Backbone, TokenClassification},
     training::tasks::TaggingTask,
 };
+use serde_json::json;
 use training::{Session, TrainingFlags};
 
 /// Fine-tune a model to tag the words of sentences
@@ -42,9 +44,10 @@ fn main() -> ExitCode {
         let args = Args::parse();
         let mut session = Session::open(args.training, "runs/ner", None)?;
         let columns = WordColumns { word: args.word_column, tag: args.tag_column };
+        session.data.insert("columns".into(), json!([columns.word, columns.tag]));
         let train = session.flags.parts(None)?.train;
-        let labels = tag_labels(&read_sentences(&train, columns)?, &train)?;
         let known = &session.config.task().labels;
+        let labels = tag_labels(&read_sentences(&train, columns)?, known, &train)?;
         let same_labels = known == labels.names();
         session.config.task_mut().labels = labels.names().to_vec();
         match session.config.clone() {

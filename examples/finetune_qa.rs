@@ -5,7 +5,7 @@
 //!     --valid dev-v2.0.json --max-length 384 --output answers
 //! ```
 //!
-//! Data files are SQuAD's JSON, v1.1 or 2.0. Passages that are too long are cut into windows that overlap by --stride tokens;
+//! Data files are SQuAD's JSON, v1.1 or 2.0, or its rows as the `datasets` library writes them. Passages that are too long are cut into windows that overlap by --stride tokens;
 //! a question that its passage does not answer points at the first token. The output folder is a checkpoint that `answer` and
 //! Hugging Face transformers read; interrupted runs go on with `--resume`.
 
@@ -28,9 +28,9 @@ struct Args {
     #[command(flatten)]
     training: TrainingFlags,
 
-    /// Tokens that the windows of a long passage share
-    #[arg(long, value_name = "N", default_value_t = 64, help_heading = "Data")]
-    stride: usize,
+    /// Tokens that the windows of a long passage share [default: a quarter of --max-length]
+    #[arg(long, value_name = "N", help_heading = "Data")]
+    stride: Option<usize>,
 }
 
 fn main() -> ExitCode {
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         let args = Args::parse();
         let mut session = Session::open(args.training, "runs/qa", None)?;
         session.config.task_mut().labels = Vec::new();
+        session.data.insert("stride".into(), args.stride.into());
         match session.config.clone() {
             ModelConfig::Deberta(mut config) => {
                 config.task.architectures = vec![config.model_type.class_name("ForQuestionAnswering")];
@@ -53,9 +54,9 @@ fn main() -> ExitCode {
     })
 }
 
-fn train_on<B: Backbone>(session: &Session, config: &B::Config, stride: usize) -> Result<()> {
+fn train_on<B: Backbone>(session: &Session, config: &B::Config, stride: Option<usize>) -> Result<()> {
     let data = session.splits(None, |path, _| {
-        AnsweringData::new(&session.tokenizer, read_squad(path)?, session.max_length, stride)
+        AnsweringData::new(&session.tokenizer, read_squad(path)?, session.max_length, stride, path)
     })?;
     let model = session.load(QuestionAnswering::<B>::new(config, &session.device), true)?;
     session.train(&AnsweringTask::new(session.collator(), data), model, None)

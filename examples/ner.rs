@@ -71,12 +71,13 @@ fn main() -> ExitCode {
 }
 
 fn ner(Args { common, words, stride }: Args) -> Result<(), Failure> {
-    let rows = common.input.read(|text| Row { text })?;
+    let (rows, places) = common.input.read(|text| Row { text })?;
     let tagger = TokenTagger::open(common.folder()?, common.options()?)?;
     common::warn(tagger.report());
     let texts: Vec<_> = rows.into_iter().map(|row| row.text).collect();
+    let tagged = places.locate(tagger.tag(&texts, TagOptions { words: words.into(), stride }))?;
     let mut output = common.output.open();
-    for (index, entities) in tagger.tag(&texts, TagOptions { words: words.into(), stride })?.iter().enumerate() {
+    for (index, entities) in tagged.iter().enumerate() {
         output.write(entities, |out| {
             if index > 0 {
                 writeln!(out)?;

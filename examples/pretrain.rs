@@ -157,6 +157,9 @@ fn main() -> ExitCode {
     training::run(|| {
         let args = Args::parse();
         let replaced_token = args.replaced_token()?;
+        if args.evaluated == 0 {
+            return Err(Error::input("--evaluated", "it is 0, expected at least 1"));
+        }
         let from_scratch = match (&args.config, &args.tokenizer) {
             (Some(config), Some(folder)) => {
                 let (mut config, tokenizer) = (read_config(config)?, Tokenizer::from_folder(folder)?);

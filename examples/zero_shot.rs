@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Each input becomes one line: every label with its probability, separated by tabs, the best first. The probabilities add up
-//! to 1, unless `--multi-label` judges every label on its own. The checkpoint's labels (`id2label`) must name entailment,
-//! and for `--multi-label` contradiction.
+//! to 1, unless `--multi-label` judges every label on its own (entailment against contradiction), as is done with a single
+//! label. The checkpoint's labels (`id2label`) must name entailment.
 //!
 //! JSON lines have the field `text`.
 
@@ -54,12 +54,13 @@ fn main() -> ExitCode {
 }
 
 fn zero_shot(Args { common, labels, template, multi_label }: Args) -> Result<(), Failure> {
-    let rows = common.input.read(|text| Row { text })?;
+    let (rows, places) = common.input.read(|text| Row { text })?;
     let classifier = ZeroShot::open(common.folder()?, common.options()?)?;
     common::warn(classifier.report());
     let texts: Vec<_> = rows.into_iter().map(|row| row.text).collect();
+    let scored = classifier.classify(&texts, &labels, &ZeroShotOptions { template, multi_label });
     let mut output = common.output.open();
-    for scores in classifier.classify(&texts, &labels, &ZeroShotOptions { template, multi_label })? {
+    for scores in places.locate(scored)? {
         output.write(&scores, |out| {
             let scores: Vec<_> = scores.iter().map(|score| format!("{} {:.4}", score.label, score.score)).collect();
             writeln!(out, "{}", scores.join("\t"))

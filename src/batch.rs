@@ -1,5 +1,7 @@
 //! Host data between the tokenizer and the model: one encoded sequence, and a padded batch of them.
 
+use std::{collections::HashSet, fmt};
+
 use crate::{Error, Result};
 
 /// One sequence of token ids, ready for the model, with what is needed to find the way back to the text.
@@ -11,6 +13,9 @@ pub struct Encoding {
     pub text: usize,
     /// Which of that text's overlapping windows this is; 0 where the text was not cut into windows.
     pub window: usize,
+    /// Tokens of the text (or pair) that were cut off so that it fits, on the tokenizer's
+    /// [side](crate::tokenizer::TruncationSide); 0 where it was cut into windows.
+    pub cut: usize,
     /// Token ids.
     pub ids: Vec<u32>,
     /// Token type ids: 0 for the first text, 1 for the second (RoBERTa: always 0).
@@ -39,6 +44,31 @@ impl Encoding {
     }
 }
 
+/// How many texts were too long, and what became of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Truncated {
+    /// How many texts were cut.
+    pub texts: usize,
+    /// How many tokens are left of each, special tokens included.
+    pub max_length: usize,
+}
+
+impl Truncated {
+    /// Counts the texts that were cut to `max_length` tokens; none if all are whole.
+    pub fn count(encodings: &[Encoding], max_length: usize) -> Option<Self> {
+        let cut: HashSet<usize> = encodings.iter().filter(|text| text.cut > 0).map(|text| text.text).collect();
+        (!cut.is_empty()).then_some(Self { texts: cut.len(), max_length })
+    }
+}
+
+impl fmt::Display for Truncated {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { texts, max_length } = self;
+        let were = if *texts == 1 { "text was" } else { "texts were" };
+        write!(formatter, "{texts} {were} too long and cut to {max_length} tokens, special tokens included")
+    }
+}
+
 /// How long the rows of a [`Batch`] become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Padding {
@@ -64,12 +94,15 @@ pub struct Batch {
     pub token_type_ids: Vec<i32>,
 }
 
+/// Most tokens of a batch, padding included: many times what any model computes at once.
+const MAX_CELLS: usize = 1 << 31;
+
 impl Batch {
     /// Pads the sequences with `pad_id` and puts them below each other.
     ///
     /// # Errors
-    /// No sequence at all, only empty ones, one that is longer than [`Padding::Fixed`] allows, or an id that no
-    /// vocabulary reaches.
+    /// No sequence at all, only empty ones, one that is longer than [`Padding::Fixed`] allows or has another number of token
+    /// types than of tokens, more than 2^31 tokens, or an id that no vocabulary reaches.
     pub fn collate<'a>(
         encodings: impl IntoIterator<Item = &'a Encoding>,
         pad_id: u32,
@@ -93,14 +126,23 @@ impl Batch {
             ));
         }
 
+        let cells = encodings.len().checked_mul(length).filter(|cells| *cells <= MAX_CELLS).ok_or_else(|| {
+            let problem = format!("{} rows of {length} tokens are more than fit into memory", encodings.len());
+            Error::input("batch", format!("{problem}, expected at most 2^31; take fewer or shorter ones"))
+        })?;
         let mut batch = Self {
             rows: encodings.len(),
             length,
-            input_ids: Vec::with_capacity(encodings.len() * length),
-            attention_mask: Vec::with_capacity(encodings.len() * length),
-            token_type_ids: Vec::with_capacity(encodings.len() * length),
+            input_ids: Vec::with_capacity(cells),
+            attention_mask: Vec::with_capacity(cells),
+            token_type_ids: Vec::with_capacity(cells),
         };
         for encoding in encodings {
+            if encoding.type_ids.len() != encoding.len() {
+                let (types, ids) = (encoding.type_ids.len(), encoding.len());
+                let problem = format!("a sequence has {types} token types for {ids} tokens, expected one for each");
+                return Err(Error::input("batch", problem));
+            }
             let padding = length - encoding.len();
             let row = encoding.ids.iter().copied().chain(std::iter::repeat_n(pad_id, padding));
             for id in row {
@@ -129,6 +171,25 @@ pub fn batches_by_length(encodings: &[Encoding], batch_size: usize) -> Result<Ve
     let mut order: Vec<usize> = (0..encodings.len()).collect();
     order.sort_by_key(|&index| std::cmp::Reverse(encodings[index].len()));
     Ok(order.chunks(batch_size).map(<[usize]>::to_vec).collect())
+}
+
+/// Lets `compute` work on batches of similar length, given as indices into `encodings`. It returns one value for each of a
+/// batch's sequences; all of them come back in the order of `encodings`.
+///
+/// # Errors
+/// A `batch_size` of 0, or what `compute` fails with.
+pub(crate) fn in_batches<T>(
+    encodings: &[Encoding],
+    batch_size: usize,
+    mut compute: impl FnMut(&[usize]) -> Result<Vec<T>>,
+) -> Result<Vec<T>> {
+    let mut values: Vec<(usize, T)> = Vec::with_capacity(encodings.len());
+    for indices in batches_by_length(encodings, batch_size)? {
+        let computed = compute(&indices)?;
+        values.extend(indices.into_iter().zip(computed));
+    }
+    values.sort_by_key(|(index, _)| *index);
+    Ok(values.into_iter().map(|(_, value)| value).collect())
 }
 
 #[cfg(test)]
@@ -165,6 +226,14 @@ mod tests {
     }
 
     #[test]
+    fn what_makes_no_batch_is_an_error() {
+        let error = |encoding: Encoding, padding| Batch::collate(&[encoding], 0, padding).unwrap_err().to_string();
+        assert!(error(encoding(&[5]), Padding::Fixed(usize::MAX)).contains("1 rows of 18446744073709551615 tokens"));
+        let typeless = Encoding { ids: vec![5, 6], ..Encoding::default() };
+        assert!(error(typeless, Padding::Longest).contains("0 token types for 2 tokens"));
+    }
+
+    #[test]
     fn an_id_beyond_every_vocabulary_is_an_error() {
         let error = Batch::collate(&[encoding(&[u32::MAX])], 0, Padding::Longest).unwrap_err().to_string();
         assert!(error.contains("4294967295 is no token id"), "{error}");
@@ -176,5 +245,20 @@ mod tests {
         assert_eq!(batches_by_length(&encodings, 2).unwrap(), [vec![1, 3], vec![4, 2], vec![0]]);
         assert!(batches_by_length(&[], 2).unwrap().is_empty());
         assert!(batches_by_length(&encodings, 0).unwrap_err().to_string().contains("expected at least 1"));
+    }
+
+    #[test]
+    fn values_of_batches_come_back_in_order() {
+        let encodings = [1, 4, 2, 4, 3].map(|length| encoding(&vec![0; length]));
+        let lengths = |batch: &[usize]| Ok(batch.iter().map(|&index| encodings[index].len()).collect());
+        assert_eq!(in_batches(&encodings, 2, lengths).unwrap(), [1, 4, 2, 4, 3]);
+    }
+
+    #[test]
+    fn cut_texts_are_counted_once() {
+        let cut = |text, cut| Encoding { text, cut, ..encoding(&[1]) };
+        assert_eq!(Truncated::count(&[cut(0, 0), cut(1, 0)], 8), None);
+        let truncated = Truncated::count(&[cut(0, 3), cut(0, 1), cut(1, 0), cut(2, 5)], 8).unwrap();
+        assert_eq!(truncated.to_string(), "2 texts were too long and cut to 8 tokens, special tokens included");
     }
 }

@@ -83,6 +83,37 @@ pub enum Error {
         problem: String,
     },
 
+    /// One of several texts cannot be processed.
+    #[error("{subject}: {problem}")]
+    Text {
+        /// Which text it is, from 0.
+        index: usize,
+        /// What it is called: `text 3`, a question, the line of a file.
+        subject: String,
+        /// What is wrong and what was expected.
+        problem: String,
+    },
+
+    /// What the model computed from one of several texts is NaN or infinite.
+    #[error("{subject}: {problem}")]
+    NotFinite {
+        /// Which text it is, from 0.
+        index: usize,
+        /// What it is called: `text 3`, a question, the line of a file.
+        subject: String,
+        /// What is not finite, why, and what to do.
+        problem: String,
+    },
+
+    /// Training came to NaN or infinity.
+    #[error("training ended at step {step}: {problem}")]
+    Diverged {
+        /// The step.
+        step: usize,
+        /// What is not finite, the likely reasons, and which model was kept.
+        problem: String,
+    },
+
     /// The model was asked for something that its configuration or its checkpoint cannot give.
     #[error("model: {0}")]
     Model(String),
@@ -128,5 +159,18 @@ impl Error {
     /// An input that cannot be processed.
     pub fn input(subject: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Input { subject: subject.into(), problem: problem.into() }
+    }
+
+    /// One of several texts that cannot be processed.
+    pub fn text(index: usize, problem: impl Into<String>) -> Self {
+        Self::Text { index, subject: format!("text {index}"), problem: problem.into() }
+    }
+
+    /// Where the error is about one of several texts, calls that text as `name` says.
+    pub fn with_text_name(mut self, name: impl FnOnce(usize) -> String) -> Self {
+        if let Self::Text { index, subject, .. } | Self::NotFinite { index, subject, .. } = &mut self {
+            *subject = name(*index);
+        }
+        self
     }
 }

@@ -8,6 +8,7 @@ pub mod config;
 pub mod data;
 pub mod device;
 pub mod error;
+mod foreign;
 pub mod heads;
 mod isa;
 mod kernels;
@@ -15,6 +16,9 @@ pub mod model;
 pub mod parity;
 pub mod pipeline;
 mod replacement;
+mod scores;
+mod spans;
+mod text_file;
 pub mod tokenizer;
 pub mod training;
 

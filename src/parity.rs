@@ -19,6 +19,7 @@ use crate::{
         RobertaForMaskedLm, SequenceClassification, TokenClassification,
     },
     model::{ModelOutput, input::ModelInput},
+    text_file,
 };
 
 /// A tensor on the host.
@@ -55,7 +56,7 @@ impl Reference {
     /// The file cannot be read, is no safetensors file, or lacks the inputs.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        let bytes = text_file::read_bytes(path)?;
         let wrong = |problem: String| Error::input(path.display().to_string(), problem);
         let file = SafeTensors::deserialize(&bytes).map_err(|error| wrong(format!("no safetensors file: {error}")))?;
         let integers = |name: &str| -> Result<Option<(Vec<usize>, Vec<i64>)>> {
@@ -271,6 +272,7 @@ fn coordinates(mut index: usize, shape: &[usize]) -> Vec<usize> {
         .iter()
         .rev()
         .map(|size| {
+            let size = (*size).max(1);
             let coordinate = index % size;
             index /= size;
             coordinate

@@ -9,10 +9,10 @@ use std::{
 /// The rooms of `src`, from the ground up. Rooms of one floor do not know each other.
 const FLOORS: [&[&str]; 9] = [
     &["error", "isa"],
-    &["device", "replacement"],
+    &["device", "foreign", "replacement", "scores", "text_file"],
     &["config"],
     &["kernels", "batch"],
-    &["model", "tokenizer"],
+    &["model", "tokenizer", "spans"],
     &["heads", "data"],
     &["checkpoint"],
     &["pipeline", "training"],

@@ -5,10 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
-use burn::{
-    nn::{Dropout, DropoutConfig},
-    tensor::{Bool, DType, Device, Tensor, TensorData},
-};
+use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
 use common::cpu_devices;
 use deberta_burn::model::{
     attention::{
@@ -16,6 +13,7 @@ use deberta_burn::model::{
         operands::{AttentionOperands, PositionIndex, RelativeOperands},
         relative_position::{RelativeIndex, RelativePositions},
     },
+    dropout::{Dropout, keyed},
     masked_positions::Places,
     token_layout::{Packing, TokenLayout},
 };
@@ -90,7 +88,6 @@ impl Case {
 
     fn run_in(&self, dtype: DType, fused: bool, device: &Device, dropout: &Dropout) -> Vec<Vec<f32>> {
         let Inputs { tensors, weights } = self.inputs(device, dtype);
-        device.seed(self.dropout_seed);
         let mask = self.mask(device);
         let layout = match mask.as_ref().filter(|_| fused).and_then(Packing::new) {
             Some(packing) => TokenLayout::Packed(Arc::new(packing)),
@@ -122,10 +119,10 @@ impl Case {
             scale: 1.0 / ((self.head_size * terms) as f64).sqrt(),
             dropout,
         };
-        let context = match fused {
+        let context = keyed(self.dropout_seed, || match fused {
             true => fused::attend(operands, None, false).0,
             false => composed::attend(operands, None).0,
-        };
+        });
         let (context, weights) = match &places {
             Some(places) => (context, TokenLayout::Padded(None).select(weights, places)),
             None => (layout.restore(context), weights),
@@ -142,7 +139,7 @@ impl Case {
     fn check(&self) -> Result<(), TestCaseError> {
         for (backend, device) in cpu_devices() {
             let device = device.autodiff();
-            let dropout = DropoutConfig::new(0.0).init();
+            let dropout = Dropout::new(0.0);
             let (fused, composed) = (self.run(true, &device, &dropout), self.run(false, &device, &dropout));
             for (which, (fused, composed)) in fused.iter().zip(&composed).enumerate() {
                 // Relative to the largest element: each is a sum of up to thousands of products in another order.
@@ -223,7 +220,7 @@ fn two_thousand_tokens() {
 #[test]
 fn both_equal_f64() {
     let positions = RelativePositions { span: 16, buckets: Some(16), max_distance: 64 };
-    let dropout = DropoutConfig::new(0.0).init();
+    let dropout = Dropout::new(0.0);
     for lengths in [vec![1], vec![7, 3], vec![64, 33], vec![200]] {
         let case =
             Case { lengths, heads: 2, head_size: 8, c2p: true, p2c: true, positions, dropout_seed: 0, every: None };
@@ -248,7 +245,7 @@ fn both_equal_f64() {
 fn nan_is_not_hidden() {
     for (backend, device) in cpu_devices() {
         let states = |value: f32| Tensor::<3>::full([1, 20, 8], value, &device);
-        let (layout, dropout) = (TokenLayout::Padded(None), DropoutConfig::new(0.0).init());
+        let (layout, dropout) = (TokenLayout::Padded(None), Dropout::new(0.0));
         let operands = || AttentionOperands {
             query: states(1.0),
             key: states(f32::NAN),
@@ -270,7 +267,7 @@ fn nan_is_not_hidden() {
 #[test]
 fn places_are_a_selection() {
     let positions = RelativePositions { span: 16, buckets: Some(16), max_distance: 64 };
-    let dropout = DropoutConfig::new(0.0).init();
+    let dropout = Dropout::new(0.0);
     for lengths in [vec![150], vec![40, 1, 23], vec![1, 1, 1]] {
         let all =
             Case { lengths, heads: 2, head_size: 8, c2p: true, p2c: true, positions, dropout_seed: 0, every: None };
@@ -299,7 +296,7 @@ fn batch_equals_single() {
     let positions = RelativePositions { span: 16, buckets: Some(16), max_distance: 64 };
     let (_, device) = cpu_devices()[0].clone();
     let device = device.autodiff();
-    let dropout = DropoutConfig::new(0.0).init();
+    let dropout = Dropout::new(0.0);
     let pair = Case {
         lengths: vec![40, 40],
         heads: 2,
@@ -330,8 +327,8 @@ fn dropout_is_unbiased_and_repeatable() {
         dropout_seed: 0,
         every: None,
     };
-    let none = DropoutConfig::new(0.0).init();
-    let some = DropoutConfig::new(0.4).init();
+    let none = Dropout::new(0.0);
+    let some = Dropout::new(0.4);
     for (backend, device) in cpu_devices() {
         let training = device.clone().autodiff();
         let clean = case.run(true, &training, &none);

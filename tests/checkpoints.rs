@@ -4,7 +4,7 @@ mod common;
 #[path = "support/checkpoints.rs"]
 mod stored;
 
-use std::fs;
+use std::{fs, path::Path};
 
 use burn::{
     module::Module,
@@ -13,12 +13,13 @@ use burn::{
 use common::{cpu_devices, fixture};
 use deberta_burn::{
     DebertaModel, ModelConfig, RobertaConfig, RobertaModel,
-    checkpoint::{self, Checkpoint, LoadOptions},
+    checkpoint::{self, Checkpoint, Header, LoadOptions, OutOfRange, RangePolicy},
     heads::{
         DebertaForMaskedLm, MaskedLmLayout, MultipleChoice, QuestionAnswering, ReplacedTokenDetection,
         RobertaForMaskedLm, SequenceClassification, TokenClassification,
     },
 };
+use half::f16;
 use serde_json::Value;
 use stored::{deberta, load, tensors, written};
 use tempfile::TempDir;
@@ -134,9 +135,20 @@ fn masked_language_models_go_round() {
 #[test]
 fn every_kind_of_file_holds_the_same() {
     let expected = written(fixture("v3_plain"), FloatDType::F32);
-    for case in ["v3_sharded", "v3_bin", "v3_bin_legacy", "v3_bin_object"] {
+    for case in ["v3_sharded", "v3_bin", "v3_bin_legacy", "v3_bin_object", "v3_bin_training"] {
         assert!(written(fixture(case), FloatDType::F32) == expected, "{case}");
     }
+}
+
+#[test]
+fn an_optimizers_state_is_no_weight() {
+    let (_, report) = load(fixture("v3_bin_training"), deberta("v3_plain").init(&Device::flex())).unwrap();
+    assert_eq!(report.ignored, ["optimizer_states.0.state.0.exp_avg"], "{report}");
+    assert_eq!(report.unexpected, [""; 0], "{report}");
+    let folder = TempDir::new().unwrap();
+    let checkpoint = Checkpoint::open(fixture("v3_bin_training")).unwrap();
+    checkpoint::rewrite(&checkpoint, &folder, FloatDType::F32, RangePolicy::Refuse).unwrap();
+    assert!(tensors(folder.path()) == tensors(&fixture("v3_plain")));
 }
 
 #[test]
@@ -187,7 +199,8 @@ fn a_rewritten_file_holds_the_same() {
     // Every layout and every kind of file; the absolute positions of the enhanced mask decoder are kept.
     for case in ["v3_plain", "v1_plain", "v1_talking_heads", "v2_conv", "emd_v3", "roberta", "v3_sharded", "v3_bin"] {
         let folder = TempDir::new().unwrap();
-        checkpoint::rewrite(&Checkpoint::open(fixture(case)).unwrap(), &folder, FloatDType::F32).unwrap();
+        checkpoint::rewrite(&Checkpoint::open(fixture(case)).unwrap(), &folder, FloatDType::F32, RangePolicy::Refuse)
+            .unwrap();
         let (written, source) = (Checkpoint::open(&folder).unwrap(), Checkpoint::open(fixture(case)).unwrap());
         let listed = |checkpoint: &Checkpoint| -> Vec<(String, Vec<usize>)> {
             checkpoint.tensors().map(|(name, _, shape)| (name.to_owned(), shape.to_vec())).collect()
@@ -198,10 +211,43 @@ fn a_rewritten_file_holds_the_same() {
         }
     }
     let folder = TempDir::new().unwrap();
-    checkpoint::rewrite(&Checkpoint::open(fixture("v3_plain")).unwrap(), &folder, FloatDType::F16).unwrap();
+    checkpoint::rewrite(&Checkpoint::open(fixture("v3_plain")).unwrap(), &folder, FloatDType::F16, RangePolicy::Refuse)
+        .unwrap();
     assert!(tensors(folder.path()) == written(fixture("v3_plain"), FloatDType::F16));
     let config = fs::read_to_string(folder.path().join("config.json")).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&config).unwrap()["torch_dtype"], "float16");
+}
+
+#[test]
+fn values_beyond_the_range_of_a_type_are_refused_or_clamped() {
+    let (key, folder) = ("encoder.layer.0.output.dense.weight", TempDir::new().unwrap());
+    let mut file = fs::read(fixture("v3_plain").join("model.safetensors")).unwrap();
+    let entries = Header::parse(&file, Path::new("")).unwrap().entries;
+    let start = entries.iter().find(|entry| entry.name == key).unwrap().range.start;
+    file[start..start + 12].copy_from_slice(&[7e4f32, -1e6, 65504.0].map(f32::to_le_bytes).concat());
+    fs::write(folder.path().join("model.safetensors"), file).unwrap();
+    fs::copy(fixture("v3_plain").join("config.json"), folder.path().join("config.json")).unwrap();
+    let source = Checkpoint::open(&folder).unwrap();
+    let target = TempDir::new().unwrap();
+    let rewrite = |dtype, range| checkpoint::rewrite(&source, &target, dtype, range);
+
+    let message = rewrite(FloatDType::F16, RangePolicy::Refuse).unwrap_err().to_string();
+    for part in [format!("`{key}` (2, the largest is -1e6)"), "range of F16".into(), "bf16".into(), "clamped".into()] {
+        assert!(message.contains(&part), "{message}");
+    }
+    assert_eq!(fs::read_dir(&target).unwrap().count(), 0, "nothing is left of it");
+
+    let clamped = rewrite(FloatDType::F16, RangePolicy::Clamp).unwrap();
+    assert_eq!(clamped, [OutOfRange { name: key.into(), count: 2, largest: -1e6 }]);
+    let (_, _, _, bytes) = tensors(target.path()).into_iter().find(|(name, ..)| name == key).unwrap();
+    assert_eq!(bytes[..6], [f16::MAX, f16::MIN, f16::MAX].map(f16::to_le_bytes).concat());
+    assert_eq!(rewrite(FloatDType::BF16, RangePolicy::Refuse).unwrap(), []);
+
+    // A module that is cast on writing goes the same way.
+    let (module, _) = load(&folder, deberta("v3_plain").init(&Device::flex())).unwrap();
+    let config = deberta("v3_plain").into();
+    let message = checkpoint::write(&module, &config, &target, Some(FloatDType::F16)).unwrap_err().to_string();
+    assert!(message.contains(&format!("`{key}` (2, the largest is -1e6)")), "{message}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use assert_cmd::{Command, assert::Assert};
 use burn::tensor::Device;
 use deberta_burn::{
     DebertaConfig, DebertaModel,
+    checkpoint::Header,
     heads::{DebertaForMaskedLm, MaskedLmLayout, QuestionAnswering, SequenceClassification, TokenClassification},
 };
 use predicates::{
@@ -93,6 +94,34 @@ fn texts_come_from_an_argument_a_file_or_standard_input() {
 }
 
 #[test]
+fn marks_and_blank_lines_around_texts_do_not_count() {
+    let model = classifier();
+    let classify = |flags: &[&str], input: &str| {
+        let assert = with_model("classify", &model).args(flags).write_stdin(input).assert().success();
+        String::from_utf8(assert.get_output().stdout.clone()).unwrap()
+    };
+    let (plain, json) = ("war\nlaw\n", "{\"text\": \"war\"}\n{\"text\": \"law\"}\n");
+    let expected = classify(&[], plain);
+    for text in ["\u{feff}war\nlaw\n", "war\nlaw\n\n", "war\r\nlaw\r\n \r\n\r\n", "\u{feff}war\nlaw\n\n\n"] {
+        assert_eq!(classify(&[], text), expected, "{text:?}");
+    }
+    for text in [format!("\u{feff}{json}"), format!("{json}\n \n"), json.replace('\n', "\r\n\r\n")] {
+        assert_eq!(classify(&["--jsonl"], &text), expected, "{text:?}");
+    }
+    assert_eq!(classify(&["--whole"], "\u{feff}war"), classify(&[], "war"));
+}
+
+#[test]
+fn cut_texts_are_counted_on_standard_error() {
+    let model = classifier();
+    let long = "war and peace ".repeat(40);
+    let cut = "warning: 2 texts were too long and cut to 32 tokens, special tokens included\n";
+    let texts = format!("{long}\nwar\n{long}\n");
+    with_model("classify", &model).write_stdin(texts).assert().success().stderr(cut);
+    with_model("classify", &model).arg("war").assert().success().stderr(is_empty());
+}
+
+#[test]
 fn pairs_and_json() {
     let model = classifier();
     let plain = with_model("classify", &model).args(["war", "--pair", "peace", "--json"]).assert().success();
@@ -112,18 +141,23 @@ fn bad_input_is_named() {
         command.args(args).write_stdin(stdin);
         command
     };
-    fails(command(&[], b"fine\nb\xffd\n"), "line 2 of standard input: it is not UTF-8 (after 1 bytes)");
-    fails(command(&[], b"fine\n\nfine\n"), "line 2 of standard input: it is empty");
+    fails(
+        command(&[], b"fine\nb\xffd\n"),
+        "standard input, line 2: it is not valid UTF-8: save the file in that encoding",
+    );
+    fails(command(&[], b"fine\n\nfine\n"), "standard input, line 2: it is empty");
     fails(command(&[], b""), "standard input: it is empty");
     fails(command(&["--whole"], b" \n"), "standard input: it is empty");
     fails(command(&[""], b""), "the text argument: it is empty");
     fails(
         command(&["--jsonl"], b"{\"text\": \"a\"}\n{\"txt\": \"a\"}\n"),
-        "line 2 of standard input is not valid JSON: missing field `text`",
+        "standard input, line 2 is not valid JSON: missing field `text`",
     );
-    fails(command(&["--jsonl"], b"{\"text\": \"a\"\n"), "line 1 of standard input is not valid JSON");
+    fails(command(&["--jsonl"], b"{\"text\": \"a\"\n"), "standard input, line 1 is not valid JSON");
     fails(command(&["--file", "no/such/file"], b""), "cannot read no/such/file");
-    fails(command(&["a", "--max-length", "2"], b""), "max_length is 2");
+    fails(command(&["a", "--max-length", "2"], b""), "the text argument: max_length is 2");
+    let row = b"\n{\"text\": \"a\"}\n";
+    fails(command(&["--jsonl", "--max-length", "2"], row), "standard input, line 2: max_length is 2");
     fails(command(&["a", "--batch-size", "0"], b""), "batch size");
     fails(command(&["a", "--device", "tpu"], b""), "expected one of flex");
     let mut missing = example("classify");
@@ -249,7 +283,41 @@ fn embeddings_go_to_a_safetensors_file() {
     let printed: Vec<f32> = serde_json::from_value(json_lines(&printed)[0].clone()).unwrap();
     // Alone and in a batch: the order of f32 sums differs.
     assert!(numbers.iter().zip(&printed).all(|(a, b)| (a - b).abs() < 1e-5), "{numbers:?} {printed:?}");
+    let pooling = |flags: &[&str], told: &str| {
+        with_model("embed", &model)
+            .arg("war")
+            .args(flags)
+            .assert()
+            .success()
+            .stderr(contains(format!("pooling: {told}\n")));
+    };
+    pooling(&[], "mean (the default; the folder names none)");
+    fs::create_dir(model.path().join("1_Pooling")).unwrap();
+    let config = r#"{"pooling_mode_cls_token": true, "pooling_mode_lasttoken": true}"#;
+    fs::write(model.path().join("1_Pooling/config.json"), config).unwrap();
+    pooling(&["--normalize"], "cls + lasttoken, scaled to length 1 (1_Pooling/config.json)");
+    pooling(&["--pooling", "max"], "max (--pooling)");
     let mut command = with_model("embed", &model);
     command.args(["war", "--output", "no/such/folder/x.safetensors"]);
-    fails(command, "no/such/folder/x.safetensors");
+    command.assert().code(1).stdout(is_empty()).stderr(contains("error: cannot create no/such/folder/x.safetensors"));
+}
+
+#[test]
+fn a_conversion_says_what_it_clamped() {
+    let model = classifier();
+    let path = model.path().join("model.safetensors");
+    let mut file = fs::read(&path).expect("weights");
+    let entries = Header::parse(&file, &path).expect("a header").entries;
+    let weight = entries.iter().find(|entry| entry.name == "classifier.weight").expect("the head");
+    file[weight.range.start..weight.range.start + 4].copy_from_slice(&1e5f32.to_le_bytes());
+    fs::write(&path, file).expect("weights");
+    let output = TempDir::new().expect("a temporary folder");
+    let convert = |flags: &[&str]| {
+        let mut command = with_model("convert", &model);
+        command.arg("--output").arg(output.path()).args(flags);
+        command
+    };
+    fails(convert(&["--dtype", "f16"]), "beyond the range of F16: `classifier.weight` (1, the largest is 1e5)");
+    convert(&["--dtype", "bf16"]).assert().success().stdout(contains("clamped").not());
+    convert(&["--clamp"]).assert().success().stdout(contains("clamped `classifier.weight` (1, the largest is 1e5)"));
 }

@@ -12,7 +12,7 @@ use std::{
 use burn::tensor::{DType, Device, FloatDType};
 use common::fixture;
 use deberta_burn::{
-    DebertaModel,
+    DebertaModel, ModelConfig,
     checkpoint::{self, Checkpoint, HeadPolicy, Header, LoadOptions},
     heads::{DebertaForMaskedLm, MaskedLmLayout, SequenceClassification},
 };
@@ -190,6 +190,77 @@ fn older_names_and_copies_are_understood() {
 }
 
 #[test]
+fn names_in_front_of_the_model_are_no_part_of_it() {
+    let expected = written(fixture("v3_plain"), FloatDType::F32);
+    let with_prefix = |prefix: &'static str| {
+        Damaged::copy_of("v3_plain").edit_header(|header| {
+            let entries = std::mem::take(header).as_object().unwrap().clone();
+            *header = entries
+                .into_iter()
+                .map(|(key, entry)| (if key == "__metadata__" { key } else { format!("{prefix}{key}") }, entry))
+                .collect::<serde_json::Map<_, _>>()
+                .into();
+        })
+    };
+    for prefix in ["module.", "_orig_mod.", "model.", "deberta.", "module.model._orig_mod.", "state_dict.net.deberta."]
+    {
+        assert!(written(&with_prefix(prefix).folder, FloatDType::F32) == expected, "{prefix}");
+    }
+    let two = with_prefix("a.").edit_header(|header| {
+        let words = header["a.embeddings.word_embeddings.weight"].take();
+        header.as_object_mut().unwrap().remove("a.embeddings.word_embeddings.weight");
+        let (rows, columns) = (words["shape"][0].as_u64().unwrap() / 2, words["shape"][1].as_u64().unwrap());
+        let start = words["data_offsets"][0].as_u64().unwrap();
+        let entry = |start| json!({"dtype": "F32", "shape": [rows, columns], "data_offsets": [start, start + 4 * rows * columns]});
+        header["a.embeddings.word_embeddings.weight"] = entry(start);
+        header["b.deberta.embeddings.word_embeddings.weight"] = entry(start + 4 * rows * columns);
+    });
+    two.says(&["model.safetensors", "several models, `a.…` and `b.…`"]);
+}
+
+#[test]
+fn a_file_of_another_model_shows_its_keys() {
+    let file = r#"{"conv1.weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    let other = Damaged::copy_of("v3_plain").edit("model.safetensors", |bytes| *bytes = with_header(file, &[0; 4]));
+    other.says(&["is missing", "no key of the file is one of this model's, they are `conv1.weight`"]);
+}
+
+#[test]
+fn folders_for_other_software_are_told_by_name() {
+    for (file, meaning) in [
+        ("adapter_config.json", "PEFT adapter"),
+        ("flax_model.msgpack", "Flax"),
+        ("tf_model.h5", "TensorFlow"),
+        ("model.onnx", "ONNX"),
+        ("model-00001-of-00002.safetensors", "without the index"),
+        ("gliner_config.json", "GLiNER"),
+    ] {
+        let folder = Damaged::copy_of("v3_plain");
+        fs::rename(folder.path("model.safetensors"), folder.path(file)).unwrap();
+        folder.says(&[meaning, "looked for model.safetensors"]);
+    }
+    let adapter = TempDir::new().unwrap();
+    fs::write(adapter.path().join("adapter_config.json"), "{}").unwrap();
+    let error = ModelConfig::from_folder(&adapter).unwrap_err().to_string();
+    assert!(error.contains("PEFT adapter") && error.contains("merge_and_unload"), "{error}");
+}
+
+#[test]
+fn pointers_of_git_lfs_are_told_in_every_file() {
+    const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n";
+    for (case, file) in [
+        ("v3_plain", "model.safetensors"),
+        ("v3_sharded", "model.safetensors.index.json"),
+        ("v3_sharded", "model-00001-of-00002.safetensors"),
+        ("v3_bin", "pytorch_model.bin"),
+        ("v1_plain", "config.json"),
+    ] {
+        let damaged = Damaged::copy_of(case).edit(file, |bytes| *bytes = POINTER.to_vec());
+        damaged.says(&[file, "Git LFS pointer", "git lfs pull"]);
+    }
+}
+
+#[test]
 fn backbones_must_fit() {
     let renamed = Damaged::copy_of("v3_plain").edit_header(|header| {
         let entry = header.as_object_mut().unwrap().remove(TENSOR).unwrap();
@@ -354,7 +425,7 @@ proptest! {
     /// A damaged file is an error or, if the damage hit a value, loads; it never panics.
     #[test]
     fn no_damage_panics(
-        case in prop::sample::select(vec!["v3_plain", "v1_plain", "v3_sharded", "v3_bin", "v3_bin_legacy", "v3_bin_object"]),
+        case in prop::sample::select(vec!["v3_plain", "v1_plain", "v3_sharded", "v3_bin", "v3_bin_legacy", "v3_bin_object", "v3_bin_training"]),
         places in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
         cut in prop::option::of(any::<prop::sample::Index>()),
     ) {

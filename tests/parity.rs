@@ -47,7 +47,7 @@ fn every_architecture_equals_the_reference() {
 #[test]
 fn every_file_format_equals_the_reference() {
     let reference = Reference::open(fixture("v3_plain/reference.safetensors")).unwrap();
-    for name in ["v3_sharded", "v3_bin", "v3_bin_legacy", "v3_bin_object"] {
+    for name in ["v3_sharded", "v3_bin", "v3_bin_legacy", "v3_bin_object", "v3_bin_training"] {
         for (backend, device) in cpu_devices() {
             let comparison =
                 reference.compare(fixture(name), &device).unwrap_or_else(|e| panic!("{name}, {backend}: {e}"));

@@ -11,10 +11,11 @@ use std::{
 
 use burn::{
     Tensor,
-    tensor::{Device, Int},
+    tensor::{Device, FloatDType, Int},
 };
 use deberta_burn::{
-    DebertaConfig, DebertaModel, ModelConfig, ModelInput, Result, RobertaConfig, RobertaModel,
+    DebertaConfig, DebertaModel, Error, ModelConfig, ModelInput, Result, RobertaConfig, RobertaModel,
+    batch::Truncated,
     checkpoint::{self, Checkpoint, LoadOptions},
     config::ProblemType,
     heads::{
@@ -23,7 +24,8 @@ use deberta_burn::{
     },
     pipeline::{
         AnswerOptions, Classifier, EmbedOptions, Embedder, FillMask, PipelineOptions, Pooling, Question,
-        QuestionAnswerer, RankRequest, Reranker, TagOptions, TokenTagger, WordScores, ZeroShot, ZeroShotOptions,
+        QuestionAnswerer, RankRequest, Reranker, TagOptions, TokenTagger, TruncationListener, WordScores, ZeroShot,
+        ZeroShotOptions,
     },
     tokenizer::{EncodeOptions, Text, Tokenizer},
 };
@@ -163,6 +165,24 @@ fn zero_shot_judges_candidates_by_entailment() {
 }
 
 #[test]
+fn one_candidate_is_judged_on_its_own() {
+    let folder = sequence(config(&["CONTRADICTION", "NEUTRAL", "ENTAILMENT"]));
+    let zero_shot = ZeroShot::open(&folder, options()).unwrap();
+    let scores = |candidates: &[&str], multi_label| {
+        let options = ZeroShotOptions { multi_label, ..ZeroShotOptions::default() };
+        zero_shot.classify(&["the law"], candidates, &options).unwrap().remove(0)
+    };
+    let own = scores(&["war", "peace"], true).into_iter().find(|score| score.label == "war").unwrap().score;
+    assert!(own < 1.0);
+    for multi_label in [false, true] {
+        // White space around a candidate is no part of it.
+        let single = scores(&["  war ", "", " "], multi_label);
+        assert_eq!((single.len(), single[0].label.as_str()), (1, "war"));
+        assert_close(&[single[0].score], &[own]);
+    }
+}
+
+#[test]
 fn zero_shot_says_what_it_needs() {
     let folder = sequence(config(&["positive", "negative"]));
     let error = message(ZeroShot::open(&folder, options()));
@@ -175,7 +195,7 @@ fn zero_shot_says_what_it_needs() {
     let fine = ZeroShotOptions::default();
     assert!(classify(&[], &fine).contains("candidates: there are none"));
     assert!(classify(&["b"], &ZeroShotOptions { template: "no".into(), ..fine.clone() }).contains("`no` has no {}"));
-    assert!(classify(&["b"], &ZeroShotOptions { multi_label: true, ..fine.clone() }).contains("contradiction"));
+    assert!(classify(&[" ", ""], &fine).contains("candidates: there are none"));
     // The hypothesis must stay whole.
     let error = message(zero_shot.classify(&["a", "b"], &[long_text()], &fine));
     assert!(error.starts_with("text 0: ") && error.contains("cannot shorten it enough"), "{error}");
@@ -209,7 +229,7 @@ fn reranking_sorts_by_score_and_keeps_requests_apart() {
     assert!(message(reranker.rank(&[request("a", &[])])).contains("request 0: it has no passages"));
     assert!(message(reranker.rank(&[])).contains("there are none"));
     let error = message(reranker.rank(&[request("a", &["b", "c"]), request(&long_text(), &["d"])]));
-    assert!(error.starts_with("request 1: ") && error.contains("cannot shorten it enough"), "{error}");
+    assert!(error.starts_with("request 1, passage 0: ") && error.contains("cannot shorten it enough"), "{error}");
     let three = sequence(config(&["a", "b", "c"]));
     assert!(message(Reranker::open(&three, options())).contains("it has 3 labels"));
 }
@@ -410,7 +430,7 @@ fn impossible_questions_are_named() {
     assert!(ask(&[]).contains("there are none"));
     assert_eq!(ask(&[question("a", "b"), question(" ", "b")]), "question 1: its question is empty");
     assert_eq!(ask(&[question("a", "")]), "question 0: its context is empty");
-    assert!(ask(&[question(&long_text(), &long_text())]).contains("text 0"));
+    assert!(ask(&[question(&long_text(), &long_text())]).starts_with("question 0: it has"));
     let none = AnswerOptions { top_k: 0, ..AnswerOptions::default() };
     assert!(message(answerer.answer(&[question("a", "b")], &none)).contains("at least 1"));
 }
@@ -419,8 +439,12 @@ fn impossible_questions_are_named() {
 fn embeddings_are_pooled_states_of_any_checkpoint() {
     let folder = sequence(config(&["a", "b"]));
     let embedder = Embedder::open(&folder, options()).unwrap();
-    let embed = |pooling, normalize| embedder.embed(TEXTS, EmbedOptions { pooling, normalize }).unwrap();
-    let (mean, cls, max) = (embed(Pooling::Mean, false), embed(Pooling::Cls, false), embed(Pooling::Max, false));
+    let embed = |pooling: &[Pooling], normalize| {
+        embedder.embed(TEXTS, &EmbedOptions { pooling: pooling.to_vec(), normalize }).unwrap()
+    };
+    let single = |pooling| embed(&[pooling], false);
+    let (mean, cls, max) = (single(Pooling::Mean), single(Pooling::Cls), single(Pooling::Max));
+    let (last, weighted) = (single(Pooling::LastToken), single(Pooling::WeightedMean));
 
     let (model, _) =
         Checkpoint::open(&folder).unwrap().load(config(&[]).init(&Device::flex()), &LoadOptions::default()).unwrap();
@@ -429,9 +453,19 @@ fn embeddings_are_pooled_states_of_any_checkpoint() {
         let values = |tensor: Tensor<3>| tensor.into_data().try_to_vec::<f32>().unwrap();
         assert_close(&mean[index], &values(states.clone().mean_dim(1)));
         assert_close(&cls[index], &values(states.clone().narrow(1, 0, 1)));
-        assert_close(&max[index], &values(states.max_dim(1)));
+        assert_close(&max[index], &values(states.clone().max_dim(1)));
+        let length = states.dims()[1];
+        assert_close(&last[index], &values(states.clone().narrow(1, length - 1, 1)));
+        let weights = Tensor::<1, Int>::arange(1..length as i64 + 1, &Device::flex()).float().reshape([1, length, 1]);
+        let total = weights.clone().sum().into_scalar::<f32>();
+        assert_close(&weighted[index], &values((states * weights).sum_dim(1) / total));
     }
-    for (unit, mean) in embed(Pooling::Mean, true).iter().zip(&mean) {
+    // Several are put one behind the other.
+    let both = embed(&[Pooling::Cls, Pooling::Mean], false);
+    assert_close(&both[1], &[&cls[1][..], &mean[1]].concat());
+    let none = EmbedOptions { pooling: vec![], normalize: false };
+    assert!(message(embedder.embed(TEXTS, &none)).contains("no pooling is named"));
+    for (unit, mean) in embed(&[Pooling::Mean], true).iter().zip(&mean) {
         let length = mean.iter().map(|x| x * x).sum::<f32>().sqrt();
         assert_close(unit, &mean.iter().map(|x| x / length).collect::<Vec<_>>());
     }
@@ -442,12 +476,12 @@ fn embeddings_are_pooled_states_of_any_checkpoint() {
 fn long_texts_are_cut_where_there_are_no_windows() {
     let folder = sequence(config(&["a", "b"]));
     let embedder = Embedder::open(&folder, options()).unwrap();
-    let embed = |text: &str| embedder.embed([text], EmbedOptions::default()).unwrap().remove(0);
+    let embed = |text: &str| embedder.embed([text], &EmbedOptions::default()).unwrap().remove(0);
     let long = long_text();
     assert_eq!(embed(&long), embed(&format!("{long} and more of it")));
     let short = PipelineOptions { max_length: Some(8), ..options() };
     assert_ne!(
-        Embedder::open(&folder, short).unwrap().embed([&long], EmbedOptions::default()).unwrap()[0],
+        Embedder::open(&folder, short).unwrap().embed([&long], &EmbedOptions::default()).unwrap()[0],
         embed(&long)
     );
 }
@@ -477,6 +511,65 @@ fn heads_of_other_tasks_are_refused() {
 }
 
 #[test]
+fn a_name_left_over_from_the_backbone_gives_way_to_the_weights() {
+    let named = |name: &str, labels: &[&str]| {
+        let mut config = config(labels);
+        config.task.architectures = vec![name.to_owned()];
+        config
+    };
+    for name in ["DebertaV2Model", "DebertaV2ForMaskedLM", "DebertaV2ForTokenClassification"] {
+        assert!(Classifier::open(sequence(named(name, &["a", "b"])), options()).is_ok(), "{name}");
+    }
+    let tagger = |name| folder(named(name, &["A", "O"]), TokenClassification::<DebertaModel>::new);
+    for name in ["DebertaV2Model", "DebertaV2ForSequenceClassification"] {
+        assert!(TokenTagger::open(tagger(name), options()).is_ok(), "{name}");
+        let error = message(Classifier::open(tagger(name), options()));
+        assert!(error.contains(&format!("this is a {name}")) || error.contains("is missing"), "{error}");
+    }
+    let answers = folder(named("DebertaV2ForMaskedLM", &[]), QuestionAnswering::<DebertaModel>::new);
+    assert!(QuestionAnswerer::open(answers, options()).is_ok());
+    // Where the weights of the head are not there either, the name says what is.
+    let error = message(Classifier::open(folder(named("DebertaV2Model", &[]), |c, device| c.init(device)), options()));
+    assert!(error.contains("this is a DebertaV2Model; this task needs a …ForSequenceClassification"), "{error}");
+
+    let setfit = folder(named("DebertaV2Model", &[]), |config, device| config.init(device));
+    fs::write(setfit.path().join("model_head.pkl"), "").unwrap();
+    let error = message(Classifier::open(&setfit, options()));
+    assert!(error.contains("SetFit") && error.contains("not supported"), "{error}");
+}
+
+#[test]
+fn the_tokenizers_settings_limit_the_length() {
+    let folder = sequence(config(&["a", "b"]));
+    let path = folder.path().join("tokenizer_config.json");
+    let mut settings: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let long = long_text();
+    let told = |settings: &serde_json::Value, max_length| {
+        fs::write(&path, settings.to_string()).unwrap();
+        let told = Arc::new(Mutex::new(None));
+        let listener = told.clone();
+        let truncated: TruncationListener = Arc::new(move |truncated| *listener.lock().unwrap() = Some(truncated));
+        let options = PipelineOptions { truncated, max_length, ..options() };
+        let scores = Classifier::open(&folder, options).unwrap().classify([&long]).unwrap().remove(0);
+        (told.lock().unwrap().take().map(|truncated| truncated.max_length), scores[0].score)
+    };
+    let (length, of_start) = told(&settings, None);
+    assert_eq!(length, Some(LENGTH));
+    settings["model_max_length"] = 12.into();
+    assert_eq!(told(&settings, None).0, Some(12));
+    assert_eq!(told(&settings, Some(20)).0, Some(20), "the caller is free");
+    settings["model_max_length"] = serde_json::Value::from(1e30);
+    assert_eq!(told(&settings, None), (Some(LENGTH), of_start));
+    settings["truncation_side"] = "left".into();
+    let (length, of_end) = told(&settings, None);
+    assert_eq!(length, Some(LENGTH));
+    assert_ne!(of_start, of_end);
+    // Relative positions set no limit: a longer one than the model was trained with counts too.
+    settings["model_max_length"] = 1000.into();
+    assert_eq!(told(&settings, None).0, None);
+}
+
+#[test]
 fn limits_and_empty_batches_are_errors() {
     let mut biased = config(&["a", "b"]);
     biased.position_biased_input = true;
@@ -495,6 +588,119 @@ fn limits_and_empty_batches_are_errors() {
     assert!(message(Classifier::open(&folder, none).unwrap().classify(["a"])).contains("batch size"));
     let short = PipelineOptions { max_length: Some(2), ..options() };
     assert!(message(Classifier::open(&folder, short).unwrap().classify(["a"])).contains("max_length is 2"));
+}
+
+/// The folder with another first value of one of its tensors.
+fn with_value(folder: TempDir, key: &str, value: f32) -> TempDir {
+    let path = folder.path().join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let tensors: serde_json::Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    let start = header + tensors[key]["data_offsets"][0].as_u64().unwrap_or_else(|| panic!("{key}")) as usize;
+    bytes[start..start + 4].copy_from_slice(&value.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    folder
+}
+
+#[test]
+fn answers_that_are_not_finite_are_errors() {
+    // An f32 that f16 does not reach.
+    let huge = |folder, key| with_value(folder, key, 1e6);
+    let (f32, f16) = (options(), PipelineOptions { dtype: FloatDType::F16, ..options() });
+    let check = |name: &str, ask: &dyn Fn(PipelineOptions) -> Option<Error>| {
+        assert!(ask(f32.clone()).is_none(), "{name} in f32");
+        let error = ask(f16.clone()).unwrap_or_else(|| panic!("{name} in f16"));
+        assert!(matches!(error, Error::NotFinite { index: 0, .. }), "{error}");
+        let message = error.to_string();
+        assert!(message.starts_with(&format!("{name}: the model's answer holds ")), "{message}");
+        assert!(message.ends_with("(`--dtype bf16|f32`)"), "{message}");
+    };
+    let folder = huge(sequence(config(&["entailment", "contradiction"])), "classifier.bias");
+    let request = [RankRequest { query: "a".into(), passages: vec!["b".into()] }];
+    check("text 0", &|options| Classifier::open(&folder, options).unwrap().classify(["a"]).err());
+    check("request 0, passage 0", &|options| Reranker::open(&folder, options).unwrap().rank(&request).err());
+    check("text 0", &|options| {
+        ZeroShot::open(&folder, options).unwrap().classify(&["a"], &["b", "c"], &ZeroShotOptions::default()).err()
+    });
+    let folder =
+        huge(support::folder(config(&["A", "O"]), TokenClassification::<DebertaModel>::new), "classifier.bias");
+    check("text 0", &|options| TokenTagger::open(&folder, options).unwrap().tag(&["a"], TagOptions::default()).err());
+    let folder = huge(support::folder(config(&[]), QuestionAnswering::<DebertaModel>::new), "qa_outputs.bias");
+    check("question 0", &|options| {
+        let questions = [question("a", "b")];
+        QuestionAnswerer::open(&folder, options).unwrap().answer(&questions, &AnswerOptions::default()).err()
+    });
+    let folder = huge(masked_lm(MaskedLmLayout::EnhancedMaskDecoder), "lm_predictions.lm_head.bias");
+    check("text 0", &|options| FillMask::open(&folder, options).unwrap().fill(&["a [MASK]"], 1).err());
+    let folder = huge(sequence(config(&["a", "b"])), "deberta.encoder.layer.1.output.LayerNorm.bias");
+    check("text 0", &|options| Embedder::open(&folder, options).unwrap().embed(["a"], &EmbedOptions::default()).err());
+
+    let broken = with_value(sequence(config(&["a", "b"])), "classifier.bias", f32::NAN);
+    let error = Classifier::open(&broken, options()).unwrap().classify(["a"]).unwrap_err().to_string();
+    assert!(error.contains("holds NaN, expected finite numbers; the checkpoint's weights are damaged"), "{error}");
+}
+
+#[test]
+fn cut_texts_are_told_once_a_call() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let options = || {
+        let listener = told.clone();
+        let truncated: TruncationListener = Arc::new(move |truncated| listener.lock().unwrap().push(truncated));
+        PipelineOptions { truncated, ..options() }
+    };
+    let heard = || told.lock().unwrap().drain(..).collect::<Vec<_>>();
+    let cut = |texts| vec![Truncated { texts, max_length: LENGTH }];
+    let long = long_text();
+    let folder = sequence(config(&["entailment", "contradiction"]));
+    let texts = ["a", &long, "b", &long];
+
+    let classifier = Classifier::open(&folder, options()).unwrap();
+    classifier.classify(TEXTS).unwrap();
+    assert!(heard().is_empty());
+    classifier.classify(texts).unwrap();
+    assert_eq!(heard(), cut(2));
+    Embedder::open(&folder, options()).unwrap().embed(texts, &EmbedOptions::default()).unwrap();
+    assert_eq!(heard(), cut(2));
+    // A text counts once, however many candidates it is judged by.
+    let zero_shot = ZeroShot::open(&folder, options()).unwrap();
+    zero_shot.classify(&texts, &["war", "peace", "law"], &ZeroShotOptions::default()).unwrap();
+    assert_eq!(heard(), cut(2));
+    let passages: Vec<String> = texts.iter().map(|&text| text.to_owned()).collect();
+    let request = RankRequest { query: "law".into(), passages };
+    Reranker::open(&folder, options()).unwrap().rank(&[request.clone(), request]).unwrap();
+    assert_eq!(heard(), cut(4));
+
+    // Windows leave nothing out.
+    let folder = support::folder(config(&["A", "O"]), TokenClassification::<DebertaModel>::new);
+    TokenTagger::open(&folder, options()).unwrap().tag(&texts, TagOptions::default()).unwrap();
+    let folder = support::folder(config(&[]), QuestionAnswering::<DebertaModel>::new);
+    let questions = [question("a", &long)];
+    let spans = AnswerOptions { max_answer_tokens: usize::MAX, top_k: usize::MAX, ..AnswerOptions::default() };
+    let answers = QuestionAnswerer::open(&folder, options()).unwrap().answer(&questions, &spans).unwrap();
+    assert!(answers[0].spans.len() > 100);
+    assert!(heard().is_empty());
+}
+
+#[test]
+fn a_folder_of_sentence_transformers_says_how_to_pool() {
+    let folder = sequence(config(&["a", "b"]));
+    assert_eq!(EmbedOptions::from_folder(&folder).unwrap(), None);
+    let pooling = folder.path().join("1_Pooling");
+    fs::create_dir(&pooling).unwrap();
+    let config =
+        r#"{"word_embedding_dimension": 16, "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true}"#;
+    fs::write(pooling.join("config.json"), config).unwrap();
+    let modules =
+        r#"[{"type": "sentence_transformers.models.Transformer"}, {"type": "sentence_transformers.models.Normalize"}]"#;
+    fs::write(folder.path().join("modules.json"), modules).unwrap();
+    let found = EmbedOptions::from_folder(&folder).unwrap().unwrap();
+    assert_eq!(found, EmbedOptions { pooling: vec![Pooling::Cls, Pooling::Mean], normalize: true });
+    let vectors = Embedder::open(&folder, options()).unwrap().embed(["war"], &found).unwrap();
+    assert_eq!(vectors[0].len(), 32);
+    assert_close(&[vectors[0].iter().map(|x| x * x).sum()], &[1.0]);
+    fs::write(pooling.join("config.json"), config.replace("mean_tokens", "moon_tokens")).unwrap();
+    let error = message(EmbedOptions::from_folder(&folder));
+    assert!(error.contains("1_Pooling/config.json: the pooling `moon_tokens` is not known"), "{error}");
 }
 
 #[test]

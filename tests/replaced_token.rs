@@ -2,44 +2,33 @@
 
 mod common;
 
-use std::{
-    fs,
-    path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{fs, path::Path};
 
 use burn::{
     module::Module,
     optim::GradientsParams,
     tensor::{Device, FloatDType, Int, Tensor, TensorData},
 };
-use common::{IntoGradients, Tensors, cpu_devices, fixture, read};
+use common::{IntoGradients, Tensors, cpu_devices, fixture, gradient_tolerance, largest, read};
 use deberta_burn::{
     DebertaConfig, ModelConfig, ModelInput,
     checkpoint::{self, Checkpoint, LoadOptions},
     data::{Random, file_digest},
     heads::ReplacedTokenDetection,
-    model::masked_positions::Places,
+    model::{dropout::keyed, masked_positions::Places},
     tokenizer::Tokenizer,
     training::{
-        AdamW, AdamWConfig, Learner, ParameterGroups, Schedule, ScheduleKind, Sift, TrainingSettings, Warmup,
+        AdamW, AdamWConfig, Learner, ParameterGroups, Run, Schedule, ScheduleKind, Sift, TrainingSettings, Warmup,
         learner::Start,
         objective::MaskedLmLabels,
         replaced_token::{
             Corrupted, ReplacedToken, ReplacedTokenPretraining, ReplacedTokenTrainer, Sharing, generator_config, sample,
         },
-        run::Run,
     },
 };
 
 const CASES: [&str; 2] = ["replaced_token_v3", "replaced_token_biased"];
 const SHARINGS: [Sharing; 3] = [Sharing::GradientDisentangled, Sharing::Shared, Sharing::NotShared];
-/// Held by tests that draw: the random state of a device is that of the process.
-static DRAWS: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    DRAWS.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// As `make_replaced_token_fixtures.py` has them.
 const WEIGHT: f64 = 10.0;
@@ -101,11 +90,10 @@ fn parameters(model: &impl Module, config: &DebertaConfig) -> Tensors {
     read(&folder.path().join("model.safetensors"))
 }
 
-fn assert_close(context: &str, found: &[f32], expected: &[f32]) {
-    let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+fn assert_close(context: &str, found: &[f32], expected: &[f32], largest_of_model: f32) {
     let difference = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
-    // The floor: gradients that vanish in exact arithmetic, times the weight of 10.
-    assert!(difference <= 1e-4 * largest + 2e-6, "{context} is off by {difference:e} of {largest:e}");
+    let allowed = gradient_tolerance(expected, largest_of_model);
+    assert!(difference <= allowed, "{context} is off by {difference:e}, allowed {allowed:e}");
 }
 
 #[test]
@@ -156,21 +144,23 @@ fn check(context: &str, case: &Case, sharing: Sharing) {
         halves(model.map(&mut IntoGradients(&(discriminator_loss * WEIGHT).backward())));
     assert!(none.values().all(|(_, values)| values.iter().all(|value| *value == 0.0)), "{context}");
 
+    let most =
+        largest(case.data.iter().filter(|(key, _)| key.starts_with("grad.")).flat_map(|(_, (_, values))| values));
     let (mut moved, prefix) = (0, if shared { "grad.shared.discriminator." } else { "grad.discriminator." });
     for (key, (_, expected)) in &case.data {
         if let Some(name) = key.strip_prefix("grad.generator.") {
-            assert_close(&format!("{context}: {key}"), &of_generator[name].1, expected);
+            assert_close(&format!("{context}: {key}"), &of_generator[name].1, expected, most);
             let sum: Vec<f32> = of_generator[name].1.iter().zip(&into_generator[name].1).map(|(a, b)| a + b).collect();
             match case.data.get(&format!("grad.shared.generator.{name}")).filter(|_| shared) {
                 Some((_, both)) => {
-                    assert_close(&format!("{context}: {key} of both losses"), &sum, both);
+                    assert_close(&format!("{context}: {key} of both losses"), &sum, both, most);
                     moved += 1;
                 }
                 // Exactly: nothing of the discriminator's loss comes here.
                 None => assert!(into_generator[name].1.iter().all(|value| *value == 0.0), "{context}: {name}"),
             }
         } else if let Some(name) = key.strip_prefix(prefix) {
-            assert_close(&format!("{context}: {key}"), &of_discriminator[name].1, expected);
+            assert_close(&format!("{context}: {key}"), &of_discriminator[name].1, expected, most);
             moved += 1;
         }
     }
@@ -179,12 +169,14 @@ fn check(context: &str, case: &Case, sharing: Sharing) {
 
 #[test]
 fn words_are_drawn_as_often_as_they_are_likely() {
-    let _alone = alone();
     let (_, device) = &cpu_devices()[0];
-    device.seed(1);
     let logits = Tensor::<2>::from_data([[0.0, 1.0, 2.0, -1.0]], device);
     let likely = burn::tensor::activation::softmax(logits.clone(), 1).into_data().try_to_vec::<f32>().unwrap();
-    let drawn = sample(logits.repeat_dim(0, 20_000), None).into_data().convert::<i32>().try_to_vec::<i32>().unwrap();
+    let drawn = keyed(1, || sample(logits.repeat_dim(0, 20_000), None))
+        .into_data()
+        .convert::<i32>()
+        .try_to_vec::<i32>()
+        .unwrap();
     for (word, likely) in likely.into_iter().enumerate() {
         let share = drawn.iter().filter(|drawn| **drawn == word as i32).count() as f32 / 20_000.0;
         // Five standard deviations.
@@ -234,7 +226,6 @@ fn begin(case: &Case, sharing: Sharing, devices: &[Device], saved: Option<&Path>
 /// The discriminator's step comes after the generator's and sees its new table; with a shared table there is one step of both.
 #[test]
 fn a_step_is_made_of_these_pieces() {
-    let _alone = alone();
     for name in CASES {
         for sharing in SHARINGS {
             let case = Case::new(name, &cpu_devices()[0].1.clone().autodiff());
@@ -245,11 +236,11 @@ fn a_step_is_made_of_these_pieces() {
 
             let model = case.model(sharing);
             let (masked, labels) = case.batch();
-            // As the trainer seeds its first step; without dropout only the draw is random.
-            case.device.seed(Random::new(&[5, 0, 0]).next_u64());
             let generate = |model: &ReplacedTokenPretraining| model.generator_logits(masked.clone(), &labels);
             let logits = generate(&model);
-            let text = Corrupted::new(&masked, &labels, sample(logits.clone(), None));
+            // The key of the first batch in the generator's half of the first step; without dropout only the words are drawn.
+            let key = Random::new(&[Random::new(&[5, 0, 0]).next_u64(), 0]).next_u64();
+            let text = Corrupted::new(&masked, &labels, keyed(key, || sample(logits.clone(), None)));
             let loss = model.generator_loss(logits, labels.clone());
             assert_eq!(loss.clone().into_scalar::<f64>(), parts[0]);
             let step = |model: &ReplacedTokenPretraining, loss: Tensor<1>| {
@@ -291,7 +282,6 @@ fn a_step_is_made_of_these_pieces() {
 
 #[test]
 fn what_is_exported_is_what_was_trained() {
-    let _alone = alone();
     let words = "deberta.embeddings.word_embeddings.weight";
     for name in CASES {
         for sharing in SHARINGS {
@@ -336,7 +326,6 @@ fn what_is_exported_is_what_was_trained() {
 
 #[test]
 fn a_resumed_trainer_is_one_that_never_stopped() {
-    let _alone = alone();
     for sharing in SHARINGS {
         let case = Case::new(CASES[0], &cpu_devices()[0].1.clone().autodiff());
         let (devices, config) = ([case.device.clone()], ModelConfig::from(case.config.clone()));
@@ -360,10 +349,9 @@ fn a_resumed_trainer_is_one_that_never_stopped() {
     }
 }
 
-/// Two devices of different kinds make the generator's step of one; the words that they draw are their own.
+/// Two devices of different kinds make the step of one, for what a batch draws does not depend on where it is.
 #[test]
 fn two_devices_share_a_step() {
-    let _alone = alone();
     let [(_, flex), (_, ndarray)] = cpu_devices().map(|(name, device)| (name, device.autodiff()));
     let cases = [Case::new(CASES[0], &flex), Case::new(CASES[0], &ndarray)];
     let run = |devices: &[Device]| {
@@ -374,11 +362,15 @@ fn two_devices_share_a_step() {
         };
         (0..3).map(|_| step(&mut trainer)).collect::<Vec<_>>()
     };
-    for (one, two) in run(std::slice::from_ref(&flex)).iter().zip(run(&[flex, ndarray])) {
-        // Sums in another order, and a backend with products of its own.
-        assert!((one[0].1 - two[0].1).abs() < 1e-5 * one[0].1, "{one:?} and {two:?}");
-        assert!(two[1].1.is_finite());
+    let (one, two) = (run(std::slice::from_ref(&flex)), run(&[flex.clone(), ndarray.clone()]));
+    // Sums in another order, and a backend with products of its own.
+    let close = |one: f64, two: f64| assert!((one - two).abs() < 1e-5 * one, "{one} and {two}");
+    for (one, two) in one.iter().zip(&two) {
+        close(one[0].1, two[0].1);
     }
+    // The same words were drawn, as long as no two are as good as equal: after a step, rounding might decide.
+    close(one[0][1].1, two[0][1].1);
+    assert_eq!(two, run(&[flex, ndarray]));
 }
 
 #[test]
@@ -395,7 +387,6 @@ fn a_generator_has_half_the_layers() {
 /// From a checkpoint without a generator, both halves have its table and E_delta is zero.
 #[test]
 fn any_checkpoint_can_be_gone_on_with() {
-    let _alone = alone();
     let case = Case::new(CASES[0], &cpu_devices()[0].1);
     let folder = tempfile::tempdir().unwrap();
     for file in ["config.json", "model.safetensors"] {

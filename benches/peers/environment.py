@@ -51,6 +51,7 @@ def build(scratch):
         "ours": [ours],
         "torch": python + [str(HERE / "torch_worker.py")],
         "onnxruntime": python + [str(HERE / "onnx_worker.py")],
+        "openvino": python + [str(HERE / "openvino_worker.py")],
         "candle": [candle],
     }
 

@@ -8,12 +8,14 @@ import onnxruntime
 import protocol
 
 
-def load(folder, _train, _sift):
+def load(command):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])
     # prepare.py has let it optimise the model once and for all.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(Path(folder) / "model.onnx", options, providers=["CPUExecutionProvider"])
+    file = Path(command["model"]) / f"{command['precision']}.onnx"
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return session, f"{', '.join(session.get_providers())} (MLAS chooses by processor and doesn't say)"
 
 
 def forward(session, ids, mask):

@@ -19,7 +19,8 @@ def models(scratch, layers):
             shutil.rmtree(folder, ignore_errors=True)
             checkpoint(shape, layers, folder)
             if shape == "v3-base":
-                export(folder)
+                export(folder, head=False)
+                lower_precisions(folder)
             without_dropout(folder, twin)
         folders |= {shape: folder, f"{shape}{NO_DROPOUT}": twin}
     return folders
@@ -41,34 +42,57 @@ def checkpoint(shape, layers, folder):
     DebertaV2ForSequenceClassification(config).save_pretrained(folder)
 
 
-def export(folder):
-    """The backbone for ONNX Runtime, any batch and length, after all of its optimisations: it folds what depends on
-    weights alone, the projected position table among it. The other weights stay in the export's file, which it maps."""
-    import onnxruntime
+def export(folder, head):
+    """`exported.onnx`, any batch and length, of the backbone or with its head, and `f32.onnx`, the same after all of ONNX
+    Runtime's optimisations: it folds what depends on weights alone, the projected position table among it. The other weights
+    stay in the export's file, which it maps."""
     import torch
-    from transformers import DebertaV2Model
+    import torch_models
 
-    class LastHiddenState(torch.nn.Module):
+    class Values(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.model = DebertaV2Model.from_pretrained(folder)
+            self.model = torch_models.load(folder, head)
 
         def forward(self, input_ids, attention_mask):
-            return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            return torch_models.values(self.model(input_ids=input_ids, attention_mask=attention_mask))
 
-    exported, optimized = folder / "exported.onnx", folder / "model.onnx"
-    backbone = LastHiddenState().eval()
     # Two tensors: the exporter would merge inputs that are the same one.
     ids, mask = (torch.ones((2, 40), dtype=torch.int64) for _ in range(2))
     any_size = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    names = {"input_names": ["input_ids", "attention_mask"], "output_names": ["last_hidden_state"]}
+    names = {"input_names": ["input_ids", "attention_mask"], "output_names": ["values"]}
     with torch.no_grad():
         shapes = {"dynamo": True, "dynamic_shapes": (any_size, any_size)}
-        torch.onnx.export(backbone, (ids, mask), exported, verbose=False, **shapes, **names)
+        torch.onnx.export(Values().eval(), (ids, mask), folder / "exported.onnx", verbose=False, **shapes, **names)
+    optimize(folder / "exported.onnx", folder / "f32.onnx", "ORT_ENABLE_ALL")
+
+
+def optimize(source, target, level):
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # it warns that the result is for this machine, which is what we want
-    options.optimized_model_filepath = str(optimized)
-    onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    options.optimized_model_filepath = str(target)
+    onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def lower_precisions(folder):
+    """ONNX Runtime's dynamic quantisation with its defaults, once with a scale a tensor and once with one a channel of weights,
+    and OpenVINO's model with weights compressed by nncf to symmetric int8, which it multiplies with inputs quantised as they come."""
+    import nncf
+    import openvino
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    folded = folder / "folded.onnx"
+    optimize(folder / "exported.onnx", folded, "ORT_ENABLE_BASIC")
+    for name, per_channel in (("int8-per-tensor", False), ("int8-per-channel", True)):
+        quantized = folder / "quantized.onnx"
+        quantize_dynamic(folded, quantized, per_channel=per_channel, weight_type=QuantType.QInt8)
+        optimize(quantized, folder / f"{name}.onnx", "ORT_ENABLE_ALL")
+        quantized.unlink()
+    model = openvino.Core().read_model(folder / "exported.onnx")
+    openvino.save_model(nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM), folder / "int8.xml", False)
 
 
 def without_dropout(folder, twin):

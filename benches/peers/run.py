@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times this crate beside PyTorch, ONNX Runtime and candle: same weights, same inputs, one run. See ../README.md."""
+"""Times this crate beside PyTorch, ONNX Runtime, OpenVINO and candle: same weights, same inputs, one run. See ../README.md."""
 
 import argparse
 import json
@@ -13,6 +13,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--cases", nargs="+", default=["*"], metavar="PATTERN", help="rows to measure, shell patterns of their names")
+    add("--variants", nargs="+", default=["*"], metavar="PATTERN", help="peers and precisions, such as ours:* or *:int8*")
     add("--threads", default="1,2", help="thread counts, separated by commas")
     add("--rounds", type=int, default=5, help="timed runs of each row and peer, after one that is not counted")
     add("--layers", type=int, help="shrink the models to so many layers, to try the command itself")
@@ -28,17 +29,19 @@ def main():
     import measure
     import prepare
     import report
-    from cases import CASES, selected
+    from cases import CASES, VARIANTS, selected
 
-    cases = selected(options.cases)
+    cases, variants = selected(CASES, options.cases), selected(VARIANTS, options.variants)
     if not cases:
         raise SystemExit(f"--cases: no row has such a name; there are {', '.join(case.name for case in CASES)}")
+    if not variants:
+        raise SystemExit(f"--variants: nothing has such a name; there are {', '.join(map(str, VARIANTS))}")
     workers = environment.build(options.scratch)
     models = prepare.models(options.scratch, options.layers)
     threads = [int(count) for count in options.threads.split(",")]
-    results = measure.all_cases(cases, threads, options.rounds, workers, models, options.scratch)
+    results, kernels = measure.all_cases(cases, variants, threads, options.rounds, workers, models, options.scratch)
 
-    text = report.markdown(results, models)
+    text = report.markdown(results, models, kernels)
     print(text)
     if options.output:
         options.output.write_text(text)

@@ -4,10 +4,9 @@ import sys
 from pathlib import Path
 
 import torch
-from transformers import DebertaV2ForSequenceClassification, DebertaV2Model
-from transformers.utils import logging
 
 import protocol
+import torch_models
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "fixtures"))
 from sift_statement import Sift, initial_noise  # noqa: E402
@@ -17,12 +16,14 @@ SIFT_LAMBDA = 5.0
 MAX_GRADIENT_NORM = 1.0
 
 
-def load(folder, train, sift):
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    if not train:
-        return DebertaV2Model.from_pretrained(folder, dtype=torch.float32).eval()
-    model = DebertaV2ForSequenceClassification.from_pretrained(folder, dtype=torch.float32).train()
+def load(command):
+    kernels = f"{torch.backends.cpu.get_cpu_capability()}, oneDNN {torch.backends.mkldnn.is_available()}"
+    train = command["train"]
+    model = torch_models.load(command["model"], train or command["head"], command["precision"])
+    return (trained(model.train(), command["sift"]) if train else model.eval()), kernels
+
+
+def trained(model, sift):
     free = [value for name, value in model.named_parameters() if name.endswith("bias") or "LayerNorm" in name]
     decayed = [value for value in model.parameters() if all(value is not other for other in free)]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": free, "weight_decay": 0.0}]
@@ -32,11 +33,11 @@ def load(folder, train, sift):
 def forward(model, ids, mask):
     with torch.inference_mode():
         output = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))
-        return output.last_hidden_state.numpy()
+        return torch_models.values(output).float().numpy()
 
 
-def train(trained, ids, mask, labels):
-    model, optimizer, sift = trained
+def train(training, ids, mask, labels):
+    model, optimizer, sift = training
     ids, mask, labels = map(torch.from_numpy, (ids, mask, labels))
     inputs = {"input_ids": ids, "attention_mask": mask}
     output = model(**inputs, labels=labels)

@@ -7,7 +7,10 @@ use std::{
 };
 
 use clap::Args;
-use deberta_burn::{Error, Result};
+use deberta_burn::{
+    Error, Result,
+    data::{at_line, decode_text},
+};
 use serde::de::DeserializeOwned;
 
 /// Where the texts come from.
@@ -31,29 +34,36 @@ pub struct InputArgs {
 }
 
 impl InputArgs {
-    /// Reads the rows: JSON lines as they are, plain texts through `from_text`.
+    /// Reads the rows: JSON lines as they are, plain texts through `from_text`. Blank lines after the last text do not count,
+    /// nor do those between JSON lines.
     ///
     /// # Errors
-    /// A file that cannot be read, a line that is empty, not UTF-8 or not the JSON wanted, or nothing at all.
-    pub fn read<R: DeserializeOwned>(&self, from_text: impl Fn(String) -> R) -> Result<Vec<R>> {
+    /// A file that cannot be read, a text that is blank, what is not UTF-8 or not the JSON wanted, or nothing at all.
+    pub fn read<R: DeserializeOwned>(&self, from_text: impl Fn(String) -> R) -> Result<(Vec<R>, Places)> {
         if let Some(text) = &self.text {
-            return Ok(vec![from_text(checked("the text argument", text.as_bytes())?)]);
+            let place = "the text argument";
+            return Ok((vec![from_text(not_blank(place, text)?)], Places::whole(place)));
         }
         let (name, bytes) = self.bytes()?;
+        let text = decode_text(&name, bytes)?;
         if self.whole {
-            return Ok(vec![from_text(checked(&name, &bytes)?)]);
+            return Ok((vec![from_text(not_blank(&name, &text)?)], Places::whole(&name)));
         }
-        let json = self.jsonl || name.ends_with(".jsonl");
-        let row = |(index, line)| {
-            let subject = format!("line {} of {name}", index + 1);
-            let line = checked(&subject, line)?;
-            if json { serde_json::from_str(&line).map_err(Error::json(subject)) } else { Ok(from_text(line)) }
-        };
-        let rows: Vec<R> = lines(&bytes).enumerate().map(row).collect::<Result<_>>()?;
-        if rows.is_empty() {
+        let blank = |line: &str| line.trim().is_empty();
+        let Some(last) = text.lines().collect::<Vec<_>>().iter().rposition(|line| !blank(line)) else {
             return Err(Error::input(name, "it is empty, expected at least one line"));
+        };
+        let json = self.jsonl || name.ends_with(".jsonl");
+        let (mut rows, mut lines) = (Vec::new(), Vec::new());
+        for (line, text) in (1..).zip(text.lines().take(last + 1)).filter(|(_, text)| !json || !blank(text)) {
+            let place = at_line(&name, line);
+            rows.push(match json {
+                true => serde_json::from_str(text).map_err(Error::json(place))?,
+                false => from_text(not_blank(&place, text)?),
+            });
+            lines.push(line);
         }
-        Ok(rows)
+        Ok((rows, Places { name, lines }))
     }
 
     /// The input's name and content.
@@ -69,21 +79,33 @@ impl InputArgs {
     }
 }
 
-/// The lines, without their ends; the last one needs none.
-fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    bytes.split_inclusive(|&byte| byte == b'\n').map(|line| {
-        let line = line.strip_suffix(b"\n").unwrap_or(line);
-        line.strip_suffix(b"\r").unwrap_or(line)
-    })
+/// The text, if there is something in it.
+fn not_blank(place: &str, text: &str) -> Result<String> {
+    match text.trim().is_empty() {
+        true => Err(Error::input(place, "it is empty, expected a text")),
+        false => Ok(text.to_owned()),
+    }
 }
 
-/// The text in these bytes, if it is one.
-fn checked(subject: &str, bytes: &[u8]) -> Result<String> {
-    let text = str::from_utf8(bytes).map_err(|error| {
-        Error::input(subject, format!("it is not UTF-8 (after {} bytes); convert it first", error.valid_up_to()))
-    })?;
-    match text.trim().is_empty() {
-        true => Err(Error::input(subject, "it is empty, expected a text")),
-        false => Ok(text.to_owned()),
+/// Where the rows of an input come from.
+pub struct Places {
+    name: String,
+    /// The line of each row; none if there is one row that is the whole input.
+    lines: Vec<usize>,
+}
+
+impl Places {
+    fn whole(name: &str) -> Self {
+        Self { name: name.to_owned(), lines: Vec::new() }
+    }
+
+    /// Lets errors about a row say where that is.
+    pub fn locate<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| {
+            error.with_text_name(|row| match self.lines.get(row) {
+                Some(line) => at_line(&self.name, *line),
+                None => self.name.clone(),
+            })
+        })
     }
 }

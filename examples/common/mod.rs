@@ -76,6 +76,7 @@ impl CommonArgs {
             dtype: self.dtype.into(),
             batch_size: self.batch_size,
             max_length: self.max_length,
+            truncated: Arc::new(|truncated| eprintln!("warning: {truncated}")),
             progress: stderr().is_terminal().then(|| progress_bar(self.batch_size)),
             ..PipelineOptions::new(device(&self.device)?)
         })

@@ -9,16 +9,17 @@ use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use deberta_burn::{
     Error, Result,
+    data::decode_text,
     device::{device, devices},
     training::{AdamWConfig, Frozen, ScheduleKind, Sift, TrainingSettings, Warmup, recipes::Recipe, sift::SiftLoss},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::dtype::Dtype;
 
 /// Flags of every fine-tuning example. What a flag does not say comes from the settings file, then from the recipe, then from
 /// the defaults.
-#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct TrainingFlags {
     /// TOML file with any of these flags as keys (`learning-rate = 2e-5`); flags win
@@ -47,7 +48,7 @@ pub struct TrainingFlags {
     #[arg(long, value_enum, help_heading = "Model")]
     pub dtype: Option<Dtype>,
 
-    /// Most tokens of one input, special tokens included [default: 128]
+    /// Most tokens of one input, special tokens included; not more than the model was trained with [default: 128]
     #[arg(long, value_name = "N", help_heading = "Model")]
     pub max_length: Option<usize>,
 
@@ -96,7 +97,7 @@ pub struct TrainingFlags {
     #[arg(long, value_name = "N", help_heading = "Run")]
     evaluate_every: Option<usize>,
 
-    /// Stop after so many evaluations without improvement [default: never]
+    /// Stop after so many evaluations on --valid without improvement [default: never]
     #[arg(long, value_name = "N", help_heading = "Run")]
     patience: Option<usize>,
 
@@ -166,7 +167,7 @@ pub struct TrainingFlags {
 }
 
 /// How many devices to train on.
-#[derive(Clone, Copy, Debug, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceCount {
     One,
@@ -186,22 +187,33 @@ pub struct Parts {
 }
 
 impl TrainingFlags {
-    /// Lays the flags over the settings file, and both over the recipe.
-    pub fn resolve(self, output: &str) -> Result<Self> {
-        let resume = self.resume;
+    /// Lays the flags over the settings file, and both over the recipe. A model `from_scratch` stands for the flag --model.
+    pub fn resolve(self, output: &str, from_scratch: bool) -> Result<Self> {
         let mut flags = match &self.settings {
             Some(path) => {
-                let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
-                let file: Self = toml::from_str(&text)
-                    .map_err(|error| Error::input(path.display().to_string(), error.to_string().trim_end()))?;
-                overlay(&file, &self)
+                let subject = path.display().to_string();
+                let text = decode_text(&subject, fs::read(path).map_err(Error::io("read", path))?)?;
+                let file: Self =
+                    toml::from_str(&text).map_err(|error| Error::input(&subject, error.to_string().trim_end()))?;
+                file.check_rivals(&subject)?;
+                self.over(file)
             }
             None => self,
         };
+        if from_scratch {
+            flags.model = None;
+        }
+        flags.check_companions()?;
         if let Some(name) = &flags.recipe {
             let recipe = Recipe::find(name)?;
-            let mut given = Self {
-                epochs: Some(recipe.epochs).filter(|_| flags.steps.is_none()),
+            let (warmup_steps, warmup_ratio) = match recipe.warmup {
+                Warmup::Steps(steps) => (Some(steps), None),
+                Warmup::Ratio(ratio) => (None, Some(ratio)),
+            };
+            let published = Self {
+                epochs: Some(recipe.epochs),
+                warmup_steps,
+                warmup_ratio,
                 learning_rate: Some(recipe.learning_rate),
                 batch_size: Some(recipe.batch_size),
                 task_dropout: Some(recipe.task_dropout),
@@ -209,21 +221,85 @@ impl TrainingFlags {
                 sift_lambda: Some(recipe.sift_lambda),
                 ..Self::default()
             };
-            if flags.warmup_steps.is_none() && flags.warmup_ratio.is_none() {
-                match recipe.warmup {
-                    Warmup::Steps(steps) => given.warmup_steps = Some(steps),
-                    Warmup::Ratio(ratio) => given.warmup_ratio = Some(ratio),
-                }
-            }
-            flags = overlay(&given, &flags);
+            flags = flags.over(published);
         }
         if flags.model.is_none() {
             // A model of a few hundred thousand parameters learns at rates that a large one would not survive.
             flags.learning_rate.get_or_insert(5e-4);
         }
         flags.output.get_or_insert_with(|| output.into());
-        flags.resume = resume;
         Ok(flags)
+    }
+
+    /// What is said here, else what is said below. Of two that exclude each other, one of here leaves none of below.
+    fn over(self, below: Self) -> Self {
+        let has_length = self.epochs.is_some() || self.steps.is_some();
+        let has_warmup = self.warmup_steps.is_some() || self.warmup_ratio.is_some();
+        Self {
+            settings: self.settings,
+            resume: self.resume,
+            recipe: self.recipe.or(below.recipe),
+            model: self.model.or(below.model),
+            device: self.device.or(below.device),
+            devices: self.devices.or(below.devices),
+            dtype: self.dtype.or(below.dtype),
+            max_length: self.max_length.or(below.max_length),
+            task_dropout: self.task_dropout.or(below.task_dropout),
+            freeze_embeddings: self.freeze_embeddings || below.freeze_embeddings,
+            freeze_layers: self.freeze_layers.or(below.freeze_layers),
+            train: self.train.or(below.train),
+            valid: self.valid.or(below.valid),
+            test: self.test.or(below.test),
+            output: self.output.or(below.output),
+            seed: self.seed.or(below.seed),
+            report_every: self.report_every.or(below.report_every),
+            evaluate_every: self.evaluate_every.or(below.evaluate_every),
+            patience: self.patience.or(below.patience),
+            epochs: self.epochs.or(below.epochs.filter(|_| !has_length)),
+            steps: self.steps.or(below.steps.filter(|_| !has_length)),
+            batch_size: self.batch_size.or(below.batch_size),
+            accumulation: self.accumulation.or(below.accumulation),
+            learning_rate: self.learning_rate.or(below.learning_rate),
+            warmup_steps: self.warmup_steps.or(below.warmup_steps.filter(|_| !has_warmup)),
+            warmup_ratio: self.warmup_ratio.or(below.warmup_ratio.filter(|_| !has_warmup)),
+            schedule: self.schedule.or(below.schedule),
+            weight_decay: self.weight_decay.or(below.weight_decay),
+            layer_decay: self.layer_decay.or(below.layer_decay),
+            clip_norm: self.clip_norm.or(below.clip_norm),
+            sift: self.sift || below.sift,
+            sift_lambda: self.sift_lambda.or(below.sift_lambda),
+            sift_step_size: self.sift_step_size.or(below.sift_step_size),
+            sift_noise: self.sift_noise.or(below.sift_noise),
+            sift_loss: self.sift_loss.or(below.sift_loss),
+        }
+    }
+
+    /// Refuses two that exclude each other, in a settings file as on the command line.
+    fn check_rivals(&self, file: &str) -> Result<()> {
+        let rivals = [
+            ("epochs", self.epochs.is_some(), "steps", self.steps.is_some()),
+            ("warmup-steps", self.warmup_steps.is_some(), "warmup-ratio", self.warmup_ratio.is_some()),
+        ];
+        match rivals.iter().find(|(_, first, _, second)| *first && *second) {
+            Some((first, _, second, _)) => {
+                Err(Error::input(file, format!("`{first}` and `{second}` exclude each other: remove one")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses what says how to do a thing that is not asked for.
+    fn check_companions(&self) -> Result<()> {
+        let sift = [
+            ("--sift-lambda", self.sift_lambda.is_some()),
+            ("--sift-step-size", self.sift_step_size.is_some()),
+            ("--sift-noise", self.sift_noise.is_some()),
+            ("--sift-loss", self.sift_loss.is_some()),
+        ];
+        match sift.into_iter().find(|(_, is_given)| *is_given && !self.sift) {
+            Some((flag, _)) => Err(Error::input(flag, "it is for scale-invariant fine-tuning only: add --sift")),
+            None => Ok(()),
+        }
     }
 
     /// Where to train, at least one device.
@@ -237,14 +313,21 @@ impl TrainingFlags {
 
     /// The data files: those of the flags, or `train.tsv`, `valid.tsv` and `test.tsv` of the example's own folder.
     pub fn parts(&self, default: Option<&Path>) -> Result<Parts> {
-        match (&self.train, default) {
-            (Some(train), _) => Ok(Parts { train: train.clone(), valid: self.valid.clone(), test: self.test.clone() }),
-            (None, Some(folder)) => Ok(Parts {
+        let (valid, test) = (self.valid.clone(), self.test.clone());
+        let parts = match (&self.train, default) {
+            (Some(train), _) => Parts { train: train.clone(), valid, test },
+            (None, Some(folder)) => Parts {
                 train: folder.join("train.tsv"),
-                valid: Some(self.valid.clone().unwrap_or_else(|| folder.join("valid.tsv"))),
-                test: Some(self.test.clone().unwrap_or_else(|| folder.join("test.tsv"))),
-            }),
-            (None, None) => Err(Error::input("--train", "it is missing, expected a file to learn from")),
+                valid: valid.or_else(|| Some(folder.join("valid.tsv"))),
+                test: test.or_else(|| Some(folder.join("test.tsv"))),
+            },
+            (None, None) => return Err(Error::input("--train", "it is missing, expected a file to learn from")),
+        };
+        match self.patience {
+            Some(_) if parts.valid.is_none() => {
+                Err(Error::input("--patience", "nothing can be judged without validation data: add --valid"))
+            }
+            _ => Ok(parts),
         }
     }
 
@@ -281,16 +364,4 @@ impl TrainingFlags {
             seed: self.seed.unwrap_or(default.seed),
         })
     }
-}
-
-/// `above` where it says something, else `below`.
-fn overlay(below: &TrainingFlags, above: &TrainingFlags) -> TrainingFlags {
-    let object = |flags| serde_json::to_value(flags).expect("plain data");
-    let (mut both, above) = (object(below), object(above));
-    for (key, value) in above.as_object().expect("a struct") {
-        if !value.is_null() && value != false {
-            both[key] = value.clone();
-        }
-    }
-    serde_json::from_value(both).expect("of the same struct")
 }

@@ -24,9 +24,9 @@ use deberta_burn::{
     data::file_digest,
     tokenizer::Tokenizer,
     training::{
-        TrainingSettings,
-        run::{Run, Task, TaskModel, train},
+        Run, Task, TaskModel, TrainingSettings,
         tasks::{Collator, Splits},
+        train,
     },
 };
 use serde_json::{Map, Value, json};
@@ -67,19 +67,17 @@ impl Session {
     /// Reads flags, settings file and recipe, and opens the checkpoint, unless a model `from_scratch` is wanted: its
     /// configuration and tokenizer. `output` is the folder if the flags name none.
     pub fn open(flags: TrainingFlags, output: &str, from_scratch: Option<(ModelConfig, Tokenizer)>) -> Result<Self> {
-        let flags = flags.resolve(output)?;
+        let flags = flags.resolve(output, from_scratch.is_some())?;
+        let settings = flags.settings()?;
+        settings.validate()?;
         let (folder, mut config, tokenizer) = match from_scratch {
-            Some(_) if flags.model.is_some() => {
-                let problem =
-                    "a model to begin with is named in the settings file, and another one from scratch by --config";
-                return Err(Error::input("--config", problem));
-            }
             Some(_) if flags.dtype.is_some_and(|dtype| dtype != Dtype::F32) => {
                 return Err(Error::input("--dtype", "a model from scratch is trained in f32"));
             }
             Some((config, tokenizer)) => (None, config, tokenizer),
             None => {
                 let folder = model_folder(flags.model.as_deref().unwrap_or("models/deberta-tiny"), None)?;
+                check_output(&folder, flags.output.as_deref().expect("resolved"))?;
                 let (config, tokenizer) = (ModelConfig::from_folder(&folder)?, Tokenizer::from_folder(&folder)?);
                 (Some(folder), config, tokenizer)
             }
@@ -87,13 +85,22 @@ impl Session {
         let devices: Vec<_> = flags.devices()?.into_iter().map(Device::autodiff).collect();
         let device = devices[0].clone();
         if let Some(dropout) = flags.task_dropout {
+            if !(0.0..1.0).contains(&dropout) {
+                let problem = format!("it is {dropout}, expected a number from 0 up to, but not including, 1");
+                return Err(Error::input("--task-dropout", problem));
+            }
             match &mut config {
                 ModelConfig::Deberta(config) => config.cls_dropout = Some(dropout),
                 ModelConfig::Roberta(config) => config.classifier_dropout = Some(dropout),
             }
         }
-        let max_length = flags.max_length.unwrap_or(128).min(config.trained_length());
-        let settings = flags.settings()?;
+        let wanted = flags.max_length.unwrap_or(128);
+        let max_length = wanted.min(config.trained_length());
+        if flags.max_length.is_some_and(|wanted| wanted > max_length) {
+            eprintln!(
+                "warning: --max-length is {wanted}, but the model was trained with {max_length} tokens: it is {max_length}"
+            );
+        }
         // Whatever the checkpoint lacks is drawn from the seed.
         device.seed(settings.seed);
         let data = Map::from_iter([("max_length".to_owned(), max_length.into())]);
@@ -144,8 +151,14 @@ impl Session {
     /// Trains, and leaves a folder that pipelines and transformers load.
     pub fn train<T: Task>(&self, task: &T, model: TaskModel<T>, default: Option<&Path>) -> Result<()> {
         let output = self.flags.output.as_deref().expect("resolved");
+        if let Some(truncated) = task.truncated(self.max_length) {
+            eprintln!("warning: {truncated}");
+        }
         let paths = self.flags.parts(default)?;
         let mut data = self.data.clone();
+        if let Some(folder) = &self.folder {
+            data.insert("model".into(), json!({ "folder": folder, "sha256": Checkpoint::open(folder)?.digest()? }));
+        }
         for (part, path) in
             [("train", Some(&paths.train)), ("valid", paths.valid.as_ref()), ("test", paths.test.as_ref())]
         {
@@ -175,5 +188,19 @@ impl Session {
             }
         }
         Ok(())
+    }
+}
+
+/// Refuses to write where the model is read from, however the folder is spelled.
+fn check_output(model: &Path, output: &Path) -> Result<()> {
+    match (model.canonicalize(), output.canonicalize()) {
+        (Ok(model), Ok(output)) if model == output => {
+            let problem = format!(
+                "{} is the folder of --model, whose weights would be replaced: choose another one",
+                output.display()
+            );
+            Err(Error::input("--output", problem))
+        }
+        _ => Ok(()),
     }
 }

@@ -79,4 +79,8 @@ impl Observer for Progress {
         let best = if best { ", the best so far" } else { "" };
         self.line(&format!("step {step}: validation {}{best}", metrics.selected()));
     }
+
+    fn warn(&mut self, problem: &str) {
+        self.line(&format!("warning: {problem}"));
+    }
 }

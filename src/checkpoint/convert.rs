@@ -31,6 +31,25 @@ pub(super) fn is_finite(bytes: &[u8], dtype: DType) -> bool {
     }
 }
 
+/// Values that are too large for another element type.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct OutOfRange {
+    /// How many there are.
+    pub count: usize,
+    /// The one of the largest magnitude.
+    pub largest: f32,
+}
+
+/// The magnitudes from which f32 rounds to infinity in `dtype`, and the largest value that it has: the first are half a step of
+/// the last digit beyond the second.
+fn range(dtype: DType) -> Option<(f32, f32)> {
+    match dtype {
+        DType::F16 => Some((65520.0, f16::MAX.to_f32())),
+        DType::BF16 => Some((f32::from_bits(0x7f7f_8000), bf16::MAX.to_f32())),
+        _ => None,
+    }
+}
+
 /// Looks at every element even after a failure, so that the loop vectorises: failures are the exception.
 fn all<T: Pod>(bytes: &[u8], test: impl Fn(T) -> bool) -> bool {
     bytes.chunks_exact(size_of::<T>()).fold(true, |so_far, bits| so_far & test(bytemuck::pod_read_unaligned(bits)))
@@ -46,6 +65,27 @@ impl Conversion {
             Some(shape) if self.to == DType::F32 => transposed::<u32>(&bytes, shape),
             Some(shape) => transposed::<u16>(&bytes, shape),
         }
+    }
+
+    /// The same, but values beyond the range of the new type become its largest instead of infinite ones, and are counted.
+    /// What was not finite stays so.
+    pub fn apply_clamped(self, bytes: Bytes) -> (Bytes, Option<OutOfRange>) {
+        let (Some((limit, largest)), true) = (range(self.to), self.from != self.to) else {
+            return (self.apply(bytes), None);
+        };
+        let mut values: Vec<f32> = elements(&Self { to: DType::F32, transpose: None, ..self }.cast(bytes));
+        let is_beyond = |value: &f32| value.abs() >= limit && value.is_finite();
+        let found = values.iter().filter(|value| is_beyond(value)).fold(None, |found: Option<OutOfRange>, value| {
+            let OutOfRange { count, largest } = found.unwrap_or(OutOfRange { count: 0, largest: 0.0 });
+            let largest = if value.abs() > largest.abs() { *value } else { largest };
+            Some(OutOfRange { count: count + 1, largest })
+        });
+        if found.is_some() {
+            for value in values.iter_mut().filter(|value| is_beyond(value)) {
+                *value = largest.copysign(*value);
+            }
+        }
+        (Self { from: DType::F32, ..self }.apply(Bytes::from_elems(values)), found)
     }
 
     /// Goes by way of f32, which holds every f16 and bf16 exactly. The result is aligned for its elements.
@@ -108,6 +148,33 @@ mod tests {
             let expected = Vec::<f16>::from_f32_slice(&expected);
             assert_eq!(elements::<f16>(&bytes), expected, "{rows} x {columns}");
         }
+    }
+
+    #[test]
+    fn values_beyond_the_range_are_clamped_and_counted() {
+        let cast = |values: &[f32], to| {
+            let conversion = Conversion { from: DType::F32, to, transpose: None };
+            let (bytes, found) = conversion.apply_clamped(Bytes::from_elems(values.to_vec()));
+            let back = Conversion { from: to, to: DType::F32, transpose: None };
+            (elements::<f32>(&back.apply(bytes)), found)
+        };
+        // The last value that rounds down to the largest, and the first that does not.
+        let below = f32::from_bits(65520f32.to_bits() - 1);
+        assert_eq!(cast(&[below, -65504.0, 0.5], DType::F16), (vec![65504.0, -65504.0, 0.5], None));
+        let (values, found) = cast(&[1.0, 65520.0, -1e6, 7e5], DType::F16);
+        assert_eq!(values, [1.0, 65504.0, -65504.0, 65504.0]);
+        assert_eq!(found, Some(OutOfRange { count: 3, largest: -1e6 }));
+        let (values, found) = cast(&[f32::INFINITY, f32::NEG_INFINITY, f32::NAN], DType::F16);
+        assert!(values[0] == f32::INFINITY && values[1] == f32::NEG_INFINITY && values[2].is_nan());
+        assert_eq!(found, None);
+
+        let largest = bf16::MAX.to_f32();
+        assert_eq!(cast(&[1e38, f32::from_bits(0x7f7f_7fff)], DType::BF16).1, None);
+        assert_eq!(
+            cast(&[f32::from_bits(0x7f7f_8000), f32::MIN], DType::BF16),
+            (vec![largest, -largest], Some(OutOfRange { count: 2, largest: f32::MIN }))
+        );
+        assert_eq!(cast(&[f32::MAX], DType::F32), (vec![f32::MAX], None));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde::{
     de::{Error as _, IgnoredAny, MapAccess, Visitor},
 };
 
-use crate::{Error, Result};
+use crate::{Error, Result, text_file};
 
 /// Bytes of the length that opens the file.
 const LENGTH_BYTES: usize = 8;
@@ -18,8 +18,6 @@ const LENGTH_BYTES: usize = 8;
 const MAX_HEADER: u64 = 100_000_000;
 /// Data starts at a multiple of this, so that a memory map of the file is aligned for every element type.
 const ALIGNMENT: usize = 8;
-/// How a file starts that `git clone` left behind instead of the weights.
-const LFS_POINTER: &[u8] = b"version https://git-lfs";
 
 /// What a safetensors file says about its tensors, checked against the size of the file.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,9 +48,7 @@ impl Header {
     /// leave gaps, run past the end of the file, or do not fit their shapes.
     pub fn parse(file: &[u8], path: &Path) -> Result<Self> {
         let fail = |problem: String| Error::checkpoint(path, problem);
-        if file.starts_with(LFS_POINTER) {
-            return Err(fail("this is a Git LFS pointer, not the weights; fetch them with `git lfs pull`".into()));
-        }
+        text_file::refuse_pointer(path, file)?;
         let (length, rest) = file.split_first_chunk::<LENGTH_BYTES>().ok_or_else(|| {
             fail(format!("{} bytes are too few for a safetensors file: it is cut short, copy it again", file.len()))
         })?;

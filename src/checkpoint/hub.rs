@@ -12,10 +12,13 @@ use hf_hub::{
 };
 
 use super::read;
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    foreign::{self, Part},
+};
 
 /// What is downloaded beside the weights, where the repository has it.
-const COMPANIONS: [&str; 8] = [
+const COMPANIONS: [&str; 10] = [
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -24,6 +27,8 @@ const COMPANIONS: [&str; 8] = [
     "spm.model",
     "vocab.json",
     "merges.txt",
+    "modules.json",
+    "1_Pooling/config.json",
 ];
 
 /// Downloads a model with the [settings of the environment](Hub::from_env); see [`Hub::fetch`].
@@ -95,10 +100,10 @@ impl Hub {
             }
         };
         let offered: BTreeSet<&str> = info.siblings.iter().map(|file| file.rfilename.as_str()).collect();
-        let weights = *read::FILES
-            .iter()
-            .find(|file| offered.contains(*file))
-            .ok_or_else(|| fail(format!("there are no weights in it; looked for {}", read::FILES.join(", "))))?;
+        let weights = *read::FILES.iter().find(|file| offered.contains(*file)).ok_or_else(|| {
+            let names: Vec<_> = offered.iter().map(|&name| name.to_owned()).collect();
+            fail(read::no_weights(foreign::explain_names(&names, Part::Weights)))
+        })?;
         // All files come from one commit, whatever is pushed meanwhile.
         let commit = api.repo(repo(&info.sha));
         let folder = self.folder(&repo(revision), &info.sha);

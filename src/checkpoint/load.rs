@@ -16,7 +16,10 @@ use super::{
     read::Checkpoint,
     report::{Few, LoadReport, Misshapen},
 };
-use crate::{Error, Result, device};
+use crate::{
+    Error, Result, device,
+    foreign::{self, Part},
+};
 
 /// How [`Checkpoint::load`] fills a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,8 +98,14 @@ impl Checkpoint {
         }
         if !fatal.is_empty() {
             let advice = match only_heads {
-                true => "the checkpoint was not trained for this task: fine-tune it first",
-                false => "check that config.json belongs to these weights",
+                true => foreign::explain(self.folder(), Part::Head)
+                    .unwrap_or("the checkpoint was not trained for this task: fine-tune it first")
+                    .to_owned(),
+                false if pairs.is_empty() => {
+                    let keys: Vec<_> = self.keys().map(|key| format!("`{key}`")).collect();
+                    format!("no key of the file is one of this model's, they are {}", Few(&keys))
+                }
+                false => "check that config.json belongs to these weights".to_owned(),
             };
             return Err(Error::checkpoint(self.folder(), format!("{}; {advice}", Few(&fatal))));
         }
@@ -182,8 +191,8 @@ impl ModuleMapper for Filler {
         let id = param.id;
         let tensor = match self.values.remove(&self.path.join(".")) {
             Some(data) => Tensor::from_data(data, (&param.lazy_device(), self.dtype)),
-            // Initialised at random, in the device's own type.
-            None => param.val().detach().cast(self.dtype),
+            // Initialised at random, in the device's own type. A cast on the tape would be no leaf, as a parameter has to be.
+            None => param.val().inner().cast(self.dtype),
         };
         param.transform_for_load(tensor, id)
     }

@@ -10,6 +10,7 @@
 //! no module has to know.
 
 mod convert;
+mod digest;
 mod header;
 #[cfg(feature = "hub")]
 pub mod hub;
@@ -20,10 +21,13 @@ mod parameters;
 mod read;
 mod report;
 mod v1;
+mod wrapping;
 mod write;
 
 pub use header::{Header, HeaderEntry};
 pub use load::{HeadPolicy, LoadOptions};
 pub use read::Checkpoint;
+pub(crate) use read::file_in;
 pub use report::{LoadReport, Misshapen};
-pub use write::{rewrite, write};
+pub(crate) use write::first_not_finite;
+pub use write::{OutOfRange, RangePolicy, rewrite, write};

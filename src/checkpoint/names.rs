@@ -66,7 +66,36 @@ const IGNORED: [&str; 3] = [
 
 /// Whether a key that no parameter asked for can be passed over: it is a copy of another one, or of no use to any model.
 pub(super) fn is_ignored(key: &str) -> bool {
-    TIED.iter().any(|(copy, _)| *copy == key) || IGNORED.iter().any(|end| key.ends_with(end))
+    TIED.iter().any(|(copy, _)| *copy == key) || IGNORED.iter().any(|end| key.ends_with(end)) || is_optimizer_state(key)
+}
+
+/// Whether a key is that of an optimiser's state, which a file of training holds beside the model (`optimizer`,
+/// `optimizer_states`).
+pub(super) fn is_optimizer_state(key: &str) -> bool {
+    key.split('.').next().is_some_and(|name| name.starts_with("optimizer"))
+}
+
+/// By the end of transformers' name for a model with a head: keys that a file of it has, and one that tells it from other heads
+/// by not being there. The first of each kind is DeBERTa's, the second RoBERTa's.
+const HEADS: [(&str, &[&str], Option<&str>); 6] = [
+    ("ForSequenceClassification", &["pooler.dense.weight", "classifier.weight"], None),
+    ("ForSequenceClassification", &["classifier.dense.weight", "classifier.out_proj.weight"], None),
+    ("ForTokenClassification", &["classifier.weight"], Some("pooler.dense.weight")),
+    ("ForMultipleChoice", &["pooler.dense.weight", "classifier.weight"], None),
+    ("ForMultipleChoice", &["roberta.pooler.dense.weight", "classifier.weight"], None),
+    ("ForQuestionAnswering", &["qa_outputs.weight"], None),
+];
+
+/// The tasks that a model is fine-tuned for.
+pub(super) fn fine_tuned() -> impl Iterator<Item = &'static str> {
+    HEADS.iter().map(|(task, ..)| *task)
+}
+
+/// Whether a file with the keys that `contains` tells has a head for this task.
+pub(super) fn has_head(task: &str, contains: impl Fn(&str) -> bool) -> bool {
+    HEADS.iter().any(|(name, keys, absent)| {
+        *name == task && keys.iter().all(|key| contains(key)) && !absent.is_some_and(&contains)
+    })
 }
 
 /// The names of one module's parameters in one file.

@@ -17,12 +17,22 @@ use burn::{
 };
 use serde::Deserialize;
 
-use super::{header::Header, mapped::MappedFile, names, v1};
-use crate::{DebertaConfig, Error, ModelConfig, Result, heads::MaskedLmLayout};
+use super::{header::Header, mapped::MappedFile, names, v1, wrapping};
+use crate::{
+    DebertaConfig, Error, ModelConfig, Result,
+    foreign::{self, Part},
+    heads::MaskedLmLayout,
+    text_file,
+};
 
 /// What a folder may keep its weights in; the first that is there is read.
 pub(super) const FILES: [&str; 4] =
     ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+
+/// A file of a checkpoint in this folder, if there is one.
+pub(crate) fn file_in(folder: &Path) -> Option<PathBuf> {
+    FILES.into_iter().chain(["config.json"]).map(|file| folder.join(file)).find(|path| path.exists())
+}
 
 /// The weights of a folder: names, element types and shapes at hand, values on demand.
 ///
@@ -39,17 +49,22 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Opens the weights in `folder`: `model.safetensors`, else `model.safetensors.index.json` and its shards, else
     /// `pytorch_model.bin` (of any version of PyTorch), else its index and shards. A v1 checkpoint is converted to the layout
-    /// of v2, for which the number of attention heads is taken from `config.json`.
+    /// of v2, for which the number of attention heads is taken from `config.json`. Names that training put in front of the
+    /// model's own keys (`module.`, `_orig_mod.`, `model.`, `state_dict.` and so on) are taken away.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if none of the files is there, or one is damaged or incomplete: it names the file, the tensor
     /// and what is wrong. [`Error::Io`] if a file cannot be read.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
-        let path = FILES.iter().map(|file| folder.join(file)).find(|path| path.exists()).ok_or_else(|| {
-            Error::checkpoint(folder, format!("there are no weights in this folder; looked for {}", FILES.join(", ")))
-        })?;
+        let path = FILES
+            .iter()
+            .map(|file| folder.join(file))
+            .find(|path| path.exists())
+            .ok_or_else(|| Error::checkpoint(folder, no_weights(foreign::explain(folder, Part::Weights))))?;
         let Content { mut tensors, skipped, files } = Content::of(&path)?;
+        let mut keys: Vec<_> = tensors.iter_mut().map(|tensor| &mut tensor.name).collect();
+        wrapping::unwrap(&mut keys).map_err(|problem| Error::checkpoint(&path, problem))?;
         for tensor in &mut tensors {
             v1::rename(&mut tensor.name, names::RENAMED.into_iter());
         }
@@ -66,8 +81,11 @@ impl Checkpoint {
         let mut by_name = BTreeMap::new();
         for tensor in tensors {
             if let Some(twin) = by_name.insert(tensor.name.clone(), tensor) {
-                let problem =
-                    format!("two tensors stand for `{}`, an old spelling and a new one; remove one", twin.name);
+                let problem = format!(
+                    "two tensors stand for `{}`, in an older and a newer spelling or with and without a prefix; remove \
+                     one",
+                    twin.name
+                );
                 return Err(Error::checkpoint(&path, problem));
             }
         }
@@ -107,6 +125,17 @@ impl Checkpoint {
         }
     }
 
+    /// Whether this is a checkpoint for a task, by the end of transformers' name for such a model (`ForTokenClassification`,
+    /// for one). `architectures` says so, unless its names are left over from the model that training began with: what counts
+    /// then is which head has its weights in the file.
+    pub(crate) fn is_for(&self, task: &str, architectures: &[String]) -> bool {
+        let is_named = |task: &str| architectures.iter().any(|name| name.ends_with(task));
+        let has_head = |task: &str| names::has_head(task, |key| self.contains(key));
+        architectures.is_empty()
+            || is_named(task)
+            || has_head(task) && !names::fine_tuned().any(|other| is_named(other) && has_head(other))
+    }
+
     pub(super) fn has_legacy_masked_lm(&self) -> bool {
         self.keys().any(|key| key.starts_with("cls.predictions.transform."))
     }
@@ -131,6 +160,11 @@ impl Checkpoint {
     pub(super) fn skipped(&self) -> &[String] {
         &self.skipped
     }
+}
+
+/// Says that a folder or repository has no weights, and what it is instead if that is known.
+pub(super) fn no_weights(reason: Option<&str>) -> String {
+    format!("{}; looked for {}", reason.unwrap_or("there are no weights in it"), FILES.join(", "))
 }
 
 /// What a file holds.
@@ -166,6 +200,8 @@ fn safetensors(path: &Path) -> Result<Content> {
 }
 
 fn pytorch(path: &Path) -> Result<Content> {
+    // The reader opens the file itself; the map is for a look at its start.
+    text_file::refuse_pointer(path, &MappedFile::open(path)?.bytes())?;
     let fail = |error: PytorchError| {
         Error::checkpoint(path, format!("not a readable PyTorch checkpoint ({error}); copy it again"))
     };
@@ -219,8 +255,7 @@ pub(super) struct Index {
 
 impl Index {
     pub fn open(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-        let index: Self = serde_json::from_str(&text).map_err(Error::json(path.display()))?;
+        let index: Self = text_file::read_json(path)?;
         // An index comes from elsewhere: it has no business outside its folder.
         let is_beside =
             |file: &&String| Path::new(file).file_name() == Some(OsStr::new(file)) && !file.ends_with(".json");

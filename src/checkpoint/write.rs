@@ -1,6 +1,11 @@
 //! Writing a module as Hugging Face transformers would have saved it.
 
-use std::{fs, io::Write, path::Path};
+use std::{
+    fmt::{self, Display},
+    fs,
+    io::Write,
+    path::Path,
+};
 
 use burn::{
     module::Module,
@@ -10,17 +15,47 @@ use burn::{
     },
     tensor::{DType, FloatDType, TensorData},
 };
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::{
     Checkpoint,
     convert::{self, Conversion},
     header::Header,
-    names::{Names, is_ignored},
+    names::{Names, is_ignored, is_optimizer_state},
     parameters::Parameter,
+    report::Few,
     v1,
 };
 use crate::{Error, ModelConfig, Result, config::DebertaVersion, replacement::Replacement};
+
+/// What to do with values that are beyond the range of the element type that is to be written. f16 ends at 65,504, bf16 nearly
+/// where f32 does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RangePolicy {
+    /// It is an error.
+    #[default]
+    Refuse,
+    /// They become the largest value of the type.
+    Clamp,
+}
+
+/// Values of a tensor that are beyond the range of the element type that is to be written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutOfRange {
+    /// The tensor's key.
+    pub name: String,
+    /// How many values.
+    pub count: usize,
+    /// The value of the largest magnitude.
+    pub largest: f32,
+}
+
+impl Display for OutOfRange {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self { name, count, largest } = self;
+        write!(f, "`{name}` ({count}, the largest is {largest:e})")
+    }
+}
 
 /// Writes `module` into `folder`, made if it is not there, as `model.safetensors` and `config.json`, which Hugging Face
 /// transformers and [`Checkpoint::open`](super::Checkpoint::open) read. `config` decides the layout: a v1 model is written in
@@ -31,8 +66,8 @@ use crate::{Error, ModelConfig, Result, config::DebertaVersion, replacement::Rep
 /// that is mapped: there, write to another folder than a module that is still alive was loaded from.)
 ///
 /// # Errors
-/// [`Error::Io`] if a file cannot be written, [`Error::Model`] if a value cannot be read back from its device or has a type
-/// other than f32, f16 and bf16.
+/// [`Error::Io`] if a file cannot be written, [`Error::Model`] if a value cannot be read back from its device, has a type other
+/// than f32, f16 and bf16, or is beyond the range of `dtype`.
 pub fn write<M: Module>(
     module: &M,
     config: &ModelConfig,
@@ -48,33 +83,43 @@ pub fn write<M: Module>(
         legacy = config.legacy;
     }
     let names = Names::new(&parameters, legacy);
-    let tensors =
-        parameters.into_iter().map(|parameter| stored(parameter, &names, dtype)).collect::<Result<Vec<_>>>()?;
-    write_folder(tensors, config, folder)
+    let tensors = parameters.into_iter().map(|parameter| stored(parameter, &names)).collect();
+    write_folder(tensors, config, folder, dtype, RangePolicy::Refuse).map(drop)
 }
 
 /// Writes the weights of `checkpoint` into `folder` as one `model.safetensors` in another element type, whatever files they
-/// come from, and its `config.json` beside them. Tensors keep their names; buffers of whole numbers, which no model needs, are
-/// left out.
+/// come from, and its `config.json` beside them. Tensors keep their names; buffers of whole numbers, which no model needs, and an
+/// optimiser's state are left out. Returns which values `range` had clamped.
 ///
 /// # Errors
-/// As [`write()`]; a `config.json` that cannot be read.
-pub fn rewrite(checkpoint: &Checkpoint, folder: impl AsRef<Path>, dtype: FloatDType) -> Result<()> {
+/// As [`write()`]; a `config.json` that cannot be read; values beyond the range of `dtype`, with [`RangePolicy::Refuse`].
+pub fn rewrite(
+    checkpoint: &Checkpoint,
+    folder: impl AsRef<Path>,
+    dtype: FloatDType,
+    range: RangePolicy,
+) -> Result<Vec<OutOfRange>> {
     let config = ModelConfig::from_folder(checkpoint.folder())?;
-    let weights = checkpoint.stored().filter(|tensor| tensor.dtype.is_float() || !is_ignored(&tensor.name));
-    let tensors = weights.map(|tensor| cast(tensor, dtype)).collect::<Result<_>>()?;
-    write_folder(tensors, config, folder.as_ref())
+    let is_weight = |tensor: &&Stored| match tensor.dtype.is_float() {
+        true => !is_optimizer_state(&tensor.name),
+        false => !is_ignored(&tensor.name),
+    };
+    let weights = checkpoint.stored().filter(is_weight);
+    write_folder(weights.cloned().collect(), config, folder.as_ref(), Some(dtype), range)
 }
 
-/// The tensor in another element type.
-fn cast(tensor: &Stored, dtype: FloatDType) -> Result<Stored> {
-    let (from, to) = (tensor.dtype, DType::from(dtype));
-    check_types(&tensor.name, [from, to])?;
-    let (source, shape) = (tensor.clone(), tensor.shape.clone());
-    Ok(bridge::deferred(tensor.name.clone(), to, shape.clone(), None, move || {
-        let conversion = Conversion { from, to, transpose: None };
-        Ok(TensorData::from_bytes(conversion.apply(source.to_bytes()?), shape.clone(), to))
-    }))
+/// The path of a parameter that holds NaN or infinity, if one does.
+///
+/// # Errors
+/// [`Error::Model`] if a value cannot be read back from its device.
+pub(crate) fn first_not_finite<M: Module>(module: &M) -> Result<Option<String>> {
+    for parameter in Parameter::of(module) {
+        let values = parameter.values.read()?;
+        if !convert::is_finite(values.as_bytes(), values.dtype()) {
+            return Ok(Some(parameter.path));
+        }
+    }
+    Ok(None)
 }
 
 fn check_types(name: &str, types: [DType; 2]) -> Result<()> {
@@ -86,29 +131,46 @@ fn check_types(name: &str, types: [DType; 2]) -> Result<()> {
     }
 }
 
-/// Writes tensors and configuration in the layout that the configuration asks for.
-fn write_folder(mut tensors: Vec<Stored>, mut config: ModelConfig, folder: &Path) -> Result<()> {
+/// Writes tensors, cast to `dtype` if one is given, and configuration in the layout that the configuration asks for.
+fn write_folder(
+    mut tensors: Vec<Stored>,
+    mut config: ModelConfig,
+    folder: &Path,
+    dtype: Option<FloatDType>,
+    range: RangePolicy,
+) -> Result<Vec<OutOfRange>> {
+    let dtype = dtype.map(DType::from);
     match &mut config {
         ModelConfig::Deberta(config) => {
             if config.model_type == DebertaVersion::V1 {
                 tensors = v1::merge(tensors, config.num_attention_heads);
             }
-            declare_dtype(&mut config.other, &tensors);
+            declare_dtype(&mut config.other, &tensors, dtype);
         }
-        ModelConfig::Roberta(config) => declare_dtype(&mut config.other, &tensors),
+        ModelConfig::Roberta(config) => declare_dtype(&mut config.other, &tensors, dtype),
     }
 
     fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     let path = folder.join("model.safetensors");
-    let weights = Replacement::new(path.clone(), |file| write_tensors(&tensors, file, &path))?;
+    let mut out_of_range = Vec::new();
+    let weights = Replacement::new(path.clone(), |file| {
+        out_of_range = write_tensors(&tensors, dtype, file, &path)?;
+        Ok(())
+    })?;
+    if !out_of_range.is_empty() && range == RangePolicy::Refuse {
+        let problem =
+            format!("weights are beyond the range of {:?}: {}", dtype.unwrap_or(DType::F32), Few(&out_of_range));
+        return Err(Error::Model(format!("{problem}; choose another element type (bf16, f32), or have them clamped")));
+    }
     let config = Replacement::of(folder.join("config.json"), config.to_json().as_bytes())?;
     weights.commit()?;
-    config.commit()
+    config.commit()?;
+    Ok(out_of_range)
 }
 
 /// Says in the configuration which element type the weights have; transformers casts them to what it finds there.
-fn declare_dtype(other: &mut serde_json::Map<String, serde_json::Value>, tensors: &[Stored]) {
-    let name = match tensors.first().map(|tensor| tensor.dtype) {
+fn declare_dtype(other: &mut Map<String, Value>, tensors: &[Stored], dtype: Option<DType>) {
+    let name = match dtype.or(tensors.first().map(|tensor| tensor.dtype)) {
         Some(DType::F16) => "float16",
         Some(DType::BF16) => "bfloat16",
         _ => "float32",
@@ -118,27 +180,41 @@ fn declare_dtype(other: &mut serde_json::Map<String, serde_json::Value>, tensors
     other.insert("torch_dtype".into(), json!(name));
 }
 
-/// The parameter as a tensor of the file, to be read and converted when its turn comes.
-fn stored(parameter: Parameter, names: &Names, dtype: Option<FloatDType>) -> Result<Stored> {
+/// The parameter as a tensor of the file, to be read and transposed when its turn comes.
+fn stored(parameter: Parameter, names: &Names) -> Stored {
     let (name, shape) = (names.key(&parameter.path), parameter.file_shape());
-    let from = parameter.values.dtype();
-    let to = dtype.map_or(from, DType::from);
-    check_types(&name, [from, to])?;
+    let dtype = parameter.values.dtype();
     let transpose = parameter.is_transposed().then(|| [parameter.shape[0], parameter.shape[1]]);
-    let conversion = Conversion { from, to, transpose };
-    Ok(bridge::deferred(name, to, shape.clone().into(), None, move || {
+    let conversion = Conversion { from: dtype, to: dtype, transpose };
+    bridge::deferred(name, dtype, shape.clone().into(), None, move || {
         let values = parameter.values.read().map_err(|error| burn_pack::Error::ValidationError(error.to_string()))?;
-        Ok(TensorData::from_bytes(conversion.apply(values.into_bytes()), shape.clone(), to))
-    }))
+        Ok(TensorData::from_bytes(conversion.apply(values.into_bytes()), shape.clone(), dtype))
+    })
 }
 
-/// Writes a whole safetensors file, which is to be at `path`.
-fn write_tensors(tensors: &[Stored], file: &mut impl Write, path: &Path) -> Result<()> {
-    let header = Header::encode(tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.dtype, &tensor.shape[..])))?;
+/// Writes a whole safetensors file, which is to be at `path`, cast to `dtype` if one is given. Values beyond its range are
+/// clamped, and returned.
+fn write_tensors(
+    tensors: &[Stored],
+    dtype: Option<DType>,
+    file: &mut impl Write,
+    path: &Path,
+) -> Result<Vec<OutOfRange>> {
+    let written = |tensor: &Stored| dtype.unwrap_or(tensor.dtype);
+    for tensor in tensors {
+        check_types(&tensor.name, [tensor.dtype, written(tensor)])?;
+    }
+    let header =
+        Header::encode(tensors.iter().map(|tensor| (tensor.name.as_str(), written(tensor), &tensor.shape[..])))?;
     file.write_all(&header).map_err(Error::io("write", path))?;
+    let mut out_of_range = Vec::new();
     for tensor in tensors {
         let bytes = tensor.to_bytes().map_err(|error| Error::Model(format!("`{}`: {error}", tensor.name)))?;
+        let conversion = Conversion { from: tensor.dtype, to: written(tensor), transpose: None };
+        let (bytes, beyond) = conversion.apply_clamped(bytes);
+        let named = |convert::OutOfRange { count, largest }| OutOfRange { name: tensor.name.clone(), count, largest };
+        out_of_range.extend(beyond.map(named));
         file.write_all(&bytes).map_err(Error::io("write", path))?;
     }
-    Ok(())
+    Ok(out_of_range)
 }

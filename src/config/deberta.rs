@@ -4,7 +4,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::{
-    TaskConfig, overlay, parse_object, require, require_layers, require_probability, require_size, write_json,
+    MAX_SIZE, TaskConfig, overlay, parse_object, require, require_deviation, require_layers, require_matrix,
+    require_positive, require_probability, require_size, write_json,
 };
 use crate::{Result, config::Activation};
 
@@ -250,6 +251,12 @@ impl DebertaConfig {
         self.position_buckets().unwrap_or(self.max_relative_positions())
     }
 
+    /// Whether absolute positions are added anywhere: at the input, or by the enhanced mask decoder of a masked language
+    /// model.
+    pub(super) fn has_absolute_positions(&self) -> bool {
+        self.position_biased_input || self.task.architectures.iter().any(|name| name.ends_with("ForMaskedLM"))
+    }
+
     /// Whether the position table is normalised.
     pub fn norm_relative_embeddings(&self) -> bool {
         self.model_type == DebertaVersion::V2
@@ -286,38 +293,59 @@ impl DebertaConfig {
     /// # Errors
     /// An [`Error::Config`](crate::Error::Config) that names the first key with an impossible value.
     pub fn validate(&self) -> Result<()> {
+        let hidden = self.hidden_size;
         require_size("vocab_size", self.vocab_size)?;
-        require_size("hidden_size", self.hidden_size)?;
+        require_size("hidden_size", hidden)?;
         require_layers(self.num_hidden_layers)?;
         require_size("num_attention_heads", self.num_attention_heads)?;
         require_size("intermediate_size", self.intermediate_size)?;
         require_size("max_position_embeddings", self.max_position_embeddings)?;
-        if self.head_size() * self.num_attention_heads != self.hidden_size {
-            let expected = format!("a divisor of hidden_size, which is {}", self.hidden_size);
-            require("num_attention_heads", self.num_attention_heads, false, &expected)?;
+        require("type_vocab_size", self.type_vocab_size, self.type_vocab_size <= MAX_SIZE, "at most 2^28")?;
+        require_size("embedding_size", self.embedding_size())?;
+        let farthest = self.max_relative_positions;
+        require("max_relative_positions", farthest, farthest <= MAX_SIZE as i64, "at most 2^28")?;
+        if let Some(size) = self.attention_head_size {
+            require_size("attention_head_size", size)?;
         }
-        if let Some(size) = self.embedding_size {
-            require_size("embedding_size", size)?;
+        if self.head_size() * self.num_attention_heads != hidden {
+            let expected = format!("a divisor of hidden_size, which is {hidden}");
+            require("num_attention_heads", self.num_attention_heads, false, &expected)?;
         }
         require_probability("hidden_dropout_prob", self.hidden_dropout_prob)?;
         require_probability("attention_probs_dropout_prob", self.attention_probs_dropout_prob)?;
         require_probability("pooler_dropout", self.pooler_dropout)?;
         require_probability("cls_dropout", self.classifier_dropout())?;
-        require("layer_norm_eps", self.layer_norm_eps, self.layer_norm_eps > 0.0, "above 0")?;
-        require("initializer_range", self.initializer_range, self.initializer_range >= 0.0, "at least 0")?;
+        require_positive("layer_norm_eps", self.layer_norm_eps)?;
+        require_deviation("initializer_range", self.initializer_range)?;
         let pad = self.pad_token_id;
         require("pad_token_id", pad, pad < self.vocab_size, &format!("below vocab_size, {}", self.vocab_size))?;
+        let norm = &self.norm_rel_ebd;
+        let is_known = norm.to_lowercase().split('|').all(|part| ["", "none", "layer_norm"].contains(&part.trim()));
+        require("norm_rel_ebd", format!("`{norm}`"), is_known, "`layer_norm` or `none`")?;
         if let Some(buckets) = self.position_buckets() {
             // Beyond the middle the bucket is a ratio of logarithms, which needs (m - 1) / mid > 1 and mid > 0.
             let limit = 2 * (self.max_relative_positions() - 1).max(1);
             let expected = format!("from 2 to below twice the largest distance, {limit}, or below 1 for no buckets");
             require("position_buckets", buckets, (2..limit).contains(&buckets), &expected)?;
         }
+        require_matrix("vocab_size", self.vocab_size, self.embedding_size())?;
+        require_matrix("type_vocab_size", self.type_vocab_size, self.embedding_size())?;
+        require_matrix("embedding_size", self.embedding_size(), hidden)?;
+        require_matrix("max_position_embeddings", self.max_position_embeddings, hidden)?;
+        require_matrix("hidden_size", hidden, hidden)?;
+        require_matrix("intermediate_size", self.intermediate_size, hidden)?;
+        let (key, span) = match self.position_buckets() {
+            Some(buckets) => ("position_buckets", buckets),
+            None => ("max_relative_positions", self.max_relative_positions()),
+        };
+        require_matrix(key, span, 2 * hidden)?;
+        require_matrix("num_labels", self.task.num_labels(), hidden)?;
         if let Some(kernel) = self.conv_kernel_size() {
             require("conv_kernel_size", kernel, kernel % 2 == 1, "odd, so that the length is kept")?;
             let groups = self.conv_groups;
-            let expected = format!("a divisor of hidden_size, which is {}", self.hidden_size);
-            require("conv_groups", groups, groups > 0 && self.hidden_size.is_multiple_of(groups), &expected)?;
+            let expected = format!("a divisor of hidden_size, which is {hidden}");
+            require("conv_groups", groups, groups > 0 && hidden.is_multiple_of(groups), &expected)?;
+            require_matrix("conv_kernel_size", kernel, hidden * (hidden / groups))?;
         }
         Ok(())
     }

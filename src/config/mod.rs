@@ -21,7 +21,7 @@ pub use preset::Preset;
 pub use roberta::RobertaConfig;
 pub use task::{ProblemType, TaskConfig};
 
-use crate::{Error, Result};
+use crate::{Error, Result, foreign, text_file};
 
 /// The configuration of any model of this crate, told apart by `model_type`.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,9 +36,14 @@ impl ModelConfig {
     /// Reads `config.json` from a checkpoint folder.
     ///
     /// # Errors
-    /// The file is missing, is not JSON, names another `model_type`, or holds an impossible value.
+    /// The file is missing, is not JSON, names another `model_type`, or holds an impossible value. Of a folder that is no
+    /// model of its own (an adapter, for one), the error says what it is.
     pub fn from_folder(folder: impl AsRef<Path>) -> Result<Self> {
-        Self::from_file(folder.as_ref().join("config.json"))
+        let (folder, path) = (folder.as_ref(), folder.as_ref().join("config.json"));
+        match foreign::explain(folder, foreign::Part::Model).filter(|_| !path.exists()) {
+            Some(problem) => Err(Error::checkpoint(folder, problem)),
+            None => Self::from_file(path),
+        }
     }
 
     /// Reads a file of any name.
@@ -47,8 +52,7 @@ impl ModelConfig {
     /// As [`from_folder`](Self::from_folder).
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-        Self::from_json(&text).map_err(|error| match error {
+        Self::from_json(&text_file::read_text(path)?).map_err(|error| match error {
             Error::Json { source, .. } => Error::json(path.display())(source),
             other => Error::input(path.display().to_string(), other.to_string()),
         })
@@ -63,6 +67,11 @@ impl ModelConfig {
         match map.get("model_type").and_then(Value::as_str) {
             Some("deberta" | "deberta-v2") => DebertaConfig::from_map(map).map(Self::Deberta),
             Some("roberta") => RobertaConfig::from_map(map).map(Self::Roberta),
+            Some(name @ ("xlm-roberta" | "xlm-roberta-xl")) => Err(Error::config(
+                "model_type",
+                format!("`{name}`"),
+                "`deberta`, `deberta-v2` or `roberta`; the multilingual model that can be read is mDeBERTa",
+            )),
             found => Err(Error::config(
                 "model_type",
                 found.map_or("missing".to_owned(), |name| format!("`{name}`")),
@@ -113,11 +122,20 @@ impl ModelConfig {
         }
     }
 
-    /// The longest input in tokens that the model can take, if it has a limit: absolute positions at the input set one,
+    /// Number of encoder layers.
+    pub fn num_hidden_layers(&self) -> usize {
+        match self {
+            Self::Deberta(config) => config.num_hidden_layers,
+            Self::Roberta(config) => config.num_hidden_layers,
+        }
+    }
+
+    /// The longest input in tokens that the model can take, if it has a limit. Absolute positions set one, whether they are
+    /// added at the input or by the enhanced mask decoder of a masked language model (`…ForMaskedLM` in `architectures`);
     /// relative positions do not.
     pub fn max_length(&self) -> Option<usize> {
         match self {
-            Self::Deberta(config) => config.position_biased_input.then_some(config.max_position_embeddings),
+            Self::Deberta(config) => config.has_absolute_positions().then_some(config.max_position_embeddings),
             Self::Roberta(config) => Some(config.max_length()),
         }
     }
@@ -144,7 +162,7 @@ impl From<RobertaConfig> for ModelConfig {
 }
 
 fn parse_object(text: &str) -> Result<Map<String, Value>> {
-    serde_json::from_str(text).map_err(Error::json("config.json"))
+    text_file::parse_json(text).map_err(Error::json("config.json"))
 }
 
 /// Lays the file's keys over the defaults and takes what `C` knows; what is left is returned beside it.
@@ -202,10 +220,30 @@ fn require_layers(value: usize) -> Result<()> {
     require("num_hidden_layers", value, (1..=1000).contains(&value), "from 1 to 1000")
 }
 
-/// A width or a number of rows. Sizes are multiplied with each other, and a product beyond the memory is for the allocator to
-/// refuse, one beyond the integers for us.
+/// Most of a width or a number of rows.
+const MAX_SIZE: usize = 1 << 28;
+
+/// Most elements of one matrix. The largest of a published model is the word table of v2-xxlarge, 2^27.6.
+const MAX_ELEMENTS: usize = 1 << 34;
+
+/// A width or a number of rows.
 fn require_size(key: &'static str, value: usize) -> Result<()> {
-    require(key, value, (1..=1 << 28).contains(&value), "from 1 to 2^28")
+    require(key, value, (1..=MAX_SIZE).contains(&value), "from 1 to 2^28")
+}
+
+/// A matrix of `rows` x `columns`, which must be one that a computer can hold; `key` is that of its rows.
+fn require_matrix(key: &'static str, rows: usize, columns: usize) -> Result<()> {
+    let fits = rows.checked_mul(columns).is_some_and(|elements| elements <= MAX_ELEMENTS);
+    let expected = format!("at most 2^34 elements in a matrix, which has {columns} columns");
+    require(key, rows, fits, &expected)
+}
+
+fn require_positive(key: &'static str, value: f64) -> Result<()> {
+    require(key, value, value > 0.0 && value.is_finite(), "above 0 and finite")
+}
+
+fn require_deviation(key: &'static str, value: f64) -> Result<()> {
+    require(key, value, value >= 0.0 && value.is_finite(), "at least 0 and finite")
 }
 
 #[cfg(test)]

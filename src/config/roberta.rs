@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    TaskConfig, overlay, parse_object, require, require_layers, require_probability, require_size, write_json,
+    TaskConfig, overlay, parse_object, require, require_deviation, require_layers, require_matrix, require_positive,
+    require_probability, require_size, write_json,
 };
 use crate::{Result, config::Activation};
 
@@ -98,7 +99,7 @@ impl RobertaConfig {
 
     /// The longest input in tokens: positions start behind the padding's.
     pub fn max_length(&self) -> usize {
-        self.max_position_embeddings - self.pad_token_id - 1
+        self.max_position_embeddings.saturating_sub(self.pad_token_id + 1)
     }
 
     /// Dropout in front of a classifier.
@@ -124,11 +125,23 @@ impl RobertaConfig {
         require_probability("hidden_dropout_prob", self.hidden_dropout_prob)?;
         require_probability("attention_probs_dropout_prob", self.attention_probs_dropout_prob)?;
         require_probability("classifier_dropout", self.classifier_dropout())?;
-        require("layer_norm_eps", self.layer_norm_eps, self.layer_norm_eps > 0.0, "above 0")?;
-        require("initializer_range", self.initializer_range, self.initializer_range >= 0.0, "at least 0")?;
+        require_positive("layer_norm_eps", self.layer_norm_eps)?;
+        require_deviation("initializer_range", self.initializer_range)?;
         let pad = self.pad_token_id;
         require("pad_token_id", pad, pad < self.vocab_size, &format!("below vocab_size, {}", self.vocab_size))?;
         let rows = self.max_position_embeddings;
-        require("max_position_embeddings", rows, rows > pad + 1, &format!("above pad_token_id + 1, {}", pad + 1))
+        require_size("max_position_embeddings", rows)?;
+        require("max_position_embeddings", rows, rows > pad + 1, &format!("above pad_token_id + 1, {}", pad + 1))?;
+        for (key, rows) in [
+            ("vocab_size", self.vocab_size),
+            ("type_vocab_size", self.type_vocab_size),
+            ("max_position_embeddings", rows),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_labels", self.task.num_labels()),
+        ] {
+            require_matrix(key, rows, self.hidden_size)?;
+        }
+        Ok(())
     }
 }

@@ -1,7 +1,5 @@
 //! The task's part of `config.json`: which head, which labels, which loss.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
@@ -54,7 +52,8 @@ impl TaskConfig {
         Self { labels: (0..count).map(|index| format!("LABEL_{index}")).collect(), ..self }
     }
 
-    /// Takes the task's keys out of a `config.json`. `id2label` decides the labels, `num_labels` where it is absent.
+    /// Takes the task's keys out of a `config.json`. `id2label` decides the labels, where it is absent `label2id`, and where
+    /// both are, `num_labels`.
     pub(super) fn take(file: &mut Map<String, Value>) -> Result<Self> {
         let mut take = |key: &str| file.remove(key).filter(|value| !value.is_null());
         let mut task = Self::default();
@@ -65,10 +64,11 @@ impl TaskConfig {
             let expected = "`regression`, `single_label_classification` or `multi_label_classification`";
             task.problem_type = Some(parse("problem_type", value, expected)?);
         }
-        take("label2id");
-        let num_labels = take("num_labels");
-        if let Some(value) = take("id2label") {
+        let (id2label, label2id, num_labels) = (take("id2label"), take("label2id"), take("num_labels"));
+        if let Some(value) = id2label {
             task.labels = labels(&value)?;
+        } else if let Some(value) = label2id {
+            task.labels = labels_of_ids(&value)?;
         } else if let Some(value) = num_labels {
             // A count that no checkpoint has would only serve to exhaust the memory.
             match value.as_u64() {
@@ -104,17 +104,39 @@ fn parse<T: DeserializeOwned>(key: &str, value: Value, expected: &str) -> Result
     serde_json::from_value(value.clone()).map_err(|_| Error::config(key, value, expected))
 }
 
-/// `id2label` as a list: its keys must be 0, 1, 2, … without a gap.
+/// `id2label` as a list. A label that is a number or a boolean stands for its text.
 fn labels(value: &Value) -> Result<Vec<String>> {
-    let wrong = || Error::config("id2label", value, "an object from \"0\", \"1\", … without a gap to label names");
-    let by_id: BTreeMap<usize, String> = value
-        .as_object()
-        .ok_or_else(wrong)?
-        .iter()
-        .map(|(id, label)| Ok((id.parse().map_err(|_| wrong())?, label.as_str().ok_or_else(wrong)?.to_owned())))
-        .collect::<Result<_>>()?;
-    if by_id.is_empty() || !by_id.keys().copied().eq(0..by_id.len()) {
-        return Err(wrong());
+    let entries = value.as_object().and_then(|entries| {
+        entries.iter().map(|(id, label)| Some((id.trim().parse().ok()?, text(label)?))).collect::<Option<Vec<_>>>()
+    });
+    entries
+        .and_then(in_order)
+        .ok_or_else(|| Error::config("id2label", value, "an object from \"0\", \"1\", … without a gap to label names"))
+}
+
+/// `label2id` as a list. An id may be written as text.
+fn labels_of_ids(value: &Value) -> Result<Vec<String>> {
+    let entries = value.as_object().and_then(|entries| {
+        let id = |id: &Value| text(id)?.trim().parse().ok();
+        entries.iter().map(|(label, value)| Some((id(value)?, label.clone()))).collect::<Option<Vec<_>>>()
+    });
+    entries.and_then(in_order).ok_or_else(|| {
+        Error::config("label2id", value, "an object from label names to 0, 1, … without a gap, each once")
+    })
+}
+
+/// The labels by their ids, which must be 0, 1, 2, … without a gap.
+fn in_order(mut entries: Vec<(usize, String)>) -> Option<Vec<String>> {
+    entries.sort();
+    let is_whole = !entries.is_empty() && entries.iter().map(|(id, _)| *id).eq(0..entries.len());
+    is_whole.then(|| entries.into_iter().map(|(_, label)| label).collect())
+}
+
+/// The text of a value that is one word.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        _ => None,
     }
-    Ok(by_id.into_values().collect())
 }

@@ -42,6 +42,51 @@ fn unknown_keys_survive_a_round_trip() {
 }
 
 #[test]
+fn labels_are_read_as_they_are_written() {
+    for (keys, labels) in [
+        (r#""id2label": {"1": 5, "0": "4"}"#, vec!["4", "5"]),
+        (r#""id2label": {"0": false, "1": 2.5, " 2 ": "x"}"#, vec!["false", "2.5", "x"]),
+        (r#""label2id": {"no": 1, "yes": 0}"#, vec!["yes", "no"]),
+        (r#""label2id": {"no": "1", "yes": "0"}, "num_labels": 7"#, vec!["yes", "no"]),
+        (r#""id2label": {"0": "a"}, "label2id": {"b": 4}"#, vec!["a"]),
+        (r#""id2label": null, "label2id": null, "num_labels": 2"#, vec!["LABEL_0", "LABEL_1"]),
+    ] {
+        let config = ModelConfig::from_json(&format!(r#"{{"model_type": "deberta-v2", {keys}}}"#)).unwrap();
+        assert_eq!(config.task().labels, labels, "{keys}");
+    }
+}
+
+#[test]
+fn json_is_read_as_python_writes_it() {
+    let config = |keys: &str| format!("\u{feff}{{\"model_type\": \"deberta-v2\", {keys}}}");
+    let unread = config(r#""a": NaN, "b": [Infinity, {"c": -Infinity}], "task_specific_params": {"NaN": NaN}"#);
+    let read = ModelConfig::from_json(&unread).unwrap();
+    assert_eq!(ModelConfig::from_json(&read.to_json()).unwrap(), read);
+    for (keys, problem) in [
+        (r#""layer_norm_eps": NaN"#, r#"`layer_norm_eps` is "NaN""#),
+        (r#""hidden_size": Infinity"#, r#"`hidden_size` is "Infinity""#),
+        (r#""norm_rel_ebd": NaN"#, "`norm_rel_ebd` is `NaN`"),
+        (r#""pos_att_type": -Infinity"#, r#"`pos_att_type` is "-Infinity""#),
+        (r#""num_labels": NaN"#, r#"`num_labels` is "NaN""#),
+    ] {
+        let message = message(&config(keys));
+        assert!(message.contains(problem) && message.contains("expected"), "{keys}: {message}");
+    }
+}
+
+#[test]
+fn absolute_positions_limit_the_length_wherever_they_are() {
+    let limit = |keys: &str| ModelConfig::from_json(&format!("{{{keys}}}")).unwrap().max_length();
+    let v3 = r#""model_type": "deberta-v2", "max_position_embeddings": 64, "position_biased_input": false"#;
+    assert_eq!(limit(v3), None);
+    assert_eq!(limit(&format!(r#"{v3}, "architectures": ["DebertaV2ForSequenceClassification"]"#)), None);
+    // The enhanced mask decoder has a table of its own.
+    assert_eq!(limit(&format!(r#"{v3}, "architectures": ["DebertaV2ForMaskedLM"]"#)), Some(64));
+    assert_eq!(limit(r#""model_type": "deberta", "max_position_embeddings": 64"#), Some(64));
+    assert_eq!(limit(r#""model_type": "roberta", "max_position_embeddings": 66"#), Some(64));
+}
+
+#[test]
 fn version_decides_what_a_key_means() {
     let keys = r#""position_buckets": 8, "share_att_key": true, "norm_rel_ebd": "layer_norm", "conv_kernel_size": 3"#;
     let v1 = DebertaConfig::from_json(&format!(r#"{{"model_type": "deberta", {keys}}}"#)).unwrap();
@@ -77,6 +122,34 @@ fn impossible_values_name_their_key() {
         (r#"{"model_type": "deberta-v2", "problem_type": "ranking"}"#, "`problem_type` is \"ranking\""),
         (r#"{"model_type": "roberta", "max_position_embeddings": 2}"#, "`max_position_embeddings` is 2"),
         (r#"{"model_type": "roberta", "pad_token_id": 60000}"#, "`pad_token_id` is 60000"),
+        // Tables that no computer holds, and products beyond the integers.
+        (r#"{"model_type": "deberta-v2", "vocab_size": 268435456}"#, "`vocab_size` is 268435456"),
+        (r#"{"model_type": "deberta-v2", "type_vocab_size": 18446744073709551615}"#, "`type_vocab_size`"),
+        (r#"{"model_type": "deberta-v2", "type_vocab_size": 268435456}"#, "`type_vocab_size`"),
+        (r#"{"model_type": "deberta-v2", "embedding_size": 0}"#, "`embedding_size` is 0"),
+        (r#"{"model_type": "deberta-v2", "embedding_size": 268435456}"#, "`vocab_size`"),
+        (r#"{"model_type": "deberta-v2", "attention_head_size": 0}"#, "`attention_head_size` is 0"),
+        (r#"{"model_type": "deberta-v2", "attention_head_size": 9223372036854775808}"#, "`attention_head_size`"),
+        (r#"{"model_type": "deberta-v2", "intermediate_size": 268435456}"#, "`intermediate_size`"),
+        (r#"{"model_type": "deberta-v2", "hidden_size": 268435456, "num_attention_heads": 1}"#, "`vocab_size`"),
+        (r#"{"model_type": "deberta-v2", "max_position_embeddings": 268435456}"#, "`max_position_embeddings`"),
+        (r#"{"model_type": "deberta-v2", "max_relative_positions": 9223372036854775807}"#, "`max_relative_positions`"),
+        (r#"{"model_type": "deberta-v2", "max_relative_positions": 200000000}"#, "`max_relative_positions`"),
+        (r#"{"model_type": "deberta-v2", "position_buckets": 9223372036854775807}"#, "`position_buckets`"),
+        (r#"{"model_type": "deberta-v2", "conv_kernel_size": 18446744073709551615}"#, "`conv_kernel_size`"),
+        (r#"{"model_type": "deberta-v2", "conv_kernel_size": 3, "conv_groups": 0}"#, "`conv_groups` is 0"),
+        (r#"{"model_type": "deberta-v2", "num_labels": 1000000, "hidden_size": 98304}"#, "`num_labels` is 1000000"),
+        (r#"{"model_type": "deberta-v2", "num_labels": 18446744073709551615}"#, "`num_labels`"),
+        (r#"{"model_type": "deberta-v2", "label2id": {"a": 0, "b": 2}}"#, "`label2id`"),
+        (r#"{"model_type": "deberta-v2", "label2id": {"a": 0, "b": 0}}"#, "`label2id`"),
+        (r#"{"model_type": "deberta-v2", "label2id": {}}"#, "`label2id`"),
+        (r#"{"model_type": "deberta-v2", "id2label": {"0": ["a"]}}"#, "`id2label`"),
+        (r#"{"model_type": "deberta-v2", "norm_rel_ebd": "rms"}"#, "`norm_rel_ebd` is `rms`"),
+        (r#"{"model_type": "roberta", "type_vocab_size": 0}"#, "`type_vocab_size` is 0"),
+        (r#"{"model_type": "roberta", "max_position_embeddings": 18446744073709551615}"#, "`max_position_embeddings`"),
+        (r#"{"model_type": "roberta", "vocab_size": 268435456}"#, "`vocab_size`"),
+        (r#"{"model_type": "roberta", "pad_token_id": 18446744073709551615}"#, "`pad_token_id`"),
+        (r#"{"model_type": "xlm-roberta"}"#, "mDeBERTa"),
     ] {
         let message = message(json);
         assert!(message.contains(key), "{json}: {message}");

@@ -56,7 +56,7 @@ pub fn read_choices(path: impl AsRef<Path>) -> Result<Vec<ChoiceExample>> {
             })
         };
         if let Some(problem) = problem {
-            return Err(Error::input(at_line(path, line), problem));
+            return Err(Error::input(at_line(path.display(), line), problem));
         }
         examples.push(ChoiceExample { prompt, choices, label, line });
     }

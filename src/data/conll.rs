@@ -33,8 +33,9 @@ pub struct Sentence {
 /// Reads tagged sentences, in the file's order.
 ///
 /// A `.jsonl` file has one `{"tokens": ["…"], "tags": ["…"]}` a line. Every other file is read as CoNLL columns: a word
-/// a line, columns between white space, a blank line between sentences; `-DOCSTART-` lines are skipped, and `#` is a
-/// word like any other.
+/// a line, a blank line between sentences. Where the first row has a tab, columns stand between single tabs, and a
+/// word may hold spaces; otherwise they stand between white space. `-DOCSTART-` lines are skipped, and so are comments: lines that start with
+/// `#` and are no row of the file, for `#` is a word like any other.
 ///
 /// Tags may be written in IOB1, IOB2 or BIOES (also as BILOU) and come out in IOB2, with the entities that conlleval
 /// sees: an `I-` that continues no entity of its type begins one.
@@ -53,17 +54,20 @@ pub fn read_sentences(path: impl AsRef<Path>, columns: WordColumns) -> Result<Ve
     Ok(sentences)
 }
 
-/// The labels for tagging with these entity types: `O`, then `B-` and `I-` of each type in alphabetical order, whether
-/// or not both occur.
+/// The labels for tagging with these entity types. If all tags are among those of a checkpoint, `known`, these are they, in
+/// its order; otherwise `O`, then `B-` and `I-` of each type in alphabetical order, whether or not both occur.
 ///
 /// # Errors
 /// No sentence has an entity; `path` is their file.
-pub fn tag_labels(sentences: &[Sentence], path: impl AsRef<Path>) -> Result<Labels> {
-    let tags = sentences.iter().flat_map(|sentence| &sentence.tags);
-    let kinds: BTreeSet<&str> = tags.filter_map(|tag| tag.split_once('-')).map(|(_, kind)| kind).collect();
+pub fn tag_labels(sentences: &[Sentence], known: &[String], path: impl AsRef<Path>) -> Result<Labels> {
+    let tags: BTreeSet<&str> = sentences.iter().flat_map(|sentence| &sentence.tags).map(String::as_str).collect();
+    let kinds: BTreeSet<&str> = tags.iter().filter_map(|tag| tag.split_once('-')).map(|(_, kind)| kind).collect();
     if kinds.is_empty() {
         let problem = "every tag in it is `O`, expected entities to learn from: check which column holds the tags";
         return Err(Error::input(path.as_ref().display().to_string(), problem));
+    }
+    if tags.iter().all(|tag| known.iter().any(|label| label == tag)) {
+        return Labels::new(known.to_vec());
     }
     let entities = kinds.iter().flat_map(|kind| [format!("B-{kind}"), format!("I-{kind}")]);
     Labels::new(std::iter::once("O".to_owned()).chain(entities).collect())
@@ -80,31 +84,99 @@ pub fn tag_indices(sentences: &[Sentence], labels: &Labels, path: impl AsRef<Pat
 }
 
 fn read_columns(path: &Path, text: &str, columns: WordColumns) -> Result<Vec<Sentence>> {
+    let layout = Layout::of(text, columns);
     let mut sentences = Vec::new();
     let mut width = None;
     let mut open: Option<SentenceReader> = None;
     for (index, line) in text.lines().enumerate() {
-        let place = at_line(path, index + 1);
-        // ASCII only: a no-break space may be part of a word.
-        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        if matches!(fields.first(), None | Some(&"-DOCSTART-")) {
+        let place = at_line(path.display(), index + 1);
+        if ends_sentence(line) {
             sentences.extend(open.take().map(|reader| reader.sentence));
             continue;
         }
+        if layout.is_comment(line) {
+            continue;
+        }
+        let fields = layout.separator.fields(line);
         let count = fields.len();
-        let tag = columns.tag.unwrap_or(count - 1);
-        if columns.word.max(tag) >= count || columns.word == tag {
+        let Some((word, tag)) = columns.of(&fields) else {
             let problem = format!("its number of columns is {count}, expected columns for a word and its tag");
             return Err(Error::input(place, problem));
-        }
+        };
         if *width.get_or_insert(count) != count {
             let problem = format!("its number of columns is {count}, expected {} as above", width.unwrap_or_default());
             return Err(Error::input(place, problem));
         }
-        open.get_or_insert_with(|| SentenceReader::new(index + 1)).push(fields[columns.word], fields[tag], place)?;
+        if word.is_empty() {
+            return Err(Error::input(place, "its word is blank, expected a word and its tag"));
+        }
+        open.get_or_insert_with(|| SentenceReader::new(index + 1)).push(word, tag, place)?;
     }
     sentences.extend(open.map(|reader| reader.sentence));
     Ok(sentences)
+}
+
+/// Blank lines and those between documents.
+fn ends_sentence(line: &str) -> bool {
+    matches!(line.split_ascii_whitespace().next(), None | Some("-DOCSTART-"))
+}
+
+impl WordColumns {
+    /// The word and the tag among a line's fields, if it has both.
+    fn of<'a>(self, fields: &[&'a str]) -> Option<(&'a str, &'a str)> {
+        let tag = self.tag.unwrap_or(fields.len().checked_sub(1)?);
+        Some((*fields.get(self.word)?, *fields.get(tag)?)).filter(|_| tag != self.word)
+    }
+}
+
+/// What stands between columns.
+#[derive(Clone, Copy)]
+enum Separator {
+    Tabs,
+    Spaces,
+}
+
+impl Separator {
+    fn fields(self, line: &str) -> Vec<&str> {
+        // ASCII only: a no-break space may be part of a word.
+        match self {
+            Self::Tabs => line.trim_ascii_end().split('\t').map(str::trim_ascii).collect(),
+            Self::Spaces => line.split_ascii_whitespace().collect(),
+        }
+    }
+}
+
+/// How the rows of a file are written.
+struct Layout {
+    separator: Separator,
+    columns: WordColumns,
+    /// The number of columns, as the first row has it.
+    width: usize,
+}
+
+impl Layout {
+    fn of(text: &str, columns: WordColumns) -> Self {
+        let rows = || text.lines().filter(|line| !ends_sentence(line) && !line.starts_with('#'));
+        let widths = |separator: Separator| rows().map(move |line| separator.fields(line).len());
+        let equal = |separator| widths(separator).is_sorted_by(|left, right| left == right);
+        let tabs = rows().next().is_some_and(|line| line.contains('\t'));
+        // Tabs may also line columns up, now one and now several of them, or stand for spaces.
+        let separator = match tabs && (equal(Separator::Tabs) || !equal(Separator::Spaces)) {
+            true => Separator::Tabs,
+            false => Separator::Spaces,
+        };
+        Self { separator, columns, width: widths(separator).next().unwrap_or_default() }
+    }
+
+    /// A line that starts with `#`, and neither is a row nor was meant to be one.
+    fn is_comment(&self, line: &str) -> bool {
+        let fields = self.separator.fields(line);
+        let is_row = || {
+            let tag = self.columns.of(&fields).map(|(_, tag)| tag);
+            tag.is_some_and(|tag| Place::parse(tag).is_some()) && (self.width == 0 || fields.len() == self.width)
+        };
+        line.starts_with('#') && !line.starts_with("#\t") && !is_row()
+    }
 }
 
 #[derive(Deserialize)]
@@ -123,15 +195,40 @@ fn read_jsonl(path: &Path, text: &str) -> Result<Vec<Sentence>> {
                     tokens.len(),
                     tags.len()
                 );
-                return Err(Error::input(at_line(path, line), problem));
+                return Err(Error::input(at_line(path.display(), line), problem));
             }
             let mut reader = SentenceReader::new(line);
             for (word, tag) in tokens.iter().zip(&tags) {
-                reader.push(word, tag, at_line(path, line))?;
+                reader.push(word, tag, at_line(path.display(), line))?;
             }
             Ok(reader.sentence)
         })
         .collect()
+}
+
+/// Where a word stands, by its tag.
+struct Place<'a> {
+    /// Whether an entity begins, whatever is before it.
+    begins: bool,
+    /// Whether nothing after it continues an entity.
+    ends: bool,
+    /// The entity's type; none outside.
+    kind: Option<&'a str>,
+}
+
+impl<'a> Place<'a> {
+    /// The meaning of a tag; none if it is of no known scheme.
+    fn parse(tag: &'a str) -> Option<Self> {
+        let (begins, ends, kind) = match tag.split_once('-') {
+            None if tag == "O" => return Some(Self { begins: false, ends: true, kind: None }),
+            Some(("B", kind)) => (true, false, kind),
+            Some(("I", kind)) => (false, false, kind),
+            Some(("E" | "L", kind)) => (false, true, kind),
+            Some(("S" | "U", kind)) => (true, true, kind),
+            _ => return None,
+        };
+        (!kind.is_empty()).then_some(Self { begins, ends, kind: Some(kind) })
+    }
 }
 
 /// Takes the words of a sentence one by one and brings their tags to IOB2.
@@ -148,19 +245,12 @@ impl SentenceReader {
 
     /// `place` is where the tag was read, for the error.
     fn push(&mut self, word: &str, tag: &str, place: String) -> Result<()> {
-        let (begins, ends, kind) = match tag.split_once('-') {
-            None if tag == "O" => (false, true, None),
-            Some(("B", kind)) if !kind.is_empty() => (true, false, Some(kind)),
-            Some(("I", kind)) if !kind.is_empty() => (false, false, Some(kind)),
-            Some(("E" | "L", kind)) if !kind.is_empty() => (false, true, Some(kind)),
-            Some(("S" | "U", kind)) if !kind.is_empty() => (true, true, Some(kind)),
-            _ => {
-                let problem = format!(
-                    "tag `{tag}` is of no known scheme, expected `O`, or a type after `B-` or `I-` (IOB) or after \
-                     `B-`, `I-`, `E-` or `S-` (BIOES): check which column holds the tags"
-                );
-                return Err(Error::input(place, problem));
-            }
+        let Some(Place { begins, ends, kind }) = Place::parse(tag) else {
+            let problem = format!(
+                "tag `{tag}` is of no known scheme, expected `O`, or a type after `B-` or `I-` (IOB) or after \
+                 `B-`, `I-`, `E-` or `S-` (BIOES): check which column holds the tags"
+            );
+            return Err(Error::input(place, problem));
         };
         self.sentence.words.push(word.to_owned());
         self.sentence.tags.push(match kind {
@@ -242,15 +332,53 @@ mod tests {
     #[test]
     fn labels_hold_both_tags_of_each_type() {
         let sentences = read("a.conll", "a I-PER\nb O\n\nc B-LOC\n").unwrap();
-        let labels = tag_labels(&sentences, "a.conll").unwrap();
+        let labels = tag_labels(&sentences, &[], "a.conll").unwrap();
         assert_eq!(labels.names(), ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]);
         assert_eq!(tag_indices(&sentences, &labels, "a.conll").unwrap(), [vec![3, 0], vec![1]]);
 
         let other = read("b.conll", "a O\n\nb I-ORG").unwrap();
         let error = tag_indices(&other, &labels, "b.conll").unwrap_err().to_string();
         assert!(error.starts_with("b.conll, line 3: label `B-ORG` is unknown, expected one of `O`, "), "{error}");
-        let error = tag_labels(&read("a.conll", "a O").unwrap(), "a.conll").unwrap_err().to_string();
+        let error = tag_labels(&read("a.conll", "a O").unwrap(), &[], "a.conll").unwrap_err().to_string();
         assert!(error.starts_with("a.conll: every tag in it is `O`"), "{error}");
+    }
+
+    #[test]
+    fn a_checkpoints_labels_keep_their_order() {
+        let sentences = read("a.conll", "a B-PER\nb O\n\nc B-LOC\n").unwrap();
+        let names = |known: &[&str]| {
+            let known: Vec<String> = known.iter().map(|&label| label.to_owned()).collect();
+            tag_labels(&sentences, &known, "a.conll").unwrap().names().to_vec()
+        };
+        let own = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG"];
+        assert_eq!(names(&own), own);
+        let sorted = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"];
+        for other in [&["O", "B-PER", "I-PER"][..], &["LABEL_0", "LABEL_1"], &["PER", "LOC", "O"]] {
+            assert_eq!(names(other), sorted, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn words_between_tabs_may_hold_spaces() {
+        let content = "\u{feff}# id 7\tdomain=en\r\nAda\tB-PER\r\npaid\tO\t\r\n10 000\tB-QTY\r\n#\tO\r\n\r\n\
+                       # text = # euros\r\neuros\tO\r\n\r\n \r\n";
+        let sentences = read("a.tsv", content).unwrap();
+        assert_eq!(sentences.iter().map(|sentence| sentence.line).collect::<Vec<_>>(), [2, 8]);
+        assert_eq!(sentences[0].words, ["Ada", "paid", "10 000", "#"]);
+        assert_eq!(sentences[0].tags, ["B-PER", "O", "B-QTY", "O"]);
+        // Tabs that line columns up, and tabs in some lines only.
+        for content in ["Ada\tB-PER\nLovelace\t\tI-PER\n", "Ada\tB-PER\nLovelace I-PER\n"] {
+            let columns = read("a.conll", content).unwrap();
+            assert_eq!((&columns[0].words[1][..], &columns[0].tags[1][..]), ("Lovelace", "I-PER"));
+        }
+    }
+
+    #[test]
+    fn comments_are_no_words() {
+        let content =
+            "# newdoc\n# sent_id = 1 O\n# text = EU law # 1\nEU B-ORG\n# O\nlaw O\n# a comment\n\n# SYM\n\n#tag O\n";
+        let words: Vec<_> = read("a.conll", content).unwrap().into_iter().map(|sentence| sentence.words).collect();
+        assert_eq!(words, [vec!["EU", "#", "law"], vec!["#tag"]]);
     }
 
     #[test]
@@ -265,6 +393,11 @@ mod tests {
             ),
             ("a.conll", "a NN O\nb O\n", "a.conll, line 2: its number of columns is 2, expected 3 as above"),
             ("a.conll", "a O\nb NN\n", "a.conll, line 2: tag `NN` is of no known scheme"),
+            ("a.tsv", "a b\tO\nc\n", "a.tsv, line 2: its number of columns is 1, expected"),
+            ("a.tsv", "a b\tO\nc d\te\tO\n", "a.tsv, line 2: its number of columns is 3, expected 2 as above"),
+            ("a.tsv", "a b\tO\n \tO\n", "a.tsv, line 2: its word is blank"),
+            ("a.tsv", "a b\tO\n#\tX\n", "a.tsv, line 2: tag `X` is of no known scheme"),
+            ("a.conll", "# text\n", "a.conll: it holds no rows"),
             ("a.conll", "a B-\n", "a.conll, line 1: tag `B-` is of no known scheme"),
             ("a.jsonl", "{\"tokens\": [\"a\"], \"tags\": []}", "a.jsonl, line 1: it has 1 tokens and 0 tags"),
             ("a.jsonl", "{\"tokens\": [], \"tags\": []}", "a.jsonl, line 1: it has 0 tokens and 0 tags"),

@@ -5,12 +5,15 @@ use std::{
     path::Path,
 };
 
-use serde_json::Value;
-
-use super::{TextRow, lines::at_line};
+use super::{
+    TextRow,
+    lines::at_line,
+    notation::{LabelList, LabelNotation, canonical, number},
+};
 use crate::{Error, Result, config::ProblemType};
 
-/// A set of labels, each with its index: the model's outputs in order.
+/// A set of labels, each with its index: the model's outputs in order. A whole number may be spelled in several ways (`1`,
+/// `1.0`) and is the same label.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Labels {
     names: Vec<String>,
@@ -21,19 +24,23 @@ impl Labels {
     /// Labels in the given order, such as a checkpoint's `id2label`.
     ///
     /// # Errors
-    /// No label, a blank one, or one that is there twice.
+    /// No label, a blank one, or one that is there twice, be it as the same number in another spelling.
     pub fn new(names: Vec<String>) -> Result<Self> {
         let problem = |problem: String| Err(Error::input("label set", problem));
         if names.is_empty() {
             return problem("it is empty, expected at least one label".into());
         }
         let mut indices = HashMap::new();
+        let mut numbers = HashMap::new();
         for (index, name) in names.iter().enumerate() {
             if name.trim().is_empty() {
                 return problem(format!("label {index} is blank, expected a name"));
             }
-            if indices.insert(name.clone(), index).is_some() {
+            if indices.insert(canonical(name).into_owned(), index).is_some() {
                 return problem(format!("`{name}` is there twice, expected every label once"));
+            }
+            if let Some(other) = number(name).and_then(|number| numbers.insert(number.to_bits(), name)) {
+                return problem(format!("`{other}` and `{name}` are one number, expected one way to write it"));
             }
         }
         Ok(Self { names, indices })
@@ -44,11 +51,24 @@ impl Labels {
     /// # Errors
     /// As [`Labels::new`].
     pub fn sorted<'a>(labels: impl IntoIterator<Item = &'a str>) -> Result<Self> {
-        let mut names: Vec<&str> = BTreeSet::from_iter(labels).into_iter().collect();
+        let mut names: Vec<String> = labels
+            .into_iter()
+            .map(|label| canonical(label).into_owned())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
         if names.iter().all(|name| name.parse::<i64>().is_ok()) {
             names.sort_by_key(|name| name.parse::<i64>().ok());
         }
-        Self::new(names.into_iter().map(str::to_owned).collect())
+        Self::new(names)
+    }
+
+    /// `count` labels without names of their own, called as transformers does.
+    ///
+    /// # Errors
+    /// As [`Labels::new`].
+    pub fn numbered(count: usize) -> Result<Self> {
+        Self::new((0..count).map(|index| format!("LABEL_{index}")).collect())
     }
 
     /// The labels in order.
@@ -58,7 +78,7 @@ impl Labels {
 
     /// The label's index; none if it is unknown.
     pub fn index(&self, label: &str) -> Option<usize> {
-        self.indices.get(label).copied()
+        self.indices.get(canonical(label).as_ref()).copied()
     }
 
     /// The label's index.
@@ -68,7 +88,7 @@ impl Labels {
     pub(super) fn find(&self, label: &str, path: &Path, line: usize) -> Result<usize> {
         self.index(label).ok_or_else(|| {
             let problem = format!("label `{label}` is unknown, expected one of {}: correct the row", self.listed());
-            Error::input(at_line(path, line), problem)
+            Error::input(at_line(path.display(), line), problem)
         })
     }
 
@@ -99,12 +119,19 @@ pub enum Target {
 pub enum Labelling {
     /// A row's label is one of these; white space around it does not count.
     Single(Labels),
-    /// A row has any number of these, written with a separator between them or as a JSON list. An empty field means
-    /// that none applies.
+    /// A row has any number of these, written with a separator between them or as a list in JSON or Python. An empty field
+    /// means that none applies.
     Multi {
         /// All labels.
         labels: Labels,
         /// What stands between the labels of a row, such as a comma.
+        separator: char,
+    },
+    /// A row has a 0 or a 1 for each of these.
+    Indicators {
+        /// All labels.
+        labels: Labels,
+        /// What stands between the numbers of a row that is not written as a list.
         separator: char,
     },
     /// A row's label is a number.
@@ -112,33 +139,58 @@ pub enum Labelling {
 }
 
 impl Labelling {
-    /// The labelling whose labels are those of these rows, [sorted](Labels::sorted): the training file's.
+    /// The labelling whose labels are those of these rows, [sorted](Labels::sorted): the training file's. Rows of several
+    /// labels that hold nothing but 0 and 1, and equally many, are [indicators](Self::Indicators) of
+    /// [numbered](Labels::numbered) labels. Rows without a label by the notation do not count.
     ///
     /// # Errors
-    /// A row without a label, a list for a single label, or no label in any row; `path` is the rows' file.
-    pub fn from_rows(problem: ProblemType, separator: char, rows: &[TextRow], path: impl AsRef<Path>) -> Result<Self> {
+    /// A row without a label, with a list for a single label, with one that cannot be read, or with `-` or `-1` if the
+    /// notation does not say what they are; no label in any row; `path` is the rows' file.
+    pub fn from_rows(
+        problem: ProblemType,
+        notation: &LabelNotation,
+        rows: &[TextRow],
+        path: impl AsRef<Path>,
+    ) -> Result<Self> {
         let path = path.as_ref();
         let in_file = |error| Error::input(path.display().to_string(), format!("{error}: check the label column"));
-        Ok(match problem {
-            ProblemType::Regression => Self::Regression,
-            ProblemType::SingleLabelClassification => {
-                let labels = rows.iter().map(|row| single(row, path)).collect::<Result<Vec<_>>>()?;
-                Self::Single(Labels::sorted(labels).map_err(in_file)?)
-            }
-            ProblemType::MultiLabelClassification => {
-                let labels = rows.iter().map(|row| several(row, path, separator)).collect::<Result<Vec<_>>>()?;
-                let labels = Labels::sorted(labels.iter().flatten().map(String::as_str)).map_err(in_file)?;
-                Self::Multi { labels, separator }
-            }
-        })
+        let separator = notation.separator;
+        let rows = rows.iter().filter(|row| !notation.is_unlabelled(row));
+        match problem {
+            ProblemType::Regression => return Ok(Self::Regression),
+            _ => rows.clone().try_for_each(|row| notation.check(row, path))?,
+        }
+        if problem == ProblemType::SingleLabelClassification {
+            let labels = rows.map(|row| single(row, path)).collect::<Result<Vec<_>>>()?;
+            return Ok(Self::Single(Labels::sorted(labels).map_err(in_file)?));
+        }
+        let lists = rows.map(|row| several(row, path, separator)).collect::<Result<Vec<_>>>()?;
+        if let Some(count) = indicators(&lists).map_err(|problem| Error::input(path.display().to_string(), problem))? {
+            return Ok(Self::Indicators { labels: Labels::numbered(count)?, separator });
+        }
+        let labels = lists.iter().flat_map(|list| &list.labels).map(String::as_str);
+        Ok(Self::Multi { labels: Labels::sorted(labels).map_err(in_file)?, separator })
     }
 
     /// The labels, in the order of the model's outputs; none for regression.
     pub fn labels(&self) -> Option<&Labels> {
         match self {
-            Self::Single(labels) | Self::Multi { labels, .. } => Some(labels),
+            Self::Single(labels) | Self::Multi { labels, .. } | Self::Indicators { labels, .. } => Some(labels),
             Self::Regression => None,
         }
+    }
+
+    /// The same with the labels of a checkpoint, if they are the same ones: in the checkpoint's order, and indicators by its
+    /// names.
+    pub fn with_order_of(&self, known: &[String]) -> Option<Self> {
+        let labels = self.labels().filter(|labels| labels.names().len() == known.len())?;
+        let same = matches!(self, Self::Indicators { .. }) || known.iter().all(|name| labels.index(name).is_some());
+        let labels = Labels::new(known.to_vec()).ok().filter(|_| same)?;
+        Some(match self {
+            Self::Multi { separator, .. } => Self::Multi { labels, separator: *separator },
+            Self::Indicators { separator, .. } => Self::Indicators { labels, separator: *separator },
+            _ => Self::Single(labels),
+        })
     }
 
     /// The target of each row; `path` is the rows' file.
@@ -174,8 +226,20 @@ impl Labelling {
             Self::Multi { labels, separator } => {
                 let found = several(row, path, *separator)?;
                 let indices: Result<BTreeSet<_>> =
-                    found.iter().map(|label| labels.find(label, path, row.line)).collect();
+                    found.labels.iter().map(|label| labels.find(label, path, row.line)).collect();
                 Ok(Target::Classes(indices?.into_iter().collect()))
+            }
+            Self::Indicators { labels, separator } => {
+                let found = several(row, path, *separator)?.labels;
+                let count = labels.names().len();
+                if found.len() != count || !found.iter().all(|item| is_indicator(item)) {
+                    let label = row.label.as_deref().unwrap_or_default();
+                    let problem = format!("its label is `{label}`, expected {count} numbers that are 0 or 1, as above");
+                    return Err(Error::input(at_line(path.display(), row.line), problem));
+                }
+                let is_on = |item: &String| matches!(item.as_str(), "1" | "true");
+                let on = found.iter().enumerate().filter(|(_, item)| is_on(item));
+                Ok(Target::Classes(on.map(|(index, _)| index).collect()))
             }
             Self::Regression => {
                 let label = label(row, path)?;
@@ -183,7 +247,7 @@ impl Labelling {
                 Ok(Target::Score(score.ok_or_else(|| {
                     let problem =
                         format!("label `{label}` is not a finite number, as regression expects: correct the row");
-                    Error::input(at_line(path, row.line), problem)
+                    Error::input(at_line(path.display(), row.line), problem)
                 })?))
             }
         }
@@ -202,44 +266,49 @@ fn single<'a>(row: &'a TextRow, path: &Path) -> Result<&'a str> {
     let label = label(row, path)?;
     if label.is_empty() {
         let problem = "it has no label, expected one: fill it in or remove the row";
-        return Err(Error::input(at_line(path, row.line), problem));
+        return Err(Error::input(at_line(path.display(), row.line), problem));
     }
-    if list(label).is_some() {
+    if LabelList::parse(label).is_some() {
         let problem = format!("its label is the list {label}, expected one label: train for several labels instead");
-        return Err(Error::input(at_line(path, row.line), problem));
+        return Err(Error::input(at_line(path.display(), row.line), problem));
     }
     Ok(label)
 }
 
-fn several(row: &TextRow, path: &Path, separator: char) -> Result<Vec<String>> {
+fn several(row: &TextRow, path: &Path, separator: char) -> Result<LabelList> {
     let label = label(row, path)?;
-    let labels = match list(label) {
-        Some(values) => values.iter().map(list_item).collect(),
-        None if label.is_empty() => Vec::new(),
-        None => label.split(separator).map(|label| label.trim().to_owned()).collect::<Vec<_>>(),
-    };
-    if labels.iter().any(String::is_empty) {
-        let problem = format!(
-            "one of the labels in `{label}` is empty, expected labels with a `{separator}` between them, or a JSON \
-             list of strings, numbers or booleans: correct the row"
+    LabelList::of_field(label, separator).map_err(|problem| {
+        Error::input(at_line(path.display(), row.line), format!("its label is `{label}`: {problem}"))
+    })
+}
+
+fn is_indicator(item: &str) -> bool {
+    matches!(item, "0" | "1" | "true" | "false")
+}
+
+/// How many labels rows tell by a 0 or a 1 for each; none if they name their labels.
+fn indicators(lists: &[LabelList]) -> Result<Option<usize>, String> {
+    let all = || lists.iter().flat_map(|list| &list.labels);
+    if all().next().is_none() || !all().all(|item| is_indicator(item)) {
+        return Ok(None);
+    }
+    let count = lists.iter().map(|list| list.labels.len()).max().unwrap_or_default();
+    let equal = lists.iter().all(|list| list.labels.len() == count);
+    let repeats = |list: &LabelList| list.labels.iter().collect::<BTreeSet<_>>().len() < list.labels.len();
+    if count == 1 && lists.iter().all(|list| list.bracketed) {
+        return Err(
+            "each of its labels is a list of one 0 or 1, which may be a label or say whether there is one: write \
+                    names, or train for a single label"
+                .into(),
         );
-        return Err(Error::input(at_line(path, row.line), problem));
     }
-    Ok(labels)
-}
-
-/// A list's item as a label; empty if it cannot be one.
-fn list_item(item: &Value) -> String {
-    match item {
-        Value::String(label) => label.trim().to_owned(),
-        Value::Number(_) | Value::Bool(_) => item.to_string(),
-        Value::Null | Value::Array(_) | Value::Object(_) => String::new(),
+    match (equal, lists.iter().any(repeats)) {
+        (true, _) if count > 1 => Ok(Some(count)),
+        (false, true) => Err("its labels are lists of 0 and 1 of different lengths, expected equally many numbers in \
+                              each, or the names of labels"
+            .into()),
+        _ => Ok(None),
     }
-}
-
-/// The values of a label that is written as a JSON list.
-fn list(label: &str) -> Option<Vec<Value>> {
-    label.starts_with('[').then(|| serde_json::from_str(label).ok()).flatten()
 }
 
 #[cfg(test)]
@@ -265,7 +334,7 @@ mod tests {
     /// The labels in order and the targets that these training rows give.
     fn learn(problem: ProblemType, labels: &[&str]) -> Result<(Vec<String>, Vec<Target>)> {
         let rows = rows(labels);
-        let labelling = Labelling::from_rows(problem, ',', &rows, PATH)?;
+        let labelling = Labelling::from_rows(problem, &LabelNotation::default(), &rows, PATH)?;
         let names = labelling.labels().map(|labels| labels.names().to_vec()).unwrap_or_default();
         Ok((names, labelling.training_targets(&rows, PATH)?))
     }
@@ -276,8 +345,8 @@ mod tests {
 
     #[test]
     fn integers_sort_by_number_and_names_by_character() {
-        let (names, targets) = learn(SingleLabelClassification, &["10", "9", " -1", "9"]).unwrap();
-        assert_eq!(names, ["-1", "9", "10"]);
+        let (names, targets) = learn(SingleLabelClassification, &["10", "9", " -2", "9"]).unwrap();
+        assert_eq!(names, ["-2", "9", "10"]);
         assert_eq!(targets, [2, 1, 0, 1].map(Target::Class));
         let (names, targets) = learn(SingleLabelClassification, &["pos", "neg", "10", "9"]).unwrap();
         assert_eq!(names, ["10", "9", "neg", "pos"]);
@@ -292,7 +361,9 @@ mod tests {
         let expected = [vec![1, 2], vec![], vec![1, 3], vec![], vec![3], vec![0, 4]];
         assert_eq!(targets, expected.map(Target::Classes));
 
-        let labelling = Labelling::from_rows(MultiLabelClassification, '|', &rows(&["a,b|c", "c"]), PATH).unwrap();
+        let notation = LabelNotation { separator: '|', ..LabelNotation::default() };
+        let labelling =
+            Labelling::from_rows(MultiLabelClassification, &notation, &rows(&["a,b|c", "c"]), PATH).unwrap();
         assert_eq!(labelling.labels().unwrap().names(), ["a,b", "c"]);
     }
 
@@ -329,9 +400,8 @@ mod tests {
         ] {
             let error = message(learn(problem, &labels));
             assert!(error.starts_with("a.csv: all its rows have the same label, "), "{error}");
-            assert!(
-                Labelling::from_rows(problem, ',', &rows(&labels), PATH).unwrap().targets(&rows(&labels), PATH).is_ok()
-            );
+            let labelling = Labelling::from_rows(problem, &LabelNotation::default(), &rows(&labels), PATH).unwrap();
+            assert!(labelling.targets(&rows(&labels), PATH).is_ok());
         }
     }
 
@@ -340,8 +410,8 @@ mod tests {
         for (problem, label, expected) in [
             (SingleLabelClassification, " ", "a.csv, line 3: it has no label"),
             (SingleLabelClassification, "[\"a\"]", "a.csv, line 3: its label is the list [\"a\"], expected one label"),
-            (MultiLabelClassification, "a,,b", "a.csv, line 3: one of the labels in `a,,b` is empty"),
-            (MultiLabelClassification, "[null]", "a.csv, line 3: one of the labels in `[null]` is empty"),
+            (MultiLabelClassification, "a,,b", "a.csv, line 3: its label is `a,,b`: one of the labels is empty"),
+            (MultiLabelClassification, "[null]", "a.csv, line 3: its label is `[null]`: null is no label"),
         ] {
             let error = message(learn(problem, &["a", label]));
             assert!(error.starts_with(expected), "{error}");
@@ -363,12 +433,103 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_whole_number_is_one_label_however_it_is_written() {
+        let (names, targets) = learn(SingleLabelClassification, &["1", "1.0", "0", " 1.00 ", "0.0"]).unwrap();
+        assert_eq!((names, targets), (vec!["0".into(), "1".into()], [1, 1, 0, 1, 0].map(Target::Class).to_vec()));
+        let (names, targets) = learn(MultiLabelClassification, &["1, 2", "[2.0]", "[1.0, 3]"]).unwrap();
+        assert_eq!(names, ["1", "2", "3"]);
+        assert_eq!(targets, [vec![0, 1], vec![1], vec![0, 2]].map(Target::Classes));
+        // A checkpoint may spell its labels otherwise.
+        let labels = Labels::new(vec!["0.0".into(), "1.0".into()]).unwrap();
+        assert_eq!((labels.index("1"), labels.index("1.00"), labels.index("2")), (Some(1), Some(1), None));
+
+        for (labels, expected) in [
+            (["1.1", "1.10"], "`1.1` and `1.10` are one number, expected one way to write it"),
+            (["1.5", "15e-1"], "are one number"),
+        ] {
+            let error = message(learn(SingleLabelClassification, &labels));
+            assert!(error.starts_with("a.csv: label set: ") && error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_means_no_label_is_named_or_refused() {
+        for label in ["-", "-1", "-1.0"] {
+            for problem in [SingleLabelClassification, MultiLabelClassification] {
+                let error = message(learn(problem, &["0", label, "1"]));
+                assert!(error.starts_with(&format!("a.csv, line 3: its label is `{label}`, by which many")), "{error}");
+                assert!(error.contains(&format!("--no-label={label}")), "{error}");
+            }
+        }
+        assert!(learn(Regression, &["-1", "1"]).is_ok());
+
+        let read = |no_label: &str, labels: &[&str]| {
+            let notation = LabelNotation { no_label: Some(no_label.into()), ..LabelNotation::default() };
+            let labelling = Labelling::from_rows(SingleLabelClassification, &notation, &rows(labels), PATH).unwrap();
+            let rows = notation.labelled(rows(labels), PATH).unwrap();
+            (labelling.labels().unwrap().names().to_vec(), labelling.targets(&rows, PATH).unwrap())
+        };
+        let expected = (vec!["neutral".to_owned(), "yes".to_owned()], [1, 0].map(Target::Class).to_vec());
+        assert_eq!(read("-", &["yes", "-", "neutral", " - "]), expected);
+        assert_eq!(read("", &["yes", "", "neutral"]), expected);
+        let notation = LabelNotation { no_label: Some("-1.0".into()), ..LabelNotation::default() };
+        let error = message(notation.labelled(rows(&["-1", "-1"]), PATH));
+        assert!(error.starts_with("a.csv: every row has the label `-1.0`, which means none"), "{error}");
+        // Another mark lets -1 be a label.
+        assert_eq!(read("none", &["-1", "none", "1"]).0, ["-1", "1"]);
+    }
+
+    #[test]
+    fn indicators_are_no_names() {
+        for labels in [
+            ["[1, 0, 1]", "[0, 0, 0]", "[0, 1, 0]"],
+            ["[1.0,0.0,1.0]", "[0.0,0.0,0.0]", "[0.0,1.0,0.0]"],
+            ["[true, false, true]", "[false, false, false]", "[False, True, False]"],
+            ["1,0,1", "0,0,0", "0,1,0"],
+            ["[1 0 1]", "[0 0 0]", "[0. 1. 0.]"],
+        ] {
+            let (names, targets) = learn(MultiLabelClassification, &labels).unwrap();
+            assert_eq!(names, ["LABEL_0", "LABEL_1", "LABEL_2"], "{labels:?}");
+            assert_eq!(targets, [vec![0, 2], vec![], vec![1]].map(Target::Classes), "{labels:?}");
+        }
+        // Numbers of labels, not one for each.
+        let (names, _) = learn(MultiLabelClassification, &["[0]", "[0, 1]"]).unwrap();
+        assert_eq!(names, ["0", "1"]);
+        let error = message(learn(MultiLabelClassification, &["[1, 0, 1]", "[1, 0]"]));
+        assert!(error.starts_with("a.csv: its labels are lists of 0 and 1 of different lengths"), "{error}");
+        assert!(message(learn(MultiLabelClassification, &["[1]", "[0]"])).contains("a list of one 0 or 1"));
+        let labelling = Labelling::Indicators { labels: Labels::numbered(2).unwrap(), separator: ',' };
+        for wrong in ["[1]", "[1, 2]", ""] {
+            let error = message(labelling.targets(&rows(&["[1, 0]", wrong]), PATH));
+            assert!(
+                error.starts_with(&format!("a.csv, line 3: its label is `{wrong}`, expected 2 numbers")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_checkpoints_labels_keep_their_order() {
+        let known = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let labelling = |problem, labels: &[&str]| {
+            Labelling::from_rows(problem, &LabelNotation::default(), &rows(labels), PATH).unwrap()
+        };
+        let single = labelling(SingleLabelClassification, &["a", "b"]);
+        assert_eq!(single.with_order_of(&known(&["b", "a"])).unwrap().labels().unwrap().names(), ["b", "a"]);
+        assert_eq!(single.with_order_of(&known(&["b", "c"])), None);
+        assert_eq!(single.with_order_of(&known(&["b", "a", "c"])), None);
+        let indicators = labelling(MultiLabelClassification, &["[1, 0]", "[1, 1]"]);
+        assert_eq!(indicators.with_order_of(&known(&["b", "a"])).unwrap().labels().unwrap().names(), ["b", "a"]);
+        assert_eq!(Labelling::Regression.with_order_of(&known(&["b"])), None);
+    }
+
     proptest! {
         #[test]
         fn sorted_labels_are_distinct_and_found_again(labels in proptest::collection::vec("[ab0-3-]{1,3}", 1..20)) {
             let set = Labels::sorted(labels.iter().map(String::as_str)).unwrap();
-            prop_assert!(labels.iter().all(|label| set.names()[set.index(label).unwrap()] == *label));
-            prop_assert_eq!(set.names().len(), labels.iter().collect::<BTreeSet<_>>().len());
+            prop_assert!(labels.iter().all(|label| set.names()[set.index(label).unwrap()] == canonical(label)));
+            prop_assert_eq!(set.names().len(), labels.iter().map(|label| canonical(label)).collect::<BTreeSet<_>>().len());
         }
     }
 }

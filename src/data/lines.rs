@@ -1,23 +1,30 @@
 //! Reading text files line by line, with errors that say where.
 
-use std::{fs, path::Path};
+use std::{fmt::Display, path::Path};
 
 use serde::de::DeserializeOwned;
 
-use crate::{Error, Result};
+use crate::{Error, Result, text_file};
+
+/// The text in the bytes of a file (or of standard input) of this name, without a byte order mark.
+///
+/// # Errors
+/// The bytes are not UTF-8.
+pub fn decode_text(name: impl Display, bytes: Vec<u8>) -> Result<String> {
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + valid.iter().filter(|&&byte| byte == b'\n').count();
+        Error::input(at_line(&name, line), "it is not valid UTF-8: save the file in that encoding")
+    })?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}
 
 /// The whole of a UTF-8 file, without its byte order mark. `expected` says what the file should hold, for the error.
 ///
 /// # Errors
-/// The file cannot be read, is not UTF-8, or is empty.
+/// The file cannot be read, is a Git LFS pointer, is not UTF-8, or is empty.
 pub(super) fn read_text(path: &Path, expected: &str) -> Result<String> {
-    let bytes = fs::read(path).map_err(Error::io("read", path))?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = 1 + valid.iter().filter(|&&byte| byte == b'\n').count();
-        Error::input(at_line(path, line), "it is not valid UTF-8: save the file in that encoding")
-    })?;
-    let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
+    let text = decode_text(path.display(), text_file::read_bytes(path)?)?;
     if text.trim().is_empty() {
         return Err(no_rows(path, expected));
     }
@@ -29,9 +36,9 @@ pub(super) fn no_rows(path: &Path, expected: &str) -> Error {
     Error::input(path.display().to_string(), format!("it holds no rows, expected {expected}"))
 }
 
-/// The name of a line in errors; lines count from 1.
-pub(super) fn at_line(path: &Path, line: usize) -> String {
-    format!("{}, line {line}", path.display())
+/// What errors call a line of the file of this name; lines count from 1.
+pub fn at_line(name: impl Display, line: usize) -> String {
+    format!("{name}, line {line}")
 }
 
 /// Whether the file's name ends in `.jsonl`.
@@ -43,7 +50,7 @@ pub(super) fn is_jsonl(path: &Path) -> bool {
 pub(super) fn json_lines<T: DeserializeOwned>(path: &Path, text: &str) -> impl Iterator<Item = Result<(usize, T)>> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines.map(|(index, line)| {
-        let value = serde_json::from_str(line).map_err(Error::json(at_line(path, index + 1)))?;
+        let value = serde_json::from_str(line).map_err(Error::json(at_line(path.display(), index + 1)))?;
         Ok((index + 1, value))
     })
 }
@@ -53,7 +60,7 @@ pub(super) fn json_lines<T: DeserializeOwned>(path: &Path, text: &str) -> impl I
 pub(super) fn file(name: &str, content: impl AsRef<[u8]>) -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
-    fs::write(&path, content).unwrap();
+    std::fs::write(&path, content).unwrap();
     (folder, path)
 }
 

@@ -10,12 +10,13 @@
 //! - [`training_batches`]: the order of an epoch; [`Random`]: the one source of random numbers.
 //!
 //! ```no_run
-//! use deberta_burn::{config::ProblemType, data::{Labelling, TextColumns, read_table}};
+//! use deberta_burn::{config::ProblemType, data::{LabelNotation, Labelling, TextColumns, read_table}};
 //!
 //! # fn main() -> deberta_burn::Result<()> {
 //! let columns = TextColumns { text: "text".into(), pair: None, label: Some("label".into()) };
 //! let (train, valid) = (read_table("train.csv", &columns)?, read_table("valid.csv", &columns)?);
-//! let labelling = Labelling::from_rows(ProblemType::SingleLabelClassification, ',', &train, "train.csv")?;
+//! let notation = LabelNotation::default();
+//! let labelling = Labelling::from_rows(ProblemType::SingleLabelClassification, &notation, &train, "train.csv")?;
 //! let targets = labelling.training_targets(&train, "train.csv")?;
 //! let valid_targets = labelling.targets(&valid, "valid.csv")?;
 //! # Ok(())
@@ -31,6 +32,7 @@ mod labels;
 mod lines;
 pub mod masking;
 mod noise;
+mod notation;
 mod random;
 mod split;
 mod squad;
@@ -41,7 +43,9 @@ pub use choice::{ChoiceExample, read_choices};
 pub use conll::{Sentence, WordColumns, read_sentences, tag_indices, tag_labels};
 pub use digest::file_digest;
 pub use labels::{Labelling, Labels, Target};
+pub use lines::{at_line, decode_text};
 pub use noise::swap_characters;
+pub use notation::LabelNotation;
 pub use random::Random;
 pub use split::{Part, Split};
 pub use squad::{Answer, Question, read_squad};

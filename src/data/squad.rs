@@ -2,7 +2,8 @@
 
 use std::{collections::HashSet, path::Path, sync::Arc};
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Deserializer, Map, Value};
 
 use super::lines::{no_rows, read_text};
 use crate::{Error, Result};
@@ -10,7 +11,7 @@ use crate::{Error, Result};
 /// A span of the context that answers the question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// The answer as it stands in the context.
+    /// The answer as it stands in the context, without white space at its ends.
     pub text: String,
     /// Its first character in the context, counted in Unicode scalar values.
     pub start: usize,
@@ -31,93 +32,161 @@ pub struct Question {
     pub impossible: bool,
 }
 
-#[derive(Deserialize)]
-struct File {
-    data: Vec<Article>,
-}
-
-#[derive(Deserialize)]
-struct Article {
-    paragraphs: Vec<Paragraph>,
-}
-
-#[derive(Deserialize)]
-struct Paragraph {
-    context: String,
-    qas: Vec<FileQuestion>,
-}
-
-#[derive(Deserialize)]
-struct FileQuestion {
-    id: String,
-    question: String,
-    answers: Vec<FileAnswer>,
-    /// Version 1.1 does not have the key: all its questions have answers.
-    #[serde(default)]
-    is_impossible: bool,
-}
-
-#[derive(Deserialize)]
-struct FileAnswer {
-    text: String,
-    answer_start: usize,
-}
-
-/// Reads the questions of a SQuAD file, version 1.1 or 2.0, in the file's order.
+/// Reads the questions of a file, in its order. It holds either
+/// - SQuAD's JSON, version 1.1 or 2.0, or
+/// - rows as the `datasets` library writes them, a JSON object a line or all in one list: `id`, `context`, `question`, and
+///   `answers` as `{"text": [..], "answer_start": [..]}`, with empty lists where the question is impossible.
+///
+/// Ids may be numbers, and an impossible question need not have `answers`. White space at the ends of an answer is no part of
+/// it.
 ///
 /// # Errors
-/// The file cannot be read, is not UTF-8, is not JSON of this form, or has no question; a question has the id of
-/// another, no answer without being impossible, an answer although it is, or an answer that the context does not hold
-/// at its `answer_start`.
+/// The file cannot be read, is not UTF-8, is not JSON of either form, or has no question; a question has the id of another, no
+/// answer without being impossible, an answer although it is, or an answer that is blank or that the context does not hold at
+/// its `answer_start`.
 pub fn read_squad(path: impl AsRef<Path>) -> Result<Vec<Question>> {
     let path = path.as_ref();
     let expected = "at least one question in SQuAD's format";
     let text = read_text(path, expected)?;
-    let file: File = serde_json::from_str(&text).map_err(Error::json(path.display()))?;
     let mut questions = Vec::new();
-    for Paragraph { context, qas } in file.data.into_iter().flat_map(|article| article.paragraphs) {
-        let context: Arc<str> = context.into();
-        for question in qas {
-            questions.push(check(path, question, &context)?);
-        }
+    for value in Deserializer::from_str(&text).into_iter() {
+        read_value(path, value.map_err(Error::json(path.display()))?, &mut questions)?;
     }
     if questions.is_empty() {
         return Err(no_rows(path, expected));
     }
     let mut ids = HashSet::new();
     if let Some(twice) = questions.iter().find(|question| !ids.insert(question.id.as_str())) {
-        return Err(problem(path, &twice.id, "another question has the same id, expected every id once".into()));
+        let problem = "another question has the same id, expected every id once";
+        return Err(Error::input(format!("{}, question `{}`", path.display(), twice.id), problem));
     }
     Ok(questions)
 }
 
-fn check(path: &Path, question: FileQuestion, context: &Arc<str>) -> Result<Question> {
-    let FileQuestion { id, question, answers, is_impossible: impossible } = question;
-    if answers.is_empty() != impossible {
-        let found = if impossible { "is marked impossible, but has answers" } else { "has no answers" };
-        let found = format!("it {found}: expected answers, or `is_impossible` true and none");
-        return Err(problem(path, &id, found));
-    }
-    for FileAnswer { text, answer_start } in &answers {
-        let rest = context.char_indices().nth(*answer_start).map_or("", |(byte, _)| &context[byte..]);
-        if text.is_empty() || !rest.starts_with(text) {
-            let there: String = rest.chars().take(text.chars().count().max(20)).collect();
-            return Err(problem(
-                path,
-                &id,
-                format!(
-                    "its answer `{text}` is not in the context at character {answer_start} (there: `{there}`): \
-                     expected `answer_start` to count Unicode characters from 0"
-                ),
-            ));
+/// Reads the questions of a whole file, an article, a paragraph, a row, or a list of these.
+fn read_value(path: &Path, value: Value, questions: &mut Vec<Question>) -> Result<()> {
+    let mut object = match value {
+        Value::Array(values) => return values.into_iter().try_for_each(|value| read_value(path, value, questions)),
+        Value::Object(object) => object,
+        other => {
+            let problem = format!("it holds {other}, expected SQuAD's JSON, or an object for each question");
+            return Err(Error::input(path.display().to_string(), problem));
+        }
+    };
+    for key in ["data", "paragraphs"] {
+        if let Some(inner) = object.remove(key) {
+            return read_value(path, inner, questions);
         }
     }
-    let answers = answers.into_iter().map(|answer| Answer { text: answer.text, start: answer.answer_start }).collect();
-    Ok(Question { id, question, context: Arc::clone(context), answers, impossible })
+    let Some(qas) = object.remove("qas") else {
+        questions.push(Row { path, number: questions.len(), object }.question(None)?);
+        return Ok(());
+    };
+    let paragraph = Row { path, number: questions.len(), object };
+    let context: Arc<str> = paragraph.get::<String>("context", "a text")?.into();
+    let Value::Array(qas) = qas else { return Err(paragraph.problem("`qas` of its paragraph is no list".into())) };
+    for question in qas {
+        let Value::Object(object) = question else {
+            return Err(paragraph.problem(format!("`qas` of its paragraph holds {question}, expected objects")));
+        };
+        questions.push(Row { path, number: questions.len(), object }.question(Some(&context))?);
+    }
+    Ok(())
 }
 
-fn problem(path: &Path, id: &str, problem: String) -> Error {
-    Error::input(format!("{}, question `{id}`", path.display()), problem)
+/// A question as the file has it.
+struct Row<'a> {
+    path: &'a Path,
+    /// How many questions come before it.
+    number: usize,
+    object: Map<String, Value>,
+}
+
+/// Answers of one question, one by one or by columns.
+#[derive(Deserialize)]
+struct FileAnswer {
+    text: String,
+    answer_start: usize,
+}
+
+#[derive(Deserialize)]
+struct AnswerColumns {
+    text: Vec<String>,
+    answer_start: Vec<usize>,
+}
+
+impl Row<'_> {
+    /// An error that names the file and the question, by its number where it has no id.
+    fn problem(&self, problem: String) -> Error {
+        let name = self.id().map_or_else(|| format!("{}", self.number + 1), |id| format!("`{id}`"));
+        Error::input(format!("{}, question {name}", self.path.display()), problem)
+    }
+
+    fn id(&self) -> Option<String> {
+        match &self.object.get("id")? {
+            Value::String(id) => Some(id.clone()),
+            Value::Number(id) => Some(id.to_string()),
+            _ => None,
+        }
+    }
+
+    fn parse<T: DeserializeOwned>(&self, key: &str, value: &Value, expected: &str) -> Result<T> {
+        T::deserialize(value).map_err(|_| self.problem(format!("its `{key}` is {value}, expected {expected}")))
+    }
+
+    fn get<T: DeserializeOwned>(&self, key: &str, expected: &str) -> Result<T> {
+        match self.object.get(key) {
+            Some(value) => self.parse(key, value, expected),
+            None => Err(self.problem(format!("it has no `{key}`, expected {expected}"))),
+        }
+    }
+
+    /// The question, about its paragraph's context or its own.
+    fn question(&self, context: Option<&Arc<str>>) -> Result<Question> {
+        let id = self.id().ok_or_else(|| self.problem("it has no `id`, expected a text or a number".into()))?;
+        let context = match context {
+            Some(context) => Arc::clone(context),
+            None => self.get::<String>("context", "a text")?.into(),
+        };
+        let expected = "a list of {\"text\": .., \"answer_start\": ..}, or {\"text\": [..], \"answer_start\": [..]}";
+        let (answers, by_columns) = match self.object.get("answers") {
+            None | Some(Value::Null) => (Vec::new(), false),
+            Some(columns @ Value::Object(_)) => {
+                let AnswerColumns { text, answer_start } = self.parse("answers", columns, expected)?;
+                if text.len() != answer_start.len() {
+                    let problem = format!("its `answers` have {} texts and {} starts", text.len(), answer_start.len());
+                    return Err(self.problem(problem));
+                }
+                let answers = text.into_iter().zip(answer_start);
+                (answers.map(|(text, answer_start)| FileAnswer { text, answer_start }).collect(), true)
+            }
+            Some(list) => (self.parse("answers", list, expected)?, false),
+        };
+        // Version 1.1 does not have the key, for all its questions have answers; nor do rows of the `datasets` library.
+        let impossible = match self.object.get("is_impossible") {
+            None | Some(Value::Null) => by_columns && answers.is_empty(),
+            Some(value) => self.parse("is_impossible", value, "true or false")?,
+        };
+        if answers.is_empty() != impossible {
+            let found = if impossible { "is marked impossible, but has answers" } else { "has no answers" };
+            return Err(self.problem(format!("it {found}: expected answers, or `is_impossible` true and none")));
+        }
+        let answers = answers.into_iter().map(|answer| self.answer(answer, &context)).collect::<Result<_>>()?;
+        Ok(Question { id, question: self.get("question", "a text")?, context, answers, impossible })
+    }
+
+    fn answer(&self, FileAnswer { text, answer_start }: FileAnswer, context: &str) -> Result<Answer> {
+        let rest = context.char_indices().nth(answer_start).map_or("", |(byte, _)| &context[byte..]);
+        if text.trim().is_empty() || !rest.starts_with(&text) {
+            let there: String = rest.chars().take(text.chars().count().max(20)).collect();
+            return Err(self.problem(format!(
+                "its answer `{text}` is not in the context at character {answer_start} (there: `{there}`): expected a \
+                 text that is not blank, and `answer_start` to count Unicode characters from 0"
+            )));
+        }
+        let blanks = text.chars().take_while(|c| c.is_whitespace()).count();
+        Ok(Answer { text: text.trim().to_owned(), start: answer_start + blanks })
+    }
 }
 
 #[cfg(test)]
@@ -157,6 +226,37 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_the_datasets_library_give_the_same() {
+        let nested = squad(json!([
+            {"id": 65723, "question": "Where?", "answers": [{"text": "Zürich", "answer_start": 3}], "is_impossible": false},
+            {"id": "2", "question": "Who?", "is_impossible": true},
+        ]));
+        let row = |id: Value, question: &str, answers: Value| json!({"id": id, "title": "t", "context": "In Zürich 🏔 it snows.", "question": question, "answers": answers});
+        let rows = [
+            row(json!(65723), "Where?", json!({"text": ["Zürich"], "answer_start": [3]})),
+            row(json!("2"), "Who?", json!({"text": [], "answer_start": []})),
+        ];
+        let expected = read(&nested).unwrap();
+        assert_eq!((expected[0].id.as_str(), expected[1].impossible), ("65723", true));
+        for flat in [
+            format!("\u{feff}{}\r\n\n{}\n\n", rows[0], rows[1]),
+            json!(rows).to_string(),
+            json!({"version": 1, "data": rows}).to_string(),
+        ] {
+            assert_eq!(read(&flat).unwrap(), expected, "{flat}");
+        }
+    }
+
+    #[test]
+    fn blanks_around_an_answer_are_no_part_of_it() {
+        for (text, start) in [("Zürich", 3), (" Zürich", 2), ("Zürich ", 3), (" Zürich ", 2)] {
+            let content =
+                squad(json!([{"id": "1", "question": "?", "answers": [{"text": text, "answer_start": start}]}]));
+            assert_eq!(read(&content).unwrap()[0].answers, [Answer { text: "Zürich".into(), start: 3 }], "{text:?}");
+        }
+    }
+
+    #[test]
     fn bad_questions_are_errors_that_name_the_id() {
         let question = |answers: Value| json!({"id": "q", "question": "?", "answers": answers});
         let answer = |text: &str, start: usize| question(json!([{"text": text, "answer_start": start}]));
@@ -170,6 +270,12 @@ mod tests {
             (answer("snows", 16), "question `q`: its answer `snows` is not in the context at character 16"),
             (answer("snows", 900), "is not in the context at character 900 (there: ``)"),
             (answer("", 3), "question `q`: its answer `` is not in the context"),
+            (answer(" ", 2), "question `q`: its answer ` ` is not in the context"),
+            (question(json!([{"text": "In", "answer_start": -1}])), "question `q`: its `answers` is [{"),
+            (question(json!({"text": ["In"], "answer_start": []})), "its `answers` have 1 texts and 0 starts"),
+            (json!({"id": "q", "answers": [{"text": "In", "answer_start": 0}]}), "question `q`: it has no `question`"),
+            (json!({"question": "?", "answers": []}), "a.json, question 1: it has no `id`"),
+            (json!({"id": "q", "question": "?"}), "question `q`: it has no answers"),
             (question(json!([])), "question `q`: it has no answers"),
             (impossible, "question `q`: it is marked impossible, but has answers"),
         ] {
@@ -185,9 +291,10 @@ mod tests {
         for (content, expected) in [
             ("", "a.json: it holds no rows, expected at least one question"),
             (&squad(json!([])), "a.json: it holds no rows, expected at least one question"),
-            ("{}", "a.json is not valid JSON: missing field `data`"),
+            ("{}", "a.json, question 1: it has no `id`"),
+            ("3", "a.json: it holds 3, expected SQuAD's JSON"),
+            ("{\"data\": [{\"paragraphs\": [{\"qas\": []}]}]}", "a.json, question 1: it has no `context`"),
             ("{\"data\": [", "a.json is not valid JSON: EOF"),
-            (&squad(json!([{"id": "q", "question": "?"}])), "a.json is not valid JSON: missing field `answers`"),
         ] {
             let error = read(content).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

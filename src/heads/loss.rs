@@ -1,6 +1,15 @@
-//! The losses of the heads, averaged as the reference averages them.
+//! The losses of the heads, averaged as the reference averages them. Whatever the type of the logits, they are computed in f32
+//! at least: a sum of many terms leaves f16's range, and so does their number.
 
-use burn::tensor::{Int, Tensor, activation};
+use burn::tensor::{DType, Int, Tensor, activation};
+
+/// A half-precision tensor in f32, others as they are.
+pub(crate) fn in_f32<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    match tensor.dtype() {
+        DType::F16 | DType::BF16 => tensor.cast(DType::F32),
+        _ => tensor,
+    }
+}
 
 /// Mean cross entropy over the rows whose target is not negative (transformers marks the others with -100); zero if there is
 /// none.
@@ -10,6 +19,7 @@ use burn::tensor::{Int, Tensor, activation};
 /// - targets: \[rows\]
 /// - output: \[1\]
 pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    let logits = in_f32(logits);
     let counted = targets.clone().greater_equal_elem(0).float().cast(logits.dtype());
     let log_probabilities = activation::log_softmax(logits, 1);
     let picked = log_probabilities.gather(1, targets.clamp_min(0).unsqueeze_dim(1)).squeeze_dim(1);
@@ -22,6 +32,8 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
 /// - predictions, targets: the same
 /// - output: \[1\]
 pub fn mean_squared_error<const D: usize>(predictions: Tensor<D>, targets: Tensor<D>) -> Tensor<1> {
+    let predictions = in_f32(predictions);
+    let targets = targets.cast(predictions.dtype());
     (predictions - targets).square().mean()
 }
 
@@ -30,5 +42,51 @@ pub fn mean_squared_error<const D: usize>(predictions: Tensor<D>, targets: Tenso
 /// # Shapes
 /// - logits, targets (0 to 1), output: the same
 pub fn binary_cross_entropy<const D: usize>(logits: Tensor<D>, targets: Tensor<D>) -> Tensor<D> {
+    let logits = in_f32(logits);
+    let targets = targets.cast(logits.dtype());
     activation::relu(logits.clone()) - logits.clone() * targets + (-logits.abs()).exp().log1p()
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, FloatDType, TensorData};
+
+    use super::*;
+
+    /// As many rows of logits and targets as make a sum of losses, and a number of elements, beyond f16's largest number.
+    const SHAPE: [usize; 2] = [9830, 128];
+
+    /// Numbers from -4 to 4, rounded to the type.
+    fn logits(dtype: FloatDType, device: &Device) -> Tensor<2> {
+        let values: Vec<f32> = (0..SHAPE[0] * SHAPE[1]).map(|at| (at * 7919 % 1000) as f32 / 125.0 - 4.0).collect();
+        Tensor::from_data(TensorData::new(values, SHAPE), (device, DType::from(dtype)))
+    }
+
+    #[test]
+    fn losses_of_half_precision_are_those_of_f32() {
+        let device = Device::flex().autodiff();
+        for dtype in [FloatDType::F16, FloatDType::BF16] {
+            let half = logits(dtype, &device).require_grad();
+            let exact = half.clone().inner().cast(DType::F32);
+            let exact = Tensor::from_inner(exact).require_grad();
+            let classes = Tensor::<1, Int>::arange(0..SHAPE[0] as i64, &device) % SHAPE[1] as i64;
+            let on = exact.clone().detach().greater_elem(1.0).float();
+            let losses = |logits: &Tensor<2>| {
+                [
+                    cross_entropy(logits.clone(), classes.clone()),
+                    binary_cross_entropy(logits.clone(), on.clone()).mean(),
+                    mean_squared_error(logits.clone(), on.clone()),
+                ]
+            };
+            for (found, expected) in losses(&half).into_iter().zip(losses(&exact)) {
+                assert_eq!(found.clone().into_scalar::<f32>(), expected.clone().into_scalar::<f32>(), "{dtype:?}");
+                let gradient = half.grad(&found.backward()).expect("a gradient");
+                let expected = exact.grad(&expected.backward()).expect("a gradient");
+                let difference = (gradient.cast(DType::F32) - expected.clone()).abs().max().into_scalar::<f32>();
+                // Half a unit in the last of bf16's 8 bits, at most 2^-8 of a number, or half of f16's smallest number.
+                let bound = expected.abs().max().into_scalar::<f32>() * 2f32.powi(-8) + 2f32.powi(-25);
+                assert!(difference <= bound, "{dtype:?}: {difference:e}");
+            }
+        }
+    }
 }

@@ -49,6 +49,11 @@ pub trait BackboneConfig {
 
     /// Sizes, dropouts and activations of heads.
     fn head_settings(&self) -> HeadSettings;
+
+    /// The same for multiple choice, where a family has its own.
+    fn choice_settings(&self) -> HeadSettings {
+        self.head_settings()
+    }
 }
 
 /// What heads take from a backbone's configuration.
@@ -163,5 +168,25 @@ impl BackboneConfig for RobertaConfig {
             initializer_range: self.initializer_range,
             layer_norm_eps: self.layer_norm_eps,
         }
+    }
+
+    /// `RobertaForMultipleChoice` stands on the pooler of the bare model, which drops nothing out.
+    fn choice_settings(&self) -> HeadSettings {
+        HeadSettings { pooler_dropout: 0.0, ..self.head_settings() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DebertaVersion;
+
+    #[test]
+    fn multiple_choice_of_roberta_stands_on_the_bare_pooler() {
+        let roberta = RobertaConfig { classifier_dropout: Some(0.3), ..RobertaConfig::default() };
+        assert_eq!((roberta.head_settings().pooler_dropout, roberta.choice_settings().pooler_dropout), (0.3, 0.0));
+        assert_eq!(roberta.choice_settings().classifier_dropout, 0.3);
+        let deberta = DebertaConfig { pooler_dropout: 0.2, ..DebertaConfig::new(DebertaVersion::V2) };
+        assert_eq!(deberta.choice_settings().pooler_dropout, 0.2);
     }
 }

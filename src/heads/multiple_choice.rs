@@ -3,14 +3,14 @@
 use burn::{
     Tensor,
     module::Module,
-    nn::{Dropout, DropoutConfig},
     tensor::{Device, Int},
 };
 
 use super::{Backbone, BackboneConfig, loss};
-use crate::model::{Pooler, input::ModelInput, linear::Linear};
+use crate::model::{Pooler, dropout::Dropout, input::ModelInput, linear::Linear};
 
-/// Pooler -> dropout -> linear to one score, for each choice by itself.
+/// Pooler -> dropout -> linear to one score, for each choice by itself. RoBERTa's pooler is that of its bare model, without
+/// dropout in front of it.
 #[derive(Module, Debug)]
 pub struct MultipleChoice<B: Backbone> {
     backbone: B,
@@ -22,13 +22,13 @@ pub struct MultipleChoice<B: Backbone> {
 impl<B: Backbone> MultipleChoice<B> {
     /// A fresh head on a fresh backbone.
     pub fn new(config: &B::Config, device: &Device) -> Self {
-        let settings = config.head_settings();
+        let settings = config.choice_settings();
         let init = settings.init(device);
         Self {
             backbone: config.backbone(device),
             pooler: settings.pooler(&init),
             classifier: init.linear(settings.hidden_size, 1),
-            dropout: DropoutConfig::new(settings.classifier_dropout).init(),
+            dropout: Dropout::new(settings.classifier_dropout),
         }
     }
 

@@ -71,7 +71,7 @@ impl ReplacedTokenDetection {
     /// - logits, replaced, mask: [batch, length]; `replaced` and `mask` true at replaced and at real tokens
     /// - output: \[1\]
     pub fn loss(&self, logits: Tensor<2>, replaced: Tensor<2, Bool>, mask: Option<Tensor<2, Bool>>) -> Tensor<1> {
-        let losses = loss::binary_cross_entropy(logits.clone(), replaced.float().cast(logits.dtype()));
+        let losses = loss::binary_cross_entropy(logits, replaced.float());
         match mask {
             Some(mask) => {
                 let counted = mask.float().cast(losses.dtype());

@@ -3,12 +3,11 @@
 use burn::{
     Tensor,
     module::Module,
-    nn::{Dropout, DropoutConfig},
     tensor::{Device, Int},
 };
 
 use super::{Backbone, BackboneConfig, Head, loss};
-use crate::model::{Pooler, attention::PreparedPositions, input::ModelInput, linear::Linear};
+use crate::model::{Pooler, attention::PreparedPositions, dropout::Dropout, input::ModelInput, linear::Linear};
 
 /// Pooler -> dropout -> linear.
 #[derive(Module, Debug)]
@@ -39,7 +38,7 @@ impl<B: Backbone> SequenceClassification<B> {
             backbone: config.backbone(device),
             pooler: settings.pooler(&init),
             classifier: init.linear(settings.hidden_size, config.task().num_labels()),
-            dropout: DropoutConfig::new(settings.classifier_dropout).init(),
+            dropout: Dropout::new(settings.classifier_dropout),
         }
     }
 

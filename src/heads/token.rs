@@ -3,12 +3,11 @@
 use burn::{
     Tensor,
     module::Module,
-    nn::{Dropout, DropoutConfig},
     tensor::{Device, Int},
 };
 
 use super::{Backbone, BackboneConfig, Head, loss};
-use crate::model::{attention::PreparedPositions, input::ModelInput, linear::Linear};
+use crate::model::{attention::PreparedPositions, dropout::Dropout, input::ModelInput, linear::Linear};
 
 /// Dropout -> linear, with a bias, on every state.
 #[derive(Module, Debug)]
@@ -25,7 +24,7 @@ impl<B: Backbone> TokenClassification<B> {
         Self {
             backbone: config.backbone(device),
             classifier: settings.init(device).linear(settings.hidden_size, config.task().num_labels()),
-            dropout: DropoutConfig::new(settings.token_dropout).init(),
+            dropout: Dropout::new(settings.token_dropout),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What is computed by hand, and on which devices. Nothing here knows of layers or models.
 
 pub(crate) mod cpu;
+pub(crate) mod draws;
 mod relative_index;
 mod sequence;
 

@@ -4,14 +4,14 @@ use burn::{
     Tensor,
     module::Module,
     nn::{
-        Dropout, DropoutConfig, Initializer, LayerNorm, PaddingConfig1d,
+        Initializer, LayerNorm, PaddingConfig1d,
         conv::{Conv1d, Conv1dConfig},
     },
 };
 
 use crate::{
     config::{Activation, DebertaConfig},
-    model::{init::Init, token_layout::TokenLayout},
+    model::{dropout::Dropout, init::Init, token_layout::TokenLayout},
 };
 
 /// A convolution over the embeddings that joins the first layer's output.
@@ -37,7 +37,7 @@ impl ConvLayer {
         Self {
             conv: Conv1d { bias: Some(init.zeros(width)), ..conv },
             layer_norm: init.layer_norm(width),
-            dropout: DropoutConfig::new(config.hidden_dropout_prob).init(),
+            dropout: Dropout::new(config.hidden_dropout_prob),
             activation: config.conv_act,
         }
     }

@@ -5,13 +5,13 @@ use std::sync::{Arc, OnceLock};
 use burn::{
     Tensor,
     module::{Module, Param, ParamId},
-    nn::{Dropout, DropoutConfig, Embedding, LayerNorm},
+    nn::{Embedding, LayerNorm},
     tensor::{Int, module::embedding},
 };
 
 use crate::{
     config::DebertaConfig,
-    model::{init::Init, linear::Linear, token_layout::TokenLayout},
+    model::{dropout::Dropout, init::Init, linear::Linear, token_layout::TokenLayout},
 };
 
 /// Word (+ absolute position, where the input is biased by it) (+ token type) -> projection where the tables are narrower than
@@ -37,7 +37,7 @@ impl DebertaEmbeddings {
             token_type_embeddings: (config.type_vocab_size > 0).then(|| init.embedding(config.type_vocab_size, width)),
             embed_proj: (width != config.hidden_size).then(|| init.linear_without_bias(width, config.hidden_size)),
             layer_norm: init.layer_norm(config.hidden_size),
-            dropout: DropoutConfig::new(config.hidden_dropout_prob).init(),
+            dropout: Dropout::new(config.hidden_dropout_prob),
         }
     }
 

@@ -1,22 +1,14 @@
 //! The blocks every encoder layer shares, DeBERTa's and RoBERTa's: feed-forward network and residual output.
 
-use burn::{
-    Tensor,
-    module::Module,
-    nn::{Dropout, DropoutConfig, LayerNorm},
-    tensor::DType,
-};
+use burn::{Tensor, module::Module, nn::LayerNorm, tensor::DType};
 
 use crate::{
     config::Activation,
     kernels::{
         can_fuse,
-        cpu::{
-            dropout::DropoutMask,
-            residual::{ResidualNorm, residual_norm},
-        },
+        cpu::residual::{ResidualNorm, residual_norm},
     },
-    model::{init::Init, linear::Linear},
+    model::{dropout::Dropout, init::Init, linear::Linear},
 };
 
 /// LayerNorm( dropout(W x + b) + residual ): how attention and feed-forward rejoin the stream (post-LayerNorm).
@@ -35,7 +27,7 @@ impl ResidualOutput {
         Self {
             dense: init.linear(input, output),
             layer_norm: init.layer_norm(output),
-            dropout: DropoutConfig::new(dropout).init(),
+            dropout: Dropout::new(dropout),
             epsilon: init.epsilon,
         }
     }
@@ -52,8 +44,7 @@ impl ResidualOutput {
         let (device, LayerNorm { gamma, beta, .. }) = (states.device(), &self.layer_norm);
         match beta {
             Some(beta) if can_fuse(&device, states.dtype()) => {
-                let dropout = DropoutMask::of(&self.dropout, &device);
-                let plan = ResidualNorm { epsilon: self.epsilon as f32, dropout };
+                let plan = ResidualNorm { epsilon: self.epsilon as f32, dropout: self.dropout.mask(&device) };
                 residual_norm(states, residual, gamma.val(), beta.val(), plan)
             }
             _ => self.layer_norm.forward(self.dropout.forward(states) + residual),

@@ -88,7 +88,7 @@ impl Batch {
         let outside = |ids: &[i32], size: usize| {
             ids.iter().position(|id| usize::try_from(*id).is_ok_and(|id| id >= size) || *id < 0)
         };
-        let cells = self.rows * self.length;
+        let cells = self.rows.checked_mul(self.length).unwrap_or(0);
         if cells == 0 || [self.input_ids.len(), self.attention_mask.len(), self.token_type_ids.len()] != [cells; 3] {
             let problem = format!("its lists must hold {} x {} elements, and at least one", self.rows, self.length);
             return Err(Error::input("batch", problem));
@@ -149,6 +149,8 @@ mod tests {
         assert!(message(batch(&[1; 5]), CONFIG).contains("5 tokens, but the model's absolute positions end at 4"));
         assert!(message(batch(&[]), CONFIG).contains("0 elements, and at least one"));
         assert!(message(Batch { rows: 2, ..batch(&[1]) }, CONFIG).contains("2 x 1 elements"));
+        let wrapping = Batch { rows: 1 << 63, length: 2, ..batch(&[]) };
+        assert!(message(wrapping, CONFIG).contains("9223372036854775808 x 2 elements"));
         let typed = Batch { token_type_ids: vec![1], ..batch(&[1]) };
         assert!(message(typed, CONFIG).contains("token type 1 is outside the model's 1"));
     }

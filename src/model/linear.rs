@@ -10,10 +10,7 @@ use burn::{
 
 use crate::kernels::{
     can_fuse,
-    cpu::{
-        self,
-        packed::{self, PackedWeight},
-    },
+    cpu::{self, packed, panels::Panels},
 };
 
 /// x W + b.
@@ -28,7 +25,7 @@ pub struct Linear {
     pub bias: Option<Param<Tensor<1>>>,
     /// W, laid out for products.
     #[module(skip)]
-    packed: Option<Arc<PackedWeight>>,
+    packed: Option<Arc<Panels>>,
 }
 
 impl Linear {

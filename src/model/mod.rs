@@ -11,6 +11,7 @@ pub mod context;
 pub mod conv;
 pub mod deberta;
 pub mod decoder;
+pub mod dropout;
 pub mod embeddings;
 pub mod encoder;
 pub mod feed_forward;

@@ -1,14 +1,10 @@
 //! One vector a text (`ContextPooler` in the reference).
 
-use burn::{
-    Tensor,
-    module::Module,
-    nn::{Dropout, DropoutConfig},
-};
+use burn::{Tensor, module::Module};
 
 use crate::{
     config::Activation,
-    model::{init::Init, linear::Linear},
+    model::{dropout::Dropout, init::Init, linear::Linear},
 };
 
 /// act( dense( dropout( state of the first token ) ) )
@@ -22,7 +18,7 @@ pub struct Pooler {
 
 impl Pooler {
     pub(crate) fn new(init: &Init<'_>, width: usize, dropout: f64, activation: Activation) -> Self {
-        Self { dense: init.linear(width, width), dropout: DropoutConfig::new(dropout).init(), activation }
+        Self { dense: init.linear(width, width), dropout: Dropout::new(dropout), activation }
     }
 
     /// # Shapes

@@ -3,7 +3,7 @@
 use burn::{
     Tensor,
     module::Module,
-    nn::{Dropout, DropoutConfig, Embedding, LayerNorm},
+    nn::{Embedding, LayerNorm},
     tensor::{Device, Int},
 };
 
@@ -12,6 +12,7 @@ use crate::{
     model::{
         ModelOutput,
         context::EncoderContext,
+        dropout::Dropout,
         embeddings::EmbeddingSource,
         encoder::token_layout,
         init::Init,
@@ -42,7 +43,7 @@ impl RobertaEmbeddings {
             position_embeddings: init.embedding(config.max_position_embeddings, config.hidden_size),
             token_type_embeddings: init.embedding(config.type_vocab_size, config.hidden_size),
             layer_norm: init.layer_norm(config.hidden_size),
-            dropout: DropoutConfig::new(config.hidden_dropout_prob).init(),
+            dropout: Dropout::new(config.hidden_dropout_prob),
             padding: config.pad_token_id,
         }
     }

@@ -6,15 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     PipelineOptions,
-    runner::{Runner, characters, load_head, rows},
-    scores::{log_sum_exp, sort_by_score},
+    runner::{Runner, characters, load_head},
 };
 use crate::{
     Error, Result,
     batch::Encoding,
     checkpoint::LoadReport,
     heads::{Head, QuestionAnswering, SpanLogits},
-    tokenizer::{Text, Truncation},
+    scores::{log_sum_exp, rows, sort_by_score},
+    spans::{LONGEST_ANSWER, ScoredSpan, ScoredWindow, passage},
+    tokenizer::{Text, Truncation, default_stride},
 };
 
 /// A question and the text that holds its answer.
@@ -43,7 +44,7 @@ pub struct AnswerOptions {
 impl Default for AnswerOptions {
     /// The best span of up to 30 tokens, always.
     fn default() -> Self {
-        Self { top_k: 1, max_answer_tokens: 30, stride: None, no_answer_threshold: None }
+        Self { top_k: 1, max_answer_tokens: LONGEST_ANSWER, stride: None, no_answer_threshold: None }
     }
 }
 
@@ -81,13 +82,6 @@ pub struct QuestionAnswerer {
     head: Box<dyn Head<Output = SpanLogits>>,
 }
 
-/// One window with the scores of its tokens.
-struct Window {
-    encoding: Encoding,
-    start: Vec<f32>,
-    end: Vec<f32>,
-}
-
 impl QuestionAnswerer {
     /// Opens a checkpoint folder.
     ///
@@ -110,109 +104,103 @@ impl QuestionAnswerer {
     /// compete by score.
     ///
     /// # Errors
-    /// No question at all, an empty question or context, one so long that it leaves no room for the context, or impossible
-    /// options.
+    /// No question at all, an empty question or context, one so long that it leaves no room for the context, impossible
+    /// options, or scores that are not finite.
     pub fn answer(&self, questions: &[Question], options: &AnswerOptions) -> Result<Vec<Answers>> {
         if options.top_k == 0 || options.max_answer_tokens == 0 {
             return Err(Error::input("answer options", "top_k and max_answer_tokens must be at least 1"));
         }
+        self.find(questions, options).map_err(|error| error.with_text_name(|index| format!("question {index}")))
+    }
+
+    fn find(&self, questions: &[Question], options: &AnswerOptions) -> Result<Vec<Answers>> {
         for (index, Question { question, context }) in questions.iter().enumerate() {
             for (name, text) in [("question", question), ("context", context)] {
                 if text.trim().is_empty() {
-                    return Err(Error::input(format!("question {index}"), format!("its {name} is empty")));
+                    return Err(Error::text(index, format!("its {name} is empty")));
                 }
             }
         }
         let pairs: Vec<Text<'_>> = questions.iter().map(|pair| Text::from((&pair.question, &pair.context))).collect();
-        let stride = options.stride.unwrap_or(self.runner.max_length / 4);
+        let stride = options.stride.unwrap_or(default_stride(self.runner.max_length));
         let encodings = self.runner.encode(&pairs, Truncation::OnlySecond, Some(stride))?;
-        let logits = self.runner.run(&encodings, |input, _| {
+        let forward = |input, windows: &[&Encoding]| {
             let SpanLogits { start, end } = self.head.forward(input);
-            Ok(rows(start)?.into_iter().zip(rows(end)?).collect())
-        })?;
+            let both = windows.iter().zip(rows(start)?).zip(rows(end)?);
+            Ok(both.map(|((window, start), end)| [&start[..window.len()], &end[..window.len()]].concat()).collect())
+        };
+        let scores: Vec<Vec<f32>> = self.runner.run(&encodings, forward, |_, scores| scores)?;
 
-        let windows: Vec<_> =
-            encodings.into_iter().zip(logits).map(|(encoding, (start, end))| Window { encoding, start, end }).collect();
-        let of_one_question = windows.chunk_by(|first, second| first.encoding.text == second.encoding.text);
-        questions
+        let windows: Vec<ScoredWindow> = encodings
             .iter()
-            .zip(of_one_question)
-            .enumerate()
-            .map(|(index, (question, windows))| {
-                best_answers(&question.context, windows, options).ok_or_else(|| {
-                    Error::input(format!("question {index}"), "its context holds no token to answer with")
-                })
+            .zip(&scores)
+            .map(|(encoding, scores)| {
+                let (start, end) = scores.split_at(encoding.len());
+                ScoredWindow { encoding, start, end }
             })
-            .collect()
+            .collect();
+        let of_one_question = windows.chunk_by(|first, second| first.encoding.text == second.encoding.text);
+        let answers = |(index, (question, windows)): (usize, (&Question, &[ScoredWindow]))| {
+            best_answers(&question.context, windows, options)
+                .ok_or_else(|| Error::text(index, "its context holds no token to answer with"))
+        };
+        questions.iter().zip(of_one_question).enumerate().map(answers).collect()
     }
 }
 
-impl Window {
-    /// Tokens that an answer may start and end at: the context's that stand for characters.
-    fn context(&self) -> impl Iterator<Item = usize> + Clone {
-        let Encoding { sequence_ids, special, offsets, .. } = &self.encoding;
-        (0..self.encoding.len()).filter(|&i| sequence_ids[i] == Some(1) && !special[i] && offsets[i].0 < offsets[i].1)
-    }
-
-    /// The score of "no answer here": the first token, `[CLS]`, as start and end.
-    fn null_score(&self) -> f32 {
-        self.start[0] + self.end[0]
-    }
-
-    /// ln of the sum over all pairs of a start and an end, "no answer" among them or not.
-    fn log_norm(&self, with_null: bool) -> f64 {
-        let side = |logits: &[f32]| {
-            let null = with_null.then_some(0).into_iter();
-            log_sum_exp(null.chain(self.context()).map(|token| logits[token]))
-        };
-        side(&self.start) + side(&self.end)
-    }
+/// ln of the sum over all pairs of a start and an end in a window, "no answer" among them or not.
+fn log_norm(window: &ScoredWindow, with_null: bool) -> f64 {
+    let side = |logits: &[f32]| {
+        let null = with_null.then_some(0).into_iter();
+        log_sum_exp(null.chain(passage(window.encoding)).map(|token| logits[token]))
+    };
+    side(window.start) + side(window.end)
 }
 
 /// The best spans of a question's windows; none if there is no token in the context.
-fn best_answers(context: &str, windows: &[Window], options: &AnswerOptions) -> Option<Answers> {
-    // (score, first character, character after the last)
-    let mut spans: Vec<(f32, usize, usize)> = Vec::new();
-    for window in windows {
-        for start in window.context() {
-            for end in window
-                .context()
-                .skip_while(|&end| end < start)
-                .take_while(|&end| end < start + options.max_answer_tokens)
-            {
-                let (from, to) = (window.encoding.offsets[start].0, window.encoding.offsets[end].1);
-                spans.push((window.start[start] + window.end[end], from, to));
-            }
-        }
-    }
-    sort_by_score(&mut spans, |span| span.0);
-    let best = spans.first()?.0;
-    let null = windows.iter().map(Window::null_score).fold(f32::INFINITY, f32::min);
+fn best_answers(context: &str, windows: &[ScoredWindow], options: &AnswerOptions) -> Option<Answers> {
+    let mut spans: Vec<ScoredSpan> =
+        windows.iter().flat_map(|window| window.spans(options.max_answer_tokens)).collect();
+    sort_by_score(&mut spans, |span| span.score);
+    let best = spans.first()?.score;
+    let null = windows.iter().map(|window| window.null_score()).fold(f32::INFINITY, f32::min);
 
     let with_null = options.no_answer_threshold.is_some();
-    let norms: Vec<f64> = windows.iter().map(|window| window.log_norm(with_null)).collect();
+    let norms: Vec<f64> = windows.iter().map(|window| log_norm(window, with_null)).collect();
     let largest = norms.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let log_norm = largest + norms.iter().map(|norm| (norm - largest).exp()).sum::<f64>().ln();
 
     // Neighbouring windows share spans.
     let mut seen = BTreeSet::new();
-    let answer = |(score, start, end): (f32, usize, usize)| Answer {
-        text: characters(context, start, end),
-        start,
-        end,
+    let answer = |ScoredSpan { score, from, to }: ScoredSpan| Answer {
+        text: characters(context, from, to),
+        start: from,
+        end: to,
         score,
         probability: (f64::from(score) - log_norm).exp() as f32,
     };
     Some(Answers {
         no_answer: options.no_answer_threshold.is_some_and(|threshold| null - best > threshold),
         no_answer_margin: null - best,
-        spans: spans.into_iter().filter(|span| seen.insert((span.1, span.2))).take(options.top_k).map(answer).collect(),
+        spans: spans
+            .into_iter()
+            .filter(|span| seen.insert((span.from, span.to)))
+            .take(options.top_k)
+            .map(answer)
+            .collect(),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One window with the scores of its tokens.
+    struct Window {
+        encoding: Encoding,
+        start: [f32; 7],
+        end: [f32; 7],
+    }
 
     /// `[CLS] who [SEP] a b c [SEP]` with these logits, the context's words being those from `first` on.
     fn window(window: usize, first: usize, start: [f32; 7], end: [f32; 7]) -> Window {
@@ -225,11 +213,13 @@ mod tests {
             special: vec![true, false, true, false, false, false, true],
             ..Encoding::default()
         };
-        Window { encoding, start: start.to_vec(), end: end.to_vec() }
+        Window { encoding, start, end }
     }
 
     fn answers(windows: &[Window], options: AnswerOptions) -> Answers {
-        best_answers("ä b c d e", windows, &options).expect("a context")
+        let scored: Vec<ScoredWindow> =
+            windows.iter().map(|Window { encoding, start, end }| ScoredWindow { encoding, start, end }).collect();
+        best_answers("ä b c d e", &scored, &options).expect("a context")
     }
 
     #[test]
@@ -249,6 +239,8 @@ mod tests {
         let window = window(0, 0, [0.0, 0.0, 0.0, 5.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0, 5.0, 0.0]);
         let longest = |tokens| AnswerOptions { max_answer_tokens: tokens, ..AnswerOptions::default() };
         assert_eq!(answers(&[window], longest(3)).spans[0].text, "ä b c");
+        let window = self::window(0, 0, [0.0, 0.0, 0.0, 5.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0, 5.0, 0.0]);
+        assert_eq!(answers(&[window], longest(usize::MAX)).spans[0].text, "ä b c");
         let window = self::window(0, 0, [0.0, 0.0, 0.0, 5.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0, 3.0, 0.0]);
         assert_eq!(answers(&[window], longest(2)).spans[0].text, "ä b");
     }

@@ -7,15 +7,15 @@ use serde::Serialize;
 
 use super::{
     PipelineOptions,
-    runner::{Runner, load_head, rows},
-    scores::{sigmoid, softmax, sort_by_score},
+    runner::{Runner, load_head},
 };
 use crate::{
-    Error, Result,
+    Result,
     batch::Encoding,
     checkpoint::LoadReport,
     config::{ProblemType, TaskConfig},
     heads::{Head, SequenceClassification},
+    scores::{rows, sigmoid, softmax, sort_by_score},
     tokenizer::{Text, Truncation},
 };
 
@@ -62,42 +62,24 @@ impl Classifier {
     /// - multi-label: a probability for each label on its own, highest first;
     /// - regression: the numbers, in the order of the outputs.
     ///
-    /// Texts that are too long are cut at the end; of a pair, the longer one first.
+    /// Texts that are too long are cut on the tokenizer's side; of a pair, the longer one first.
     ///
     /// # Errors
-    /// No text at all, or tokens that the model does not have.
+    /// No text at all, tokens that the model does not have, or scores that are not finite.
     pub fn classify<'a>(&self, texts: impl IntoIterator<Item = impl Into<Text<'a>>>) -> Result<Vec<Vec<LabelScore>>> {
         let texts: Vec<Text<'_>> = texts.into_iter().map(Into::into).collect();
-        let logits = self.logits(&texts, Truncation::LongestFirst)?;
+        let logits = self.logits(&self.encode(&texts, Truncation::LongestFirst)?)?;
         Ok(logits.iter().map(|logits| self.scores(logits)).collect())
     }
 
+    /// Texts as [`logits`](Self::logits) wants them.
+    pub(super) fn encode(&self, texts: &[Text<'_>], truncation: Truncation) -> Result<Vec<Encoding>> {
+        self.runner.encode(texts, truncation, None)
+    }
+
     /// The raw outputs for each text, in the order of the labels.
-    fn logits(&self, texts: &[Text<'_>], truncation: Truncation) -> Result<Vec<Vec<f32>>> {
-        let encodings = self.runner.encode(texts, truncation, None)?;
-        self.run(&encodings)
-    }
-
-    /// The same for groups of texts, one group's after the other's. Errors name the group, as `kind` and its number.
-    pub(super) fn logits_of_groups<'a>(
-        &self,
-        groups: impl IntoIterator<Item = Vec<Text<'a>>>,
-        kind: &str,
-        truncation: Truncation,
-    ) -> Result<Vec<Vec<f32>>> {
-        let mut encodings = Vec::new();
-        for (index, texts) in groups.into_iter().enumerate() {
-            let group = self.runner.encode(&texts, truncation, None).map_err(|error| match error {
-                Error::Input { problem, .. } => Error::input(format!("{kind} {index}"), problem),
-                other => other,
-            })?;
-            encodings.extend(group);
-        }
-        self.run(&encodings)
-    }
-
-    fn run(&self, encodings: &[Encoding]) -> Result<Vec<Vec<f32>>> {
-        self.runner.run(encodings, |input, _| rows(self.head.forward(input)))
+    pub(super) fn logits(&self, encodings: &[Encoding]) -> Result<Vec<Vec<f32>>> {
+        self.runner.run(encodings, |input, _| rows(self.head.forward(input)), |_, logits| logits)
     }
 
     fn scores(&self, logits: &[f32]) -> Vec<LabelScore> {

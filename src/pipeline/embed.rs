@@ -2,43 +2,48 @@
 
 use std::path::Path;
 
-use burn::{
-    Tensor,
-    module::Module,
-    tensor::{Bool, Device},
-};
+use burn::{Tensor, module::Module, tensor::Device};
 
 use super::{
-    PipelineOptions,
-    runner::{Runner, load_head, rows},
+    PipelineOptions, Pooling,
+    pooling::SentenceModules,
+    runner::{Runner, load_head},
 };
 use crate::{
-    Result,
+    Error, Result,
+    batch::Encoding,
     checkpoint::LoadReport,
     heads::{Backbone, BackboneConfig, Head},
     model::{attention::PreparedPositions, input::ModelInput, linear::Linear},
+    scores::rows,
     tokenizer::{Text, Truncation},
 };
 
-/// How the states of a text's tokens become one vector.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Pooling {
-    /// Their mean, special tokens included, padding left out.
-    #[default]
-    Mean,
-    /// The first token's (`[CLS]`).
-    Cls,
-    /// The largest value in each dimension.
-    Max,
-}
-
 /// How texts are embedded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmbedOptions {
-    /// From tokens to a text.
-    pub pooling: Pooling,
+    /// From tokens to a text; the vectors of several poolings are put one behind the other.
+    pub pooling: Vec<Pooling>,
     /// Whether every vector is scaled to length 1, so that the dot product of two is their cosine.
     pub normalize: bool,
+}
+
+impl Default for EmbedOptions {
+    /// The mean, as it is.
+    fn default() -> Self {
+        Self { pooling: vec![Pooling::Mean], normalize: false }
+    }
+}
+
+impl EmbedOptions {
+    /// What a folder of sentence-transformers says in `1_Pooling/config.json` and `modules.json`; none if it is no such folder.
+    ///
+    /// # Errors
+    /// A file that is not JSON, a pooling that is not known or none at all, or a module that is not supported.
+    pub fn from_folder(folder: impl AsRef<Path>) -> Result<Option<Self>> {
+        let modules = SentenceModules::read(folder.as_ref())?;
+        Ok(modules.map(|SentenceModules { pooling, normalize }| Self { pooling, normalize }))
+    }
 }
 
 /// Texts in, vectors out, by the encoder alone; any checkpoint serves.
@@ -91,48 +96,33 @@ impl Embedder {
         &self.runner.report
     }
 
-    /// Embeds texts or pairs of texts, as vectors of the model's hidden size. Texts that are too long are cut at the end.
+    /// Embeds texts or pairs of texts, as vectors of the model's hidden size for each pooling. Texts that are too long are cut
+    /// at the end.
     ///
     /// # Errors
-    /// No text at all, or tokens that the model does not have.
+    /// No text or no pooling at all, tokens that the model does not have, or vectors that are not finite.
     pub fn embed<'a>(
         &self,
         texts: impl IntoIterator<Item = impl Into<Text<'a>>>,
-        options: EmbedOptions,
+        options: &EmbedOptions,
     ) -> Result<Vec<Vec<f32>>> {
+        if options.pooling.is_empty() {
+            return Err(Error::input("embed options", "no pooling is named, expected at least one"));
+        }
         let texts: Vec<Text<'_>> = texts.into_iter().map(Into::into).collect();
         let encodings = self.runner.encode(&texts, Truncation::LongestFirst, None)?;
-        let mut embeddings = self.runner.run(&encodings, |input, _| {
+        let forward = |input: ModelInput, _: &[&Encoding]| {
             let mask = input.attention_mask.clone();
-            rows(pool(self.encoder.forward(input), mask, options.pooling))
-        })?;
-        if options.normalize {
-            embeddings.iter_mut().for_each(|embedding| normalize(embedding));
-        }
-        Ok(embeddings)
-    }
-}
-
-/// # Shapes
-/// - states: [batch, length, hidden]
-/// - mask: [batch, length], true at real tokens
-/// - output: [batch, hidden]
-fn pool(states: Tensor<3>, mask: Option<Tensor<2, Bool>>, pooling: Pooling) -> Tensor<2> {
-    let padding = mask.map(|mask| mask.bool_not().unsqueeze_dim::<3>(2)); // [batch, length, 1]
-    let filled = |states: Tensor<3>, value: f32| match &padding {
-        Some(padding) => {
-            let shape = states.dims();
-            states.mask_fill(padding.clone().expand(shape), value)
-        }
-        None => states,
-    };
-    match pooling {
-        Pooling::Cls => states.narrow(1, 0, 1).squeeze_dim(1),
-        Pooling::Max => filled(states, f32::NEG_INFINITY).max_dim(1).squeeze_dim(1),
-        Pooling::Mean => {
-            let counts = filled(states.ones_like().narrow(2, 0, 1), 0.0).sum_dim(1); // [batch, 1, 1]
-            (filled(states, 0.0).sum_dim(1) / counts).squeeze_dim(1)
-        }
+            let states = self.encoder.forward(input);
+            let pooled = options.pooling.iter().map(|pooling| pooling.pool(states.clone(), mask.as_ref()));
+            rows(Tensor::cat(pooled.collect(), 1))
+        };
+        self.runner.run(&encodings, forward, |_, mut embedding| {
+            if options.normalize {
+                normalize(&mut embedding);
+            }
+            embedding
+        })
     }
 }
 
@@ -147,18 +137,6 @@ fn normalize(embedding: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn padding_is_not_pooled() {
-        let device = Device::flex();
-        let states = || Tensor::<3>::from_data([[[1.0, -2.0], [3.0, -4.0], [90.0, 90.0]]], &device);
-        let mask = Tensor::<2, Bool>::from_data([[true, true, false]], &device);
-        let pooled = |pooling| rows(pool(states(), Some(mask.clone()), pooling)).unwrap();
-        assert_eq!(pooled(Pooling::Mean), [[2.0, -3.0]]);
-        assert_eq!(pooled(Pooling::Max), [[3.0, -2.0]]);
-        assert_eq!(pooled(Pooling::Cls), [[1.0, -2.0]]);
-        assert_eq!(rows(pool(states(), None, Pooling::Max)).unwrap(), [[90.0, 90.0]]);
-    }
 
     #[test]
     fn normalised_vectors_have_length_one() {

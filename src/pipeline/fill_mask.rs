@@ -4,18 +4,15 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{
-    PipelineOptions,
-    runner::{Runner, rows},
-    scores::{softmax, sort_by_score},
-};
+use super::{PipelineOptions, runner::Runner};
 use crate::{
     Error, Result,
     batch::Encoding,
     checkpoint::LoadReport,
     config::ModelConfig,
     heads::{DebertaForMaskedLm, MaskedLm, MaskedLmLayout, RobertaForMaskedLm},
-    model::{inference::Prepared, masked_positions::Places},
+    model::{inference::Prepared, input::ModelInput, masked_positions::Places},
+    scores::{rows, softmax, sort_by_score},
     tokenizer::{Text, Truncation},
 };
 
@@ -96,27 +93,28 @@ impl FillMask {
     /// Finds the `top_k` likeliest tokens for every mask of each text. A mask is spelled `[MASK]`, or as the tokenizer has it.
     ///
     /// # Errors
-    /// No text at all, one without a mask, or one that is too long: cutting it might cut off the mask.
+    /// No text at all, one without a mask, one that is too long (cutting it might cut off the mask), or scores that are not
+    /// finite.
     pub fn fill(&self, texts: &[impl AsRef<str>], top_k: usize) -> Result<Vec<Vec<FilledMask>>> {
         let texts: Vec<Text<'_>> = texts.iter().map(|text| text.as_ref().replace(MASK, &self.mask).into()).collect();
         let encodings = self.runner.encode(&texts, Truncation::Error, None)?;
         if let Some(index) = encodings.iter().position(|encoding| self.masks(encoding).next().is_none()) {
             let problem = format!("it holds no {}, which stands for the word to be guessed", self.mask);
-            return Err(Error::input(format!("text {index}"), problem));
+            return Err(Error::text(index, problem));
         }
-        self.runner.run(&encodings, |input, batch| {
+        let forward = |input: ModelInput, batch: &[&Encoding]| {
             let [_, length] = input.input_ids.dims();
             let masks = batch.iter().map(|encoding| self.masks(encoding).collect::<Vec<_>>());
-            let masks = Places::new(length, masks);
-            let mut logits = rows(self.model.predict_at(input, &masks))?.into_iter();
-            let filled = |encoding: &&Encoding| {
-                let masks = self.masks(encoding).zip(logits.by_ref());
-                masks
-                    .map(|(position, logits)| FilledMask { position, words: self.best_words(&logits, top_k) })
-                    .collect()
-            };
-            Ok(batch.iter().map(filled).collect())
-        })
+            let mut logits = rows(self.model.predict_at(input, &Places::new(length, masks)))?.into_iter();
+            let of_text = |encoding: &&Encoding| logits.by_ref().take(self.masks(encoding).count()).flatten().collect();
+            Ok(batch.iter().map(of_text).collect())
+        };
+        let decode = |encoding: &Encoding, logits: Vec<f32>| {
+            let vocabulary = logits.len() / self.masks(encoding).count();
+            let masks = self.masks(encoding).zip(logits.chunks(vocabulary));
+            masks.map(|(position, logits)| FilledMask { position, words: self.best_words(logits, top_k) }).collect()
+        };
+        self.runner.run(&encodings, forward, decode)
     }
 
     fn masks<'a>(&self, encoding: &'a Encoding) -> impl Iterator<Item = usize> + 'a {

@@ -2,7 +2,8 @@
 //!
 //! Every task opens a checkpoint folder (`config.json`, weights, tokenizer) with [`PipelineOptions`] and then takes any
 //! number of inputs at once: they are run in batches of similar length and come back in their own order. A task whose head
-//! the checkpoint does not have is an error; a head is never made up.
+//! the checkpoint does not have is an error; a head is never made up. So is an answer that is not finite, and texts that are
+//! too long are counted ([`PipelineOptions::truncated`]).
 //!
 //! ```no_run
 //! use deberta_burn::pipeline::{Classifier, PipelineOptions};
@@ -22,18 +23,19 @@ mod classify;
 mod embed;
 mod entities;
 mod fill_mask;
+mod pooling;
 mod rerank;
 mod runner;
-mod scores;
 mod tag;
 mod zero_shot;
 
 pub use answer::{Answer, AnswerOptions, Answers, Question, QuestionAnswerer};
 pub use classify::{Classifier, LabelScore};
-pub use embed::{EmbedOptions, Embedder, Pooling};
+pub use embed::{EmbedOptions, Embedder};
 pub use entities::Entity;
 pub use fill_mask::{FillMask, FilledMask, WordScore};
+pub use pooling::Pooling;
 pub use rerank::{RankRequest, RankedPassage, Reranker};
-pub use runner::{PipelineOptions, Progress};
+pub use runner::{PipelineOptions, Progress, TruncationListener};
 pub use tag::{TagOptions, TokenTagger, WordScores};
 pub use zero_shot::{ZeroShot, ZeroShotOptions};

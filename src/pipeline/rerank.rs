@@ -4,13 +4,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Classifier, PipelineOptions,
-    scores::{sigmoid, sort_by_score},
-};
+use super::{Classifier, PipelineOptions};
 use crate::{
     Error, Result,
     checkpoint::LoadReport,
+    scores::{sigmoid, sort_by_score},
     tokenizer::{Text, Truncation},
 };
 
@@ -74,15 +72,22 @@ impl Reranker {
     /// A passage that is too long is cut at its end; the query stays whole.
     ///
     /// # Errors
-    /// No request at all, one without passages, or a query that leaves no room for a passage.
+    /// No request at all, one without passages, a query that leaves no room for a passage, or scores that are not finite.
     pub fn rank(&self, requests: &[RankRequest]) -> Result<Vec<Vec<RankedPassage>>> {
         if let Some(index) = requests.iter().position(|request| request.passages.is_empty()) {
             return Err(Error::input(format!("request {index}"), "it has no passages, expected at least one"));
         }
-        let pairs = requests
+        let passages =
+            |(index, request): (usize, &RankRequest)| (0..request.passages.len()).map(move |passage| (index, passage));
+        let places: Vec<(usize, usize)> = requests.iter().enumerate().flat_map(passages).collect();
+        let pairs: Vec<Text<'_>> = places
             .iter()
-            .map(|request| request.passages.iter().map(|passage| Text::from((&request.query, passage))).collect());
-        let mut logits = self.classifier.logits_of_groups(pairs, "request", Truncation::OnlySecond)?.into_iter();
+            .map(|&(index, passage)| Text::from((&requests[index].query, &requests[index].passages[passage])))
+            .collect();
+        let logits =
+            self.classifier.encode(&pairs, Truncation::OnlySecond).and_then(|pairs| self.classifier.logits(&pairs));
+        let name = |pair: usize| format!("request {}, passage {}", places[pair].0, places[pair].1);
+        let mut logits = logits.map_err(|error| error.with_text_name(name))?.into_iter();
         let rank = |request: &RankRequest| {
             let scores = logits.by_ref().take(request.passages.len());
             let mut ranking: Vec<_> = scores

@@ -3,22 +3,25 @@
 use std::{path::Path, sync::Arc};
 
 use burn::{
-    Tensor,
     module::Module,
     tensor::{Device, FloatDType},
 };
 
 use crate::{
     Error, Result,
-    batch::{Batch, Encoding, Padding, batches_by_length},
+    batch::{Batch, Encoding, Padding, Truncated, in_batches},
     checkpoint::{Checkpoint, LoadOptions, LoadReport},
     config::ModelConfig,
+    foreign::{self, Part},
     model::input::ModelInput,
     tokenizer::{EncodeOptions, Text, Tokenizer, Truncation},
 };
 
 /// Told after each batch how many sequences are done, of how many. A long text that is cut into windows counts as several.
 pub type Progress = Arc<dyn Fn(usize, usize) + Send + Sync>;
+
+/// Told once a call if texts are too long and had to be cut.
+pub type TruncationListener = Arc<dyn Fn(Truncated) + Send + Sync>;
 
 /// How a task runs its model.
 #[derive(Clone)]
@@ -29,16 +32,26 @@ pub struct PipelineOptions {
     pub dtype: FloatDType,
     /// Most sequences in one batch, at least 1.
     pub batch_size: usize,
-    /// Most tokens of one sequence, special tokens included; what the model was trained with if none.
+    /// Most tokens of one sequence, special tokens included; if none, what the tokenizer's settings say (as far as the model's
+    /// absolute positions reach), or else what the model was trained with.
     pub max_length: Option<usize>,
     /// Told how far a call is, if there is one to tell.
     pub progress: Option<Progress>,
+    /// Told before a call goes on with texts that were cut.
+    pub truncated: TruncationListener,
 }
 
 impl PipelineOptions {
-    /// f32, batches of 32, the model's own length, no progress.
+    /// f32, batches of 32, the model's own length, no progress, a warning to `tracing` if texts are cut.
     pub fn new(device: Device) -> Self {
-        Self { device, dtype: FloatDType::F32, batch_size: 32, max_length: None, progress: None }
+        Self {
+            device,
+            dtype: FloatDType::F32,
+            batch_size: 32,
+            max_length: None,
+            progress: None,
+            truncated: Arc::new(|truncated| tracing::warn!("{truncated}")),
+        }
     }
 }
 
@@ -61,7 +74,7 @@ impl Runner {
         let config = ModelConfig::from_folder(folder)?;
         let tokenizer = Tokenizer::from_folder(folder)?;
         let checkpoint = Checkpoint::open(folder)?;
-        let max_length = options.max_length.unwrap_or(config.trained_length());
+        let max_length = options.max_length.unwrap_or_else(|| default_length(&config, &tokenizer));
         let runner = Self { config, tokenizer, checkpoint, max_length, report: LoadReport::default(), options };
         runner.check_length(runner.config.max_length())?;
         Ok(runner)
@@ -80,13 +93,16 @@ impl Runner {
         Ok(head)
     }
 
-    /// Refuses a checkpoint whose `architectures` name other tasks only; one that names none is for its tensors to decide.
+    /// Refuses a checkpoint of another task.
     pub fn expect_architecture(&self, task: &str) -> Result<()> {
         let named = &self.config.task().architectures;
-        if named.is_empty() || named.iter().any(|name| name.ends_with(task)) {
+        if self.checkpoint.is_for(task, named) {
             return Ok(());
         }
-        let problem = format!("config.json says that this is a {}; this task needs a …{task}", named.join(", "));
+        let problem = match foreign::explain(self.checkpoint.folder(), Part::Head) {
+            Some(reason) => reason.to_owned(),
+            None => format!("config.json says that this is a {}; this task needs a …{task}", named.join(", ")),
+        };
         Err(Error::checkpoint(self.checkpoint.folder(), problem))
     }
 
@@ -110,35 +126,62 @@ impl Runner {
         self.tokenizer.encode(texts, &options)
     }
 
-    /// Runs `compute` on batches of similar length; it returns one value for each of the batch's sequences. The values come
-    /// back in the order of `encodings`.
+    /// Runs `forward` on batches of similar length; it returns the scores of each of the batch's sequences, padding left out,
+    /// which `decode` turns into a value at once. The values come back in the order of `encodings`.
     ///
     /// # Errors
-    /// No sequence at all, or one that the model cannot take.
+    /// No sequence at all, one that the model cannot take, or scores that are not finite.
     pub fn run<T>(
         &self,
         encodings: &[Encoding],
-        mut compute: impl FnMut(ModelInput, &[&Encoding]) -> Result<Vec<T>>,
+        mut forward: impl FnMut(ModelInput, &[&Encoding]) -> Result<Vec<Vec<f32>>>,
+        mut decode: impl FnMut(&Encoding, Vec<f32>) -> T,
     ) -> Result<Vec<T>> {
         if encodings.is_empty() {
             return Err(Error::input("texts", "there are none, expected at least one"));
         }
-        let mut values: Vec<Option<T>> = encodings.iter().map(|_| None).collect();
+        if let Some(truncated) = Truncated::count(encodings, self.max_length) {
+            (self.options.truncated)(truncated);
+        }
         let mut done = 0;
-        for indices in batches_by_length(encodings, self.options.batch_size)? {
-            let rows: Vec<&Encoding> = indices.iter().map(|&index| &encodings[index]).collect();
-            let batch = Batch::collate(rows.iter().copied(), self.tokenizer.pad_id(), Padding::Longest)?;
-            let computed = compute(batch.to_input(&self.config, &self.options.device)?, &rows)?;
+        in_batches(encodings, self.options.batch_size, |indices| {
+            let batch: Vec<&Encoding> = indices.iter().map(|&index| &encodings[index]).collect();
+            let padded = Batch::collate(batch.iter().copied(), self.tokenizer.pad_id(), Padding::Longest)?;
+            let scores = forward(padded.to_input(&self.config, &self.options.device)?, &batch)?;
+            let decoded = batch.into_iter().zip(scores).map(|(encoding, scores)| {
+                self.check_finite(encoding.text, &scores)?;
+                Ok(decode(encoding, scores))
+            });
+            let decoded = decoded.collect::<Result<Vec<T>>>()?;
             done += indices.len();
-            for (index, value) in indices.into_iter().zip(computed) {
-                values[index] = Some(value);
-            }
             if let Some(progress) = &self.options.progress {
                 progress(done, encodings.len());
             }
-        }
-        Ok(values.into_iter().map(|value| value.expect("every sequence is in one batch")).collect())
+            Ok(decoded)
+        })
     }
+
+    /// Refuses scores that would come out as no answer at all, or as a wrong one.
+    fn check_finite(&self, index: usize, scores: &[f32]) -> Result<()> {
+        let Some(value) = scores.iter().find(|score| !score.is_finite()) else { return Ok(()) };
+        let advice = match self.options.dtype {
+            FloatDType::F16 => {
+                "f16 ends at 65504, and this model exceeds it: compute in bf16 or f32 (`--dtype bf16|f32`)"
+            }
+            FloatDType::BF16 => {
+                "see whether it is in f32 (`--dtype f32`); if not, the checkpoint's weights are damaged"
+            }
+            _ => "the checkpoint's weights are damaged, or its training diverged",
+        };
+        let problem = format!("the model's answer holds {value}, expected finite numbers; {advice}");
+        Err(Error::NotFinite { index, subject: format!("text {index}"), problem })
+    }
+}
+
+/// The most tokens of one sequence where the caller sets no limit.
+fn default_length(config: &ModelConfig, tokenizer: &Tokenizer) -> usize {
+    let length = tokenizer.model_max_length().unwrap_or(config.trained_length());
+    config.max_length().map_or(length, |limit| length.min(limit))
 }
 
 /// Makes the head `$head` on the backbone that the configuration names, loads it and prepares it: a `Box<dyn Head<Output = ..>>`.
@@ -158,19 +201,6 @@ macro_rules! load_head {
     }};
 }
 pub(super) use load_head;
-
-/// The values of a tensor, row after row, as f32.
-pub(super) fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
-    tensor
-        .try_into_vec_as::<f32>()
-        .map_err(|error| Error::Model(format!("the result cannot be read back from the device: {error}")))
-}
-
-/// The rows of a matrix, as f32.
-pub(super) fn rows(tensor: Tensor<2>) -> Result<Vec<Vec<f32>>> {
-    let [_, width] = tensor.dims();
-    Ok(values(tensor)?.chunks(width).map(<[f32]>::to_vec).collect())
-}
 
 /// The slice of a text between two character offsets.
 pub(super) fn characters(text: &str, start: usize, end: usize) -> String {

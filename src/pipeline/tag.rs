@@ -7,8 +7,7 @@ use burn::Tensor;
 use super::{
     Entity, PipelineOptions,
     entities::{LabelledWord, entities},
-    runner::{Runner, load_head, rows},
-    scores::softmax,
+    runner::{Runner, load_head},
 };
 use crate::{
     Result,
@@ -16,7 +15,8 @@ use crate::{
     checkpoint::LoadReport,
     config::TaskConfig,
     heads::{Head, TokenClassification},
-    tokenizer::{Text, Truncation},
+    scores::{argmax, rows, softmax},
+    tokenizer::{Text, Truncation, default_stride},
 };
 
 /// How a word of several tokens gets one label.
@@ -79,19 +79,20 @@ impl TokenTagger {
     /// A long text is read in overlapping windows; a token in several of them counts where it has most context.
     ///
     /// # Errors
-    /// No text at all, tokens that the model does not have, or a stride that leaves windows no step.
+    /// No text at all, tokens that the model does not have, a stride that leaves windows no step, or scores that are not
+    /// finite.
     pub fn tag(&self, texts: &[impl AsRef<str>], options: TagOptions) -> Result<Vec<Vec<Entity>>> {
         let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
         let inputs: Vec<Text<'_>> = texts.iter().map(|&text| text.into()).collect();
-        let stride = options.stride.unwrap_or(self.runner.max_length / 4);
+        let stride = options.stride.unwrap_or(default_stride(self.runner.max_length));
         let encodings = self.runner.encode(&inputs, Truncation::OnlyFirst, Some(stride))?;
-        let scores = self.runner.run(&encodings, |input, rows_of| {
-            let logits = self.head.forward(input);
-            let [_, length, labels] = logits.dims();
-            let tokens = rows(logits.reshape([rows_of.len() * length, labels]))?;
-            let scores = tokens.iter().map(|logits| softmax(logits)).collect::<Vec<_>>();
-            Ok(scores.chunks(length).map(<[_]>::to_vec).collect())
-        })?;
+        let labels = self.runner.config.task().num_labels();
+        let forward = |input, windows: &[&Encoding]| {
+            let logits = windows.iter().zip(rows(self.head.forward(input))?);
+            Ok(logits.map(|(window, logits)| logits[..window.len() * labels].to_vec()).collect())
+        };
+        let decode = |_: &Encoding, logits: Vec<f32>| logits.chunks(labels).map(softmax).collect();
+        let scores = self.runner.run(&encodings, forward, decode)?;
 
         let windows: Vec<(Encoding, Vec<Vec<f32>>)> = encodings.into_iter().zip(scores).collect();
         let of_one_text = windows.chunk_by(|(first, _), (second, _)| first.text == second.text);
@@ -183,11 +184,6 @@ fn word_scores(tokens: &[ScoredToken], strategy: WordScores) -> Vec<f32> {
     }
 }
 
-/// The index of the largest value, the first among equals.
-fn argmax(scores: &[f32]) -> usize {
-    (0..scores.len()).rev().max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,7 +213,6 @@ mod tests {
         assert_eq!(word_scores(&word, WordScores::First), [0.25, 0.75]);
         assert_eq!(word_scores(&word, WordScores::Max), [0.875, 0.125]);
         assert_eq!(word_scores(&word, WordScores::Average), [0.5625, 0.4375]);
-        assert_eq!(argmax(&[0.5, 0.5, 0.1]), 0);
     }
 
     #[test]

@@ -3,14 +3,12 @@
 
 use std::path::Path;
 
-use super::{
-    Classifier, LabelScore, PipelineOptions,
-    scores::{softmax, sort_by_score},
-};
+use super::{Classifier, LabelScore, PipelineOptions};
 use crate::{
     Error, Result,
     checkpoint::LoadReport,
     config::TaskConfig,
+    scores::{softmax, sort_by_score},
     tokenizer::{Text, Truncation},
 };
 
@@ -34,21 +32,22 @@ impl Default for ZeroShotOptions {
 pub struct ZeroShot {
     classifier: Classifier,
     entailment: usize,
-    /// None if the model only tells entailment from neutral.
-    contradiction: Option<usize>,
+    contradiction: usize,
 }
 
 impl ZeroShot {
     /// Opens a checkpoint folder.
     ///
     /// # Errors
-    /// As [`Classifier::open`]; labels (`id2label`) none of which is called entailment.
+    /// As [`Classifier::open`]; labels (`id2label`) none of which is called entailment, or of which there is only one.
     pub fn open(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
         let classifier = Classifier::open(folder, options)?;
         let task = classifier.task();
-        let entailment = find(task, &["entail"])
-            .ok_or_else(|| inference_error(task, "none of them is called entailment: zero-shot needs an NLI model"))?;
-        let contradiction = find(task, &["contradict", "not_entail", "not entail", "non_entail"]);
+        let (entailment, contradiction) = inference_labels(task).ok_or_else(|| {
+            let labels: Vec<String> = (0..task.num_labels()).map(|index| task.label(index)).collect();
+            let problem = "zero-shot needs an NLI model, with a label called entailment and another one";
+            Error::Model(format!("its labels are {}; {problem} (see id2label in config.json)", labels.join(", ")))
+        })?;
         Ok(Self { classifier, entailment, contradiction })
     }
 
@@ -58,20 +57,23 @@ impl ZeroShot {
     }
 
     /// Scores every candidate for each text, highest first: probabilities over the candidates (softmax of their entailment
-    /// logits), or with `multi_label` each candidate's own (entailment against contradiction).
+    /// logits). With `multi_label`, or where there is one candidate only, each has a probability of its own: that of
+    /// entailment against contradiction.
     ///
-    /// A text that is too long is cut at its end; the hypothesis stays whole.
+    /// White space around a candidate does not count, and blank ones are left out. A text that is too long is cut at its end;
+    /// the hypothesis stays whole.
     ///
     /// # Errors
-    /// No text or no candidate, a template without `{}`, a hypothesis longer than the model's input, or `multi_label` with a
-    /// model that has no label for contradiction.
+    /// No text or no candidate, a template without `{}`, a hypothesis longer than the model's input, or scores that are not
+    /// finite.
     pub fn classify(
         &self,
         texts: &[impl AsRef<str>],
         candidates: &[impl AsRef<str>],
         options: &ZeroShotOptions,
     ) -> Result<Vec<Vec<LabelScore>>> {
-        let candidates: Vec<&str> = candidates.iter().map(AsRef::as_ref).collect();
+        let candidates = candidates.iter().map(|candidate| candidate.as_ref().trim());
+        let candidates: Vec<&str> = candidates.filter(|candidate| !candidate.is_empty()).collect();
         if candidates.is_empty() {
             return Err(Error::input("candidates", "there are none, expected at least one label"));
         }
@@ -79,28 +81,27 @@ impl ZeroShot {
             let problem = format!("`{}` has no {{}} to put the label into", options.template);
             return Err(Error::input("hypothesis template", problem));
         }
-        let contradiction = match self.contradiction {
-            None if options.multi_label => {
-                return Err(inference_error(self.classifier.task(), "multi-label needs one called contradiction"));
-            }
-            contradiction => contradiction.filter(|_| options.multi_label),
-        };
-
         let hypotheses: Vec<String> =
             candidates.iter().map(|candidate| options.template.replace("{}", candidate)).collect();
-        let pairs = texts
-            .iter()
-            .map(|text| hypotheses.iter().map(|hypothesis| Text::from((text.as_ref(), hypothesis))).collect());
-        let logits = self.classifier.logits_of_groups(pairs, "text", Truncation::OnlyFirst)?;
-        Ok(logits.chunks(candidates.len()).map(|logits| self.scores(logits, &candidates, contradiction)).collect())
+        let pairs = texts.iter().flat_map(|text| hypotheses.iter().map(move |hypothesis| (text.as_ref(), hypothesis)));
+        let pairs: Vec<Text<'_>> = pairs.map(Text::from).collect();
+        let mut encodings = self.classifier.encode(&pairs, Truncation::OnlyFirst).map_err(|error| match error {
+            Error::Text { index, problem, .. } => Error::text(index / candidates.len(), problem),
+            other => other,
+        })?;
+        // From here on, what all pairs of a text have in common is its number.
+        encodings.iter_mut().for_each(|encoding| encoding.text /= candidates.len());
+        let logits = self.classifier.logits(&encodings)?;
+        let each = options.multi_label || candidates.len() == 1;
+        Ok(logits.chunks(candidates.len()).map(|logits| self.scores(logits, &candidates, each)).collect())
     }
 
-    /// The scores of one text's candidates.
-    fn scores(&self, logits: &[Vec<f32>], candidates: &[&str], contradiction: Option<usize>) -> Vec<LabelScore> {
-        let entailment = |logits: &Vec<f32>| logits[self.entailment];
-        let scores: Vec<f32> = match contradiction {
-            Some(index) => logits.iter().map(|logits| softmax(&[entailment(logits), logits[index]])[0]).collect(),
-            None => softmax(&logits.iter().map(entailment).collect::<Vec<_>>()),
+    /// The scores of one text's candidates, `each` on its own or all against each other.
+    fn scores(&self, logits: &[Vec<f32>], candidates: &[&str], each: bool) -> Vec<LabelScore> {
+        let entailed = |logits: &Vec<f32>| logits[self.entailment];
+        let scores: Vec<f32> = match each {
+            true => logits.iter().map(|logits| softmax(&[entailed(logits), logits[self.contradiction]])[0]).collect(),
+            false => softmax(&logits.iter().map(entailed).collect::<Vec<_>>()),
         };
         let labelled = candidates.iter().zip(scores);
         let mut scores: Vec<_> =
@@ -110,15 +111,18 @@ impl ZeroShot {
     }
 }
 
-/// The first label whose name starts in one of these ways, in any case.
-fn find(task: &TaskConfig, starts: &[&str]) -> Option<usize> {
-    let matches = |name: String| starts.iter().any(|start| name.to_lowercase().starts_with(start));
-    (0..task.num_labels()).find(|&index| matches(task.label(index)))
-}
-
-fn inference_error(task: &TaskConfig, problem: &str) -> Error {
-    let labels: Vec<String> = (0..task.num_labels()).map(|index| task.label(index)).collect();
-    Error::Model(format!("its labels are {}; {problem} (see id2label in config.json)", labels.join(", ")))
+/// Which labels stand for entailment and contradiction, by name in any case. Where none is called contradiction, it is the
+/// first label, or the last if the first is entailment, as in transformers' pipeline.
+fn inference_labels(task: &TaskConfig) -> Option<(usize, usize)> {
+    let count = task.num_labels();
+    let find = |starts: &[&str]| {
+        let matches = |name: String| starts.iter().any(|start| name.to_lowercase().starts_with(start));
+        (0..count).find(|&index| matches(task.label(index)))
+    };
+    let entailment = find(&["entail"])?;
+    let last = if entailment == 0 { count - 1 } else { 0 };
+    let contradiction = find(&["contradict", "not_entail", "not entail", "non_entail"]).unwrap_or(last);
+    (contradiction != entailment).then_some((entailment, contradiction))
 }
 
 #[cfg(test)]
@@ -131,10 +135,16 @@ mod tests {
             labels: labels.iter().map(|&label| label.to_owned()).collect(),
             ..TaskConfig::default()
         };
-        let mnli = task(&["CONTRADICTION", "NEUTRAL", "ENTAILMENT"]);
-        assert_eq!((find(&mnli, &["entail"]), find(&mnli, &["contradict"])), (Some(2), Some(0)));
-        let binary = task(&["not_entailment", "entailment"]);
-        assert_eq!((find(&binary, &["entail"]), find(&binary, &["contradict", "not_entail"])), (Some(1), Some(0)));
-        assert_eq!(find(&task(&[]), &["entail"]), None);
+        for (labels, found) in [
+            (&["CONTRADICTION", "NEUTRAL", "ENTAILMENT"][..], Some((2, 0))),
+            (&["entailment", "contradiction", "neutral"], Some((0, 1))),
+            (&["not_entailment", "entailment"], Some((1, 0))),
+            (&["entailment", "neutral"], Some((0, 1))),
+            (&["a", "entailment", "b"], Some((1, 0))),
+            (&["entailment"], None),
+            (&[], None),
+        ] {
+            assert_eq!(inference_labels(&task(labels)), found, "{labels:?}");
+        }
     }
 }

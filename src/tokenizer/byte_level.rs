@@ -1,21 +1,21 @@
 //! `vocab.json` and `merges.txt` (DeBERTa v1, RoBERTa): GPT-2's byte-level byte-pair encoding.
 
-use std::{collections::HashMap, fs, path::Path};
+use std::{collections::HashMap, path::Path};
 
 use tokenizers::{
-    AddedToken, Result as TokenizersResult,
+    Result as TokenizersResult,
     models::bpe::{BPE, Merges, Vocab},
     pre_tokenizers::byte_level::ByteLevel,
 };
 
-use super::{Inner, special::SpecialTokens};
-use crate::{Error, Result};
+use super::Inner;
+use crate::{Error, Result, text_file};
 
-/// Builds the tokenizer from a folder's `vocab.json` and `merges.txt`, without a post-processor.
-pub(super) fn read(folder: &Path, special: &SpecialTokens) -> Result<Inner> {
+/// Builds the tokenizer from a folder's `vocab.json` and `merges.txt`, without a post-processor and without special tokens.
+/// With `prefix_space`, a text is read as if a space were in front of it.
+pub(super) fn read(folder: &Path, prefix_space: bool) -> Result<Inner> {
     let vocabulary_path = folder.join("vocab.json");
-    let text = fs::read_to_string(&vocabulary_path).map_err(Error::io("read", &vocabulary_path))?;
-    let vocabulary: Vocab = serde_json::from_str(&text).map_err(Error::json(vocabulary_path.display()))?;
+    let vocabulary: Vocab = text_file::read_json(&vocabulary_path)?;
     if vocabulary.is_empty() {
         return Err(Error::tokenizer(vocabulary_path, "the vocabulary is empty; fetch the file again"));
     }
@@ -27,11 +27,11 @@ pub(super) fn read(folder: &Path, special: &SpecialTokens) -> Result<Inner> {
         }
     }
     let merges_path = folder.join("merges.txt");
-    let text = fs::read_to_string(&merges_path).map_err(Error::io("read", &merges_path))?;
+    let text = text_file::read_text(&merges_path)?;
     let merges = parse_merges(&text).map_err(|problem| Error::tokenizer(&merges_path, problem))?;
     check_merges(&merges, |token| vocabulary.contains_key(token))
         .map_err(|problem| Error::tokenizer(&merges_path, problem))?;
-    build(vocabulary, merges, special).map_err(|error| Error::tokenizer(folder, error.to_string()))
+    build(vocabulary, merges, prefix_space).map_err(|error| Error::tokenizer(folder, error.to_string()))
 }
 
 /// One merge a line: two tokens and a space between them; a first line `#version` is a comment.
@@ -61,15 +61,11 @@ pub(super) fn check_merges(merges: &Merges, is_token: impl Fn(&str) -> bool) -> 
     Ok(())
 }
 
-fn build(vocabulary: Vocab, merges: Merges, special: &SpecialTokens) -> TokenizersResult<Inner> {
+fn build(vocabulary: Vocab, merges: Merges, prefix_space: bool) -> TokenizersResult<Inner> {
     let model = BPE::builder().vocab_and_merges(vocabulary, merges);
     // Spaces stay outside the offsets through `Tokenizer::encode`, for every kind of tokenizer alike.
-    let byte_level = ByteLevel::new(false, false, true);
+    let byte_level = ByteLevel::new(prefix_space, false, true);
     let mut tokenizer = Inner::new(model.build()?.into());
     tokenizer.with_pre_tokenizer(Some(byte_level)).with_decoder(Some(byte_level));
-    let plain = [&special.pad, &special.cls, &special.sep, &special.unk];
-    tokenizer.add_tokens(plain.map(|token| AddedToken::from(token.clone(), true)))?;
-    // The mask stands for a word, so it takes the space in front of it, as the words of such a vocabulary do.
-    tokenizer.add_tokens([AddedToken::from(special.mask.clone(), true).lstrip(true)])?;
     Ok(tokenizer)
 }

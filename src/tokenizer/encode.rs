@@ -70,6 +70,22 @@ pub enum Truncation {
     Error,
 }
 
+/// The side on which a text loses tokens, as `truncation_side` of `tokenizer_config.json` or `truncation.direction` of
+/// `tokenizer.json` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TruncationSide {
+    /// The first tokens go.
+    Left,
+    /// The last tokens go.
+    #[default]
+    Right,
+}
+
+/// By how many tokens the windows of long texts overlap unless somebody says otherwise: a quarter of their length.
+pub fn default_stride(max_length: usize) -> usize {
+    max_length / 4
+}
+
 /// How texts become token ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodeOptions {
@@ -78,7 +94,8 @@ pub struct EncodeOptions {
     /// What happens to longer inputs.
     pub truncation: Truncation,
     /// If set, a text that is too long is cut into windows that overlap by this many tokens, instead of being
-    /// shortened: the first text under [`Truncation::OnlyFirst`], otherwise the last one (the context of a question).
+    /// shortened: the first text under [`Truncation::OnlyFirst`], otherwise the last one (the context of a question). The
+    /// first window begins where the text does, whatever the [`TruncationSide`].
     pub stride: Option<usize>,
     /// Whether the model's special tokens go around the texts.
     pub add_special_tokens: bool,
@@ -187,13 +204,15 @@ impl Tokenizer {
         for (index, text) in texts.iter().enumerate() {
             let first = raw.next().expect("one encoding a sequence");
             let second = text.second.as_ref().map(|_| raw.next().expect("one encoding a sequence"));
-            let problem = |problem: String| Error::input(format!("text {index}"), problem);
+            let problem = |problem: String| Error::text(index, problem);
+            let whole = length(&first, second.as_ref());
             for (window, (first, second)) in self.fit(first, second, options).map_err(problem)?.into_iter().enumerate()
             {
+                let cut = if options.stride.is_none() { whole - length(&first, second.as_ref()) } else { 0 };
                 let processed = self.post_processor.process(first, second, options.add_special_tokens);
                 let processed =
                     processed.map_err(|error| problem(format!("the special tokens do not fit: {error}")))?;
-                encodings.push(encoding(index, window, &processed));
+                encodings.push(encoding(index, window, cut, &processed));
             }
         }
         Ok(encodings)
@@ -212,7 +231,7 @@ impl Tokenizer {
             .checked_sub(special)
             .filter(|&room| room > 0)
             .ok_or_else(|| format!("max_length is {max_length}, expected more than the {special} special tokens"))?;
-        let total = first.len() + second.as_ref().map_or(0, RawEncoding::len);
+        let total = length(&first, second.as_ref());
         if total <= room {
             return Ok(vec![(first, second)]);
         }
@@ -226,7 +245,11 @@ impl Tokenizer {
             Truncation::OnlySecond => TruncationStrategy::OnlySecond,
         };
         let Some(stride) = options.stride else {
-            let params = TruncationParams { max_length: room, strategy, ..TruncationParams::default() };
+            let direction = match self.truncation_side {
+                TruncationSide::Left => TruncationDirection::Left,
+                TruncationSide::Right => TruncationDirection::Right,
+            };
+            let params = TruncationParams { max_length: room, strategy, direction, stride: 0 };
             let (mut first, mut second) = truncate_encodings(first, second, &params)
                 .map_err(|_| format!("{too_long}; {:?} cannot shorten it enough", options.truncation))?;
             first.take_overflowing();
@@ -253,10 +276,16 @@ impl Tokenizer {
     }
 }
 
-fn encoding(text: usize, window: usize, raw: &RawEncoding) -> Encoding {
+/// Tokens of a text or pair.
+fn length(first: &RawEncoding, second: Option<&RawEncoding>) -> usize {
+    first.len() + second.map_or(0, RawEncoding::len)
+}
+
+fn encoding(text: usize, window: usize, cut: usize, raw: &RawEncoding) -> Encoding {
     Encoding {
         text,
         window,
+        cut,
         ids: raw.get_ids().to_vec(),
         type_ids: raw.get_type_ids().to_vec(),
         offsets: raw.get_offsets().to_vec(),

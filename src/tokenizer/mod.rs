@@ -37,32 +37,42 @@
 //! contrived lines (some combining marks and half-width kana vanish or stay apart) and for none of 13,605 lines of
 //! natural text.
 
+mod added;
 mod byte_level;
 mod charsmap;
 mod encode;
 mod protobuf;
 pub mod sentencepiece;
+mod settings;
 mod special;
+mod tokenizer_json;
 pub mod train;
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokenizers::{
-    AddedToken, DecoderWrapper, ModelWrapper, PostProcessor, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
-    models::bpe::Merges,
+    DecoderWrapper, ModelWrapper, PostProcessor, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
     processors::{roberta::RobertaProcessing, template::TemplateProcessing},
 };
 
 use self::{
+    added::{MissingMask, add_tokens},
     charsmap::Normalizer,
     sentencepiece::SentencePieceModel,
-    special::{SpecialIds, SpecialTokens, TokenizerConfig, read_json},
+    settings::Settings,
+    special::{SpecialIds, SpecialTokens},
+    tokenizer_json::{check_model, check_templates, keep_offsets, set_prefix_space},
 };
-use crate::{Error, Result, replacement::Replacement};
+use crate::{
+    Error, Result,
+    foreign::{self, Part},
+    replacement::Replacement,
+    text_file,
+};
 
-pub use self::encode::{EncodeOptions, Text, Truncation};
+pub use self::encode::{EncodeOptions, Text, Truncation, TruncationSide, default_stride};
 
 /// The wrapped tokenizer. It never holds a post-processor, truncation or padding: those follow in
 /// [`Tokenizer::encode`].
@@ -76,11 +86,17 @@ pub struct Tokenizer {
     tokens: SpecialTokens,
     ids: SpecialIds,
     byte_level: bool,
+    truncation_side: TruncationSide,
+    model_max_length: Option<usize>,
 }
 
 impl Tokenizer {
     /// Reads the tokenizer of a checkpoint folder: `tokenizer.json` where there is one, otherwise `spm.model`,
     /// otherwise `vocab.json` and `merges.txt` (whose kind `config.json` tells by its `model_type`).
+    ///
+    /// `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` add to it as they do in transformers: further
+    /// tokens and how they are found, special tokens, `add_prefix_space`, `split_special_tokens`, `truncation_side` and
+    /// `model_max_length`.
     ///
     /// # Errors
     /// None of these files, files that are damaged or of another kind, a vocabulary without the special tokens.
@@ -89,41 +105,59 @@ impl Tokenizer {
         if !folder.is_dir() {
             return Err(Error::tokenizer(folder, "no such folder"));
         }
-        let config = TokenizerConfig::read(folder)?;
+        let settings = Settings::read(folder)?;
         let has = |name: &str| folder.join(name).is_file();
-        if has("tokenizer.json") {
-            Self::from_tokenizer_json(&folder.join("tokenizer.json"), &config)
+        let tokenizer = if has("tokenizer.json") {
+            Self::from_tokenizer_json(&folder.join("tokenizer.json"), &settings)
         } else if has("spm.model") {
-            Self::from_sentencepiece_folder(folder, &config)
+            Self::from_sentencepiece_folder(folder, &settings)
         } else if has("vocab.json") && has("merges.txt") {
-            Self::from_byte_level(folder, &config)
+            Self::from_byte_level(folder, &settings)
         } else {
-            Err(Error::tokenizer(
-                folder,
-                "no tokenizer found; looked for tokenizer.json, spm.model, and vocab.json with merges.txt",
-            ))
-        }
+            let reason = foreign::explain(folder, Part::Tokenizer).unwrap_or("no tokenizer found");
+            let looked_for = "looked for tokenizer.json, spm.model, and vocab.json with merges.txt";
+            Err(Error::tokenizer(folder, format!("{reason}; {looked_for}")))
+        }?;
+        tokenizer.with_settings(&settings)
     }
 
-    fn from_tokenizer_json(path: &Path, config: &TokenizerConfig) -> Result<Self> {
-        let mut json = read_json(path)?.unwrap_or_default();
+    /// Takes over what does not depend on the kind of vocabulary.
+    fn with_settings(mut self, settings: &Settings) -> Result<Self> {
+        self.inner.set_encode_special_tokens(settings.flag("split_special_tokens")?.unwrap_or(false));
+        self.truncation_side = settings.truncation_side()?.unwrap_or(self.truncation_side);
+        self.model_max_length = settings.model_max_length()?;
+        Ok(self)
+    }
+
+    fn from_tokenizer_json(path: &Path, settings: &Settings) -> Result<Self> {
+        let mut json: Value = text_file::read_json(path)?;
         let broken = |problem: String| Error::tokenizer(path, problem);
         check_model(&json["model"]).map_err(broken)?;
+        check_templates(&json["post_processor"]).map_err(broken)?;
         keep_offsets(&mut json["post_processor"]);
         let post_processor: Option<PostProcessorWrapper> = serde_json::from_value(json["post_processor"].take())
             .map_err(|error| broken(format!("its post_processor cannot be read: {error}")))?;
         let post_processor = post_processor
             .filter(|processor| processor.added_tokens(false) > 0)
             .ok_or_else(|| broken("its post_processor adds no special tokens, but the model expects them".into()))?;
+        if let Some(prefix_space) = settings.flag("add_prefix_space")? {
+            set_prefix_space(&mut json["pre_tokenizer"], prefix_space);
+        }
         // Length is the caller's business, see `EncodeOptions` and `Batch`.
-        json["truncation"].take();
+        let truncation_side = match json["truncation"].take()["direction"].as_str() {
+            Some("Left") => TruncationSide::Left,
+            _ => TruncationSide::Right,
+        };
         json["padding"].take();
-        let inner: Inner = serde_json::from_value(json).map_err(|error| broken(error.to_string()))?;
+        let mut inner: Inner = serde_json::from_value(json).map_err(|error| broken(error.to_string()))?;
         let spelling = match inner.token_to_id("[CLS]") {
             Some(_) => SpecialTokens::deberta(),
             None => SpecialTokens::roberta(),
         };
-        Self::new(path, inner, spelling.or_as_configured(config), |_, _| Ok(post_processor))
+        let tokens = spelling.or_as_configured(settings)?;
+        add_tokens(&mut inner, path, settings, &tokens, MissingMask::Stays)?;
+        let tokenizer = Self::new(path, inner, tokens, |_, _| Ok(post_processor))?;
+        Ok(Self { truncation_side, ..tokenizer })
     }
 
     /// Builds the tokenizer of a SentencePiece model alone: DeBERTa's special tokens, `[MASK]` behind the pieces.
@@ -131,39 +165,31 @@ impl Tokenizer {
     /// # Errors
     /// A vocabulary without `[PAD]`, `[CLS]`, `[SEP]` and `[UNK]`.
     pub fn from_sentencepiece(model: SentencePieceModel) -> Result<Self> {
-        let tokens = SpecialTokens::deberta();
-        let mask = tokens.mask.clone();
-        Self::with_pieces(model, tokens, vec![mask], false)
+        Self::with_pieces(model, &Settings::default())
     }
 
-    fn from_sentencepiece_folder(folder: &Path, config: &TokenizerConfig) -> Result<Self> {
-        if config.is_set("split_by_punct") {
+    fn from_sentencepiece_folder(folder: &Path, settings: &Settings) -> Result<Self> {
+        if settings.flag("split_by_punct")? == Some(true) {
             return Err(Error::tokenizer(folder, "tokenizer_config.json sets split_by_punct, which is not supported"));
         }
         let path = folder.join("spm.model");
-        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
-        let model = SentencePieceModel::parse(&path, &bytes)?;
-        let tokens = SpecialTokens::deberta().or_as_configured(config);
-        let added = added_tokens(folder, config, &model, &tokens.mask)?;
-        Self::with_pieces(model, tokens, added, config.is_set("do_lower_case"))
+        Self::with_pieces(SentencePieceModel::parse(&path, &text_file::read_bytes(&path)?)?, settings)
     }
 
-    fn with_pieces(
-        model: SentencePieceModel,
-        tokens: SpecialTokens,
-        added: Vec<String>,
-        lower_case: bool,
-    ) -> Result<Self> {
+    fn with_pieces(model: SentencePieceModel, settings: &Settings) -> Result<Self> {
         let path = model.path().to_owned();
-        let added = added.into_iter().map(|token| AddedToken::from(token, true));
-        let inner = model.into_tokenizer(lower_case).and_then(|mut inner| inner.add_tokens(added).map(|_| inner));
-        let inner = inner.map_err(|error| Error::tokenizer(&path, error.to_string()))?;
+        let tokens = SpecialTokens::deberta().or_as_configured(settings)?;
+        let lower_case = settings.flag("do_lower_case")?.unwrap_or(false);
+        let inner = model.into_tokenizer(lower_case);
+        let mut inner = inner.map_err(|error| Error::tokenizer(&path, error.to_string()))?;
+        add_tokens(&mut inner, &path, settings, &tokens, MissingMask::IsAppended)?;
         Self::new(&path, inner, tokens, deberta_template)
     }
 
-    fn from_byte_level(folder: &Path, config: &TokenizerConfig) -> Result<Self> {
-        let model_config = folder.join("config.json");
-        let model_type = read_json(&model_config)?.unwrap_or_default()["model_type"].clone();
+    fn from_byte_level(folder: &Path, settings: &Settings) -> Result<Self> {
+        let path = folder.join("config.json");
+        let config: Option<Value> = path.is_file().then(|| text_file::read_json(&path)).transpose()?;
+        let model_type = config.unwrap_or_default()["model_type"].clone();
         let spelling = match model_type.as_str() {
             Some("deberta") => SpecialTokens::deberta(),
             Some("roberta") => SpecialTokens::roberta(),
@@ -175,10 +201,12 @@ impl Tokenizer {
                 return Err(Error::tokenizer(folder, problem));
             }
         };
-        let tokens = spelling.or_as_configured(config);
-        let inner = byte_level::read(folder, &tokens)?;
+        let tokens = spelling.with_space_in_mask().or_as_configured(settings)?;
+        let mut inner = byte_level::read(folder, settings.flag("add_prefix_space")?.unwrap_or(false))?;
+        let path = folder.join("vocab.json");
+        add_tokens(&mut inner, &path, settings, &tokens, MissingMask::IsAppended)?;
         let post_processor = if model_type == "roberta" { roberta_template } else { deberta_template };
-        Self::new(&folder.join("vocab.json"), inner, tokens, post_processor)
+        Self::new(&path, inner, tokens, post_processor)
     }
 
     /// Puts the parts together; `source` is for error messages.
@@ -197,7 +225,19 @@ impl Tokenizer {
             }
             _ => false,
         };
-        Ok(Self { inner, post_processor, tokens, ids, byte_level })
+        let truncation_side = TruncationSide::default();
+        Ok(Self { inner, post_processor, tokens, ids, byte_level, truncation_side, model_max_length: None })
+    }
+
+    /// The side on which a text that is too long loses tokens.
+    pub fn truncation_side(&self) -> TruncationSide {
+        self.truncation_side
+    }
+
+    /// The most tokens of one input, special tokens included, that the folder's settings allow (`model_max_length`), if they set
+    /// a limit. [`encode`](Self::encode) goes by its own options.
+    pub fn model_max_length(&self) -> Option<usize> {
+        self.model_max_length
     }
 
     /// Id of the token that fills up the rows of a batch.
@@ -269,16 +309,25 @@ impl Tokenizer {
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-        let config = json!({
+        let mut config = json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
             "clean_up_tokenization_spaces": false,
-            "pad_token": self.tokens.pad,
-            "cls_token": self.tokens.cls,
-            "sep_token": self.tokens.sep,
-            "unk_token": self.tokens.unk,
-            "mask_token": self.tokens.mask,
+            "pad_token": self.tokens.pad.content,
+            "cls_token": self.tokens.cls.content,
+            "sep_token": self.tokens.sep.content,
+            "unk_token": self.tokens.unk.content,
+            "mask_token": self.tokens.mask.content,
         });
+        if self.truncation_side == TruncationSide::Left {
+            config["truncation_side"] = "left".into();
+        }
+        if self.inner.get_encode_special_tokens() {
+            config["split_special_tokens"] = true.into();
+        }
+        if let Some(length) = self.model_max_length {
+            config["model_max_length"] = length.into();
+        }
         let config = serde_json::to_vec_pretty(&config).map_err(Error::json("tokenizer"))?;
         let tokenizer = Replacement::of(folder.join("tokenizer.json"), &self.to_json()?)?;
         let config = Replacement::of(folder.join("tokenizer_config.json"), &config)?;
@@ -304,7 +353,7 @@ impl Tokenizer {
 
 /// `[CLS] A [SEP]` and `[CLS] A [SEP] B [SEP]`, the second text and its end of type 1.
 fn deberta_template(tokens: &SpecialTokens, ids: &SpecialIds) -> Result<PostProcessorWrapper, String> {
-    let (cls, sep) = (&tokens.cls, &tokens.sep);
+    let (cls, sep) = (&tokens.cls.content, &tokens.sep.content);
     let special = vec![(cls.clone(), ids.cls), (sep.clone(), ids.sep)];
     TemplateProcessing::builder()
         .try_single(vec![format!("{cls}:0"), "$A:0".into(), format!("{sep}:0")])
@@ -321,74 +370,6 @@ fn deberta_template(tokens: &SpecialTokens, ids: &SpecialIds) -> Result<PostProc
 
 /// `<s> A </s>` and `<s> A </s></s> B </s>`, all of type 0.
 fn roberta_template(tokens: &SpecialTokens, ids: &SpecialIds) -> Result<PostProcessorWrapper, String> {
-    let template = RobertaProcessing::new((tokens.sep.clone(), ids.sep), (tokens.cls.clone(), ids.cls));
+    let template = RobertaProcessing::new((tokens.sep.content.clone(), ids.sep), (tokens.cls.content.clone(), ids.cls));
     Ok(template.add_prefix_space(false).trim_offsets(false).into())
-}
-
-/// Keeps a post-processor from trimming offsets a second time: [`Tokenizer::encode`] did it, for every kind alike.
-fn keep_offsets(post_processor: &mut Value) {
-    if let Some(trim) = post_processor.get_mut("trim_offsets") {
-        *trim = false.into();
-    }
-    let steps = post_processor.get_mut("processors").and_then(Value::as_array_mut);
-    steps.into_iter().flatten().for_each(keep_offsets);
-}
-
-/// Published vocabularies add a handful; an id further out than this is a mistake.
-const MOST_ADDED: u64 = 10_000;
-
-/// The tokens behind the pieces of an spm.model, in the order of their ids: `[MASK]`, and whatever else
-/// `added_tokens.json` or `tokenizer_config.json` list. Ids that they leave out become `[unused…]`.
-fn added_tokens(
-    folder: &Path,
-    config: &TokenizerConfig,
-    model: &SentencePieceModel,
-    mask: &str,
-) -> Result<Vec<String>> {
-    let path = folder.join("added_tokens.json");
-    let listed: BTreeMap<String, u64> = match read_json(&path)? {
-        Some(listed) => serde_json::from_value(listed).map_err(Error::json(path.display()))?,
-        None => BTreeMap::new(),
-    };
-    let listed = listed.iter().map(|(token, &id)| (id, token.as_str()));
-    let mut added: BTreeMap<u64, &str> = listed.chain(config.added_tokens()).collect();
-    if !added.values().any(|token| *token == mask) {
-        let behind = added.keys().last().map_or(0, |last| last.saturating_add(1));
-        added.insert(behind.max(model.len() as u64), mask);
-    }
-    let conflict = added.iter().find(|&(&id, token)| model.piece(id as usize).is_some_and(|piece| piece != *token));
-    if let Some((id, token)) = conflict {
-        let problem = format!("the added token {token:?} has the id {id}, which belongs to another piece of spm.model");
-        return Err(Error::tokenizer(folder, problem));
-    }
-    let first = model.len() as u64;
-    let end = added.keys().last().map_or(first, |last| last.saturating_add(1));
-    if end > first + MOST_ADDED {
-        let problem = format!("an added token has the id {}, far beyond the {first} pieces of spm.model", end - 1);
-        return Err(Error::tokenizer(folder, problem));
-    }
-    Ok((first..end)
-        .map(|id| added.get(&id).map_or_else(|| format!("[unused{id}]"), |token| (*token).to_owned()))
-        .collect())
-}
-
-/// Checks what `tokenizers` takes for granted in a tokenizer.json's model.
-fn check_model(model: &Value) -> Result<(), String> {
-    let vocabulary = &model["vocab"];
-    let empty = vocabulary.as_object().map(|map| map.is_empty()).or(vocabulary.as_array().map(|list| list.is_empty()));
-    match empty {
-        None => return Err("it has no vocabulary (`model.vocab`)".into()),
-        Some(true) => return Err("its vocabulary (`model.vocab`) is empty".into()),
-        Some(false) => {}
-    }
-    let Some(merges) = model["merges"].as_array() else { return Ok(()) };
-    let merges: Option<Merges> = merges
-        .iter()
-        .map(|merge| match merge {
-            Value::String(pair) => pair.split_once(' ').map(|(left, right)| (left.to_owned(), right.to_owned())),
-            pair => Some((pair[0].as_str()?.to_owned(), pair[1].as_str()?.to_owned())),
-        })
-        .collect();
-    let merges = merges.ok_or("one of its merges (`model.merges`) is not a pair of tokens")?;
-    byte_level::check_merges(&merges, |token| vocabulary.get(token).is_some())
 }

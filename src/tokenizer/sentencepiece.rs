@@ -151,16 +151,6 @@ impl SentencePieceModel {
         &self.path
     }
 
-    /// Number of pieces; their ids are `0..len()`.
-    pub(super) fn len(&self) -> usize {
-        self.pieces.len()
-    }
-
-    /// The piece with this id.
-    pub(super) fn piece(&self, id: usize) -> Option<&str> {
-        self.pieces.get(id).map(|piece| piece.text.as_str())
-    }
-
     /// Builds the tokenizer without a post-processor.
     pub(super) fn into_tokenizer(self, lower_case: bool) -> TokenizersResult<Inner> {
         let normalizer = self.normalizer(lower_case)?;

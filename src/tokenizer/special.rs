@@ -1,57 +1,25 @@
 //! Special tokens: how a folder spells them, and which ids they have.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
-use serde_json::Value;
+use tokenizers::AddedToken;
 
+use super::settings::Settings;
 use crate::{Error, Result};
 
-/// A folder's `tokenizer_config.json`, as far as it is needed; empty where there is no such file.
-pub(super) struct TokenizerConfig(Value);
-
-impl TokenizerConfig {
-    pub(super) fn read(folder: &Path) -> Result<Self> {
-        read_json(&folder.join("tokenizer_config.json")).map(|value| Self(value.unwrap_or_default()))
-    }
-
-    pub(super) fn is_set(&self, flag: &str) -> bool {
-        self.0[flag] == true
-    }
-
-    /// A token is either its text, or an object with that text as `content`.
-    fn token(&self, key: &str) -> Option<&str> {
-        self.0[key].as_str().or_else(|| self.0[key]["content"].as_str())
-    }
-
-    /// Tokens that `added_tokens_decoder` lists, with their ids.
-    pub(super) fn added_tokens(&self) -> impl Iterator<Item = (u64, &str)> {
-        let listed = self.0["added_tokens_decoder"].as_object();
-        listed.into_iter().flatten().filter_map(|(id, token)| Some((id.parse().ok()?, token["content"].as_str()?)))
-    }
-}
-
-/// Reads a JSON file, or nothing where there is none.
-pub(super) fn read_json(path: &Path) -> Result<Option<Value>> {
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
-    serde_json::from_str(&text).map(Some).map_err(Error::json(path.display()))
-}
-
-/// How the special tokens are spelled.
+/// The special tokens, with how they are looked for in a text.
 #[derive(Debug, Clone)]
 pub(super) struct SpecialTokens {
-    pub(super) pad: String,
-    pub(super) cls: String,
-    pub(super) sep: String,
-    pub(super) unk: String,
-    pub(super) mask: String,
+    pub(super) pad: AddedToken,
+    pub(super) cls: AddedToken,
+    pub(super) sep: AddedToken,
+    pub(super) unk: AddedToken,
+    pub(super) mask: AddedToken,
 }
 
 impl SpecialTokens {
-    fn named([pad, cls, sep, unk, mask]: [&str; 5]) -> Self {
-        let [pad, cls, sep, unk, mask] = [pad, cls, sep, unk, mask].map(str::to_owned);
+    fn named(names: [&str; 5]) -> Self {
+        let [pad, cls, sep, unk, mask] = names.map(|name| AddedToken::from(name, true));
         Self { pad, cls, sep, unk, mask }
     }
 
@@ -63,25 +31,35 @@ impl SpecialTokens {
         Self::named(["<pad>", "<s>", "</s>", "<unk>", "<mask>"])
     }
 
-    /// The same, but spelled as `tokenizer_config.json` says where it says so.
-    pub(super) fn or_as_configured(self, config: &TokenizerConfig) -> Self {
-        let token = |key, default| config.token(key).map_or(default, str::to_owned);
-        Self {
-            pad: token("pad_token", self.pad),
-            cls: token("cls_token", self.cls),
-            sep: token("sep_token", self.sep),
-            unk: token("unk_token", self.unk),
-            mask: token("mask_token", self.mask),
-        }
+    /// The same for a vocabulary whose words hold the space in front of them: so does the mask, which stands for a word.
+    pub(super) fn with_space_in_mask(self) -> Self {
+        Self { mask: self.mask.lstrip(true), ..self }
+    }
+
+    /// The same, but as the folder's settings say where they say so.
+    pub(super) fn or_as_configured(self, settings: &Settings) -> Result<Self> {
+        Ok(Self {
+            pad: settings.role("pad_token", self.pad)?,
+            cls: settings.role("cls_token", self.cls)?,
+            sep: settings.role("sep_token", self.sep)?,
+            unk: settings.role("unk_token", self.unk)?,
+            mask: settings.role("mask_token", self.mask)?,
+        })
+    }
+
+    /// All of them, in the order in which a vocabulary gets those that it lacks.
+    pub(super) fn all(&self) -> [AddedToken; 5] {
+        [&self.unk, &self.sep, &self.pad, &self.cls, &self.mask].map(AddedToken::clone)
     }
 
     /// Looks the ids up; `source` is for the error message.
     pub(super) fn ids(&self, source: &Path, id: impl Fn(&str) -> Option<u32>) -> Result<SpecialIds> {
-        let id = |role, token: &str| {
-            id(token).ok_or_else(|| {
+        let id = |role, token: &AddedToken| {
+            id(&token.content).ok_or_else(|| {
                 let problem = format!(
-                    "the vocabulary has no token {token:?} for {role}; if it is spelled otherwise, say so in \
-                     tokenizer_config.json"
+                    "the vocabulary has no token {:?} for {role}; if it is spelled otherwise, say so in \
+                     tokenizer_config.json",
+                    token.content
                 );
                 Error::tokenizer(source, problem)
             })

@@ -1,4 +1,4 @@
-//! What a [run](super::run) asks of whatever it trains: one model and its optimiser, or two that learn from each other.
+//! What a [run](super::train) asks of whatever it trains: one model and its optimiser, or two that learn from each other.
 
 use std::path::Path;
 
@@ -6,11 +6,9 @@ use burn::{module::Module, tensor::Device};
 use serde_json::Value;
 
 use super::{
-    optimizer::AdamW,
-    optimizer::ParameterGroups,
-    optimizer::Schedule,
-    run::{Run, TrainingSettings},
-    trainer::StepReport,
+    optimizer::{AdamW, ParameterGroups, Schedule},
+    run::Run,
+    settings::TrainingSettings,
 };
 use crate::{ModelConfig, Result, checkpoint::LoadOptions};
 
@@ -21,16 +19,19 @@ pub trait Learner: Sized {
     /// What a step reads: inputs, and what they are trained towards.
     type Batch;
 
+    /// The folders that [`export`](Self::export) writes into, as seen from its own.
+    const FOLDERS: &'static [&'static str] = &[""];
+
+    /// What a model makes of the run, beside settings and data: a run is not resumed with another.
+    fn describe(_model: &Self::Model) -> Value {
+        Value::Null
+    }
+
     /// Takes the model, and fills it and the optimiser from the folder of an earlier [`save`](Self::save) if there is one.
     ///
     /// # Errors
     /// Settings that this learner has no use for, or a folder that cannot be read.
     fn begin(model: Self::Model, start: Start<'_>) -> Result<Self>;
-
-    /// What makes the run what it is, beside settings and data: a run is not resumed with another.
-    fn describe(&self) -> Value {
-        Value::Null
-    }
 
     /// The model.
     fn model(&self) -> &Self::Model;
@@ -66,6 +67,19 @@ pub trait Learner: Sized {
     fn exported(&self, folder: &Path, options: &LoadOptions) -> Result<Self::Model>;
 }
 
+/// What a step reports.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepReport {
+    /// The loss before the step, averaged over its batches; without what SiFT adds to it.
+    pub loss: f64,
+    /// Parts of the loss, or terms beside it, by name.
+    pub parts: Vec<(&'static str, f64)>,
+    /// The norm of all gradients before clipping; where it is not finite the step changed nothing.
+    pub gradient_norm: f64,
+    /// The learning rate of the step.
+    pub learning_rate: f64,
+}
+
 /// How a learner begins.
 #[derive(Clone, Copy, Debug)]
 pub struct Start<'a> {
@@ -82,10 +96,7 @@ pub struct Start<'a> {
 impl Start<'_> {
     /// A fresh optimiser for a model of this configuration.
     pub(super) fn optimizer(&self, config: &ModelConfig) -> AdamW {
-        let layers = match config {
-            ModelConfig::Deberta(config) => config.num_hidden_layers,
-            ModelConfig::Roberta(config) => config.num_hidden_layers,
-        };
-        AdamW::new(self.settings.optimizer, ParameterGroups { layers, layer_decay: self.settings.layer_decay })
+        let groups = ParameterGroups { layers: config.num_hidden_layers(), layer_decay: self.settings.layer_decay };
+        AdamW::new(self.settings.optimizer, groups).with_dtype(self.run.dtype)
     }
 }

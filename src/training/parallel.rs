@@ -10,11 +10,20 @@ use burn::{
     tensor::Device,
 };
 
-use crate::data::Random;
+use crate::{data::Random, kernels::draws};
 
 /// Where a model trains, devices with gradients; the model is on the first.
 #[derive(Clone, Debug)]
 pub(super) struct Devices(Vec<Device>);
+
+/// One pass over some batches.
+struct Pass<'a, F> {
+    /// Of the pass's draws; each batch has its own, whichever device it is on.
+    seed: u64,
+    /// Batches of the step.
+    count: usize,
+    run: &'a F,
+}
 
 impl Devices {
     /// # Panics
@@ -29,32 +38,29 @@ impl Devices {
         &self.0[batch % self.0.len()]
     }
 
-    /// Dropout, noise and samples draw from the devices' random states: from here on they follow from seed and step.
-    pub fn seed(&self, seed: u64, step: usize) {
-        for (number, device) in self.0.iter().enumerate() {
-            device.seed(Random::new(&[seed, step as u64, number as u64]).next_u64());
-        }
-    }
-
-    /// Runs `pass` on each batch, which is on its [device](Self::of); it returns the batch's loss, \[1\], and anything to keep.
-    /// Returns the gradients of the mean loss, and what was kept in the order of the batches.
+    /// Calls `run` on each batch, which is on its [device](Self::of); it returns the batch's loss, \[1\], and anything to keep.
+    /// What it draws follows from the seed and the number of the batch. Returns the gradients of the mean loss, and what was
+    /// kept in the order of the batches.
     ///
     /// # Panics
     /// Without any batch.
     pub fn gradients<M: Module, B: Send, K: Send>(
         &self,
+        seed: u64,
         model: &M,
         batches: Vec<B>,
-        pass: impl Fn(&M, B) -> (Tensor<1>, K) + Sync,
+        run: impl Fn(&M, B) -> (Tensor<1>, K) + Sync,
     ) -> (GradientsParams, Vec<K>) {
         assert!(!batches.is_empty(), "a step needs a batch");
         let count = batches.len();
+        let pass = Pass { seed, count, run: &run };
+        let batches = batches.into_iter().enumerate();
         if self.0.len() == 1 {
-            return share(model, batches, count, &pass);
+            return pass.share(model, batches.collect());
         }
-        let mut shares: Vec<Vec<B>> = self.0.iter().map(|_| Vec::new()).collect();
-        for (number, batch) in batches.into_iter().enumerate() {
-            shares[number % self.0.len()].push(batch);
+        let mut shares: Vec<Vec<(usize, B)>> = self.0.iter().map(|_| Vec::new()).collect();
+        for (number, batch) in batches {
+            shares[number % self.0.len()].push((number, batch));
         }
         let results: Vec<_> = thread::scope(|scope| {
             let threads: Vec<_> = shares
@@ -65,7 +71,7 @@ impl Devices {
                     let copy = model.clone();
                     let copy = if *device == self.0[0] { copy } else { copy.fork(device) };
                     let pass = &pass;
-                    scope.spawn(move || share(&copy, batches, count, pass))
+                    scope.spawn(move || pass.share(&copy, batches))
                 })
                 .collect();
             threads.into_iter().map(|thread| thread.join().expect("a device's pass")).collect()
@@ -83,20 +89,21 @@ impl Devices {
     }
 }
 
-/// Sums the gradients of some of a step's `count` batches, each divided by `count`.
-fn share<M: Module, B, K>(
-    model: &M,
-    batches: Vec<B>,
-    count: usize,
-    pass: &impl Fn(&M, B) -> (Tensor<1>, K),
-) -> (GradientsParams, Vec<K>) {
-    let mut accumulator = GradientsAccumulator::new();
-    let kept = batches.into_iter().map(|batch| {
-        let (loss, kept) = pass(model, batch);
-        let loss = if count > 1 { loss / count as f64 } else { loss };
-        accumulator.accumulate(model, GradientsParams::from_grads(loss.backward(), model));
-        kept
-    });
-    let kept = kept.collect();
-    (accumulator.grads(), kept)
+impl<F> Pass<'_, F> {
+    /// Sums the gradients of some of the step's batches, numbered, each divided by their count.
+    fn share<M: Module, B, K>(&self, model: &M, batches: Vec<(usize, B)>) -> (GradientsParams, Vec<K>)
+    where
+        F: Fn(&M, B) -> (Tensor<1>, K),
+    {
+        let mut accumulator = GradientsAccumulator::new();
+        let kept = batches.into_iter().map(|(number, batch)| {
+            let key = Random::new(&[self.seed, number as u64]).next_u64();
+            let (loss, kept) = draws::keyed(key, || (self.run)(model, batch));
+            let loss = if self.count > 1 { loss / self.count as f64 } else { loss };
+            accumulator.accumulate(model, GradientsParams::from_grads(loss.backward(), model));
+            kept
+        });
+        let kept = kept.collect();
+        (accumulator.grads(), kept)
+    }
 }

@@ -1,6 +1,6 @@
 //! Which examples each step of a run sees, and when it is evaluated.
 
-use super::run::TrainingSettings;
+use super::settings::TrainingSettings;
 use crate::{Error, Result, data::training_batches};
 
 /// How many steps there are and when something happens.
@@ -13,22 +13,15 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// The settings have to be valid.
     pub(super) fn new(lengths: &[usize], settings: &TrainingSettings, devices: usize) -> Result<Self> {
-        let at_least_one = |name: &str, value: usize| match value {
-            0 => Err(Error::input(name, "it is 0, expected at least 1")),
-            _ => Ok(()),
-        };
-        at_least_one("number of training examples", lengths.len())?;
-        at_least_one("batch size", settings.batch_size)?;
-        at_least_one("gradient accumulation", settings.accumulation)?;
-        at_least_one("evaluation interval", settings.evaluate_every.unwrap_or(1))?;
-        if settings.steps.is_none() && !(settings.epochs > 0.0 && settings.epochs.is_finite()) {
-            return Err(Error::input("epochs", format!("{} is no number above 0", settings.epochs)));
+        if lengths.is_empty() {
+            return Err(Error::input("training data", "there is none, expected at least one example"));
         }
         let batches_per_epoch = lengths.len().div_ceil(settings.batch_size);
         let batches_per_step = settings.accumulation * devices;
         let steps_per_epoch = batches_per_epoch as f64 / batches_per_step as f64;
-        let steps = settings.steps.unwrap_or((settings.epochs * steps_per_epoch).ceil() as usize).max(1);
+        let steps = settings.steps.unwrap_or((settings.epochs * steps_per_epoch).ceil() as usize);
         let evaluate_every = settings.evaluate_every.unwrap_or((steps_per_epoch.round() as usize).max(1));
         Ok(Self { steps, steps_per_epoch, batches_per_epoch, batches_per_step, evaluate_every })
     }

@@ -13,7 +13,7 @@
 //!
 //! sg stops the gradient. Between distributions D(p, q) is the symmetric cross entropy CE(sg(p), q) + CE(sg(q), p), which is
 //! not zero at equality but has no gradient there; between numbers it is the mean squared error (the reference's softmax over
-//! a single output is a defect). Each pass draws its own dropout. The parameters get no gradient from the inner pass, and the
+//! a single output is a defect). All but the passes through the model is f32. Each pass draws its own dropout. The parameters get no gradient from the inner pass, and the
 //! word table none through the perturbed one. The reference leaves the first normalisation in place for evaluation, too; here
 //! only training has it. In front of a LayerNorm it changes nothing but the weight of that norm's epsilon.
 
@@ -21,12 +21,16 @@ use std::sync::{Arc, OnceLock};
 
 use burn::{
     Tensor,
-    tensor::{Distribution, activation::log_softmax},
+    tensor::{Bool, activation::log_softmax},
 };
 use serde::{Deserialize, Serialize};
 
 use super::objective::{Compared, Objective};
-use crate::model::{embeddings::EmbeddingSource, input::ModelInput, token_layout::Packing};
+use crate::{
+    heads::loss::in_f32,
+    kernels::draws::normals,
+    model::{embeddings::EmbeddingSource, input::ModelInput, token_layout::Packing},
+};
 
 /// What the inner pass climbs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,7 +79,7 @@ pub struct SiftLosses {
 
 impl Sift {
     /// The loss of a batch, on a device with gradients. `noise` [batch, length, hidden] is what the perturbation starts from;
-    /// fresh noise if none.
+    /// drawn if none.
     ///
     /// # Panics
     /// On a device without gradients.
@@ -88,10 +92,11 @@ impl Sift {
     ) -> SiftLosses {
         let mask = input.attention_mask.as_ref();
         let pass = |model: &M, embedding| model.logits(ModelInput { embedding, ..input.clone() }, labels);
+        let compared = |model: &M, logits| model.compared(logits, labels, mask).map(in_f32);
 
         let normalised = Arc::new(OnceLock::new());
         let logits = pass(model, EmbeddingSource::Normalised(normalised.clone()));
-        let clean = model.compared(logits.clone(), labels, mask);
+        let clean = compared(model, logits.clone());
         let states = normalised.get().expect("the clean pass leaves them").clone().detach();
         let noise = match noise {
             Some(noise) => arrange(noise, mask, &states),
@@ -101,8 +106,9 @@ impl Sift {
         // The parameters of this copy get no gradient, so that the backward pass only goes to the perturbation.
         let frozen = model.clone().no_grad();
         let delta = noise.detach().require_grad();
-        let perturbed = pass(&frozen, EmbeddingSource::Given(states.clone() + delta.clone()));
-        let climbed = self.inner(frozen.compared(perturbed, labels, mask), clean.clone().detach());
+        let moved = |delta: Tensor<3>| EmbeddingSource::Given(states.clone() + delta.cast(states.dtype()));
+        let perturbed = pass(&frozen, moved(delta.clone()));
+        let climbed = self.inner(compared(&frozen, perturbed), clean.clone().map(Tensor::detach));
         let gradient = delta.grad(&climbed.backward());
         drop(frozen);
         let delta = match gradient.map(Tensor::from_inner).filter(is_finite) {
@@ -113,8 +119,8 @@ impl Sift {
             None => delta.detach(),
         };
 
-        let perturbed = model.compared(pass(model, EmbeddingSource::Given(states + delta.clone())), labels, mask);
-        let adversarial = divergence(perturbed, clean).mean();
+        let perturbed = pass(model, moved(delta.clone()));
+        let adversarial = divergence(compared(model, perturbed), clean).mean();
         let task = model.loss(logits, labels.clone());
         SiftLosses {
             total: task.clone() + adversarial.clone() * self.lambda,
@@ -125,7 +131,7 @@ impl Sift {
     }
 
     fn fresh_noise(&self, states: &Tensor<3>) -> Tensor<3> {
-        let noise = states.random_like(Distribution::Normal(0.0, self.noise));
+        let noise = normals(states.dims(), &states.device()) * self.noise;
         noise.clamp(-2.0 * self.noise, 2.0 * self.noise)
     }
 
@@ -144,10 +150,10 @@ impl Sift {
 }
 
 impl Compared {
-    fn detach(self) -> Self {
+    fn map(self, map: impl Fn(Tensor<2>) -> Tensor<2>) -> Self {
         match self {
-            Self::Distributions(logits) => Self::Distributions(logits.detach()),
-            Self::Numbers(numbers) => Self::Numbers(numbers.detach()),
+            Self::Distributions(logits) => Self::Distributions(map(logits)),
+            Self::Numbers(numbers) => Self::Numbers(map(numbers)),
         }
     }
 }
@@ -169,7 +175,7 @@ fn cross_entropy(target: Tensor<2>, prediction: Tensor<2>) -> Tensor<1> {
 }
 
 /// [batch, length, hidden] in the order in which the tokens lie in `states`.
-fn arrange(noise: Tensor<3>, mask: Option<&Tensor<2, burn::tensor::Bool>>, states: &Tensor<3>) -> Tensor<3> {
+fn arrange(noise: Tensor<3>, mask: Option<&Tensor<2, Bool>>, states: &Tensor<3>) -> Tensor<3> {
     if noise.dims() == states.dims() {
         return noise;
     }

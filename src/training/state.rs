@@ -1,12 +1,12 @@
 //! Training on disk: what a run needs to go on as if it had never stopped.
 //!
 //! A folder `checkpoint-STEP` holds the model as every checkpoint does, `optimizer.safetensors` with both moments of each
-//! parameter under the parameter's path, and `progress.json`; where two models are trained, each has a folder of its own in it.
+//! parameter under the parameter's path (and its value in f32, where the model has another type), and `progress.json`; where two models are trained, each has a folder of its own in it.
 //! It is written under another name and renamed when it is complete; only then is the one before it removed.
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs,
     path::{Path, PathBuf},
 };
@@ -19,7 +19,7 @@ use burn::{
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::optimizer::{AdamW, Moments};
+use super::optimizer::{AdamW, DeviceMoments, LossScale, Moments};
 use crate::{
     Error, ModelConfig, Result,
     checkpoint::{self, Checkpoint, LoadOptions},
@@ -96,26 +96,32 @@ pub(super) fn read_model<M: Module>(
     device: &Device,
 ) -> Result<M> {
     let (model, _) = Checkpoint::open(folder)?.load(model, options)?;
-    let (steps, moments) = read_moments(&folder.join(OPTIMIZER), device, options.dtype.into())?;
-    optimizer.restore(steps, moments);
+    read_moments(&folder.join(OPTIMIZER), device, options.dtype.into(), optimizer)?;
     Ok(model)
 }
 
-/// Elements of a row, the first moment, the second.
-type Rows<'a> = (usize, Cow<'a, [f32]>, Cow<'a, [f32]>);
+/// What a file keeps of a parameter: values by kind, and the elements of a row.
+type Rows<'a> = (usize, Vec<(&'static str, Cow<'a, [f32]>)>);
 
-/// Elements of a row, and both moments, on the host. What is not on the host has one row.
+const FIRST: &str = "first";
+const SECOND: &str = "second";
+const MASTER: &str = "master";
+
+/// The values on the host. What is not on the host has one row.
 fn rows(moments: &Moments) -> Result<Rows<'_>> {
     match moments {
-        Moments::Host(moments) => Ok((moments.width, (&moments.first).into(), (&moments.second).into())),
-        Moments::Device(first, second) => {
-            let read = |tensor: &Tensor<1>| {
-                tensor.clone().try_into_vec_as::<f32>().map_err(|error| {
+        Moments::Host(moments) => {
+            Ok((moments.width, vec![(FIRST, (&moments.first).into()), (SECOND, (&moments.second).into())]))
+        }
+        Moments::Device(DeviceMoments { first, second, master }) => {
+            let kinds = [(FIRST, Some(first)), (SECOND, Some(second)), (MASTER, master.as_ref())];
+            let read = |(kind, tensor): (_, Option<&Tensor<1>>)| {
+                let values = tensor?.clone().try_into_vec_as::<f32>().map_err(|error| {
                     Error::Model(format!("the optimiser's state cannot be read back from its device: {error}"))
-                })
+                });
+                Some(values.map(|values| (kind, values.into())))
             };
-            let (first, second) = (read(first)?, read(second)?);
-            Ok((first.len(), first.into(), second.into()))
+            Ok((first.dims()[0], kinds.into_iter().filter_map(read).collect::<Result<_>>()?))
         }
     }
 }
@@ -123,41 +129,57 @@ fn rows(moments: &Moments) -> Result<Rows<'_>> {
 fn write_moments(path: &Path, optimizer: &AdamW) -> Result<()> {
     let mut values = Vec::new();
     for (name, moments) in optimizer.moments() {
-        let (width, first, second) = rows(moments)?;
-        values.push((format!("{name}.first"), width, first));
-        values.push((format!("{name}.second"), width, second));
+        let (width, kinds) = rows(moments)?;
+        values.extend(kinds.into_iter().map(|(kind, values)| (format!("{name}.{kind}"), width, values)));
     }
     let views = values.iter().map(|(name, width, values)| {
         let shape = vec![values.len() / width, *width];
         let view = TensorView::new(Dtype::F32, shape, bytemuck::cast_slice(values)).expect("a shape that fits");
         (name.as_str(), view)
     });
-    let metadata = [("steps".to_owned(), optimizer.steps().to_string())].into();
+    let mut metadata: HashMap<_, _> = [("steps".to_owned(), optimizer.steps().to_string())].into();
+    if let LossScale::Moving { factor, steps } = optimizer.scale() {
+        metadata.insert("loss_scale".to_owned(), format!("{factor} {steps}"));
+    }
     safetensors::serialize_to_file(views, Some(metadata), path)
         .map_err(|error| Error::io("write", path)(std::io::Error::other(error)))
 }
 
-fn read_moments(path: &Path, device: &Device, dtype: DType) -> Result<(usize, BTreeMap<String, Moments>)> {
+/// Fills the optimiser of a model that is on this device in this type.
+fn read_moments(path: &Path, device: &Device, dtype: DType, optimizer: &mut AdamW) -> Result<()> {
     let fail = |problem: String| Error::checkpoint(path, format!("{problem}; start the run anew without --resume"));
     let bytes = fs::read(path).map_err(Error::io("read", path))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| fail(error.to_string()))?;
     let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| fail(error.to_string()))?;
-    let steps = metadata.metadata().as_ref().and_then(|metadata| metadata.get("steps")?.parse().ok());
+    let entry = |key: &str| metadata.metadata().as_ref().and_then(|metadata| metadata.get(key));
+    let steps = entry("steps").and_then(|steps| steps.parse().ok());
     let steps = steps.ok_or_else(|| fail("it does not say after how many steps it was written".into()))?;
+    let scale = match entry("loss_scale") {
+        Some(text) => {
+            let numbers =
+                text.split_once(' ').and_then(|(factor, steps)| Some((factor.parse().ok()?, steps.parse().ok()?)));
+            let (factor, steps) =
+                numbers.ok_or_else(|| fail(format!("its loss scale is `{text}`, not two numbers")))?;
+            LossScale::Moving { factor, steps }
+        }
+        None => LossScale::None,
+    };
+    let values = |name: &str| -> Result<Vec<f32>> {
+        let view = file.tensor(name).map_err(|error| fail(error.to_string()))?;
+        Ok(view.data().chunks_exact(4).map(bytemuck::pod_read_unaligned).collect())
+    };
     let mut moments = BTreeMap::new();
     for name in file.names() {
-        let Some(path) = name.strip_suffix(".first") else { continue };
-        let values = |name: &str| -> Result<Vec<f32>> {
-            let view = file.tensor(name).map_err(|error| fail(error.to_string()))?;
-            Ok(view.data().chunks_exact(4).map(bytemuck::pod_read_unaligned).collect())
-        };
+        let Some(path) = name.strip_suffix(FIRST).and_then(|path| path.strip_suffix('.')) else { continue };
         let view = file.tensor(name).map_err(|error| fail(error.to_string()))?;
-        let (first, second) = (values(name)?, values(&format!("{path}.second"))?);
         let [_, width @ 1..=usize::MAX] = view.shape()[..] else {
             return Err(fail(format!("`{name}` has the shape {:?}, expected rows and columns", view.shape())));
         };
-        if first.len() != second.len() {
-            return Err(fail(format!("the two moments of `{path}` differ in size")));
+        let (first, second) = (values(name)?, values(&format!("{path}.{SECOND}"))?);
+        let master = format!("{path}.{MASTER}");
+        let master = file.tensor(&master).is_ok().then(|| values(&master)).transpose()?;
+        if [Some(&second), master.as_ref()].into_iter().flatten().any(|values| values.len() != first.len()) {
+            return Err(fail(format!("the values of `{path}` differ in number")));
         }
         // As the optimiser itself decides.
         let restored = match can_fuse(device, dtype) {
@@ -165,12 +187,14 @@ fn read_moments(path: &Path, device: &Device, dtype: DType) -> Result<(usize, BT
             false => {
                 let flat = |values: Vec<f32>| {
                     let shape = [values.len()];
-                    Tensor::from_data(TensorData::new(values, shape), &device.clone().inner())
+                    Tensor::from_data(TensorData::new(values, shape), (&device.clone().inner(), DType::F32))
                 };
-                Moments::Device(flat(first), flat(second))
+                let (first, second, master) = (flat(first), flat(second), master.map(flat));
+                Moments::Device(DeviceMoments { first, second, master })
             }
         };
         moments.insert(path.to_owned(), restored);
     }
-    Ok((steps, moments))
+    optimizer.restore(steps, scale, moments);
+    Ok(())
 }

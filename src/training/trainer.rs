@@ -5,10 +5,9 @@ use std::path::Path;
 use burn::tensor::Device;
 
 use super::{
-    learner::{Learner, Start},
+    learner::{Learner, Start, StepReport},
     objective::Objective,
-    optimizer::AdamW,
-    optimizer::Schedule,
+    optimizer::{AdamW, Schedule},
     parallel::Devices,
     run::Run,
     sift::Sift,
@@ -17,11 +16,12 @@ use super::{
 use crate::{
     ModelConfig, Result,
     checkpoint::{self, Checkpoint, LoadOptions},
+    data::Random,
     model::input::ModelInput,
 };
 
-/// A model in training. Everything random is a function of the seed and the step, so that a run that goes on from a saved step
-/// is the run that was never interrupted. On several devices a step is data-parallel.
+/// A model in training. Everything random is a function of the seed, the step and the number of a batch in it, so that a run
+/// that goes on from a saved step is the run that was never interrupted. On several devices a step is data-parallel.
 #[derive(Debug)]
 pub struct Trainer<M: Objective> {
     /// None during a step only: the optimiser updates in place what nobody else holds.
@@ -36,19 +36,6 @@ pub struct Trainer<M: Objective> {
 /// Batches and what they are trained towards.
 pub type Batches<M> = Vec<(ModelInput, <M as Objective>::Labels)>;
 
-/// What a step reports.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StepReport {
-    /// The loss before the step, averaged over its batches; without what SiFT adds to it.
-    pub loss: f64,
-    /// Parts of the loss, or terms beside it, by name.
-    pub parts: Vec<(&'static str, f64)>,
-    /// The norm of all gradients before clipping; where it is not finite the step changed nothing.
-    pub gradient_norm: f64,
-    /// The learning rate of the step.
-    pub learning_rate: f64,
-}
-
 impl<M: Objective> Trainer<M> {
     /// Takes a model on the first of these devices, which have gradients.
     ///
@@ -62,7 +49,6 @@ impl<M: Objective> Trainer<M> {
         sift: Option<Sift>,
         seed: u64,
     ) -> Self {
-        let sift = sift.filter(|sift| sift.lambda > 0.0);
         Self { model: Some(model), optimizer, schedule, sift, seed, devices: Devices::new(&devices) }
     }
 
@@ -88,17 +74,19 @@ impl<M: Objective> Trainer<M> {
     pub fn step(&mut self, batches: Batches<M>) -> StepReport {
         let model = self.model.take().expect("every step puts it back");
         let (step, count, sift) = (self.steps(), batches.len() as f64, self.sift);
-        self.devices.seed(self.seed, step);
-        let (gradients, losses) = self.devices.gradients(&model, batches, |model, (input, labels)| match &sift {
-            Some(sift) => {
-                let losses = sift.losses(model, &input, &labels, None);
-                let values = (losses.task.into_scalar::<f64>(), losses.adversarial.into_scalar::<f64>());
-                (losses.total, values)
-            }
-            None => {
-                let loss = model.loss(model.logits(input, &labels), labels);
-                (loss.clone(), (loss.into_scalar::<f64>(), 0.0))
-            }
+        let (seed, scale) = (Random::new(&[self.seed, step as u64]).next_u64(), self.optimizer.scale().factor());
+        let (gradients, losses) = self.devices.gradients(seed, &model, batches, |model, (input, labels)| {
+            let (total, values) = match &sift {
+                Some(sift) => {
+                    let losses = sift.losses(model, &input, &labels, None);
+                    (losses.total, (losses.task.into_scalar::<f64>(), losses.adversarial.into_scalar::<f64>()))
+                }
+                None => {
+                    let loss = model.loss(model.logits(input, &labels), labels);
+                    (loss.clone(), (loss.into_scalar::<f64>(), 0.0))
+                }
+            };
+            (total * scale, values)
         });
         let (mut loss, mut adversarial) = (0.0, 0.0);
         for values in losses {

@@ -72,6 +72,19 @@ pub fn read(path: &Path) -> Tensors {
     tensors.collect()
 }
 
+/// What gradients of a parameter may differ by between two right implementations: a part of the largest of them, of which sums
+/// over a batch in another order explain a hundredth; and, because some vanish in exact arithmetic (a key bias without position
+/// terms, say) and are noise on both sides, the roundings of a sum of a thousand terms of the size of the model's largest
+/// gradient, `sqrt(1000) * 2^-24`.
+pub fn gradient_tolerance(expected: &[f32], largest_of_model: f32) -> f32 {
+    1e-4 * largest(expected) + 2e-6 * largest_of_model
+}
+
+/// The largest absolute value.
+pub fn largest<'a>(values: impl IntoIterator<Item = &'a f32>) -> f32 {
+    values.into_iter().fold(0f32, |largest, value| largest.max(value.abs()))
+}
+
 /// Puts each parameter's gradient, or zero, in its place.
 pub struct IntoGradients<'a>(pub &'a Gradients);
 

@@ -1,4 +1,5 @@
 //! Training runs of the examples, as programs that can be killed.
+#![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::{
     fs,
@@ -58,7 +59,7 @@ impl Case {
 }
 
 /// `metrics.csv` without the column that depends on the clock.
-fn figures(folder: &Path) -> Vec<Vec<String>> {
+pub fn figures(folder: &Path) -> Vec<Vec<String>> {
     let text = fs::read_to_string(folder.join("metrics.csv")).expect("metrics.csv");
     let rows: Vec<Vec<String>> = text.lines().map(|line| line.split(',').map(str::to_owned).collect()).collect();
     let clock = rows[0].iter().position(|name| name == "tokens_per_second").expect("the column");

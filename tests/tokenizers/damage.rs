@@ -36,7 +36,9 @@ fn piece(text: &str, kind: u8) -> Vec<u8> {
 #[test]
 fn folders_without_a_tokenizer_say_what_was_looked_for() {
     assert_failure(&[], "", "looked for tokenizer.json, spm.model, and vocab.json with merges.txt");
-    assert_failure(&[("vocab.json", b"{}")], "", "no tokenizer found");
+    assert_failure(&[("vocab.json", b"{}")], "", "without its merges.txt");
+    assert_failure(&[("vocab.txt", b"[PAD]")], "", "BERT's (vocab.txt, WordPiece)");
+    assert_failure(&[("sentencepiece.bpe.model", b"")], "", "XLM-RoBERTa");
     let error = Tokenizer::from_folder("/nowhere/at/all").unwrap_err().to_string();
     assert_eq!(error, "tokenizer /nowhere/at/all: no such folder");
     assert_failure(&[("tokenizer_config.json", b"{"), ("spm.model", b"")], "tokenizer_config.json", "not valid JSON");
@@ -108,10 +110,15 @@ fn damaged_vocabularies_are_errors() {
     with(&vocabulary, b"a b c", config, "merges.txt", "line 1 is \"a b c\", expected two tokens");
     with(&vocabulary, b"#version: 0.2\nab", config, "merges.txt", "line 2 is \"ab\"");
     with(&vocabulary, b"zz qq", config, "merges.txt", "needs the token \"zz\", which the vocabulary lacks");
-    with(&vocabulary, b"\xff\xfe", config, "merges.txt", "cannot read");
+    with(&vocabulary, b"\xff\xfe", config, "merges.txt", "not UTF-8");
     with(br#"{"a": 0}"#, b"", br#"{"model_type": "bert"}"#, "model_type", "found \"bert\"");
     assert_failure(&[("vocab.json", &vocabulary), ("merges.txt", &merges)], "config.json", "found null");
     with(&vocabulary, &merges, b"[7]", "config.json", "found null");
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n";
+    with(pointer, &merges, config, "vocab.json", "Git LFS pointer");
+    with(&vocabulary, pointer, config, "merges.txt", "Git LFS pointer");
+    assert_failure(&[("tokenizer.json", pointer)], "tokenizer.json", "Git LFS pointer");
+    assert_failure(&[("spm.model", pointer)], "spm.model", "Git LFS pointer");
 }
 
 #[test]
@@ -163,6 +170,21 @@ fn damaged_tokenizer_files_are_errors() {
     }
 }
 
+/// The pointers to every value but those of the vocabulary, of which there are too many.
+fn paths(json: &serde_json::Value, path: &str) -> Vec<String> {
+    let below = |key: &str, value| paths(value, &format!("{path}/{}", key.replace('~', "~0").replace('/', "~1")));
+    let inner: Vec<String> = match json {
+        serde_json::Value::Object(map) if !path.ends_with("/vocab") => {
+            map.iter().flat_map(|(key, value)| below(key, value)).collect()
+        }
+        serde_json::Value::Array(list) if !path.ends_with("/merges") => {
+            list.iter().enumerate().flat_map(|(index, value)| below(&index.to_string(), value)).collect()
+        }
+        _ => Vec::new(),
+    };
+    inner.into_iter().chain((!path.is_empty()).then(|| path.to_owned())).collect()
+}
+
 /// Reads a model and, where that works, encodes with it.
 fn exercise(bytes: &[u8]) {
     let model = SentencePieceModel::parse(Path::new("spm.model"), bytes);
@@ -172,8 +194,75 @@ fn exercise(bytes: &[u8]) {
     }
 }
 
+/// Values that a key may hold by mistake.
+const ODD: [&str; 14] = [
+    "null",
+    "true",
+    "-1",
+    "0",
+    "1.5",
+    "1e300",
+    "18446744073709551616",
+    "NaN",
+    "-Infinity",
+    "\"\"",
+    "\"left\"",
+    "[]",
+    "[null]",
+    "{\"content\": \"a\", \"lstrip\": true}",
+];
+
+/// What `tokenizer_config.json` is read for.
+const KEYS: [&str; 9] = [
+    "model_max_length",
+    "truncation_side",
+    "add_prefix_space",
+    "split_special_tokens",
+    "do_lower_case",
+    "mask_token",
+    "pad_token",
+    "additional_special_tokens",
+    "added_tokens_decoder",
+];
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn odd_settings_never_panic(
+        keys in prop::collection::vec((prop::sample::select(&KEYS[..]), prop::sample::select(&ODD[..])), 1..4),
+        vocabulary in prop::sample::select(vec!["spm", "deberta", "roberta"]),
+    ) {
+        let config: Vec<String> = keys.iter().map(|(key, value)| format!("\"{key}\": {value}")).collect();
+        let folder = TempDir::new().unwrap();
+        for file in fs::read_dir(fixture(vocabulary)).unwrap().map(|file| file.unwrap()) {
+            fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
+        }
+        fs::write(folder.path().join("tokenizer_config.json"), format!("{{{}}}", config.join(","))).unwrap();
+        match Tokenizer::from_folder(&folder) {
+            Ok(tokenizer) => drop(tokenizer.encode(&["a [MASK] b".into()], &EncodeOptions::default())),
+            Err(error) => prop_assert!(error.to_string().contains(folder.path().to_str().unwrap()), "{error}"),
+        }
+    }
+
+    #[test]
+    fn odd_values_in_a_tokenizer_file_never_panic(
+        place in any::<prop::sample::Index>(),
+        value in prop::sample::select(&ODD[..]),
+    ) {
+        let folder = TempDir::new().unwrap();
+        load("deberta").save(&folder).unwrap();
+        let mut json: serde_json::Value = read(&folder.path().join("tokenizer.json"));
+        let mut paths = paths(&json, "");
+        let path = paths.swap_remove(place.index(paths.len()));
+        *json.pointer_mut(&path).unwrap() = "odd value".into();
+        let text = json.to_string().replace("\"odd value\"", value);
+        fs::write(folder.path().join("tokenizer.json"), text).unwrap();
+        match Tokenizer::from_folder(&folder) {
+            Ok(tokenizer) => drop(tokenizer.encode(&["a [MASK] b".into()], &EncodeOptions::default())),
+            Err(error) => prop_assert!(error.to_string().contains("tokenizer.json"), "{path}: {error}"),
+        }
+    }
 
     #[test]
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {

@@ -1,8 +1,10 @@
 //! Saving, loading, and what the files beside a vocabulary say.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
-use deberta_burn::tokenizer::{EncodeOptions, Text, Tokenizer};
+use deberta_burn::tokenizer::{EncodeOptions, Text, Tokenizer, TruncationSide};
+use serde::Deserialize;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{fixture, ids_of, length::LONG, load, one, read, reference::Lines};
@@ -62,6 +64,133 @@ fn length_settings_of_a_file_are_the_callers_business() {
     assert_eq!(one(&Tokenizer::from_folder(saved.path()).unwrap(), LONG), one(&load("spm"), LONG));
 }
 
+#[derive(Deserialize)]
+struct Settings {
+    vocabulary: String,
+    files: BTreeMap<String, Value>,
+    texts: Vec<String>,
+    ids: Vec<Vec<u32>>,
+}
+
+/// A folder with one of the vocabularies, and files beside it.
+fn with_files<'a>(vocabulary: &str, files: impl IntoIterator<Item = (&'a str, String)>) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    for file in fs::read_dir(fixture(vocabulary)).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
+    }
+    for (name, content) in files {
+        fs::write(folder.path().join(name), content).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn files_beside_a_vocabulary_change_what_they_change_in_transformers() {
+    let cases: Vec<Settings> = read(&fixture("settings.json"));
+    assert_eq!(cases.len(), 20);
+    for Settings { vocabulary, files, texts, ids } in cases {
+        let written = files.iter().map(|(name, content)| (name.as_str(), content.to_string()));
+        let folder = with_files(&vocabulary, written);
+        let tokenizer = Tokenizer::from_folder(&folder).unwrap();
+        // And again from what it saves.
+        let saved = TempDir::new().unwrap();
+        tokenizer.save(&saved).unwrap();
+        for tokenizer in [tokenizer, Tokenizer::from_folder(&saved).unwrap()] {
+            let inputs: Vec<Text> = texts.iter().map(Text::from).collect();
+            for ((text, found), expected) in texts.iter().zip(ids_of(&tokenizer, &inputs, false)).zip(&ids) {
+                assert_eq!(found, *expected, "{vocabulary} with {files:?}: {text:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn settings_of_a_tokenizer_json_give_way_to_those_beside_it() {
+    let saved = TempDir::new().unwrap();
+    load("roberta").save(&saved).unwrap();
+    let json: Value = read(&saved.path().join("tokenizer.json"));
+    let with = |change: fn(&mut Value), config: Value| {
+        let (folder, mut json) = (TempDir::new().unwrap(), json.clone());
+        change(&mut json);
+        fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+        fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+        Tokenizer::from_folder(&folder).unwrap()
+    };
+    let spaced = one(&load("roberta"), " the peace").ids;
+    let prefix = with(|_| {}, json!({"add_prefix_space": true}));
+    assert_eq!(one(&prefix, "the peace").ids, spaced);
+    let own = with(|json| json["pre_tokenizer"]["add_prefix_space"] = true.into(), json!({}));
+    assert_eq!(one(&own, "the peace").ids, spaced);
+    let without =
+        with(|json| json["pre_tokenizer"]["add_prefix_space"] = true.into(), json!({"add_prefix_space": false}));
+    assert_eq!(one(&without, "the peace").ids, one(&load("roberta"), "the peace").ids);
+
+    // A token that only the configuration has, and other properties for one that the file has.
+    let listed = json!({"added_tokens_decoder": {
+        "501": {"content": "<e1>", "special": true}, "500": {"content": "<mask>", "lstrip": false, "special": true}
+    }});
+    let added = with(|_| {}, listed);
+    assert_eq!(added.id("<e1>"), Some(501));
+    assert_eq!(one(&added, "the <mask>").len(), one(&load("roberta"), "the <mask>").len() + 1);
+
+    let left = |json: &mut Value| {
+        json["truncation"] = json!({"direction": "Left", "max_length": 4, "strategy": "LongestFirst", "stride": 0})
+    };
+    assert_eq!(with(left, json!({})).truncation_side(), TruncationSide::Left);
+    assert_eq!(with(left, json!({"truncation_side": "right"})).truncation_side(), TruncationSide::Right);
+}
+
+#[test]
+fn lengths_and_flags_are_read_or_refused() {
+    for (config, length) in [
+        (r#"{}"#, None),
+        (r#"{"model_max_length": 62}"#, Some(62)),
+        (r#"{"model_max_length": 62.0, "unread": NaN}"#, Some(62)),
+        (r#"{"max_len": 62}"#, Some(62)),
+        (r#"{"model_max_length": 1000000000000000019884624838656}"#, None),
+        (r#"{"model_max_length": 1e30}"#, None),
+        (r#"{"model_max_length": Infinity}"#, None),
+        (r#"{"model_max_length": null}"#, None),
+    ] {
+        let folder = with_files("deberta", [("tokenizer_config.json", format!("\u{feff}{config}"))]);
+        let tokenizer = Tokenizer::from_folder(&folder).unwrap();
+        assert_eq!(tokenizer.model_max_length(), length, "{config}");
+        tokenizer.save(&folder).unwrap();
+        assert_eq!(Tokenizer::from_folder(&folder).unwrap().model_max_length(), length, "{config}");
+    }
+    for (config, problem) in [
+        (r#"{"model_max_length": 0}"#, "`model_max_length` is 0"),
+        (r#"{"model_max_length": -1}"#, "`model_max_length` is -1"),
+        (r#"{"model_max_length": NaN}"#, "`model_max_length` is \"NaN\""),
+        (r#"{"truncation_side": "middle"}"#, "`truncation_side` is \"middle\""),
+        (r#"{"add_prefix_space": "yes"}"#, "`add_prefix_space` is \"yes\""),
+        (r#"{"split_special_tokens": NaN}"#, "`split_special_tokens` is \"NaN\""),
+        (r#"{"mask_token": 7}"#, "`mask_token` is 7"),
+        (r#"{"mask_token": {"text": "x"}}"#, "`mask_token` is {\"text\":\"x\"}"),
+        (r#"{"added_tokens_decoder": []}"#, "`added_tokens_decoder` is []"),
+        (r#"{"added_tokens_decoder": {"x": {"content": "y"}}}"#, "`added_tokens_decoder.x` is x"),
+        (r#"{"added_tokens_decoder": {"7": {"content": "y", "lstrip": 1}}}"#, "`added_tokens_decoder.7.lstrip` is 1"),
+        (r#"{"added_tokens_decoder": {"7": {"content": "<new>"}}}"#, "\"<new>\" has the id 7, which belongs to"),
+        (r#"{"added_tokens_decoder": {"501": {"content": "a"}}}"#, "\"a\" has the id 501"),
+        (r#"{"added_tokens_decoder": {"501": {"content": "x y"}, "502": {"content": "x y"}}}"#, "\"x y\" has the id"),
+        (r#"{"additional_special_tokens": "<e>"}"#, "`additional_special_tokens` is \"<e>\""),
+        (r#"[1]"#, "not valid JSON"),
+    ] {
+        let folder = with_files("deberta", [("tokenizer_config.json", config.to_owned())]);
+        let error = Tokenizer::from_folder(&folder).unwrap_err().to_string();
+        assert!(error.contains(problem) && error.contains(folder.path().to_str().unwrap()), "{config}: {error}");
+    }
+}
+
+#[test]
+fn every_file_may_start_with_a_byte_order_mark() {
+    let files = ["vocab.json", "merges.txt", "config.json"];
+    let read = |name: &str| format!("\u{feff}{}", fs::read_to_string(fixture("deberta").join(name)).unwrap());
+    let marked = with_files("deberta", files.map(|name| (name, read(name))));
+    assert_eq!(one(&Tokenizer::from_folder(&marked).unwrap(), LONG), one(&load("deberta"), LONG));
+}
+
 #[test]
 fn added_tokens_follow_the_pieces() {
     let folder = TempDir::new().unwrap();
@@ -85,7 +214,7 @@ fn added_tokens_follow_the_pieces() {
 
     write("added_tokens.json", r#"{"[MASK]": 4000000000}"#);
     let error = Tokenizer::from_folder(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("the id 4000000000, far beyond the 1000 pieces"), "{error}");
+    assert!(error.contains("the id 4000000000, far beyond the 1000 tokens"), "{error}");
     fs::remove_file(folder.path().join("added_tokens.json")).unwrap();
 
     write(

@@ -2,7 +2,7 @@
 
 use deberta_burn::{
     batch::Encoding,
-    tokenizer::{EncodeOptions, Text, Truncation},
+    tokenizer::{EncodeOptions, Text, Tokenizer, Truncation, TruncationSide},
 };
 
 use crate::{encode, load, one};
@@ -45,6 +45,29 @@ fn truncation_shortens_what_it_names() {
 
     let fits = &encode(&tokenizer, "peace", &options(short.len() + 2, Truncation::Error, None))[0];
     assert_eq!(parts(fits)[0], short);
+}
+
+#[test]
+fn the_side_that_loses_tokens_is_the_folders() {
+    let folder = tempfile::TempDir::new().unwrap();
+    std::fs::copy(crate::fixture("spm/spm.model"), folder.path().join("spm.model")).unwrap();
+    std::fs::write(folder.path().join("tokenizer_config.json"), r#"{"truncation_side": "left"}"#).unwrap();
+    let left = Tokenizer::from_folder(&folder).unwrap();
+    assert_eq!((left.truncation_side(), load("spm").truncation_side()), (TruncationSide::Left, TruncationSide::Right));
+    left.save(&folder).unwrap();
+
+    let [long, _] = parts(&one(&left, LONG));
+    for left in [left, Tokenizer::from_folder(&folder).unwrap()] {
+        let single = &encode(&left, LONG, &options(10, Truncation::LongestFirst, None))[0];
+        assert_eq!((single.len(), single.cut, &parts(single)[0][..]), (10, long.len() - 8, &long[long.len() - 8..]));
+        let pair = &encode(&left, (LONG, LONG), &options(13, Truncation::LongestFirst, None))[0];
+        assert_eq!((pair.cut, parts(pair)), (2 * long.len() - 10, [&long[long.len() - 5..]; 2].map(<[u32]>::to_vec)));
+        // Windows are the same from either side: they cover everything.
+        let windows = |tokenizer| encode(tokenizer, LONG, &options(14, Truncation::LongestFirst, Some(3)));
+        let right = load("spm");
+        assert_eq!(windows(&left), windows(&right));
+        assert!(windows(&left).iter().all(|window| window.cut == 0));
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ mod training;
 use std::{
     fs,
     io::{self, BufRead, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Instant,
 };
 
@@ -22,7 +22,8 @@ use deberta_burn::{
     DebertaConfig, DebertaModel, ModelConfig, ModelInput,
     batch::{Batch, Encoding, Padding},
     checkpoint::{Checkpoint, LoadOptions},
-    heads::{Head, SequenceClassification},
+    device::describe,
+    heads::{Head, QuestionAnswering, SequenceClassification, TokenClassification},
     model::inference::Prepared,
 };
 use serde::Deserialize;
@@ -34,10 +35,20 @@ const UNLOADED: &str = "no model is loaded";
 #[derive(Deserialize)]
 #[serde(tag = "command", rename_all = "lowercase")]
 enum Command {
-    Load { model: PathBuf, train: bool, sift: bool },
+    Load(Load),
     Forward { texts: Vec<Vec<u32>>, save: Option<PathBuf> },
     Train { texts: Vec<Vec<u32>>, labels: Vec<i32> },
     Gemm { size: usize },
+}
+
+#[derive(Deserialize)]
+struct Load {
+    model: PathBuf,
+    precision: String,
+    /// Logits of the head that config.json names, instead of hidden states.
+    head: bool,
+    train: bool,
+    sift: bool,
 }
 
 fn main() -> Result<()> {
@@ -45,10 +56,13 @@ fn main() -> Result<()> {
     let mut session = None;
     for line in io::stdin().lock().lines() {
         let answer = match serde_json::from_str(&line?)? {
-            Command::Load { model, train, sift } => {
-                session = Some(Session::load(&model, train, sift)?);
-                json!({})
-            }
+            Command::Load(load) => match load_options(&load.precision) {
+                Some(options) => {
+                    session = Some(Session::load(&load, &options)?);
+                    json!({ "kernels": describe() })
+                }
+                None => json!({ "unsupported": format!("this crate has no {} yet", load.precision) }),
+            },
             Command::Gemm { size } => gemm(size),
             Command::Forward { texts, save } => session.as_ref().context(UNLOADED)?.forward(&texts, save)?,
             Command::Train { texts, labels } => session.as_mut().context(UNLOADED)?.train(&texts, labels)?,
@@ -68,31 +82,41 @@ struct Session {
 }
 
 enum Model {
-    Inference(Prepared<DebertaModel>),
-    Training(Training),
+    Inference(Forward),
+    Training(Box<Training>),
+}
+
+/// From an input to the values of the last hidden states or of logits, row by row.
+type Forward = Box<dyn Fn(ModelInput) -> Result<TensorData>>;
+
+/// How weights are loaded for a precision, if there is such a one.
+fn load_options(precision: &str) -> Option<LoadOptions> {
+    (precision == "f32").then(LoadOptions::default)
 }
 
 impl Session {
-    fn load(folder: &Path, train: bool, sift: bool) -> Result<Self> {
-        let config = ModelConfig::from_folder(folder)?;
-        let ModelConfig::Deberta(deberta) = &config else { bail!("{}: not a DeBERTa", folder.display()) };
-        let device = if train { Device::flex().autodiff() } else { Device::flex() };
-        let model = if train {
-            Model::Training(Training::new(fill(folder, SequenceClassification::new(deberta, &device))?, &device, sift))
+    fn load(load: &Load, options: &LoadOptions) -> Result<Self> {
+        let config = ModelConfig::from_folder(&load.model)?;
+        let ModelConfig::Deberta(deberta) = &config else { bail!("{}: not a DeBERTa", load.model.display()) };
+        let device = if load.train { Device::flex().autodiff() } else { Device::flex() };
+        let checkpoint = Checkpoint::open(&load.model)?;
+        let model = if load.train {
+            let head = checkpoint.load(SequenceClassification::<DebertaModel>::new(deberta, &device), options)?.0;
+            Model::Training(Box::new(Training::new(head, &device, load.sift)))
         } else {
-            Model::Inference(Prepared::new(fill(folder, DebertaConfig::init(deberta, &device))?))
+            Model::Inference(forward(&checkpoint, deberta, load.head, &device, options)?)
         };
         Ok(Self { config, device, model })
     }
 
-    /// The last hidden states of the padded batch, [texts, longest, hidden] row by row.
+    /// The padded batch: last hidden states, [texts, longest, hidden], or logits.
     fn forward(&self, texts: &[Vec<u32>], save: Option<PathBuf>) -> Result<Value> {
         let Model::Inference(model) = &self.model else { bail!("the model was loaded for training") };
         let start = Instant::now();
-        let states = model.forward(self.input(texts)?).last_hidden_state.try_into_data()?;
+        let values = model(self.input(texts)?)?;
         let seconds = start.elapsed().as_secs_f64();
         if let Some(path) = save {
-            fs::write(path, states.as_bytes())?;
+            fs::write(path, values.as_bytes())?;
         }
         Ok(json!({ "seconds": seconds }))
     }
@@ -116,8 +140,39 @@ impl Session {
     }
 }
 
-fn fill<M: Module>(folder: &Path, module: M) -> Result<M> {
-    Ok(Checkpoint::open(folder)?.load(module, &LoadOptions::default())?.0)
+/// The model made ready for inference, with its head or without.
+fn forward(
+    checkpoint: &Checkpoint,
+    config: &DebertaConfig,
+    head: bool,
+    device: &Device,
+    options: &LoadOptions,
+) -> Result<Forward> {
+    let architecture = config.task.architectures.first().filter(|_| head);
+    match architecture.map(|name| name.rsplit("For").next().unwrap_or(name)) {
+        None => prepared(checkpoint, config.init(device), options, |output| output.last_hidden_state),
+        Some("SequenceClassification") => {
+            prepared(checkpoint, SequenceClassification::<DebertaModel>::new(config, device), options, |logits| logits)
+        }
+        Some("TokenClassification") => {
+            prepared(checkpoint, TokenClassification::<DebertaModel>::new(config, device), options, |logits| logits)
+        }
+        Some("QuestionAnswering") => {
+            let model = QuestionAnswering::<DebertaModel>::new(config, device);
+            prepared(checkpoint, model, options, |spans| Tensor::stack::<3>(vec![spans.start, spans.end], 2))
+        }
+        Some(other) => bail!("no head for {other}"),
+    }
+}
+
+fn prepared<M: Head + Module + 'static, const D: usize>(
+    checkpoint: &Checkpoint,
+    model: M,
+    options: &LoadOptions,
+    values: fn(M::Output) -> Tensor<D>,
+) -> Result<Forward> {
+    let model = Prepared::new(checkpoint.load(model, options)?.0);
+    Ok(Box::new(move |input| Ok(values(model.forward(input)).try_into_data()?.convert::<f32>())))
 }
 
 /// One product of two square matrices, by the `gemm` crate as burn calls it.

@@ -31,7 +31,7 @@ use clap::Parser;
 use convergence::{
     cost, figures,
     pool::{self, Job, Workers},
-    protocol::{Data, Preset, RunSpec, Settings},
+    protocol::{Data, Preset, RunSpec, Settings, TUNING_SEED},
     report::{self, Model, Report, TextFigures, Trial},
     results::{self, Results},
     variant::Variant,
@@ -55,8 +55,6 @@ use deberta_burn::{
 const TEXT: &str = "examples/data/presidents";
 /// The task that models are fine-tuned for without --downstream.
 const DOWNSTREAM: &str = "examples/data/movie-reviews";
-/// The seed of the runs that tune learning rates, which no other run has.
-const TUNING_SEED: u64 = 1000;
 
 /// Train DeBERTa and RoBERTa under one protocol, and report how fast they converge
 #[derive(Parser)]

@@ -54,6 +54,8 @@ pub struct Settings {
 const EVALUATIONS: usize = 24;
 /// How often it is fine-tuned.
 const CHECKPOINTS: usize = 4;
+/// The seed of the runs that tune learning rates, which no other run has.
+pub const TUNING_SEED: u64 = 1000;
 /// Epsilon of LayerNorms, in every variant.
 pub const LAYER_NORM_EPSILON: f64 = 1e-7;
 /// Sequences a step of fine-tuning.

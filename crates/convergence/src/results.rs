@@ -5,7 +5,11 @@ use std::{fs, path::Path};
 use deberta_burn::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::{protocol::RunSpec, variant::Variant, worker::downstream_accuracy};
+use crate::{
+    protocol::RunSpec,
+    variant::Variant,
+    worker::{downstream_accuracy, has_diverged},
+};
 
 /// One evaluation of one run: a line of `results.csv`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,11 +41,14 @@ struct Evaluation {
     accuracy: f64,
 }
 
-/// The evaluations of a finished run.
+/// The evaluations of a finished run; none of one that came to NaN.
 ///
 /// # Errors
 /// Files that are not what training writes.
 pub fn read_run(folder: &Path, spec: &RunSpec, flops_per_step: f64) -> Result<Vec<Row>> {
+    if has_diverged(folder) {
+        return Ok(Vec::new());
+    }
     let path = folder.join("metrics.csv");
     let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
     let mut rows: Vec<Row> = Vec::new();

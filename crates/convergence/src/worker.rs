@@ -17,7 +17,7 @@ use deberta_burn::{
     checkpoint::{Checkpoint, HeadPolicy, LoadOptions},
     config::{ProblemType, TaskConfig},
     data::{
-        Labelling, Target, TextColumns,
+        LabelNotation, Labelling, Target, TextColumns,
         corpus::{Corpus, CorpusOptions},
         masking::{Masking, MaskingOptions, MaskingStrategy},
         read_table,
@@ -26,17 +26,18 @@ use deberta_burn::{
     heads::{Backbone, DebertaForMaskedLm, RobertaForMaskedLm, SequenceClassification},
     tokenizer::{EncodeOptions, Text, Tokenizer},
     training::{
-        Objective, Observer, StepReport,
+        Objective, Observer, Run, StepReport, Task, TaskModel,
         objective::MaskedLmLabels,
         replaced_token::{ReplacedToken, ReplacedTokenPretraining},
-        run::{Run, Task, TaskModel, train},
         tasks::{ClassificationTask, Collator, Examples, MaskedLmTask, ReplacedTokenTask, Splits},
+        train,
     },
+    write_file,
 };
 use serde_json::Value;
 
 use crate::{
-    protocol::{DOWNSTREAM_BATCH, RunSpec},
+    protocol::{DOWNSTREAM_BATCH, RunSpec, TUNING_SEED},
     variant::Architecture,
 };
 
@@ -44,6 +45,9 @@ use crate::{
 pub const SPECIFICATION: &str = "run.json";
 /// The record of what is finished, as [`train`] writes it.
 const RECORD: &str = "training.json";
+/// The error of a run that came to NaN, in place of a record. Only trials of a learning rate may: that it is too high is what
+/// they are to find out.
+const DIVERGED: &str = "diverged.txt";
 /// Masked tokens do not depend on the run's seed: every evaluation of every run asks for the same ones.
 const MASKING_SEED: u64 = 0;
 
@@ -55,7 +59,12 @@ fn fine_tuned(run: &Path, step: usize) -> PathBuf {
 /// Whether there is nothing left to do for a run.
 pub fn is_finished(folder: &Path, spec: &RunSpec) -> bool {
     let done = |folder: &Path| folder.join(RECORD).is_file();
-    done(folder) && spec.checkpoints.iter().all(|step| done(&fine_tuned(folder, *step)))
+    has_diverged(folder) || done(folder) && spec.checkpoints.iter().all(|step| done(&fine_tuned(folder, *step)))
+}
+
+/// Whether a run came to NaN.
+pub fn has_diverged(folder: &Path) -> bool {
+    folder.join(DIVERGED).is_file()
 }
 
 /// The accuracy on the downstream task of the model of a step.
@@ -150,8 +159,12 @@ impl Worker<'_> {
         let (task, model) = begin(texts, &self.device)?;
         let run = Run { snapshots: &self.spec.checkpoints, ..self.run(self.folder, config) };
         let training = settings.pretraining(self.spec.learning_rate, self.spec.seed);
-        train(&task, model, &training, &run, &mut self.reporter("pretraining".to_owned(), 0))?;
-        Ok(())
+        match train(&task, model, &training, &run, &mut self.reporter("pretraining".to_owned(), 0)) {
+            Err(error @ Error::Diverged { .. }) if self.spec.seed == TUNING_SEED => {
+                write_file(self.folder.join(DIVERGED), error.to_string().as_bytes())
+            }
+            done => done.map(drop),
+        }
     }
 
     /// Fine-tunes the model of each checkpoint that is left, and removes it.
@@ -226,7 +239,8 @@ impl Downstream {
         let columns = TextColumns { text: "text".into(), pair: None, label: Some("label".into()) };
         let [train, valid, test] = ["train.tsv", "valid.tsv", "test.tsv"].map(|name| folder.join(name));
         let rows = read_table(&train, &columns)?;
-        let labelling = Labelling::from_rows(ProblemType::SingleLabelClassification, ',', &rows, &train)?;
+        let labelling =
+            Labelling::from_rows(ProblemType::SingleLabelClassification, &LabelNotation::default(), &rows, &train)?;
         let encode = |texts: Vec<&str>| {
             let texts: Vec<Text> = texts.into_iter().map(Text::from).collect();
             tokenizer.encode(&texts, &EncodeOptions { max_length: length, ..EncodeOptions::default() })

@@ -15,7 +15,7 @@ use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
 
 use super::super::lines::at_line;
-use crate::{Error, Result};
+use crate::{Error, Result, text_file};
 
 /// A line of text that is not blank.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,10 +164,11 @@ impl Lines {
     fn open(path: PathBuf, bytes_read: Arc<AtomicU64>) -> Result<Self> {
         let format = Format::of(&path)?;
         let file = Counted { file: File::open(&path).map_err(Error::io("read", &path))?, bytes_read };
-        let reader: Box<dyn BufRead + Send> = if format.compressed {
-            Box::new(BufReader::new(MultiGzDecoder::new(BufReader::new(file))))
-        } else {
-            Box::new(BufReader::new(file))
+        let mut file = BufReader::new(file);
+        text_file::refuse_pointer(&path, file.fill_buf().map_err(Error::io("read", &path))?)?;
+        let reader: Box<dyn BufRead + Send> = match format.compressed {
+            true => Box::new(BufReader::new(MultiGzDecoder::new(file))),
+            false => Box::new(file),
         };
         Ok(Self { path, format, reader, number: 0 })
     }
@@ -177,7 +178,7 @@ impl Lines {
         let length = self.reader.read_until(b'\n', &mut line).map_err(Error::io("read", &self.path))?;
         self.number += 1;
         let mut line = String::from_utf8(line).map_err(|_| {
-            let place = at_line(&self.path, self.number);
+            let place = at_line(self.path.display(), self.number);
             Error::input(place, "it is not valid UTF-8: save the file in that encoding")
         })?;
         // A byte order mark is no text.
@@ -189,7 +190,7 @@ impl Lines {
 
     /// The text in a line of JSON.
     fn text(&self, line: &str) -> Result<String> {
-        let row: Row = serde_json::from_str(line).map_err(Error::json(at_line(&self.path, self.number)))?;
+        let row: Row = serde_json::from_str(line).map_err(Error::json(at_line(self.path.display(), self.number)))?;
         Ok(row.text)
     }
 }

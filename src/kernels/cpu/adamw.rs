@@ -12,8 +12,8 @@ const CHUNK: usize = 16 * 1024;
 /// The numbers of one step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Coefficients {
-    /// Factor of the gradient.
-    pub clip: f64,
+    /// Of the gradient: clipping, and what undoes the scale of the loss.
+    pub factor: f64,
     pub beta_1: f64,
     pub beta_2: f64,
     pub epsilon: f64,
@@ -33,7 +33,7 @@ impl Coefficients {
         gradient: Tensor<1>,
         (first, second): (Tensor<1>, Tensor<1>),
     ) -> (Tensor<1>, Tensor<1>, Tensor<1>) {
-        let gradient = gradient * self.clip;
+        let gradient = gradient * self.factor;
         let first = first * self.beta_1 + gradient.clone() * (1.0 - self.beta_1);
         let second = second * self.beta_2 + gradient.square() * (1.0 - self.beta_2);
         let root = (second.clone() / self.correction_2).sqrt() + self.epsilon;
@@ -128,10 +128,10 @@ vectorized! {
         occupied: &[bool],
         coefficients: &Coefficients,
     ) {
-        let Coefficients { clip, beta_1, beta_2, epsilon, correction_1, correction_2, rate, decay } = *coefficients;
+        let Coefficients { factor, beta_1, beta_2, epsilon, correction_1, correction_2, rate, decay } = *coefficients;
         let keep = (1.0 - rate * decay) as f32;
-        let (clip, beta_1, rest_1, beta_2, rest_2) =
-            (clip as f32, beta_1 as f32, (1.0 - beta_1) as f32, beta_2 as f32, (1.0 - beta_2) as f32);
+        let (factor, beta_1, rest_1, beta_2, rest_2) =
+            (factor as f32, beta_1 as f32, (1.0 - beta_1) as f32, beta_2 as f32, (1.0 - beta_2) as f32);
         let (step, root, epsilon) = ((rate / correction_1) as f32, (1.0 / correction_2.sqrt()) as f32, epsilon as f32);
         let width = weights.len() / touched.len();
         let flags = touched.iter_mut().zip(occupied);
@@ -147,7 +147,7 @@ vectorized! {
             }
             let moments = first[range.clone()].iter_mut().zip(&mut second[range.clone()]);
             for ((weight, gradient), (first, second)) in weights.iter_mut().zip(&gradient[range]).zip(moments) {
-                let gradient = gradient * clip;
+                let gradient = gradient * factor;
                 *first = *first * beta_1 + gradient * rest_1;
                 *second = *second * beta_2 + gradient * gradient * rest_2;
                 *weight = *weight * keep - step * *first / (second.sqrt() * root + epsilon);

@@ -14,8 +14,9 @@ use burn::{
 
 use super::{
     backend::HostBackend,
-    matrix::{Matrix, product},
+    matrix::Matrix,
     operation::{Operation, apply},
+    panels::{Panels, Start},
     simd::vectorized,
 };
 use crate::isa::Isa;
@@ -39,6 +40,13 @@ pub(crate) fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Opti
 #[derive(Clone, Debug)]
 struct HostLinear;
 
+/// `start + lhs rhs` on all threads.
+fn product(lhs: Matrix<'_>, rhs: Matrix<'_>, start: Start<'_>) -> Vec<f32> {
+    let mut output = vec![0.0; lhs.shape()[0] * rhs.shape()[1]];
+    Panels::new(Isa::in_use(), rhs).parallel_product(lhs, start, &mut output);
+    output
+}
+
 impl<const N: usize> Operation<N> for HostLinear {
     /// x and the weight.
     type Kept<B: HostBackend> = [FloatTensor<B>; 2];
@@ -52,7 +60,8 @@ impl<const N: usize> Operation<N> for HostLinear {
         let tensors = tensors.map(B::values);
         let x = Matrix::new(tensors[0].as_ref(), 0, rows, inputs, inputs);
         let weight = Matrix::new(tensors[1].as_ref(), 0, inputs, outputs, outputs);
-        B::tensor(product(x, weight, tensors.get(2).map(AsRef::as_ref)), shape)
+        let start = tensors.get(2).map_or(Start::Zero, |bias| Start::Bias(bias.as_ref()));
+        B::tensor(product(x, weight, start), shape)
     }
 
     fn forward_keeping<B: HostBackend>(&self, tensors: [FloatTensor<B>; N]) -> (FloatTensor<B>, [FloatTensor<B>; 2]) {
@@ -75,12 +84,12 @@ impl<const N: usize> Operation<N> for HostLinear {
         if wanted[0] {
             let weight = B::values(weight);
             let weight = Matrix::new(weight.as_ref(), 0, inputs, outputs, outputs);
-            gradients[0] = Some(B::tensor(product(by_row, weight.transposed(), None), x_shape));
+            gradients[0] = Some(B::tensor(product(by_row, weight.transposed(), Start::Zero), x_shape));
         }
         if wanted[1] {
             let x = B::values(x);
             let x = Matrix::new(x.as_ref(), 0, rows, inputs, inputs);
-            gradients[1] = Some(B::tensor(product(x.transposed(), by_row, None), weight_shape));
+            gradients[1] = Some(B::tensor(product(x.transposed(), by_row, Start::Zero), weight_shape));
         }
         if let Some(true) = wanted.get(2) {
             let mut sums = vec![0.0; outputs];

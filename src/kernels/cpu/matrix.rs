@@ -1,5 +1,4 @@
-//! Views of row-major matrices inside larger buffers, and their product: the one place where the CPU kernels touch raw
-//! pointers.
+//! Views of row-major matrices inside larger buffers.
 
 use std::{marker::PhantomData, ops::Range};
 
@@ -13,6 +12,11 @@ pub(crate) struct Matrix<'a> {
     column_stride: isize,
     lifetime: PhantomData<&'a [f32]>,
 }
+
+// SAFETY: it reads what `&[f32]` would, which threads may share.
+unsafe impl Send for Matrix<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Matrix<'_> {}
 
 impl<'a> Matrix<'a> {
     /// `rows` rows of `columns` elements, `stride` apart, from `offset` on.
@@ -36,6 +40,46 @@ impl<'a> Matrix<'a> {
         assert!(range.start <= range.end && range.end <= self.rows, "rows {range:?} of {}", self.rows);
         let pointer = self.pointer.wrapping_offset(range.start as isize * self.row_stride);
         Self { pointer, rows: range.len(), ..self }
+    }
+
+    /// Some of the rows and columns.
+    pub fn part(self, rows: Range<usize>, columns: Range<usize>) -> Self {
+        assert!(columns.start <= columns.end && columns.end <= self.columns, "columns {columns:?} of {}", self.columns);
+        let part = self.rows(rows);
+        let pointer = part.pointer.wrapping_offset(columns.start as isize * part.column_stride);
+        Self { pointer, columns: columns.len(), ..part }
+    }
+
+    /// [rows, columns]
+    #[inline(always)]
+    pub fn shape(&self) -> [usize; 2] {
+        [self.rows, self.columns]
+    }
+
+    /// Elements from a row to the next, and from a column to the next.
+    #[inline(always)]
+    pub fn strides(&self) -> [isize; 2] {
+        [self.row_stride, self.column_stride]
+    }
+
+    /// Its first element: [`shape`](Self::shape) and [`strides`](Self::strides) say which others can be read.
+    #[inline(always)]
+    pub fn pointer(&self) -> *const f32 {
+        self.pointer
+    }
+
+    /// Whether rows are slices; otherwise columns are.
+    pub fn has_contiguous_rows(&self) -> bool {
+        self.column_stride == 1
+    }
+
+    /// One row, where rows are contiguous.
+    pub fn row(&self, row: usize) -> &'a [f32] {
+        assert!(row < self.rows && self.column_stride == 1, "row {row} of {}", self.rows);
+        // SAFETY: the constructor checked that every row lies inside the buffer, which `self` borrows.
+        unsafe {
+            std::slice::from_raw_parts(self.pointer.wrapping_offset(row as isize * self.row_stride), self.columns)
+        }
     }
 
     /// The rows from last to first.
@@ -76,6 +120,11 @@ impl<'a> MatrixMut<'a> {
         Self { pointer, rows, columns, stride: stride as isize, lifetime: PhantomData }
     }
 
+    /// [rows, columns]
+    pub fn shape(&self) -> [usize; 2] {
+        [self.rows, self.columns]
+    }
+
     /// Some of the rows, borrowed again.
     pub fn rows(&mut self, range: Range<usize>) -> MatrixMut<'_> {
         assert!(range.start <= range.end && range.end <= self.rows, "rows {range:?} of {}", self.rows);
@@ -104,83 +153,6 @@ impl<'a> MatrixMut<'a> {
             std::slice::from_raw_parts_mut(self.pointer.wrapping_offset(row as isize * self.stride), self.columns)
         }
     }
-
-    /// `self = lhs rhs`, or `self += lhs rhs`, on this thread.
-    ///
-    /// # Panics
-    /// If the shapes do not fit.
-    pub fn product(&mut self, lhs: Matrix<'_>, rhs: Matrix<'_>, accumulate: bool) {
-        assert_eq!(lhs.columns, rhs.rows, "inner sizes");
-        assert_eq!((self.rows, self.columns), (lhs.rows, rhs.columns), "outer sizes");
-        // SAFETY: the constructors checked that all elements of the three matrices lie inside their buffers, the assertions
-        // above that the product reads and writes no others, and `self` borrows its buffer exclusively, so that it overlaps
-        // neither operand. `gemm` reads the destination only where it accumulates.
-        unsafe { multiply(self.pointer, self.stride, accumulate, lhs, rhs, gemm::Parallelism::None) };
-    }
-}
-
-/// Writes `lhs rhs` to `output`, whose rows are `stride` apart, or adds it.
-///
-/// # Safety
-/// The inner sizes agree, `output` has room for the product and overlaps neither operand, and its elements are initialised where
-/// the product is added.
-unsafe fn multiply(
-    output: *mut f32,
-    stride: isize,
-    accumulate: bool,
-    lhs: Matrix<'_>,
-    rhs: Matrix<'_>,
-    parallelism: gemm::Parallelism,
-) {
-    // SAFETY: the caller's promise; the views lie inside their buffers.
-    unsafe {
-        gemm::gemm(
-            lhs.rows,
-            rhs.columns,
-            lhs.columns,
-            output,
-            1,
-            stride,
-            accumulate,
-            lhs.pointer,
-            lhs.column_stride,
-            lhs.row_stride,
-            rhs.pointer,
-            rhs.column_stride,
-            rhs.row_stride,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            parallelism,
-        );
-    }
-}
-
-/// `lhs rhs`, plus `start` in each row where given, on all threads: row by row in a new buffer.
-///
-/// # Panics
-/// If the shapes do not fit.
-pub(crate) fn product(lhs: Matrix<'_>, rhs: Matrix<'_>, start: Option<&[f32]>) -> Vec<f32> {
-    let (rows, columns) = (lhs.rows, rhs.columns);
-    assert_eq!(lhs.columns, rhs.rows, "inner sizes");
-    let mut output = Vec::with_capacity(rows * columns);
-    if let Some(start) = start {
-        assert_eq!(start.len(), columns, "the start of each row");
-        (0..rows).for_each(|_| output.extend_from_slice(start));
-    }
-    let parallelism = match rayon::current_num_threads() {
-        1 => gemm::Parallelism::None,
-        threads => gemm::Parallelism::Rayon(threads),
-    };
-    // SAFETY: as in `MatrixMut::product`; the new buffer has room for rows x columns elements. `gemm` reads them only where it
-    // accumulates, in which case the loop above has written them all, and has written them all itself when it returns.
-    unsafe {
-        multiply(output.as_mut_ptr(), columns as isize, start.is_some(), lhs, rhs, parallelism);
-        output.set_len(rows * columns);
-    }
-    output
 }
 
 /// A buffer of which several threads write different parts.
@@ -225,22 +197,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn products_of_views() {
-        let data: Vec<f32> = (0..24).map(|value| value as f32).collect();
-        let lhs = Matrix::new(&data, 1, 2, 3, 6); // [1 2 3; 7 8 9]
-        let rhs = Matrix::new(&data, 12, 3, 2, 4); // [12 13; 16 17; 20 21]
-        let mut out = vec![0.0; 6];
-        MatrixMut::new(&mut out, 0, 2, 2, 3).product(lhs, rhs, false);
-        assert_eq!(out, [104.0, 110.0, 0.0, 392.0, 416.0, 0.0]);
-        MatrixMut::new(&mut out, 0, 2, 2, 3).product(lhs, rhs, true);
-        assert_eq!(out[0], 208.0);
-        MatrixMut::new(&mut out, 0, 2, 2, 3).reversed().product(lhs.reversed(), rhs, false);
-        assert_eq!(out, [104.0, 110.0, 0.0, 392.0, 416.0, 0.0]);
-        assert_eq!(product(lhs, rhs, None), [104.0, 110.0, 392.0, 416.0]);
-        assert_eq!(product(lhs, rhs, Some(&[1.0, -1.0])), [105.0, 109.0, 393.0, 415.0]);
-        let mut square = vec![0.0; 9];
-        MatrixMut::new(&mut square, 0, 3, 3, 3).product(lhs.transposed(), lhs, false);
-        assert_eq!(square[1], 1.0 * 2.0 + 7.0 * 8.0);
+    fn views_of_views() {
+        let mut data: Vec<f32> = (0..24).map(|value| value as f32).collect();
+        let matrix = Matrix::new(&data, 1, 3, 4, 6); // rows from 1, 7 and 13 on
+        assert_eq!(matrix.rows(1..3).row(0), [7.0, 8.0, 9.0, 10.0]);
+        assert_eq!(matrix.reversed().row(0), [13.0, 14.0, 15.0, 16.0]);
+        assert_eq!(matrix.part(1..3, 2..3).shape(), [2, 1]);
+        assert_eq!(matrix.reversed().part(0..2, 1..3).row(1), [8.0, 9.0]);
+        assert_eq!(matrix.transposed().shape(), [4, 3]);
+        assert!(!matrix.transposed().has_contiguous_rows());
+        MatrixMut::new(&mut data, 0, 3, 2, 8).rows(1..3).reversed().row_mut(0).fill(-1.0);
+        assert_eq!(data[15..19], [15.0, -1.0, -1.0, 18.0]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub(crate) mod linear;
 pub(crate) mod matrix;
 pub(crate) mod operation;
 pub(crate) mod packed;
+pub(crate) mod panels;
 #[cfg(test)]
 pub(crate) mod rate;
 pub(crate) mod residual;

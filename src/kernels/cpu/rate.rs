@@ -2,31 +2,57 @@
 
 use std::{hint::black_box, time::Instant};
 
-use super::matrix::{Matrix, MatrixMut};
+use super::matrix::Matrix;
 use crate::isa::Isa;
 
-/// The rate of a product of `[rows, inner, columns]` over that of `gemm`, both on this thread alone. The shortest of several
-/// rounds in turn counts, so that other work on the machine has to meet every one of them to matter.
-pub(crate) fn beside_gemm([rows, inner, columns]: [usize; 3], mut product: impl FnMut() + Send) -> f64 {
-    let (lhs, rhs) = (vec![0.5; rows * inner], vec![0.25; inner * columns]);
-    let mut output = vec![0.0; rows * columns];
-    let mut gemm = || {
-        let (lhs, rhs) = (Matrix::new(&lhs, 0, rows, inner, inner), Matrix::new(&rhs, 0, inner, columns, columns));
-        MatrixMut::new(&mut output, 0, rows, columns, columns).product(lhs, rhs, false);
-        black_box(&mut output);
-    };
+/// The rate of a product of `lhs` and `rhs` over that of `gemm`, both on this thread alone. The shortest of several rounds in
+/// turn counts, so that other work on the machine has to meet every one of them to matter.
+pub(crate) fn beside_gemm(lhs: Matrix<'_>, rhs: Matrix<'_>, mut product: impl FnMut() + Send) -> f64 {
+    let mut output = vec![0.0; lhs.shape()[0] * rhs.shape()[1]];
     let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
     one_thread.install(|| {
         let (mut ours, mut theirs) = (f64::MAX, f64::MAX);
         for _ in 0..20 {
-            theirs = theirs.min(seconds(&mut gemm));
+            theirs = theirs.min(seconds(|| gemm(lhs, rhs, &mut output)));
             ours = ours.min(seconds(&mut product));
         }
         theirs / ours
     })
 }
 
-fn seconds(run: &mut impl FnMut()) -> f64 {
+/// The product by the `gemm` crate.
+fn gemm(lhs: Matrix<'_>, rhs: Matrix<'_>, output: &mut [f32]) {
+    let ([rows, inner], [_, columns]) = (lhs.shape(), rhs.shape());
+    assert_eq!(output.len(), rows * columns);
+    let ([lhs_rows, lhs_columns], [rhs_rows, rhs_columns]) = (lhs.strides(), rhs.strides());
+    let output = black_box(output.as_mut_ptr());
+    // SAFETY: the views lie inside their buffers, and the output has room for rows x columns elements.
+    unsafe {
+        gemm::gemm(
+            rows,
+            columns,
+            inner,
+            output,
+            1,
+            columns as isize,
+            false,
+            lhs.pointer(),
+            lhs_columns,
+            lhs_rows,
+            rhs.pointer(),
+            rhs_columns,
+            rhs_rows,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+fn seconds(mut run: impl FnMut()) -> f64 {
     let start = Instant::now();
     run();
     start.elapsed().as_secs_f64()

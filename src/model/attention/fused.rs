@@ -9,10 +9,7 @@ use super::{
 use crate::{
     kernels::{
         SequenceBounds, can_fuse,
-        cpu::{
-            attention::operation::{self, FusedPlan},
-            dropout::DropoutMask,
-        },
+        cpu::attention::operation::{self, FusedPlan},
     },
     model::token_layout::TokenLayout,
 };
@@ -51,7 +48,7 @@ pub fn attend(
         queries,
         index: operands.relative.as_ref().map(|relative| relative.index.host().clone()),
         first_row: operands.relative.as_ref().map_or(0, |relative| relative.positions.first_row),
-        dropout: DropoutMask::of(operands.dropout, &operands.query.device()),
+        dropout: operands.dropout.mask(&operands.query.device()),
     };
     let positions = operands.relative.map(|relative| relative.positions);
     let (position_key, position_query) = positions.map_or((None, None), |tables| (tables.key, tables.query));

@@ -18,15 +18,11 @@ pub mod relative_position;
 
 use std::sync::Arc;
 
-use burn::{
-    Tensor,
-    module::Module,
-    nn::{Dropout, DropoutConfig},
-};
+use burn::{Tensor, module::Module};
 
 use crate::{
     config::{DebertaConfig, PositionTerms, RobertaConfig},
-    model::{init::Init, linear::Linear, masked_positions::Places, token_layout::TokenLayout},
+    model::{dropout::Dropout, init::Init, linear::Linear, masked_positions::Places, token_layout::TokenLayout},
 };
 use operands::{AttentionOperands, PositionIndex, RelativeOperands, TalkingHeads};
 
@@ -167,8 +163,8 @@ impl AttentionConfig {
             pos_query_proj: (own && self.terms.p2c).then(|| init.linear(width, width)),
             head_logits_proj: mix(),
             head_weights_proj: mix(),
-            dropout: DropoutConfig::new(self.dropout).init(),
-            position_dropout: DropoutConfig::new(self.position_dropout).init(),
+            dropout: Dropout::new(self.dropout),
+            position_dropout: Dropout::new(self.position_dropout),
             heads: self.heads,
             terms: self.terms,
         }

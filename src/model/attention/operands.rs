@@ -4,14 +4,13 @@ use std::sync::{Arc, OnceLock};
 
 use burn::{
     Tensor,
-    nn::Dropout,
     tensor::{Device, Int, TensorData},
 };
 
 use super::PositionProjections;
 use crate::{
     kernels::RelativeIndex,
-    model::{linear::Linear, masked_positions::Places, token_layout::TokenLayout},
+    model::{dropout::Dropout, linear::Linear, masked_positions::Places, token_layout::TokenLayout},
 };
 
 /// Everything attention computes from.

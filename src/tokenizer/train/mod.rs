@@ -101,7 +101,7 @@ impl VocabularyTrainer {
             return Err(Error::input("text", "it has no words, expected at least one"));
         }
         let tokens = SpecialTokens::deberta();
-        let special = [&tokens.pad, &tokens.cls, &tokens.sep, &tokens.unk, &tokens.mask];
+        let special = [&tokens.pad, &tokens.cls, &tokens.sep, &tokens.unk, &tokens.mask].map(AddedToken::clone);
         let least = special.len() + characters.len();
         if size < least {
             let expected = format!(
@@ -119,8 +119,8 @@ impl VocabularyTrainer {
 
         // Six digits are more than a choice between pieces needs, and the same on every machine.
         let pieces = pieces.into_iter().map(|(piece, score)| (piece, (score * 1e6).round() / 1e6));
-        let front = special[..4].iter().map(|&token| (token.clone(), 0.0));
-        let added = special.map(|token| AddedToken::from(token.clone(), true)).to_vec();
+        let front = special[..4].iter().map(|token| (token.content.clone(), 0.0));
+        let added = special.to_vec();
         let inner = Unigram::from(front.chain(pieces).collect(), Some(3), false)
             .and_then(|model| sentencepiece::assemble(model, normalizer, added))
             .map_err(failure)?;

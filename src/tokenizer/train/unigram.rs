@@ -29,7 +29,7 @@ const LEAST_EXPECTED: f64 = 0.5;
 /// if there are not so many.
 pub(super) fn train(words: &[(String, u64)], size: usize) -> Vec<Piece> {
     let mut pieces = seeds(words);
-    let nearly = size * 11 / 10;
+    let nearly = size.saturating_mul(11) / 10;
     loop {
         for _ in 0..ROUNDS {
             let expected = Model::new(&pieces).expected(words);

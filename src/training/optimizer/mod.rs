@@ -11,8 +11,12 @@
 //! times a step, each time into a new tensor; and it restores its state by parameter ids that the next process has not. On a
 //! CPU this one makes one pass over a parameter, in place, and reads neither gradient nor moments of a row that has never had
 //! a gradient. Its state is named as the parameters are.
+//!
+//! All of this is f32. A parameter of a shorter type is rounded from a value in f32 that the optimiser keeps: in bf16 most
+//! updates are below half a unit of the weight's last place, and would be lost.
 
 mod groups;
+mod loss_scale;
 mod schedule;
 
 use std::collections::{BTreeMap, HashMap};
@@ -21,7 +25,7 @@ use burn::{
     Tensor,
     module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
     optim::GradientsParams,
-    tensor::{DType, TensorData},
+    tensor::{DType, FloatDType, TensorData},
 };
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +34,7 @@ use crate::kernels::{
     cpu::adamw::{self, Coefficients},
 };
 pub use groups::{Frozen, ParameterGroups};
+pub(super) use loss_scale::LossScale;
 pub use schedule::{Schedule, ScheduleKind, Warmup};
 
 /// The optimiser's numbers; the defaults are those of the published recipes.
@@ -59,6 +64,7 @@ pub struct AdamW {
     config: AdamWConfig,
     groups: ParameterGroups,
     steps: usize,
+    scale: LossScale,
     moments: BTreeMap<String, Moments>,
 }
 
@@ -68,14 +74,28 @@ pub struct AdamW {
 pub(super) enum Moments {
     /// Row by row on the host.
     Host(adamw::Moments),
-    /// Flat, on the parameter's device.
-    Device(Tensor<1>, Tensor<1>),
+    /// On the parameter's device.
+    Device(DeviceMoments),
+}
+
+/// Flat tensors in f32.
+#[derive(Clone, Debug)]
+pub(super) struct DeviceMoments {
+    pub first: Tensor<1>,
+    pub second: Tensor<1>,
+    /// The parameter before it is rounded, where it is.
+    pub master: Option<Tensor<1>>,
 }
 
 impl AdamW {
-    /// A fresh optimiser.
+    /// A fresh optimiser for parameters in f32.
     pub fn new(config: AdamWConfig, groups: ParameterGroups) -> Self {
-        Self { config, groups, steps: 0, moments: BTreeMap::new() }
+        Self { config, groups, steps: 0, scale: LossScale::None, moments: BTreeMap::new() }
+    }
+
+    /// The same for parameters of another type: the gradients of f16 are scaled.
+    pub fn with_dtype(self, dtype: FloatDType) -> Self {
+        Self { scale: LossScale::of(dtype), ..self }
     }
 
     /// The number of steps made.
@@ -88,18 +108,25 @@ impl AdamW {
         &self.moments
     }
 
-    /// Goes on from a state after `steps` steps.
-    pub(super) fn restore(&mut self, steps: usize, moments: BTreeMap<String, Moments>) {
-        (self.steps, self.moments) = (steps, moments);
+    /// What the loss is to be multiplied by.
+    pub(super) fn scale(&self) -> LossScale {
+        self.scale
     }
 
-    /// One step; returns the model and the norm of all gradients before clipping. If that is not finite, nothing changes but
-    /// the count of steps: one bad batch must not spoil the model.
+    /// Goes on from a state after `steps` steps.
+    pub(super) fn restore(&mut self, steps: usize, scale: LossScale, moments: BTreeMap<String, Moments>) {
+        (self.steps, self.scale, self.moments) = (steps, scale, moments);
+    }
+
+    /// One step on gradients of the scaled loss; returns the model and the norm of all gradients, unscaled, before clipping. If
+    /// that is not finite, nothing changes but the count of steps and the scale: one bad batch must not spoil the model.
     pub fn step<M: Module>(&mut self, model: M, gradients: GradientsParams, learning_rate: f64) -> (M, f64) {
         self.steps += 1;
         let mut collected = Collected { source: gradients, found: HashMap::new(), squares: 0.0 };
         model.visit(&mut collected);
-        let norm = collected.squares.sqrt();
+        let scale = self.scale.factor();
+        let norm = collected.squares.sqrt() / scale;
+        self.scale.update(norm.is_finite());
         if !norm.is_finite() {
             return (model, norm);
         }
@@ -108,7 +135,7 @@ impl AdamW {
         let clip = if max_norm > 0.0 { (max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 };
         let mut update = Update {
             coefficients: Coefficients {
-                clip,
+                factor: clip / scale,
                 beta_1,
                 beta_2,
                 epsilon,
@@ -150,8 +177,8 @@ impl ModuleVisitor for Collected {
             self.squares += squares;
             Gradient::Host(data, occupied)
         } else {
-            let gradient = gradient.flatten(0, D - 1);
-            self.squares += gradient.clone().cast(DType::F32).square().sum().into_scalar::<f64>();
+            let gradient = gradient.flatten(0, D - 1).cast(DType::F32);
+            self.squares += gradient.clone().square().sum().into_scalar::<f64>();
             Gradient::Device(gradient)
         };
         self.found.insert(param.id, gradient);
@@ -202,12 +229,18 @@ impl ModuleMapper for Update<'_> {
                     (Tensor::from_data(weights, &device.clone().inner()), Moments::Host(moments))
                 }
                 Gradient::Device(gradient) => {
-                    let moments = match moments {
-                        Some(Moments::Device(first, second)) => (first, second),
-                        _ => (gradient.zeros_like(), gradient.zeros_like()),
+                    let dtype = tensor.dtype();
+                    let DeviceMoments { first, second, master } = match moments {
+                        Some(Moments::Device(moments)) => moments,
+                        _ => {
+                            DeviceMoments { first: gradient.zeros_like(), second: gradient.zeros_like(), master: None }
+                        }
                     };
-                    let (flat, first, second) = coefficients.step(tensor.flatten(0, D - 1), gradient, moments);
-                    (flat.reshape(shape), Moments::Device(first, second))
+                    let weights = master.unwrap_or_else(|| tensor.flatten(0, D - 1).cast(DType::F32));
+                    let (weights, first, second) = coefficients.step(weights, gradient, (first, second));
+                    let master = (dtype != DType::F32).then(|| weights.clone());
+                    let moments = DeviceMoments { first, second, master };
+                    (weights.cast(dtype).reshape(shape), Moments::Device(moments))
                 }
             };
             self.moments.insert(path, moments);

@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::{
     Tensor,
     module::Module,
-    tensor::{Bool, DType, Device, Distribution, FloatDType, IndexingUpdateOp, Int},
+    tensor::{Bool, DType, Device, FloatDType, IndexingUpdateOp, Int},
 };
 
 use super::{ReplacedToken, Sharing};
@@ -14,6 +14,7 @@ use crate::{
     checkpoint::{Checkpoint, HeadPolicy, LoadOptions, LoadReport},
     config::DebertaConfig,
     heads::{DebertaForMaskedLm, MaskedLmLayout, ReplacedTokenDetection},
+    kernels::draws,
     model::{
         DebertaModel,
         embeddings::{EmbeddingSource, EmbeddingTables},
@@ -193,7 +194,7 @@ impl ReplacedTokenPretraining {
 }
 
 /// Draws a word for each place from the softmax of its logits, without gradient: the largest of `logit - ln(-ln u)` (Gumbel's
-/// trick). `uniforms` are the u, from (0, 1); fresh ones of the device's random state if none.
+/// trick). `uniforms` are the u, from (0, 1); drawn if none.
 ///
 /// # Shapes
 /// - logits, uniforms: [places, vocabulary]
@@ -202,7 +203,7 @@ pub fn sample(logits: Tensor<2>, uniforms: Option<Tensor<2>>) -> Tensor<1, Int> 
     // The numbers next to 0 and 1 in f32: at the ends themselves the logarithms are infinite.
     const RANGE: (f64, f64) = (f32::MIN_POSITIVE as f64, 1.0 - f32::EPSILON as f64 / 2.0);
     let logits = logits.detach().cast(DType::F32);
-    let uniforms = uniforms.unwrap_or_else(|| logits.random_like(Distribution::Uniform(0.0, 1.0)));
+    let uniforms = uniforms.unwrap_or_else(|| draws::uniforms(logits.dims(), &logits.device()));
     let noise = (-uniforms.clamp(RANGE.0, RANGE.1).log()).log();
     (logits - noise).argmax(1).squeeze_dim(1)
 }

@@ -9,15 +9,16 @@ use super::{Corrupted, ReplacedToken, ReplacedTokenPretraining, Sharing, generat
 use crate::{
     DebertaConfig, Error, ModelConfig, Result,
     checkpoint::{self, Checkpoint, LoadOptions},
+    data::Random,
     model::input::ModelInput,
     training::{
-        learner::{Learner, Start},
+        learner::{Learner, Start, StepReport},
         objective::MaskedLmLabels,
         optimizer::{AdamW, Schedule},
         parallel::Devices,
         run::Run,
+        settings::positive,
         state,
-        trainer::StepReport,
     },
 };
 
@@ -25,7 +26,7 @@ use crate::{
 const DISCRIMINATOR: &str = "discriminator";
 
 /// Generator and discriminator in training. As in [`Trainer`](crate::training::Trainer), everything random is a function of the
-/// seed and the step, and on several devices a step is data-parallel.
+/// seed, the step and the number of a batch in it, and on several devices a step is data-parallel.
 #[derive(Debug)]
 pub struct ReplacedTokenTrainer {
     /// None during a step only: the optimisers update in place what nobody else holds.
@@ -59,20 +60,27 @@ impl ReplacedTokenTrainer {
         model: &ReplacedTokenPretraining,
         batches: Vec<(ModelInput, MaskedLmLabels)>,
     ) -> (GradientsParams, Vec<(f64, Corrupted)>) {
-        self.devices.gradients(model, batches, |model, (masked, labels)| {
+        let scale = self.generator.scale().factor();
+        self.devices.gradients(self.draws(&self.generator, 0), model, batches, |model, (masked, labels)| {
             let logits = model.generator_logits(masked.clone(), &labels);
             let text = Corrupted::new(&masked, &labels, sample(logits.clone(), None));
             let loss = model.generator_loss(logits, labels);
-            (loss.clone(), (loss.into_scalar(), text))
+            (loss.clone() * scale, (loss.into_scalar(), text))
         })
     }
 
     /// The gradients of the mean of `weight L_D`, and L_D for each text.
     fn discriminate(&self, model: &ReplacedTokenPretraining, texts: Vec<Corrupted>) -> (GradientsParams, Vec<f64>) {
-        self.devices.gradients(model, texts, |model, text| {
+        let factor = model.options.weight * self.discriminator.scale().factor();
+        self.devices.gradients(self.draws(&self.discriminator, 1), model, texts, |model, text| {
             let loss = model.discriminator_loss(model.discriminator_logits(text.input.clone()), text);
-            (loss.clone() * model.options.weight, loss.into_scalar())
+            (loss.clone() * factor, loss.into_scalar())
         })
+    }
+
+    /// The seed of what the half with this optimiser draws in its next step.
+    fn draws(&self, optimizer: &AdamW, half: u64) -> u64 {
+        Random::new(&[self.seed, optimizer.steps() as u64, half]).next_u64()
     }
 }
 
@@ -81,11 +89,19 @@ impl Learner for ReplacedTokenTrainer {
     /// Texts with masked places, and the words that were there.
     type Batch = (ModelInput, MaskedLmLabels);
 
+    const FOLDERS: &'static [&'static str] = &["", GENERATOR];
+
+    fn describe(model: &ReplacedTokenPretraining) -> Value {
+        let ReplacedToken { sharing, weight } = model.options;
+        serde_json::json!({ "replaced_token": { "sharing": sharing, "weight": weight } })
+    }
+
     fn begin(model: ReplacedTokenPretraining, start: Start<'_>) -> Result<Self> {
         let Start { settings, run, schedule, .. } = start;
         if settings.sift.is_some() {
             return Err(Error::input("SiFT", "it is for fine-tuning, expected none in replaced token detection"));
         }
+        positive("--discriminator-weight", model.options.weight)?;
         let configs = Configs::new(run.config)?;
         let mut optimizers = (start.optimizer(&configs.generator), start.optimizer(run.config));
         let ReplacedTokenPretraining { mut generator, mut discriminator, options } = model;
@@ -98,11 +114,6 @@ impl Learner for ReplacedTokenTrainer {
         let (generator, discriminator) = (settings.frozen.freeze(generator), settings.frozen.freeze(discriminator));
         let model = ReplacedTokenPretraining { generator, discriminator, options };
         Ok(Self::new(model, run.devices, optimizers.0, optimizers.1, schedule, settings.seed))
-    }
-
-    fn describe(&self) -> Value {
-        let ReplacedToken { sharing, weight } = self.model().options;
-        serde_json::json!({ "replaced_token": { "sharing": sharing, "weight": weight } })
     }
 
     fn model(&self) -> &ReplacedTokenPretraining {
@@ -120,9 +131,8 @@ impl Learner for ReplacedTokenTrainer {
     /// The loss that is reported is L_G + weight L_D, the gradient norm that of both halves.
     fn step(&mut self, batches: Vec<Self::Batch>) -> StepReport {
         let mut model = self.model.take().expect("every step puts it back");
-        let (step, count) = (self.steps(), batches.len() as f64);
-        let learning_rate = self.schedule.learning_rate(step);
-        self.devices.seed(self.seed, step);
+        let count = batches.len() as f64;
+        let learning_rate = self.schedule.learning_rate(self.steps());
 
         let (mut gradients, texts) = self.generate(&model, batches);
         let (generator_losses, texts): (Vec<f64>, Vec<Corrupted>) = texts.into_iter().unzip();
@@ -130,8 +140,10 @@ impl Learner for ReplacedTokenTrainer {
         if model.options.sharing == Sharing::Shared {
             // One step on both losses: the table that both read has not moved yet.
             let mut joint = self.discriminate(&model, texts);
+            let scales = self.generator.scale().factor() / self.discriminator.scale().factor();
             for id in model.generator.backbone().embeddings().shareable_ids() {
                 if let Some(other) = joint.0.remove::<2>(id) {
+                    let other = other * scales;
                     let sum = gradients.remove(id).map_or(other.clone(), |own| own + other);
                     gradients.register(id, sum);
                 }

@@ -1,26 +1,24 @@
 //! Answers to questions about passages (SQuAD).
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, path::Path};
 
 use burn::tensor::Device;
 
-use super::{Collator, Splits, indices, lengths};
+use super::{Collator, Splits, indices, lengths, rows};
 use crate::{
     Error, Result,
     batch::Encoding,
     data::{Part, Question},
     heads::{Backbone, QuestionAnswering},
-    tokenizer::{EncodeOptions, Text, Tokenizer, Truncation},
+    spans::{LONGEST_ANSWER, ScoredWindow, answer_tokens},
+    tokenizer::{EncodeOptions, Text, Tokenizer, Truncation, default_stride},
     training::{
         metrics::{Metrics, SpanAnswers},
         objective::SpanLabels,
-        run::{Task, TaskBatch},
+        task::{Task, TaskBatch},
         trainer::Trainer,
     },
 };
-
-/// The longest answer that is looked for, in tokens (as in SQuAD's usual evaluation).
-const LONGEST_ANSWER: usize = 30;
 
 /// Questions, and the overlapping windows that their passages were cut into.
 #[derive(Clone, Debug)]
@@ -32,11 +30,18 @@ pub struct AnsweringData {
 }
 
 impl AnsweringData {
-    /// Encodes questions with windows of `max_length` tokens that overlap by `stride`.
+    /// Encodes the questions of the file `path` with windows of `max_length` tokens that overlap by `stride`, by default
+    /// [as in inference](default_stride).
     ///
     /// # Errors
-    /// A question that leaves no room for its passage.
-    pub fn new(tokenizer: &Tokenizer, questions: Vec<Question>, max_length: usize, stride: usize) -> Result<Self> {
+    /// A question that leaves no room for its passage, or an answer that no token stands for.
+    pub fn new(
+        tokenizer: &Tokenizer,
+        questions: Vec<Question>,
+        max_length: usize,
+        stride: Option<usize>,
+        path: impl AsRef<Path>,
+    ) -> Result<Self> {
         let texts: Vec<Text<'_>> = questions
             .iter()
             .map(|question| Text::from((question.question.as_str(), question.context.as_ref())))
@@ -44,35 +49,27 @@ impl AnsweringData {
         let options = EncodeOptions {
             max_length,
             truncation: Truncation::OnlySecond,
-            stride: Some(stride),
+            stride: Some(stride.unwrap_or(default_stride(max_length))),
             ..EncodeOptions::default()
         };
-        let windows = tokenizer.encode(&texts, &options)?;
+        let name = |index: usize| format!("{}, question `{}`", path.as_ref().display(), questions[index].id);
+        let windows = tokenizer.encode(&texts, &options).map_err(|error| error.with_text_name(name))?;
         drop(texts);
-        let spans = windows.iter().map(|window| answer_span(window, &questions[window.text])).collect();
-        Ok(Self { questions, windows, spans })
-    }
-}
-
-/// The tokens of a window's passage.
-fn passage(window: &Encoding) -> impl DoubleEndedIterator<Item = usize> + '_ {
-    (0..window.len()).filter(|token| window.sequence_ids[*token] == Some(1))
-}
-
-/// The first and last token of the question's first answer in the window.
-fn answer_span(window: &Encoding, question: &Question) -> (usize, usize) {
-    let Some(answer) = question.answers.first().filter(|_| !question.impossible) else { return (0, 0) };
-    let (start, end) = (answer.start, answer.start + answer.text.chars().count());
-    let first = passage(window).find(|token| window.offsets[*token].1 > start);
-    let last = passage(window).rev().find(|token| window.offsets[*token].0 < end);
-    match (first, last) {
-        // The window has to hold the whole answer.
-        (Some(first), Some(last))
-            if first <= last && window.offsets[first].0 <= start && window.offsets[last].1 >= end =>
-        {
-            (first, last)
+        let mut spans = Vec::with_capacity(windows.len());
+        for windows in windows.chunk_by(|first, second| first.text == second.text) {
+            let index = windows[0].text;
+            let Some(answer) = questions[index].answers.first() else {
+                spans.extend(windows.iter().map(|_| (0, 0)));
+                continue;
+            };
+            let characters = answer.start..answer.start + answer.text.chars().count();
+            let tokens = answer_tokens(windows, characters).ok_or_else(|| {
+                let problem = format!("the tokenizer leaves nothing of its answer `{}`", answer.text);
+                Error::text(index, problem).with_text_name(name)
+            })?;
+            spans.extend(tokens.into_iter().map(|tokens| tokens.unwrap_or((0, 0))));
         }
-        _ => (0, 0),
+        Ok(Self { questions, windows, spans })
     }
 }
 
@@ -96,29 +93,21 @@ impl<B: Backbone> AnsweringTask<B> {
     /// # Errors
     /// A window that the model cannot take.
     pub fn score(&self, model: &QuestionAnswering<B>, data: &AnsweringData, device: &Device) -> Result<Metrics> {
-        let read = |tensor: burn::Tensor<2>| {
-            let [_, length] = tensor.dims();
-            let values = tensor
-                .try_into_vec_as::<f32>()
-                .map_err(|error| Error::Model(format!("the scores cannot be read back from the device: {error}")))?;
-            Ok::<_, Error>(values.chunks(length).map(<[f32]>::to_vec).collect::<Vec<_>>())
-        };
         let scores: Vec<(Vec<f32>, Vec<f32>)> = self.collator.evaluate(&data.windows, device, |input| {
             let logits = model.forward(input);
-            Ok(read(logits.start)?.into_iter().zip(read(logits.end)?).collect())
+            Ok(rows(logits.start)?.into_iter().zip(rows(logits.end)?).collect())
         })?;
         let may_be_impossible = data.questions.iter().any(|question| question.impossible);
         let mut best: Vec<(f32, String)> = vec![(f32::NEG_INFINITY, String::new()); data.questions.len()];
         let mut null = vec![f32::INFINITY; data.questions.len()];
-        for (window, (start, end)) in data.windows.iter().zip(&scores) {
-            let question = &data.questions[window.text];
-            null[window.text] = null[window.text].min(start[0] + end[0]);
-            if let Some((score, first, last)) = best_span(window, start, end)
-                && score > best[window.text].0
-            {
-                let (from, to) = (window.offsets[first].0, window.offsets[last].1);
-                let text = question.context.chars().skip(from).take(to - from).collect();
-                best[window.text] = (score, text);
+        for (encoding, (start, end)) in data.windows.iter().zip(&scores) {
+            let window = ScoredWindow { encoding, start, end };
+            let (question, best) = (&data.questions[encoding.text], &mut best[encoding.text]);
+            null[encoding.text] = null[encoding.text].min(window.null_score());
+            let span = window.spans(LONGEST_ANSWER).max_by(|a, b| a.score.total_cmp(&b.score));
+            if let Some(span) = span.filter(|span| span.score > best.0) {
+                let text = question.context.chars().skip(span.from).take(span.to - span.from).collect();
+                *best = (span.score, text);
             }
         }
         let predictions: Vec<String> = best
@@ -137,16 +126,6 @@ impl<B: Backbone> AnsweringTask<B> {
         let predictions: Vec<&str> = predictions.iter().map(String::as_str).collect();
         Ok(SpanAnswers::new(&answers, &predictions)?.metrics())
     }
-}
-
-/// The span of the passage with the highest sum of scores: the sum, its first and its last token.
-fn best_span(window: &Encoding, start: &[f32], end: &[f32]) -> Option<(f32, usize, usize)> {
-    let tokens: Vec<usize> = passage(window).collect();
-    let spans = tokens.iter().enumerate().flat_map(|(index, first)| {
-        let last = tokens[index..].iter().take(LONGEST_ANSWER);
-        last.map(|last| (start[*first] + end[*last], *first, *last))
-    });
-    spans.max_by(|a, b| a.0.total_cmp(&b.0))
 }
 
 impl<B: Backbone> Task for AnsweringTask<B> {

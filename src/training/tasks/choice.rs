@@ -4,16 +4,18 @@ use std::marker::PhantomData;
 
 use burn::tensor::Device;
 
-use super::{Collator, Examples, Splits, indices, largest};
+use super::{Collator, Examples, Splits, indices, rows};
 use crate::{
-    Error, Result,
+    Result,
+    batch::Truncated,
     data::{ChoiceExample, Part},
     heads::{Backbone, MultipleChoice},
+    scores::argmax,
     tokenizer::{EncodeOptions, Text, Tokenizer},
     training::{
         metrics::{Classification, Metrics},
         objective::ChoiceLabels,
-        run::{Task, TaskBatch},
+        task::{Task, TaskBatch},
         trainer::Trainer,
     },
 };
@@ -52,13 +54,8 @@ impl<B: Backbone> ChoiceTask<B> {
     /// An example that the model cannot take.
     pub fn score(&self, model: &MultipleChoice<B>, examples: &Examples<usize>, device: &Device) -> Result<Metrics> {
         // Each choice is scored by itself, so that batches need not hold whole questions.
-        let scores = self.collator.evaluate(&examples.encodings, device, |input| {
-            model
-                .forward(input, 1)
-                .try_into_vec_as::<f32>()
-                .map_err(|error| Error::Model(format!("the scores cannot be read back from the device: {error}")))
-        })?;
-        let predictions: Vec<_> = scores.chunks(choices(examples)).map(largest).collect();
+        let scores = self.collator.evaluate(&examples.encodings, device, |input| rows(model.forward(input, 1)))?;
+        let predictions: Vec<_> = scores.concat().chunks(choices(examples)).map(argmax).collect();
         Ok(Classification::new(&examples.targets, &predictions)?.metrics())
     }
 }
@@ -83,6 +80,10 @@ impl<B: Backbone> Task for ChoiceTask<B> {
         let input = self.collator.input(rows, device)?;
         let right = indices(examples.iter().map(|index| self.data.train.targets[*index]), device);
         Ok((input, ChoiceLabels { choices, right }))
+    }
+
+    fn truncated(&self, max_length: usize) -> Option<Truncated> {
+        self.data.truncated(max_length)
     }
 
     fn evaluate(&self, model: &MultipleChoice<B>, part: Part, device: &Device) -> Result<Option<Metrics>> {

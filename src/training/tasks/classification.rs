@@ -4,15 +4,17 @@ use std::marker::PhantomData;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{Collator, Examples, Splits, indices, largest, lengths};
+use super::{Collator, Examples, Splits, indices, lengths, rows};
 use crate::{
-    Error, Result,
+    Result,
+    batch::Truncated,
     config::ProblemType,
     data::{Part, Target},
     heads::{Backbone, SequenceClassification, SequenceLabels},
+    scores::argmax,
     training::{
         metrics::{Classification, Metrics, MultiLabel, Regression},
-        run::{Task, TaskBatch},
+        task::{Task, TaskBatch},
         trainer::Trainer,
     },
 };
@@ -41,14 +43,7 @@ impl<B: Backbone> ClassificationTask<B> {
         examples: &Examples<Target>,
         device: &Device,
     ) -> Result<Metrics> {
-        let rows: Vec<Vec<f32>> = self.collator.evaluate(&examples.encodings, device, |input| {
-            let logits = model.forward(input);
-            let [_, labels] = logits.dims();
-            let values = logits
-                .try_into_vec_as::<f32>()
-                .map_err(|error| Error::Model(format!("the logits cannot be read back from the device: {error}")))?;
-            Ok(values.chunks(labels).map(<[f32]>::to_vec).collect())
-        })?;
+        let rows = self.collator.evaluate(&examples.encodings, device, |input| rows(model.forward(input)))?;
         let targets = &examples.targets;
         match self.collator.config.task().problem_type() {
             ProblemType::SingleLabelClassification => {
@@ -56,7 +51,7 @@ impl<B: Backbone> ClassificationTask<B> {
                     Target::Class(class) => Some(*class),
                     _ => None,
                 });
-                let predictions: Vec<_> = rows.iter().map(|row| largest(row)).collect();
+                let predictions: Vec<_> = rows.iter().map(|row| argmax(row)).collect();
                 Ok(Classification::new(&classes.collect::<Vec<_>>(), &predictions)?.metrics())
             }
             ProblemType::MultiLabelClassification => {
@@ -119,6 +114,10 @@ impl<B: Backbone> Task for ClassificationTask<B> {
             ProblemType::Regression => SequenceLabels::Values(matrix(targets().map(number).collect())),
         };
         Ok((input, labels))
+    }
+
+    fn truncated(&self, max_length: usize) -> Option<Truncated> {
+        self.data.truncated(max_length)
     }
 
     fn evaluate(&self, model: &SequenceClassification<B>, part: Part, device: &Device) -> Result<Option<Metrics>> {

@@ -17,7 +17,7 @@ use crate::{
     training::{
         metrics::{Metrics, Score},
         objective::{MaskedLmLabels, Objective},
-        run::{Task, TaskBatch},
+        task::{Task, TaskBatch},
         trainer::Trainer,
     },
 };

@@ -15,13 +15,14 @@ pub use masked_lm::MaskedLmTask;
 pub use replaced_token::ReplacedTokenTask;
 pub use tagging::TaggingTask;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 
 use crate::{
-    ModelConfig, Result,
-    batch::{Batch, Encoding, Padding, batches_by_length},
+    Error, ModelConfig, Result,
+    batch::{Batch, Encoding, Padding, Truncated, in_batches},
     data::Part,
     model::{input::ModelInput, masked_positions::indices},
+    scores,
 };
 
 /// Encoded texts and what belongs to each.
@@ -55,6 +56,15 @@ impl<E> Splits<E> {
     }
 }
 
+impl<T> Splits<Examples<T>> {
+    /// How many texts of all parts were too long for `max_length` tokens and cut, if any was.
+    fn truncated(&self, max_length: usize) -> Option<Truncated> {
+        let parts = [Some(&self.train), self.valid.as_ref(), self.test.as_ref()].into_iter().flatten();
+        let counts = parts.filter_map(|part| Truncated::count(&part.encodings, max_length));
+        counts.reduce(|sum, part| Truncated { texts: sum.texts + part.texts, ..sum })
+    }
+}
+
 /// Makes batches for one model.
 #[derive(Clone, Debug)]
 pub struct Collator {
@@ -74,29 +84,35 @@ impl Collator {
 
     /// Runs `compute` on batches of similar length; it returns one value for each sequence, and they come back in the order of
     /// `encodings`.
-    fn evaluate<T: Clone + Default>(
+    fn evaluate<T>(
         &self,
         encodings: &[Encoding],
         device: &Device,
         mut compute: impl FnMut(ModelInput) -> Result<Vec<T>>,
     ) -> Result<Vec<T>> {
-        let mut values = vec![T::default(); encodings.len()];
-        for indices in batches_by_length(encodings, self.batch_size)? {
-            let input = self.input(indices.iter().map(|index| &encodings[*index]), device)?;
-            for (index, value) in indices.iter().zip(compute(input)?) {
-                values[*index] = value;
-            }
-        }
-        Ok(values)
+        in_batches(encodings, self.batch_size, |indices| {
+            compute(self.input(indices.iter().map(|index| &encodings[*index]), device)?)
+        })
+    }
+}
+
+/// What a model computed, cut along the first dimension.
+///
+/// # Errors
+/// [`Error::NotFinite`] if a value is NaN or infinite: the largest of such is no answer.
+fn rows<const D: usize>(tensor: Tensor<D>) -> Result<Vec<Vec<f32>>> {
+    let rows = scores::rows(tensor)?;
+    match rows.iter().flatten().find(|value| !value.is_finite()) {
+        Some(value) => Err(Error::NotFinite {
+            index: 0,
+            subject: "evaluation".into(),
+            problem: format!("the model answers with {value}"),
+        }),
+        None => Ok(rows),
     }
 }
 
 /// Tokens of each sequence.
 fn lengths(encodings: &[Encoding]) -> Vec<usize> {
     encodings.iter().map(Encoding::len).collect()
-}
-
-/// The index of the largest of each row's numbers.
-fn largest(row: &[f32]) -> usize {
-    (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b]).then(b.cmp(a))).unwrap_or(0)
 }

@@ -7,10 +7,11 @@ use crate::{
     Error, Result,
     data::Part,
     heads::DebertaForMaskedLm,
+    kernels::draws,
     training::{
         metrics::{Counts, Metrics, Score},
         replaced_token::{Corrupted, ReplacedTokenPretraining, ReplacedTokenTrainer, sample},
-        run::{Task, TaskBatch},
+        task::{Task, TaskBatch},
     },
 };
 
@@ -40,15 +41,14 @@ impl Task for ReplacedTokenTask {
     /// would favour an early generator, whose words are easy to find.
     fn evaluate(&self, model: &ReplacedTokenPretraining, part: Part, device: &Device) -> Result<Option<Metrics>> {
         let Some(batches) = self.0.evaluation(part, device) else { return Ok(None) };
-        // The draws; a step seeds the device itself.
-        device.clone().inner().seed(0);
         let (mut places, mut tokens) = (0, 0);
         let (mut generator_loss, mut discriminator_loss) = (0.0, 0.0);
         let mut found = Counts::default();
-        for batch in batches {
+        for (number, batch) in batches.enumerate() {
             let (masked, labels) = batch?;
             let logits = model.generator_logits(masked.clone(), &labels);
-            let text = Corrupted::new(&masked, &labels, sample(logits.clone(), None));
+            let drawn = draws::keyed(number as u64, || sample(logits.clone(), None));
+            let text = Corrupted::new(&masked, &labels, drawn);
             let count = labels.places.len();
             generator_loss += count as f64 * model.generator_loss(logits, labels).into_scalar::<f64>();
             places += count;

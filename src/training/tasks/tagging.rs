@@ -4,16 +4,17 @@ use std::marker::PhantomData;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{Collator, Examples, Splits, largest, lengths};
+use super::{Collator, Examples, Splits, lengths, rows};
 use crate::{
-    Error, Result,
-    batch::Encoding,
+    Result,
+    batch::{Encoding, Truncated},
     data::{Labels, Part, Sentence, tag_indices},
     heads::{Backbone, TokenClassification},
+    scores::argmax,
     tokenizer::{EncodeOptions, Text, Tokenizer},
     training::{
         metrics::{Entities, Metrics},
-        run::{Task, TaskBatch},
+        task::{Task, TaskBatch},
         trainer::Trainer,
     },
 };
@@ -61,14 +62,10 @@ impl<B: Backbone> TaggingTask<B> {
         examples: &Examples<Vec<usize>>,
         device: &Device,
     ) -> Result<Metrics> {
+        let labels = self.labels.names().len();
         let rows: Vec<Vec<usize>> = self.collator.evaluate(&examples.encodings, device, |input| {
-            let logits = model.forward(input);
-            let [_, length, labels] = logits.dims();
-            let values = logits
-                .try_into_vec_as::<f32>()
-                .map_err(|error| Error::Model(format!("the logits cannot be read back from the device: {error}")))?;
-            let tokens: Vec<_> = values.chunks(labels).map(largest).collect();
-            Ok(tokens.chunks(length).map(<[usize]>::to_vec).collect())
+            let tokens = rows(model.forward(input))?;
+            Ok(tokens.iter().map(|logits| logits.chunks(labels).map(argmax).collect()).collect())
         })?;
         let name = |label: &usize| self.labels.names()[*label].clone();
         let predictions =
@@ -112,6 +109,10 @@ impl<B: Backbone> Task for TaggingTask<B> {
             }
         }
         Ok((input, Tensor::from_data(TensorData::new(labels, [rows, length]), device)))
+    }
+
+    fn truncated(&self, max_length: usize) -> Option<Truncated> {
+        self.data.truncated(max_length)
     }
 
     fn evaluate(&self, model: &TokenClassification<B>, part: Part, device: &Device) -> Result<Option<Metrics>> {

@@ -21,7 +21,7 @@ mod allocator;
 #[derive(Deserialize)]
 #[serde(tag = "command", rename_all = "lowercase")]
 enum Command {
-    Load { model: PathBuf },
+    Load { model: PathBuf, precision: String },
     Forward { texts: Vec<Vec<u32>>, save: Option<PathBuf> },
 }
 
@@ -30,9 +30,12 @@ fn main() -> Result<()> {
     let mut model = None;
     for line in io::stdin().lock().lines() {
         let answer = match serde_json::from_str(&line?)? {
-            Command::Load { model: folder } => {
+            Command::Load { precision, .. } if precision != "f32" => {
+                json!({ "unsupported": format!("candle's DeBERTa has no {precision} on a CPU") })
+            }
+            Command::Load { model: folder, .. } => {
                 model = Some(load(&folder)?);
-                json!({})
+                json!({ "kernels": "gemm with its AVX-512 kernels, built for this processor" })
             }
             Command::Forward { texts, save } => {
                 let model = model.as_ref().context("no model is loaded")?;

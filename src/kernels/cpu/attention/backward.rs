@@ -14,9 +14,11 @@ use super::{
     block::{Reach, Task, Workspace, block_size, dense, exponentials, resized},
     view,
 };
+use crate::isa::Isa;
 use crate::kernels::cpu::{
     lanes,
     matrix::{MatrixMut, Shared},
+    panels::{Panels, Start},
     simd::vectorized,
 };
 
@@ -61,12 +63,15 @@ pub(crate) fn backward(geometry: &Geometry<'_>, operands: Operands<'_>, gradient
     let tasks: Vec<_> = (0..geometry.heads)
         .flat_map(|head| groups.iter().enumerate().map(move |(group, sequences)| (head, group, *sequences)))
         .collect();
-    tasks.into_par_iter().for_each_init(Default::default, |workspace, (head, group, sequences)| {
-        for sequence in sequences {
-            let table = group * table_size + geometry.first_row * geometry.hidden();
-            run(geometry, operands, *sequence, head, table, gradient, workspace, &outputs);
-        }
-    });
+    tasks.into_par_iter().for_each_init(
+        || Buffers::new(geometry.isa),
+        |workspace, (head, group, sequences)| {
+            for sequence in sequences {
+                let table = group * table_size + geometry.first_row * geometry.hidden();
+                run(geometry, operands, *sequence, head, table, gradient, workspace, &outputs);
+            }
+        },
+    );
 
     gradients.position_key = operands.position_key.map(|_| total(position_key, table_size));
     gradients.position_query = operands.position_query.map(|_| total(position_query, table_size));
@@ -94,9 +99,14 @@ struct Outputs<'a> {
 }
 
 /// Buffers of one thread, kept from task to task.
-#[derive(Default)]
 struct Buffers {
     forward: Workspace,
+    /// V^T, [head_size, length].
+    values: Panels,
+    /// Kc, [length, head_size].
+    keys: Panels,
+    /// A right operand that is used once.
+    other: Panels,
     /// dP, then dS, [queries, length].
     scores: Vec<f32>,
     /// P M, [queries, length].
@@ -105,6 +115,21 @@ struct Buffers {
     by_query: Vec<f32>,
     /// B, [rows, length].
     by_key: Vec<f32>,
+}
+
+impl Buffers {
+    fn new(isa: Isa) -> Self {
+        Self {
+            forward: Workspace::new(isa),
+            values: Panels::empty(isa),
+            keys: Panels::empty(isa),
+            other: Panels::empty(isa),
+            scores: Vec::new(),
+            dropped: Vec::new(),
+            by_query: Vec::new(),
+            by_key: Vec::new(),
+        }
+    }
 }
 
 #[allow(clippy::too_many_arguments, reason = "one head of one sequence, its inputs and its outputs")]
@@ -134,9 +159,11 @@ fn run(
         )
     };
 
-    let Buffers { forward, scores: d_scores, dropped, by_query, by_key } = buffers;
+    let Buffers { forward, values, keys, other, scores: d_scores, dropped, by_query, by_key } = buffers;
     let mut task = Task::new(geometry, inputs, sequence, &(0..queries), forward);
-    if let (Some(_), Some((reach, _))) = (inputs.position_query, task.reach(&(0..queries))) {
+    values.pack(inputs.value.transposed());
+    keys.pack(inputs.key);
+    if let Some(reach) = inputs.position_query.and(task.reach()) {
         resized(by_key, reach.rows.len() * length).fill(0.0);
     }
     for start in (0..queries).step_by(block_size(length)) {
@@ -145,7 +172,7 @@ fn run(
         let (query, gradient) = (inputs.query.rows(block.clone()), gradient.rows(block.clone()));
 
         let d_scores = resized(d_scores, rows * length);
-        MatrixMut::new(d_scores, 0, rows, length, length).product(gradient, inputs.value.transposed(), false);
+        values.product(gradient, Start::Zero, MatrixMut::new(d_scores, 0, rows, length, length));
         let dropped = resized(dropped, rows * length);
         let probabilities = task.scores(block.clone());
         let first = sequence.queries.start + block.start;
@@ -153,36 +180,40 @@ fn run(
 
         let d_scores = &*d_scores;
         let d_scores_matrix = dense(d_scores, rows, length);
-        d_value.product(dense(dropped, rows, length).transposed(), gradient, true);
-        d_query.rows(block.clone()).product(d_scores_matrix, inputs.key, false);
-        d_key.product(d_scores_matrix.transposed(), query, true);
+        other.pack(gradient);
+        other.product(dense(dropped, rows, length).transposed(), Start::Output, d_value.rows(0..length));
+        keys.product(d_scores_matrix, Start::Zero, d_query.rows(block.clone()));
+        other.pack(query);
+        other.product(d_scores_matrix.transposed(), Start::Output, d_key.rows(0..length));
 
-        let Some((whole, reach)) = task.reach(&block) else { continue };
-        if let Some(positions) = inputs.position_key {
+        if let (Some(positions), Some(reach)) = (inputs.position_key, task.block_reach(&block)) {
             let width = reach.rows.len();
             let sums = resized(by_query, rows * width);
             sum_by_query(geometry.isa, sums, d_scores, block.start, &reach, length);
             let sums = dense(sums, rows, width);
-            let positions = positions.rows(reach.rows.clone()).reversed();
-            d_query.rows(block.clone()).product(sums, positions, true);
             // SAFETY: as above.
             let mut d_positions =
                 unsafe { outputs.position_key.matrix(table + head * size, position_rows, size, hidden) };
-            d_positions.rows(reach.rows.clone()).reversed().product(sums.transposed(), query, true);
+            let mut d_positions = d_positions.rows(reach.rows.clone());
+            // Still that of the query.
+            other.product(sums.transposed(), Start::Output, d_positions.reversed());
+            other.pack(positions.rows(reach.rows.clone()).reversed());
+            other.product(sums, Start::Output, d_query.rows(block.clone()));
         }
-        if inputs.position_query.is_some() {
-            let sums = resized(by_key, whole.rows.len() * length);
-            sum_by_key(geometry.isa, sums, d_scores, block.start, whole, length);
+        if let Some(reach) = inputs.position_query.and(task.reach()) {
+            let sums = resized(by_key, reach.rows.len() * length);
+            sum_by_key(geometry.isa, sums, d_scores, block.start, reach, length);
         }
     }
-    if let (Some(positions), Some((reach, _))) = (inputs.position_query, task.reach(&(0..queries))) {
+    if let (Some(positions), Some(reach)) = (inputs.position_query, task.reach()) {
         let rows = reach.rows.len();
         let sums = dense(&by_key[..rows * length], rows, length);
-        d_key.product(sums.transposed(), positions.rows(reach.rows.clone()), true);
         // SAFETY: as above.
         let mut d_positions =
             unsafe { outputs.position_query.matrix(table + head * size, position_rows, size, hidden) };
-        d_positions.rows(reach.rows.clone()).product(sums, inputs.key, true);
+        keys.product(sums, Start::Output, d_positions.rows(reach.rows.clone()));
+        other.pack(positions.rows(reach.rows.clone()));
+        other.product(sums.transposed(), Start::Output, d_key.rows(0..length));
     }
 }
 

@@ -3,11 +3,13 @@
 use std::ops::Range;
 
 use super::{Geometry, Head, Sequence};
+use crate::isa::Isa;
 use crate::kernels::{
     RelativeIndex,
     cpu::{
         lanes,
         matrix::{Matrix, MatrixMut},
+        panels::{Panels, Start},
         simd::vectorized,
     },
 };
@@ -15,12 +17,12 @@ use crate::kernels::{
 /// Scores that a block may hold: 128 KB, a quarter of a usual second-level cache.
 const BLOCK_SCORES: usize = 32 * 1024;
 
-/// Most queries in a block.
-pub(super) const MOST_QUERIES: usize = 64;
+/// Most queries in a block, a multiple of every tile's rows.
+pub(super) const MOST_QUERIES: usize = 60;
 
-/// Queries in a block: enough for an efficient product, few enough for the cache.
+/// Queries in a block: enough for an efficient product, few enough for the cache, and whole tiles.
 pub(super) fn block_size(length: usize) -> usize {
-    (BLOCK_SCORES / length).clamp(16, MOST_QUERIES)
+    (BLOCK_SCORES / length / 12 * 12).clamp(12, MOST_QUERIES)
 }
 
 /// Which rows of the position table some queries of a sequence reach.
@@ -38,6 +40,15 @@ impl<'a> Reach<'a> {
         let lowest = index.window(sequence.position(queries.start))[sequence.keys.length - 1] as usize;
         let highest = index.window(sequence.position(queries.end - 1))[0] as usize;
         Self { index, sequence, rows: lowest..highest + 1 }
+    }
+
+    /// Those of a block of the queries, and as many above as it takes for the columns of the reversed table to begin with a
+    /// panel; and these columns.
+    fn of_block(&self, queries: &Range<usize>, reversed: &Panels) -> (Self, Range<usize>) {
+        let own = Self::new(self.index, self.sequence, queries).rows;
+        let first = reversed.panel_start(self.rows.end - own.end);
+        let columns = first..self.rows.end - own.start;
+        (Self { index: self.index, sequence: self.sequence, rows: own.start..self.rows.end - first }, columns)
     }
 
     /// Where the pairs of one of the queries stand in the two tables of position scores.
@@ -169,17 +180,32 @@ pub(super) fn exponentials(scores: &mut [f32], scale: f32) -> f32 {
 }
 
 /// Buffers of one thread, kept from task to task.
-#[derive(Default)]
 pub(super) struct Workspace {
+    /// Kc^T, [head_size, length].
+    keys: Panels,
+    /// Kr^T of the reached rows, columns reversed, [head_size, rows].
+    positions: Panels,
     /// Qr Kc^T, [rows, length].
     by_key: Vec<f32>,
     /// Qc Kr^T of the block, columns reversed, [queries, rows].
     by_query: Vec<f32>,
     /// The block's scores, [queries, length].
-    pub scores: Vec<f32>,
+    scores: Vec<f32>,
 }
 
-/// One head of one sequence, with its table of position scores by key.
+impl Workspace {
+    pub fn new(isa: Isa) -> Self {
+        Self {
+            keys: Panels::empty(isa),
+            positions: Panels::empty(isa),
+            by_key: Vec::new(),
+            by_query: Vec::new(),
+            scores: Vec::new(),
+        }
+    }
+}
+
+/// One head of one sequence, with what all its blocks multiply with.
 pub(super) struct Task<'a, 'w> {
     geometry: &'a Geometry<'a>,
     pub head: Head<'a>,
@@ -199,35 +225,45 @@ impl<'a, 'w> Task<'a, 'w> {
     ) -> Self {
         let length = sequence.keys.length;
         let reach = geometry.index.map(|index| Reach::new(index, sequence, queries));
-        if let (Some(positions), Some(reach)) = (head.position_query, &reach) {
-            let rows = reach.rows.len();
-            let table = resized(&mut workspace.by_key, rows * length);
-            let positions = positions.rows(reach.rows.clone());
-            MatrixMut::new(table, 0, rows, length, length).product(positions, head.key.transposed(), false);
+        let Workspace { keys, positions, by_key, .. } = &mut *workspace;
+        keys.pack(head.key.transposed());
+        if let Some(reach) = &reach {
+            if let Some(table) = head.position_key {
+                positions.pack(table.rows(reach.rows.clone()).reversed().transposed());
+            }
+            if let Some(table) = head.position_query {
+                let rows = reach.rows.len();
+                let by_key = MatrixMut::new(resized(by_key, rows * length), 0, rows, length, length);
+                keys.product(table.rows(reach.rows.clone()), Start::Zero, by_key);
+            }
         }
         Self { geometry, head, sequence, reach, workspace }
     }
 
-    /// The rows that all its queries reach, and those of a block of them.
-    pub fn reach(&self, queries: &Range<usize>) -> Option<(&Reach<'a>, Reach<'a>)> {
-        let whole = self.reach.as_ref()?;
-        Some((whole, Reach::new(whole.index, self.sequence, queries)))
+    /// The rows that all its queries reach.
+    pub fn reach(&self) -> Option<&Reach<'a>> {
+        self.reach.as_ref()
+    }
+
+    /// The rows that Qc Kr^T of a block has columns for.
+    pub fn block_reach(&self, queries: &Range<usize>) -> Option<Reach<'a>> {
+        Some(self.reach.as_ref()?.of_block(queries, &self.workspace.positions).0)
     }
 
     /// Makes the scores of a block, not yet scaled, in `workspace.scores`.
     pub fn scores(&mut self, queries: Range<usize>) -> &mut [f32] {
         let (rows, length) = (queries.len(), self.sequence.keys.length);
         let query = self.head.query.rows(queries.clone());
-        let block = self.geometry.index.map(|index| Reach::new(index, self.sequence, &queries));
-        let Workspace { by_key, by_query, scores } = &mut *self.workspace;
+        let Workspace { keys, positions, by_key, by_query, scores } = &mut *self.workspace;
 
         let scores = resized(scores, rows * length);
-        MatrixMut::new(scores, 0, rows, length, length).product(query, self.head.key.transposed(), false);
-        let by_query = self.head.position_key.zip(block.as_ref()).map(|(positions, reach)| {
-            let width = reach.rows.len();
+        keys.product(query, Start::Zero, MatrixMut::new(scores, 0, rows, length, length));
+        let block = self.head.position_key.and(self.reach.as_ref()).map(|reach| reach.of_block(&queries, positions));
+        let by_query = block.as_ref().map(|(reach, columns)| {
+            let width = columns.len();
             let table = resized(by_query, rows * width);
-            let positions = positions.rows(reach.rows.clone()).reversed();
-            MatrixMut::new(table, 0, rows, width, width).product(query, positions.transposed(), false);
+            let output = MatrixMut::new(table, 0, rows, width, width);
+            positions.product_of_columns(query, columns.clone(), Start::Zero, output);
             (&*table, reach)
         });
         let by_key = self.head.position_query.zip(self.reach.as_ref()).map(|(_, reach)| (&by_key[..], reach));

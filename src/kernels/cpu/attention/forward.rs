@@ -8,13 +8,18 @@ use super::{
     Geometry, Head, Operands, Sequence,
     block::{MOST_QUERIES, Task, Workspace, block_size, dense, exponentials},
 };
-use crate::kernels::cpu::{matrix::Shared, simd::vectorized};
+use crate::kernels::cpu::{
+    matrix::Shared,
+    panels::{Panels, Start},
+    simd::vectorized,
+};
 
 /// Context, of the query's shape. Rows that belong to no sequence are left as they are.
 pub(crate) fn forward(geometry: &Geometry<'_>, operands: Operands<'_>, context: &mut [f32]) {
     let context = Shared::new(context);
-    tasks(geometry).into_par_iter().for_each_init(Workspace::default, |workspace, (sequence, head, queries)| {
-        run(geometry, operands, sequence, head, queries, workspace, &context);
+    let buffers = || (Workspace::new(geometry.isa), Panels::empty(geometry.isa));
+    tasks(geometry).into_par_iter().for_each_init(buffers, |(workspace, values), (sequence, head, queries)| {
+        run(geometry, operands, sequence, head, queries, workspace, values, &context);
     });
 }
 
@@ -37,6 +42,7 @@ fn tasks<'a>(geometry: &Geometry<'a>) -> Vec<(Sequence<'a>, usize, Range<usize>)
     tasks
 }
 
+#[allow(clippy::too_many_arguments, reason = "one head of one sequence, its inputs, its buffers and its output")]
 fn run(
     geometry: &Geometry<'_>,
     operands: Operands<'_>,
@@ -44,11 +50,13 @@ fn run(
     head: usize,
     queries: Range<usize>,
     workspace: &mut Workspace,
+    values: &mut Panels,
     context: &Shared<'_>,
 ) {
     let (hidden, size, length) = (geometry.hidden(), geometry.head_size, sequence.keys.length);
     let inputs = Head::new(geometry, operands, sequence, head);
     let mut task = Task::new(geometry, inputs, sequence, &queries, workspace);
+    values.pack(inputs.value);
     let mut sums = [0.0; MOST_QUERIES];
     for start in queries.clone().step_by(block_size(length)) {
         let block = start..(start + block_size(length)).min(queries.end);
@@ -58,7 +66,7 @@ fn run(
         let offset = first * hidden + head * size;
         // SAFETY: sequences do not overlap, and tasks differ in sequence, head or queries, so in rows or columns.
         let mut context = unsafe { context.matrix(offset, block.len(), size, hidden) };
-        context.product(dense(scores, block.len(), length), inputs.value, false);
+        values.product(dense(scores, block.len(), length), Start::Zero, context.rows(0..block.len()));
         for (row, sum) in (0..block.len()).zip(sums) {
             for value in context.row_mut(row) {
                 *value /= sum;

@@ -1,13 +1,39 @@
-//! From logits to scores, on the host.
+//! From the tensors of a device to logits, scores and decisions on the host.
+
+use burn::Tensor;
+
+use crate::{Error, Result};
+
+/// The values of a tensor, row after row, as f32.
+///
+/// # Errors
+/// The device cannot give them out.
+pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+    tensor
+        .try_into_vec_as::<f32>()
+        .map_err(|error| Error::Model(format!("the result cannot be read back from the device: {error}")))
+}
+
+/// The same, cut along the first dimension.
+pub(crate) fn rows<const D: usize>(tensor: Tensor<D>) -> Result<Vec<Vec<f32>>> {
+    let [count, size] = [tensor.dims()[0], tensor.dims()[1..].iter().product()];
+    let values = values(tensor)?;
+    Ok((0..count).map(|row| values[row * size..(row + 1) * size].to_vec()).collect())
+}
+
+/// The index of the largest value, the first among equals; 0 for none.
+pub(crate) fn argmax(values: &[f32]) -> usize {
+    (0..values.len()).rev().max_by(|&a, &b| values[a].total_cmp(&values[b])).unwrap_or(0)
+}
 
 /// exp(x) over the sum of all, in f64 so that large vocabularies add up to 1.
-pub(super) fn softmax(logits: &[f32]) -> Vec<f32> {
+pub(crate) fn softmax(logits: &[f32]) -> Vec<f32> {
     let norm = log_sum_exp(logits.iter().copied());
     logits.iter().map(|&logit| (f64::from(logit) - norm).exp() as f32).collect()
 }
 
 /// ln of the sum of exp(x); -infinity for none.
-pub(super) fn log_sum_exp(logits: impl Iterator<Item = f32> + Clone) -> f64 {
+pub(crate) fn log_sum_exp(logits: impl Iterator<Item = f32> + Clone) -> f64 {
     let largest = logits.clone().fold(f32::NEG_INFINITY, f32::max);
     if largest == f32::NEG_INFINITY {
         return f64::NEG_INFINITY;
@@ -17,17 +43,19 @@ pub(super) fn log_sum_exp(logits: impl Iterator<Item = f32> + Clone) -> f64 {
 }
 
 /// 1 / (1 + exp(-x)).
-pub(super) fn sigmoid(logit: f32) -> f32 {
+pub(crate) fn sigmoid(logit: f32) -> f32 {
     (1.0 / (1.0 + (-f64::from(logit)).exp())) as f32
 }
 
 /// Sorts by score, highest first; equal ones keep their order.
-pub(super) fn sort_by_score<T>(items: &mut [T], score: impl Fn(&T) -> f32) {
+pub(crate) fn sort_by_score<T>(items: &mut [T], score: impl Fn(&T) -> f32) {
     items.sort_by(|a, b| score(b).total_cmp(&score(a)));
 }
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
 
     #[test]
@@ -49,6 +77,17 @@ mod tests {
     fn log_sum_exp_of_nothing_is_no_probability() {
         assert_eq!(log_sum_exp([].into_iter()), f64::NEG_INFINITY);
         assert!((log_sum_exp([0.0, 0.0].into_iter()) - 2f64.ln()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn argmax_is_the_first_of_the_largest() {
+        assert_eq!((argmax(&[0.1, 0.5, 0.5]), argmax(&[-1.0]), argmax(&[])), (1, 0, 0));
+    }
+
+    #[test]
+    fn rows_are_cut_along_the_first_dimension() {
+        let tensor = Tensor::<3>::from_data([[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 8.0]]], &Device::flex());
+        assert_eq!(rows(tensor).unwrap(), [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]);
     }
 
     #[test]

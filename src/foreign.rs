@@ -1,0 +1,160 @@
+//! Folders that are made for other software: told by the names of the files in them, so that an error can say what a folder is
+//! instead of what it lacks.
+
+use std::{fs, path::Path};
+
+/// The part of a checkpoint that was looked for and not found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// A model of any kind.
+    Model,
+    /// Its weights.
+    Weights,
+    /// The weights of its head.
+    Head,
+    /// Its tokenizer.
+    Tokenizer,
+}
+
+/// What a file of this name says about the folder it is in.
+struct Sign {
+    /// Parts that the folder then lacks.
+    parts: &'static [Part],
+    /// The file's name; with a `*` at its start or end, how the name ends or starts.
+    name: &'static str,
+    /// What the folder is, and what to do.
+    meaning: &'static str,
+}
+
+/// A file that stands for a model without weights of a kind that is read here.
+const fn weights(name: &'static str, meaning: &'static str) -> Sign {
+    Sign { parts: &[Part::Weights], name, meaning }
+}
+
+/// A file that stands for a vocabulary of another kind.
+const fn tokenizer(name: &'static str, meaning: &'static str) -> Sign {
+    Sign { parts: &[Part::Tokenizer], name, meaning }
+}
+
+const FLAX: &str = "its weights are Flax's; convert them: load the model in transformers (before version 5) with \
+                    from_flax=True and save it with save_pretrained";
+const TENSORFLOW: &str = "its weights are TensorFlow's; convert them: load the model in transformers (before version 5) \
+                          with from_tf=True and save it with save_pretrained";
+const ONNX: &str = "it holds an ONNX export, which is a program and not weights; take the model it was exported from";
+const SHARDS: &str = "it holds shards of weights without the index that says what is in which; fetch the file \
+                      *.index.json too";
+const SETFIT: &str = "it is a SetFit model, whose head is not part of the checkpoint (model_head.pkl, of scikit-learn) and \
+                      is not supported; its encoder alone can embed texts";
+const SENTENCEPIECE: &str = "its vocabulary is a SentencePiece model for XLM-RoBERTa, CamemBERT, ALBERT or another model \
+                             that is not supported; DeBERTa's is called spm.model";
+
+/// From the most telling sign to the least.
+const SIGNS: [Sign; 27] = [
+    Sign {
+        parts: &[Part::Model, Part::Weights, Part::Head],
+        name: "adapter_config.json",
+        meaning: "it holds a PEFT adapter alone (adapter_config.json), not a model; merge it into its base model with \
+                  merge_and_unload(), save that with save_pretrained, and open the result",
+    },
+    Sign {
+        parts: &[Part::Model, Part::Weights, Part::Head],
+        name: "gliner_config.json",
+        meaning: "it is a GLiNER model (gliner_config.json), whose layers over the encoder are not supported",
+    },
+    Sign { parts: &[Part::Head], name: "config_setfit.json", meaning: SETFIT },
+    Sign { parts: &[Part::Head], name: "model_head.pkl", meaning: SETFIT },
+    Sign {
+        parts: &[Part::Model, Part::Weights, Part::Tokenizer],
+        name: "0_Transformer",
+        meaning: "it is a folder of sentence-transformers whose model is in its folder 0_Transformer; open that one",
+    },
+    weights("model-*", SHARDS),
+    weights("pytorch_model-*", SHARDS),
+    weights("flax_model*", FLAX),
+    weights("*.msgpack", FLAX),
+    weights("tf_model*", TENSORFLOW),
+    weights("*.h5", TENSORFLOW),
+    weights("*.ckpt.index", TENSORFLOW),
+    weights("*.onnx", ONNX),
+    weights("onnx", ONNX),
+    weights("openvino_model.xml", "it holds an OpenVINO export, not weights; take the model it was exported from"),
+    weights("*.gguf", "its weights are of llama.cpp (GGUF), which is not supported; take the original model"),
+    weights("rust_model.ot", "its weights are of rust-bert, which is not supported; take the original model"),
+    weights(
+        "zero_to_fp32.py",
+        "its weights are DeepSpeed's, in parts; join them with the zero_to_fp32.py beside them, as pytorch_model.bin",
+    ),
+    weights(
+        "*.ckpt",
+        "its weights are in a training checkpoint (*.ckpt); if PyTorch wrote it, rename it to pytorch_model.bin",
+    ),
+    weights("*.pt", "its weights have an unusual name (*.pt); if PyTorch wrote them, rename them to pytorch_model.bin"),
+    weights(
+        "*.pth",
+        "its weights have an unusual name (*.pth); if PyTorch wrote them, rename them to pytorch_model.bin",
+    ),
+    tokenizer("sentencepiece.bpe.model", SENTENCEPIECE),
+    tokenizer("spiece.model", SENTENCEPIECE),
+    tokenizer(
+        "vocab.txt",
+        "its vocabulary is BERT's (vocab.txt, WordPiece), which is read only as a tokenizer.json; make one: load the \
+         tokenizer with transformers' AutoTokenizer and save it with save_pretrained",
+    ),
+    tokenizer("vocab.json", "it has a vocab.json without its merges.txt; fetch that too"),
+    tokenizer("merges.txt", "it has a merges.txt without its vocab.json; fetch that too"),
+    tokenizer(
+        "bpe_encoder.bin",
+        "its vocabulary is in the format of DeBERTa's first release (bpe_encoder.bin); take vocab.json and merges.txt of \
+         microsoft/deberta-base, which are the same",
+    ),
+];
+
+impl Sign {
+    fn is_in(&self, names: &[String]) -> bool {
+        names.iter().any(|name| match (self.name.strip_prefix('*'), self.name.strip_suffix('*')) {
+            (Some(end), _) => name.ends_with(end),
+            (None, Some(start)) => name.starts_with(start),
+            (None, None) => name == self.name,
+        })
+    }
+}
+
+/// What a folder is that lacks this part, if its files tell.
+pub(crate) fn explain(folder: &Path, missing: Part) -> Option<&'static str> {
+    let entries = fs::read_dir(folder).ok()?.filter_map(Result::ok);
+    let names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    explain_names(&names, missing)
+}
+
+/// The same of a folder or repository with these files.
+pub(crate) fn explain_names(names: &[String], missing: Part) -> Option<&'static str> {
+    SIGNS.iter().find(|sign| sign.parts.contains(&missing) && sign.is_in(names)).map(|sign| sign.meaning)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_told_by_their_files() {
+        for (names, part, meaning) in [
+            (vec!["adapter_config.json", "adapter_model.safetensors"], Part::Weights, "PEFT adapter"),
+            (vec!["gliner_config.json", "pytorch_model.bin"], Part::Model, "GLiNER"),
+            (vec!["config.json", "model_head.pkl"], Part::Head, "SetFit"),
+            (vec!["config.json", "flax_model.msgpack.index.json"], Part::Weights, "Flax"),
+            (vec!["config.json", "tf_model-00001-of-00002.h5"], Part::Weights, "TensorFlow"),
+            (vec!["config.json", "model_quantized.onnx"], Part::Weights, "ONNX"),
+            (vec!["config.json", "model-00001-of-00002.safetensors"], Part::Weights, "index"),
+            (vec!["sentencepiece.bpe.model"], Part::Tokenizer, "XLM-RoBERTa"),
+            (vec!["vocab.txt"], Part::Tokenizer, "WordPiece"),
+            (vec!["vocab.json"], Part::Tokenizer, "merges.txt"),
+        ] {
+            let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+            assert!(explain_names(&names, part).is_some_and(|text| text.contains(meaning)), "{names:?}");
+        }
+        let ordinary = ["config.json", "model.safetensors", "tokenizer.json"].map(str::to_owned);
+        for part in [Part::Model, Part::Weights, Part::Head, Part::Tokenizer] {
+            assert_eq!(explain_names(&ordinary, part), None);
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! From the states of a text's tokens to one vector, as sentence-transformers does it (Reimers and Gurevych 2019,
+//! arXiv 1908.10084; its module `Pooling` is the reference).
+
+use std::{fmt, fs, path::Path};
+
+use burn::{
+    Tensor,
+    tensor::{Bool, Int},
+};
+use serde_json::{Map, Value};
+
+use crate::{Error, Result};
+
+/// How the states of a text's tokens become one vector. Special tokens count, padding does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pooling {
+    /// The first token's (`[CLS]`).
+    Cls,
+    /// The largest value in each dimension.
+    Max,
+    /// Their mean.
+    #[default]
+    Mean,
+    /// Their sum over the square root of their number.
+    MeanSqrtLen,
+    /// Their mean with the weights 1, 2, 3, …: later tokens count more.
+    WeightedMean,
+    /// The last token's.
+    LastToken,
+}
+
+impl Pooling {
+    /// All of them, in the order in which sentence-transformers puts several together.
+    pub const ALL: [Self; 6] =
+        [Self::Cls, Self::Max, Self::Mean, Self::MeanSqrtLen, Self::WeightedMean, Self::LastToken];
+
+    /// Its name in sentence-transformers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cls => "cls",
+            Self::Max => "max",
+            Self::Mean => "mean",
+            Self::MeanSqrtLen => "mean_sqrt_len_tokens",
+            Self::WeightedMean => "weightedmean",
+            Self::LastToken => "lasttoken",
+        }
+    }
+
+    /// # Shapes
+    /// - states: [batch, length, hidden]
+    /// - mask: [batch, length], true at real tokens; none where all are
+    /// - output: [batch, hidden]
+    pub(super) fn pool(self, states: Tensor<3>, mask: Option<&Tensor<2, Bool>>) -> Tensor<2> {
+        let [_, length, _] = states.dims();
+        // 1 at real tokens, 0 at padding, [batch, length, 1]
+        let real = match mask {
+            Some(mask) => mask.clone().int().float().cast(states.dtype()).unsqueeze_dim::<3>(2),
+            None => states.ones_like().narrow(2, 0, 1),
+        };
+        let filled = |value: f32| match mask {
+            Some(mask) => {
+                states.clone().mask_fill(mask.clone().bool_not().unsqueeze_dim::<3>(2).expand(states.dims()), value)
+            }
+            None => states.clone(),
+        };
+        let count = || real.clone().sum_dim(1); // [batch, 1, 1]
+        let pooled = match self {
+            Self::Cls => states.narrow(1, 0, 1),
+            Self::Max => filled(f32::NEG_INFINITY).max_dim(1),
+            Self::Mean => filled(0.0).sum_dim(1) / count(),
+            Self::MeanSqrtLen => filled(0.0).sum_dim(1) / count().sqrt(),
+            Self::WeightedMean => {
+                let places = Tensor::<1, Int>::arange(1..length as i64 + 1, &states.device());
+                let weights = places.float().cast(states.dtype()).reshape([1, length, 1]) * real.clone();
+                (filled(0.0) * weights.clone()).sum_dim(1) / weights.sum_dim(1)
+            }
+            // Padding is on the right.
+            Self::LastToken => {
+                let last = count().int().sub_scalar(1);
+                let [batch, _, hidden] = states.dims();
+                states.gather(1, last.expand([batch, 1, hidden]))
+            }
+        };
+        pooled.squeeze_dim(1)
+    }
+}
+
+impl fmt::Display for Pooling {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// What a folder of sentence-transformers does with the hidden states.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SentenceModules {
+    /// `1_Pooling/config.json`: several are put one behind the other.
+    pub pooling: Vec<Pooling>,
+    /// Whether `modules.json` scales vectors to length 1.
+    pub normalize: bool,
+}
+
+impl SentenceModules {
+    /// Reads them; none if the folder has no `1_Pooling/config.json`.
+    ///
+    /// # Errors
+    /// A file that is not JSON, a pooling that is not known or none at all, a module beside `Transformer`, `Pooling` and
+    /// `Normalize`.
+    pub fn read(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join("1_Pooling").join("config.json");
+        let Some(config) = read_json(&path)? else { return Ok(None) };
+        let pooling = match config.as_object() {
+            Some(config) => modes(config),
+            None => Err("it is no JSON object".to_owned()),
+        };
+        let pooling = pooling.map_err(|problem| Error::input(path.display().to_string(), problem))?;
+
+        let path = folder.join("modules.json");
+        let modules = read_json(&path)?.unwrap_or_default();
+        let mut normalize = false;
+        for module in modules.as_array().into_iter().flatten() {
+            let class = module["type"].as_str().unwrap_or_default();
+            match class.rsplit('.').next().unwrap_or_default() {
+                "Transformer" | "Pooling" => {}
+                "Normalize" => normalize = true,
+                _ => {
+                    let problem = format!(
+                        "the module `{class}` is not supported, expected Transformer, Pooling and Normalize; name a \
+                         pooling to embed without it"
+                    );
+                    return Err(Error::input(path.display().to_string(), problem));
+                }
+            }
+        }
+        Ok(Some(Self { pooling, normalize }))
+    }
+}
+
+/// The poolings that a configuration turns on: flags such as `pooling_mode_mean_tokens`, or names in `pooling_mode`.
+fn modes(config: &Map<String, Value>) -> Result<Vec<Pooling>, String> {
+    let mut names: Vec<&str> = Vec::new();
+    for (key, value) in config {
+        match (key.strip_prefix("pooling_mode"), value) {
+            (Some(""), Value::String(name)) => names.push(name),
+            (Some(""), Value::Array(list)) => {
+                for name in list {
+                    names.push(name.as_str().ok_or_else(|| format!("`{key}` holds {name}, expected names"))?);
+                }
+            }
+            (Some(name), Value::Bool(on)) if !name.is_empty() => names.extend(on.then_some(&name[1..])),
+            (Some(_), Value::Null) | (None, _) => {}
+            (Some(_), value) => return Err(format!("`{key}` is {value}, expected a name, or true or false")),
+        }
+    }
+    let known = |name: &str| {
+        let mode = name.trim_end_matches("_tokens").trim_end_matches("_token");
+        Pooling::ALL.into_iter().find(|pooling| pooling.name().trim_end_matches("_tokens") == mode)
+    };
+    let mut poolings = Vec::new();
+    for name in names {
+        poolings.push(known(name).ok_or_else(|| {
+            let names: Vec<&str> = Pooling::ALL.iter().map(|pooling| pooling.name()).collect();
+            format!("the pooling `{name}` is not known, expected {}", names.join(", "))
+        })?);
+    }
+    match poolings.is_empty() {
+        true => Err("it turns no pooling on, expected one".to_owned()),
+        false => Ok(Pooling::ALL.into_iter().filter(|pooling| poolings.contains(pooling)).collect()),
+    }
+}
+
+/// The JSON of a file; none if there is no such file.
+fn read_json(path: &Path) -> Result<Option<Value>> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let bytes = fs::read(path).map_err(Error::io("read", path))?;
+    let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
+    serde_json::from_slice(text).map(Some).map_err(Error::json(path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use serde_json::json;
+
+    use super::*;
+    use crate::scores::rows;
+
+    #[test]
+    fn padding_is_not_pooled() {
+        let device = Device::flex();
+        let states = || Tensor::<3>::from_data([[[1.0, -2.0], [4.0, -5.0], [90.0, 90.0]]], &device);
+        let mask = Tensor::<2, Bool>::from_data([[true, true, false]], &device);
+        let root = 2f32.sqrt();
+        for (pooling, expected) in [
+            (Pooling::Cls, [1.0, -2.0]),
+            (Pooling::Max, [4.0, -2.0]),
+            (Pooling::Mean, [2.5, -3.5]),
+            (Pooling::MeanSqrtLen, [5.0 / root, -7.0 / root]),
+            (Pooling::WeightedMean, [3.0, -4.0]),
+            (Pooling::LastToken, [4.0, -5.0]),
+        ] {
+            let pooled = rows(pooling.pool(states(), Some(&mask))).unwrap().remove(0);
+            // One division of small numbers.
+            assert!(pooled.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{pooling}: {pooled:?}");
+            let alone = rows(pooling.pool(states().narrow(1, 0, 2), None)).unwrap().remove(0);
+            assert!(pooled.iter().zip(alone).all(|(a, b)| (a - b).abs() < 1e-6), "{pooling}");
+        }
+    }
+
+    #[test]
+    fn modes_are_flags_or_names() {
+        let modes = |config: Value| modes(config.as_object().unwrap());
+        let flags = json!({"word_embedding_dimension": 8, "pooling_mode_cls_token": false, "include_prompt": true,
+            "pooling_mode_mean_tokens": true, "pooling_mode_mean_sqrt_len_tokens": true, "pooling_mode_max_tokens": true,
+            "pooling_mode_weightedmean_tokens": true, "pooling_mode_lasttoken": true});
+        use Pooling::*;
+        assert_eq!(modes(flags).unwrap(), [Max, Mean, MeanSqrtLen, WeightedMean, LastToken]);
+        assert_eq!(modes(json!({"pooling_mode_cls_token": true})).unwrap(), [Cls]);
+        assert_eq!(modes(json!({"pooling_mode": "lasttoken"})).unwrap(), [LastToken]);
+        assert_eq!(modes(json!({"pooling_mode": ["mean", "cls"]})).unwrap(), [Cls, Mean]);
+        let error = modes(json!({"pooling_mode_attention_tokens": true})).unwrap_err();
+        assert!(error.starts_with("the pooling `attention_tokens` is not known, expected cls, max, mean,"), "{error}");
+        assert!(modes(json!({"pooling_mode_attention_tokens": false, "pooling_mode_mean_tokens": true})).is_ok());
+        assert!(modes(json!({"pooling_mode_mean_tokens": false})).unwrap_err().contains("turns no pooling on"));
+        assert!(modes(json!({"pooling_mode_mean_tokens": 1})).unwrap_err().contains("expected a name"));
+    }
+
+    #[test]
+    fn modules_beside_pooling_are_known_or_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(SentenceModules::read(folder.path()).unwrap(), None);
+        fs::create_dir(folder.path().join("1_Pooling")).unwrap();
+        fs::write(folder.path().join("1_Pooling/config.json"), r#"{"pooling_mode_cls_token": true}"#).unwrap();
+        let read = |modules: Value| {
+            fs::write(folder.path().join("modules.json"), modules.to_string()).unwrap();
+            SentenceModules::read(folder.path())
+        };
+        let module = |name: &str| json!({"path": "", "type": format!("sentence_transformers.models.{name}")});
+        let plain = read(json!([module("Transformer"), module("Pooling")])).unwrap().unwrap();
+        assert_eq!(plain, SentenceModules { pooling: vec![Pooling::Cls], normalize: false });
+        assert!(read(json!([module("Pooling"), module("Normalize")])).unwrap().unwrap().normalize);
+        let error = read(json!([module("Pooling"), module("Dense")])).unwrap_err().to_string();
+        assert!(error.contains("modules.json: the module `sentence_transformers.models.Dense` is not"), "{error}");
+    }
+}

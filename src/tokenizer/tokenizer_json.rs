@@ -1,0 +1,85 @@
+//! What of a `tokenizer.json` is checked or set before `tokenizers` reads it.
+
+use serde_json::Value;
+use tokenizers::models::bpe::Merges;
+
+use super::byte_level;
+
+/// Keeps a post-processor from trimming offsets a second time: [`Tokenizer::encode`] did it, for every kind alike.
+pub(super) fn keep_offsets(post_processor: &mut Value) {
+    if let Some(trim) = post_processor.get_mut("trim_offsets") {
+        *trim = false.into();
+    }
+    let steps = post_processor.get_mut("processors").and_then(Value::as_array_mut);
+    steps.into_iter().flatten().for_each(keep_offsets);
+}
+
+/// Sets whether the byte-level steps of a pre-tokenizer put a space in front of a text.
+pub(super) fn set_prefix_space(pre_tokenizer: &mut Value, prefix_space: bool) {
+    if let Some(flag) = pre_tokenizer.get_mut("add_prefix_space") {
+        *flag = prefix_space.into();
+    }
+    let steps = pre_tokenizer.get_mut("pretokenizers").and_then(Value::as_array_mut);
+    steps.into_iter().flatten().for_each(|step| set_prefix_space(step, prefix_space));
+}
+
+/// Checks what `tokenizers` takes for granted in the templates of a post-processor: special tokens that are described, and no
+/// second text in the template of a single one.
+pub(super) fn check_templates(post_processor: &Value) -> Result<(), String> {
+    for (kind, sequences) in [("single", 1), ("pair", 2)] {
+        for piece in post_processor[kind].as_array().into_iter().flatten() {
+            if let Some(name) = piece["SpecialToken"]["id"].as_str()
+                && post_processor["special_tokens"].get(name).is_none()
+            {
+                return Err(format!("`post_processor.{kind}` names `{name}`, which its `special_tokens` do not have"));
+            }
+            if sequences == 1 && piece["Sequence"]["id"] == "B" {
+                return Err("`post_processor.single` names sequence `B`, but there is only `A`".into());
+            }
+        }
+    }
+    post_processor["processors"].as_array().into_iter().flatten().try_for_each(check_templates)
+}
+
+/// Checks what `tokenizers` takes for granted in a tokenizer.json's model.
+pub(super) fn check_model(model: &Value) -> Result<(), String> {
+    let vocabulary = &model["vocab"];
+    let empty = vocabulary.as_object().map(|map| map.is_empty()).or(vocabulary.as_array().map(|list| list.is_empty()));
+    match empty {
+        None => return Err("it has no vocabulary (`model.vocab`)".into()),
+        Some(true) => return Err("its vocabulary (`model.vocab`) is empty".into()),
+        Some(false) => {}
+    }
+    let Some(merges) = model["merges"].as_array() else { return Ok(()) };
+    let merges: Option<Merges> = merges
+        .iter()
+        .map(|merge| match merge {
+            Value::String(pair) => pair.split_once(' ').map(|(left, right)| (left.to_owned(), right.to_owned())),
+            pair => Some((pair[0].as_str()?.to_owned(), pair[1].as_str()?.to_owned())),
+        })
+        .collect();
+    let merges = merges.ok_or("one of its merges (`model.merges`) is not a pair of tokens")?;
+    byte_level::check_merges(&merges, |token| vocabulary.get(token).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn templates_name_what_is_there() {
+        let template = |token: &str, sequence: &str| {
+            let single =
+                json!([{"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": sequence, "type_id": 0}}]);
+            json!({"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": {"[CLS]": {}}})
+        };
+        assert_eq!(check_templates(&template("[CLS]", "A")), Ok(()));
+        let unknown = template("[BOS]", "A");
+        assert!(check_templates(&unknown).unwrap_err().contains("`post_processor.single` names `[BOS]`"));
+        assert!(check_templates(&json!({"processors": [unknown]})).is_err());
+        assert!(check_templates(&template("[CLS]", "B")).unwrap_err().contains("only `A`"));
+        assert_eq!(check_templates(&Value::Null), Ok(()));
+    }
+}

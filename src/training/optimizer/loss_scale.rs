@@ -1,0 +1,71 @@
+//! The factor that keeps gradients within f16's range (Micikevicius and others, "Mixed precision training", ICLR 2018, section
+//! 3.2).
+
+use burn::tensor::FloatDType;
+
+/// Multiplies the loss, and with it every gradient, which the optimiser divides again. In f16 it doubles after a while, and
+/// falls to half where a gradient overflows; other types reach as far as f32, and need none. It is a power of two, so that it
+/// rounds nothing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::training) enum LossScale {
+    /// Always 1.
+    None,
+    /// Of f16: the factor, and the steps since it last changed.
+    Moving { factor: f64, steps: usize },
+}
+
+impl LossScale {
+    /// Steps without overflow after which the factor doubles.
+    const PATIENCE: usize = 2000;
+    /// Gradients of a mean loss are small; with much more, the first steps would only find the factor.
+    const FIRST: f64 = 1024.0;
+
+    /// For weights of this type.
+    pub fn of(dtype: FloatDType) -> Self {
+        match dtype {
+            FloatDType::F16 => Self::Moving { factor: Self::FIRST, steps: 0 },
+            _ => Self::None,
+        }
+    }
+
+    /// The factor of the next step.
+    pub fn factor(self) -> f64 {
+        match self {
+            Self::None => 1.0,
+            Self::Moving { factor, .. } => factor,
+        }
+    }
+
+    /// After a step whose gradients were finite, or not.
+    pub fn update(&mut self, finite: bool) {
+        if let Self::Moving { factor, steps } = self {
+            *steps += 1;
+            if !finite {
+                (*factor, *steps) = ((*factor / 2.0).max(1.0), 0);
+            } else if *steps == Self::PATIENCE {
+                (*factor, *steps) = (*factor * 2.0, 0);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn falls_on_overflow_and_rises_after_a_while() {
+        let mut scale = LossScale::of(FloatDType::F16);
+        scale.update(false);
+        assert_eq!(scale.factor(), LossScale::FIRST / 2.0);
+        (1..LossScale::PATIENCE).for_each(|_| scale.update(true));
+        assert_eq!(scale.factor(), LossScale::FIRST / 2.0);
+        scale.update(true);
+        assert_eq!(scale, LossScale::Moving { factor: LossScale::FIRST, steps: 0 });
+        (0..50).for_each(|_| scale.update(false));
+        assert_eq!(scale.factor(), 1.0);
+        let mut none = LossScale::of(FloatDType::BF16);
+        none.update(false);
+        assert_eq!((none, none.factor()), (LossScale::None, 1.0));
+    }
+}

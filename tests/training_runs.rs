@@ -1,0 +1,312 @@
+//! Training runs as programs: what they refuse, how they end when they diverge, and what one resumes as.
+
+#[path = "support/classifier.rs"]
+mod classifier;
+#[path = "support/runs.rs"]
+mod runs;
+mod support;
+
+use std::{fs, path::Path, process::Command};
+
+use assert_cmd::assert::OutputAssertExt;
+use classifier::kill_when_saved;
+use deberta_burn::checkpoint::Checkpoint;
+use predicates::{prelude::*, str::contains};
+use runs::{Case, assert_whole, example, figures, outcome};
+use serde_json::Value;
+
+/// The last line of a program that fails.
+fn error(mut command: Command) -> String {
+    let assert = command.assert().code(1);
+    let text = String::from_utf8(assert.get_output().stderr.clone()).expect("UTF-8");
+    let line = text.lines().last().unwrap_or_default().to_owned();
+    assert!(line.starts_with("error: "), "{text}");
+    line
+}
+
+#[test]
+fn flags_out_of_range_are_errors_by_name() {
+    let case = Case::with_classifier();
+    let train = case.reviews("train.tsv", 20);
+    for (flags, parts) in [
+        (["--learning-rate", "nan"], "--learning-rate: it is NaN, expected a number above 0"),
+        (["--learning-rate", "inf"], "--learning-rate: it is inf"),
+        (["--epochs", "-1"], "--epochs: it is -1"),
+        (["--steps", "0"], "--steps: it is 0, expected at least 1"),
+        (["--batch-size", "0"], "--batch-size: it is 0"),
+        (["--accumulation", "0"], "--accumulation: it is 0"),
+        (["--warmup-ratio", "1.5"], "--warmup-ratio: it is 1.5, expected a number from 0 to 1"),
+        (["--weight-decay", "-1"], "--weight-decay: it is -1"),
+        (["--layer-decay", "nan"], "--layer-decay: it is NaN"),
+        (["--clip-norm", "nan"], "--clip-norm: it is NaN"),
+        (["--task-dropout", "1.5"], "--task-dropout: it is 1.5"),
+        (["--task-dropout", "nan"], "--task-dropout: it is NaN"),
+        (["--report-every", "0"], "--report-every: it is 0"),
+        (["--evaluate-every", "0"], "--evaluate-every: it is 0"),
+        (["--freeze-layers", "3"], "--freeze-layers: it is 3, expected at most 2"),
+        (["--patience", "2"], "--patience: nothing can be judged without validation data: add --valid"),
+        (["--sift-lambda", "3"], "--sift-lambda: it is for scale-invariant fine-tuning only: add --sift"),
+        (["--sift-loss", "mse"], "--sift-loss: it is for scale-invariant fine-tuning only: add --sift"),
+    ] {
+        let mut command = case.classification("out");
+        command.arg("--train").arg(&train).arg(format!("{}={}", flags[0], flags[1]));
+        let error = error(command);
+        assert!(error.contains(parts), "{error}");
+        assert!(!case.path("out/model.safetensors").exists());
+    }
+    for flag in ["--sift-lambda", "--sift-step-size", "--sift-noise"] {
+        let mut command = case.classification("out");
+        command.arg("--train").arg(&train).args(["--sift", &format!("{flag}=nan")]);
+        assert!(error(command).contains(&format!("{flag}: it is NaN")));
+    }
+    // A settings file is no way around it.
+    let settings = case.file("nan.toml", "learning-rate = nan\n");
+    let mut command = case.classification("out");
+    command.arg("--train").arg(&train).arg("--settings").arg(&settings);
+    assert!(error(command).contains("--learning-rate: it is NaN"));
+}
+
+#[test]
+fn flags_win_over_their_rivals_in_a_settings_file() {
+    let case = Case::with_classifier();
+    let train = case.reviews("train.tsv", 20);
+    let run = |name: &str, file: &str, flags: &[&str]| {
+        let settings = case.file("settings.toml", file);
+        let mut command = case.classification(name);
+        command.arg("--train").arg(&train).arg("--settings").arg(settings).args(["--batch-size", "10"]).args(flags);
+        command
+    };
+    let settings = |name: &str| {
+        let text = fs::read_to_string(case.path(name).join("training.json")).expect("training.json");
+        serde_json::from_str::<Value>(&text).expect("JSON")["settings"].clone()
+    };
+    run("steps", "epochs = 50\nwarmup-steps = 7\n", &["--steps", "3", "--warmup-ratio", "0.4"]).assert().success();
+    assert_eq!((&settings("steps")["steps"], &settings("steps")["warmup"]["ratio"]), (&3.into(), &0.4.into()));
+    run("epochs", "steps = 50\nwarmup-ratio = 0.3\n", &["--epochs", "1", "--warmup-steps", "1"]).assert().success();
+    assert_eq!((&settings("epochs")["steps"], &settings("epochs")["warmup"]["steps"]), (&Value::Null, &1.into()));
+    assert_eq!(outcome(&case.path("epochs"))["steps"], 2);
+    // The recipe comes last.
+    run("recipe", "steps = 2\nrecipe = \"cola-base\"\nwarmup-steps = 1\n", &[]).assert().success();
+    assert_eq!(outcome(&case.path("recipe"))["steps"], 2);
+
+    let error = error(run("both", "steps = 2\nepochs = 1\n", &[]));
+    assert!(error.contains("settings.toml: `epochs` and `steps` exclude each other"), "{error}");
+}
+
+#[test]
+fn no_run_writes_over_another_checkpoint() {
+    let case = Case::with_classifier();
+    let train = case.reviews("train.tsv", 20);
+    let weights = |folder: &Path| fs::read(folder.join("model.safetensors")).expect("weights");
+    let before = weights(case.model.path());
+    let run = |output: &Path| {
+        let mut command = example("finetune_classification");
+        command.arg("--model").arg(case.model.path()).arg("--train").arg(&train).args(["--steps", "1"]);
+        command.arg("--output").arg(output);
+        command
+    };
+    let mut spellings = vec![case.model.path().to_owned(), case.model.path().join(".").join("..")];
+    spellings[1].push(case.model.path().file_name().expect("a name"));
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(case.model.path(), case.path("link")).expect("a link");
+        spellings.push(case.path("link"));
+    }
+    for output in spellings {
+        let error = error(run(&output));
+        assert!(error.contains("--output") && error.contains("the folder of --model"), "{error}");
+    }
+    // Another checkpoint, whole or in part.
+    let other = case.path("other");
+    fs::create_dir(&other).expect("a folder");
+    for file in ["model.safetensors", "config.json"] {
+        fs::copy(case.model.path().join(file), other.join(file)).expect("a copy");
+        let error = error(run(&other));
+        assert!(error.contains(&format!("a checkpoint that is not of this run ({file})")), "{error}");
+        fs::remove_file(other.join(file)).expect("gone");
+    }
+    assert!(weights(case.model.path()) == before, "the model was changed");
+    run(&other).assert().success();
+}
+
+#[test]
+fn a_resumed_run_has_to_be_the_same() {
+    let case = Case::with_classifier();
+    let rows: String = (0..20).map(|row| format!("text {row},{},{}\n", row % 2, row % 3 % 2)).collect();
+    let train = case.file("train.csv", &format!("text,label,other\n{rows}"));
+    let start = |flags: &[&str]| {
+        let mut command = case.classification("out");
+        command.arg("--train").arg(&train).args(["--steps", "100000", "--evaluate-every", "2", "--resume"]);
+        command.args(["--batch-size", "4"]).args(flags);
+        command
+    };
+    kill_when_saved(start(&[]), &case.path("out"));
+    for (flags, part) in [
+        (["--label-column", "other"], "data.columns.2 was \"label\", now it is \"other\""),
+        (["--task-dropout", "0.3"], "config.cls_dropout was not there, now it is 0.3"),
+        (["--dtype", "bf16"], "dtype was \"f32\", now it is \"bf16\""),
+        (["--device", "ndarray"], "devices.0 was \"flex\", now it is \"ndarray\""),
+        (["--max-length", "9"], "data.max_length was 32, now it is 9"),
+        (["--seed", "1"], "settings.seed was 0, now it is 1"),
+        (["--weight-decay", "0.02"], "settings.optimizer.weight_decay was 0.01, now it is 0.02"),
+    ] {
+        let error = error(start(&flags));
+        assert!(error.contains("another one") && error.contains(part), "{error}");
+    }
+    // Another text, another tokenizer, other weights.
+    let original = fs::read(&train).expect("the texts");
+    fs::write(&train, fs::read_to_string(&train).expect("the texts").replace("text 3", "text 4")).expect("a file");
+    assert!(error(start(&[])).contains("data.train.sha256"));
+    fs::write(&train, original).expect("a file");
+
+    let path = case.model.path().join("tokenizer.json");
+    let original = fs::read(&path).expect("a tokenizer");
+    let written = case.path("out/tokenizer.json");
+    let before = fs::read(&written).expect("the run's tokenizer");
+    let mut tokenizer: Value = serde_json::from_slice(&original).expect("JSON");
+    tokenizer["model"]["vocab"][100][1] = (-5.0).into();
+    fs::write(&path, tokenizer.to_string()).expect("a file");
+    assert!(error(start(&[])).contains("tokenizer was"));
+    assert!(fs::read(&written).expect("the run's tokenizer") == before, "the tokenizer was replaced");
+    fs::write(&path, original).expect("a file");
+
+    let path = case.model.path().join("model.safetensors");
+    let mut weights = fs::read(&path).expect("weights");
+    *weights.last_mut().expect("a byte") ^= 1;
+    fs::write(&path, weights).expect("a file");
+    assert!(error(start(&[])).contains("data.model.sha256"));
+}
+
+#[test]
+fn a_run_that_diverges_ends_with_its_best_model_kept() {
+    let case = Case::with_classifier();
+    let (train, valid) = (case.reviews("train.tsv", 40), case.reviews("valid.tsv", 20));
+    let start = |output: &str, rate: &str| {
+        let mut command = case.classification(output);
+        command.arg("--train").arg(&train).args(["--steps", "20", "--batch-size", "8", "--warmup-ratio", "0.5"]);
+        command.args(["--learning-rate", rate]);
+        command
+    };
+    // The first step of a warmup changes nothing: its model is good. Some rates blow up the loss, others the weights.
+    for rate in ["1e12", "1e30", "1e38"] {
+        let mut command = start(rate, rate);
+        command.arg("--valid").arg(&valid).args(["--evaluate-every", "1"]);
+        let error = error(command);
+        assert!(error.contains("training ended at step") && error.contains("--learning-rate is 1"), "{error}");
+        let folder = case.path(rate);
+        assert!(error.contains("the best model so far, of step ") && error.contains(rate), "{error}");
+        assert_whole(&folder);
+        assert!(!folder.join("training.json").exists());
+        let mut classify = example("classify");
+        classify.arg("--model").arg(&folder).arg("the film was good").assert().success().stdout(contains("glad"));
+    }
+    let none = error(start("none", "1e30"));
+    assert!(none.contains("no model was kept, for none had been evaluated (--evaluate-every)"), "{none}");
+    assert!(!case.path("none/model.safetensors").exists());
+}
+
+#[test]
+fn half_precision_trains_every_head() {
+    let case = Case::with_classifier();
+    let reviews = case.reviews("train.tsv", 20);
+    let sentences = case.file("train.conll", "Ada B-PER\nwrote O\n\nLondon B-LOC\nis O\nold O\n");
+    let questions = case.file(
+        "train.json",
+        r#"{"data": [{"paragraphs": [{"context": "Ada lived in London.", "qas": [
+            {"id": "1", "question": "Where?", "answers": [{"text": "London", "answer_start": 13}]}]}]}]}"#,
+    );
+    let choices = case
+        .file("train.jsonl", "{\"prompt\": \"It rains.\", \"choices\": [\"Take a coat.\", \"Swim.\"], \"label\": 0}\n");
+    for dtype in ["bf16", "f16"] {
+        for (task, train) in
+            [("classification", &reviews), ("ner", &sentences), ("qa", &questions), ("choice", &choices)]
+        {
+            let output = case.path(&format!("{task}-{dtype}"));
+            let mut command = example(&format!("finetune_{task}"));
+            command.arg("--model").arg(case.model.path()).arg("--train").arg(train).arg("--valid").arg(train);
+            command.arg("--output").arg(&output).args([
+                "--steps",
+                "2",
+                "--batch-size",
+                "2",
+                "--sift",
+                "--dtype",
+                dtype,
+            ]);
+            command.assert().success();
+            let checkpoint = Checkpoint::open(&output).expect("a checkpoint");
+            assert!(checkpoint.tensors().all(|(_, found, _)| found.name() == dtype), "{task}");
+        }
+    }
+}
+
+/// With masters in f32, half precision learns as f32 does; and it is resumed to the bit, masters and scale included.
+#[test]
+fn half_precision_learns_and_resumes() {
+    let case = Case::with_classifier();
+    let train = case.reviews("train.tsv", 80);
+    let start = |dtype: &str, output: &str, steps: &str| {
+        let mut command = case.classification(output);
+        command.arg("--train").arg(&train).args(["--learning-rate", "1e-3", "--batch-size", "16", "--resume"]);
+        command.args(["--schedule", "constant", "--report-every", "20", "--evaluate-every", "20", "--dtype", dtype]);
+        command.args(["--steps", steps]);
+        command
+    };
+    let losses = |output: &str| -> Vec<f64> {
+        let rows = figures(&case.path(output));
+        let column = rows[0].iter().position(|name| name == "train_loss").expect("the column");
+        rows[1..].iter().map(|row| row[column].parse().expect("a number")).collect()
+    };
+    for dtype in ["f32", "bf16", "f16"] {
+        start(dtype, dtype, "100").assert().success();
+        let losses = losses(dtype);
+        assert!(losses[4] < 0.9 * losses[0], "{dtype}: {losses:?}");
+    }
+    for dtype in ["bf16", "f16"] {
+        let output = format!("{dtype}-killed");
+        kill_when_saved(start(dtype, &output, "100"), &case.path(&output));
+        start(dtype, &output, "100").assert().success();
+        assert_eq!(figures(&case.path(dtype)), figures(&case.path(&output)));
+    }
+}
+
+/// On one processor with one number of threads. (Another number splits the sums of attention's backward pass otherwise.)
+#[test]
+fn a_run_repeats_to_the_bit() {
+    let case = Case::with_classifier();
+    let train = case.reviews("train.tsv", 80);
+    let run = |threads: &str, output: &str| {
+        let mut command = case.classification(output);
+        command.arg("--train").arg(&train).args([
+            "--steps",
+            "6",
+            "--batch-size",
+            "16",
+            "--sift",
+            "--report-every",
+            "1",
+        ]);
+        command.env("RAYON_NUM_THREADS", threads).assert().success();
+        (figures(&case.path(output)), fs::read(case.path(output).join("model.safetensors")).expect("weights"))
+    };
+    for threads in ["1", "2", "5"] {
+        let [first, second] = ["first", "second"].map(|name| run(threads, &format!("{name}-{threads}")));
+        assert!(first == second, "with {threads} threads");
+    }
+}
+
+#[test]
+fn texts_that_are_cut_are_counted_once() {
+    let case = Case::with_classifier();
+    let train = case.file("train.csv", "text,label\nwar,x\nthe cat sat on the mat and the dog sat on the cat,y\n");
+    let valid = case.file("valid.csv", "text,label\nthe cat sat on the mat and the dog sat on the cat,y\n");
+    let start = |length: &str| {
+        let mut command = case.classification(length);
+        command.arg("--train").arg(&train).arg("--valid").arg(&valid).args(["--steps", "1", "--max-length", length]);
+        command
+    };
+    let cut = contains("2 texts were too long and cut to 6 tokens").count(1);
+    start("6").assert().success().stderr(cut);
+    let clamped = contains("--max-length is 100, but the model was trained with 32 tokens").count(1);
+    start("100").assert().success().stderr(clamped.and(contains("too long").not()));
+}
