@@ -68,8 +68,9 @@ impl Devices {
                 .zip(&self.0)
                 .filter(|(share, _)| !share.is_empty())
                 .map(|(batches, device)| {
-                    let copy = model.clone();
-                    let copy = if *device == self.0[0] { copy } else { copy.fork(device) };
+                    // Also where a device is there twice: a fork has leaves of its own. Threads that share leaves share a
+                    // graph, and burn-autodiff locks graph and table of graphs in either order: they would wait for each other.
+                    let copy = model.clone().fork(device);
                     let pass = &pass;
                     scope.spawn(move || pass.share(&copy, batches))
                 })
