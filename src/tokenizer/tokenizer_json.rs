@@ -59,6 +59,12 @@ pub(super) fn check_model(model: &Value) -> Result<(), String> {
         })
         .collect();
     let merges = merges.ok_or("one of its merges (`model.merges`) is not a pair of tokens")?;
+    let prefix = model["continuing_subword_prefix"].as_str().unwrap_or_default();
+    if let Some((_, right)) = merges.iter().find(|(_, right)| !right.starts_with(prefix)) {
+        return Err(format!(
+            "one of its merges (`model.merges`) ends with `{right}`, which has no `{prefix}` (`continuing_subword_prefix`) in front"
+        ));
+    }
     byte_level::check_merges(&merges, |token| vocabulary.get(token).is_some())
 }
 
@@ -67,6 +73,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn merges_have_the_prefix_of_their_model() {
+        let model = |prefix: Value| json!({"vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"], "continuing_subword_prefix": prefix});
+        for none in [Value::Null, "".into()] {
+            assert_eq!(check_model(&model(none)), Ok(()));
+        }
+        let error = check_model(&model("##".into())).unwrap_err();
+        assert!(error.contains("ends with `b`, which has no `##`"), "{error}");
+    }
 
     #[test]
     fn templates_name_what_is_there() {
