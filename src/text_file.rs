@@ -43,15 +43,12 @@ pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// A file that cannot be read, is a Git LFS pointer, or is not UTF-8.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
-    let mut text = String::from_utf8(read_bytes(path)?).map_err(|error| {
+    let text = String::from_utf8(read_bytes(path)?).map_err(|error| {
         let place = error.utf8_error().valid_up_to();
         let problem = format!("it is not UTF-8 (after {place} bytes); save it in that encoding, or fetch it again");
         Error::input(path.display().to_string(), problem)
     })?;
-    if without_mark(&text).len() < text.len() {
-        text.drain(..'\u{feff}'.len_utf8());
-    }
-    Ok(text)
+    Ok(drop_mark(text))
 }
 
 /// Reads a JSON file; see [`parse_json`].
@@ -71,6 +68,13 @@ pub(crate) fn parse_json<T: DeserializeOwned>(text: &str) -> serde_json::Result<
         Some(quoted) => serde_json::from_str::<Value>(&quoted).and_then(serde_json::from_value),
         None => Err(error),
     })
+}
+
+/// The text without its byte order mark.
+pub(crate) fn drop_mark(mut text: String) -> String {
+    let mark = text.len() - without_mark(&text).len();
+    text.drain(..mark);
+    text
 }
 
 fn without_mark(text: &str) -> &str {

@@ -34,8 +34,8 @@ pub struct Sentence {
 ///
 /// A `.jsonl` file has one `{"tokens": ["…"], "tags": ["…"]}` a line. Every other file is read as CoNLL columns: a word
 /// a line, a blank line between sentences. Where the first row has a tab, columns stand between single tabs, and a
-/// word may hold spaces; otherwise they stand between white space. `-DOCSTART-` lines are skipped, and so are comments: lines that start with
-/// `#` and are no row of the file, for `#` is a word like any other.
+/// word may hold spaces; otherwise they stand between white space. `-DOCSTART-` lines are skipped, and so are comments:
+/// lines that start with `#` and are no row of the file, for `#` is a word like any other.
 ///
 /// Tags may be written in IOB1, IOB2 or BIOES (also as BILOU) and come out in IOB2, with the entities that conlleval
 /// sees: an `I-` that continues no entity of its type begins one.

@@ -16,7 +16,7 @@ pub fn decode_text(name: impl Display, bytes: Vec<u8>) -> Result<String> {
         let line = 1 + valid.iter().filter(|&&byte| byte == b'\n').count();
         Error::input(at_line(&name, line), "it is not valid UTF-8: save the file in that encoding")
     })?;
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+    Ok(text_file::drop_mark(text))
 }
 
 /// The whole of a UTF-8 file, without its byte order mark. `expected` says what the file should hold, for the error.

@@ -19,8 +19,7 @@ pub trait Head: Send + Sync {
         None
     }
 
-    /// The linear maps that every token passes: those worth laying out for inference
-    /// ([`Prepared`]).
+    /// The linear maps that every token passes: those worth laying out for inference ([`Prepared`]).
     fn linears(&mut self) -> Vec<&mut Linear>;
 }
 
@@ -28,8 +27,9 @@ pub trait Head: Send + Sync {
 /// are laid out for products once.
 ///
 /// It owns the model and hands it out neither to be changed, so that nothing can go stale, nor to be looked at, because the
-/// parameters of weights that are laid out are empty; [`into_inner`](Self::into_inner) gives the model back as it was. The tables are made when first needed, and again when a text is more than twice as long as all
-/// before. On a device with gradients nothing is prepared.
+/// parameters of weights that are laid out are empty; [`into_inner`](Self::into_inner) gives the model back as it was. The
+/// tables are made when first needed, and again when a text is more than twice as long as all before. On a device with
+/// gradients nothing is prepared.
 pub struct Prepared<H> {
     head: H,
     positions: Mutex<Option<PreparedPositions>>,

@@ -1,7 +1,7 @@
 //! From the states of a text's tokens to one vector, as sentence-transformers does it (Reimers and Gurevych 2019,
 //! arXiv 1908.10084; its module `Pooling` is the reference).
 
-use std::{fmt, fs, path::Path};
+use std::{fmt, path::Path};
 
 use burn::{
     Tensor,
@@ -9,7 +9,7 @@ use burn::{
 };
 use serde_json::{Map, Value};
 
-use crate::{Error, Result};
+use crate::{Error, Result, text_file};
 
 /// How the states of a text's tokens become one vector. Special tokens count, padding does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -174,13 +174,13 @@ fn read_json(path: &Path) -> Result<Option<Value>> {
     if !path.is_file() {
         return Ok(None);
     }
-    let bytes = fs::read(path).map_err(Error::io("read", path))?;
-    let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
-    serde_json::from_slice(text).map(Some).map_err(Error::json(path.display()))
+    text_file::read_json(path).map(Some)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use burn::tensor::Device;
     use serde_json::json;
 

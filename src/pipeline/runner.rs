@@ -13,7 +13,10 @@ use crate::{
     checkpoint::{Checkpoint, LoadOptions, LoadReport},
     config::ModelConfig,
     foreign::{self, Part},
-    model::input::ModelInput,
+    model::{
+        inference::{Head, Prepared},
+        input::ModelInput,
+    },
     tokenizer::{EncodeOptions, Text, Tokenizer, Truncation},
 };
 
@@ -91,6 +94,11 @@ impl Runner {
         let (head, report) = self.checkpoint.load(head, &options)?;
         self.report = report;
         Ok(head)
+    }
+
+    /// The same, made ready for inference.
+    pub fn prepare<H: Head + Module>(&mut self, head: H) -> Result<Prepared<H>> {
+        self.load(head).map(Prepared::new)
     }
 
     /// Refuses a checkpoint of another task.
@@ -189,12 +197,10 @@ macro_rules! load_head {
     ($runner:expr, $head:ident) => {{
         let head: Box<dyn $crate::heads::Head<Output = _>> = match $runner.config.clone() {
             $crate::ModelConfig::Deberta(config) => {
-                let head = $runner.load($head::<$crate::DebertaModel>::new(&config, $runner.device()))?;
-                Box::new($crate::model::inference::Prepared::new(head))
+                Box::new($runner.prepare($head::<$crate::DebertaModel>::new(&config, $runner.device()))?)
             }
             $crate::ModelConfig::Roberta(config) => {
-                let head = $runner.load($head::<$crate::RobertaModel>::new(&config, $runner.device()))?;
-                Box::new($crate::model::inference::Prepared::new(head))
+                Box::new($runner.prepare($head::<$crate::RobertaModel>::new(&config, $runner.device()))?)
             }
         };
         head

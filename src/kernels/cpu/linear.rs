@@ -16,7 +16,8 @@ use super::{
     backend::HostBackend,
     matrix::Matrix,
     operation::{Operation, apply},
-    panels::{Panels, Start},
+    panels::Panels,
+    product::Start,
     simd::vectorized,
 };
 use crate::isa::Isa;
@@ -40,11 +41,33 @@ pub(crate) fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Opti
 #[derive(Clone, Debug)]
 struct HostLinear;
 
-/// `start + lhs rhs` on all threads.
-fn product(lhs: Matrix<'_>, rhs: Matrix<'_>, start: Start<'_>) -> Vec<f32> {
+/// `lhs rhs` on all threads.
+fn product(lhs: Matrix<'_>, rhs: Matrix<'_>) -> Vec<f32> {
     let mut output = vec![0.0; lhs.shape()[0] * rhs.shape()[1]];
-    Panels::new(Isa::in_use(), rhs).parallel_product(lhs, start, &mut output);
+    Panels::new(Isa::in_use(), rhs).parallel_product(lhs, Start::Zero, &mut output);
     output
+}
+
+/// `x weight + bias` with a weight in panels.
+///
+/// # Shapes
+/// - x: [.., inputs]
+/// - bias: [outputs]
+/// - output: [.., outputs]
+pub(super) fn map_rows<B: HostBackend>(
+    x: FloatTensor<B>,
+    weight: &Panels,
+    bias: Option<FloatTensor<B>>,
+) -> FloatTensor<B> {
+    let mut shape = x.shape();
+    let [inputs, outputs] = weight.shape();
+    let (rows, last) = (shape.num_elements() / inputs, shape.num_dims() - 1);
+    shape[last] = outputs;
+    let (x, bias) = (B::values(x), bias.map(B::values));
+    let start = bias.as_ref().map_or(Start::Zero, |bias| Start::Bias(bias.as_ref()));
+    let mut output = vec![0.0; rows * outputs];
+    weight.parallel_product(Matrix::new(x.as_ref(), 0, rows, inputs, inputs), start, &mut output);
+    B::tensor(output, shape)
 }
 
 impl<const N: usize> Operation<N> for HostLinear {
@@ -52,16 +75,10 @@ impl<const N: usize> Operation<N> for HostLinear {
     type Kept<B: HostBackend> = [FloatTensor<B>; 2];
 
     fn forward<B: HostBackend>(&self, tensors: [FloatTensor<B>; N]) -> FloatTensor<B> {
-        let mut shape = tensors[0].shape();
         let [inputs, outputs] = tensors[1].shape().dims();
-        let rows = shape.num_elements() / inputs;
-        let last = shape.num_dims() - 1;
-        shape[last] = outputs;
-        let tensors = tensors.map(B::values);
-        let x = Matrix::new(tensors[0].as_ref(), 0, rows, inputs, inputs);
-        let weight = Matrix::new(tensors[1].as_ref(), 0, inputs, outputs, outputs);
-        let start = tensors.get(2).map_or(Start::Zero, |bias| Start::Bias(bias.as_ref()));
-        B::tensor(product(x, weight, start), shape)
+        let weight = B::values(tensors[1].clone());
+        let weight = Panels::new(Isa::in_use(), Matrix::new(weight.as_ref(), 0, inputs, outputs, outputs));
+        map_rows::<B>(tensors[0].clone(), &weight, tensors.get(2).cloned())
     }
 
     fn forward_keeping<B: HostBackend>(&self, tensors: [FloatTensor<B>; N]) -> (FloatTensor<B>, [FloatTensor<B>; 2]) {
@@ -84,12 +101,12 @@ impl<const N: usize> Operation<N> for HostLinear {
         if wanted[0] {
             let weight = B::values(weight);
             let weight = Matrix::new(weight.as_ref(), 0, inputs, outputs, outputs);
-            gradients[0] = Some(B::tensor(product(by_row, weight.transposed(), Start::Zero), x_shape));
+            gradients[0] = Some(B::tensor(product(by_row, weight.transposed()), x_shape));
         }
         if wanted[1] {
             let x = B::values(x);
             let x = Matrix::new(x.as_ref(), 0, rows, inputs, inputs);
-            gradients[1] = Some(B::tensor(product(x.transposed(), by_row, Start::Zero), weight_shape));
+            gradients[1] = Some(B::tensor(product(x.transposed(), by_row), weight_shape));
         }
         if let Some(true) = wanted.get(2) {
             let mut sums = vec![0.0; outputs];

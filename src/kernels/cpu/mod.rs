@@ -12,6 +12,7 @@ pub(crate) mod matrix;
 pub(crate) mod operation;
 pub(crate) mod packed;
 pub(crate) mod panels;
+pub(crate) mod product;
 #[cfg(test)]
 pub(crate) mod rate;
 pub(crate) mod residual;

@@ -3,16 +3,14 @@
 
 use std::sync::Arc;
 
-use burn::{
-    Tensor,
-    backend::{TensorMetadata, tensor::FloatTensor},
-};
+use burn::{Tensor, backend::tensor::FloatTensor};
 
 use super::{
     backend::HostBackend,
+    linear::map_rows,
     matrix::Matrix,
     operation::{Operation, apply},
-    panels::{Panels, Start},
+    panels::Panels,
 };
 use crate::isa::Isa;
 
@@ -48,16 +46,7 @@ impl<const N: usize> Operation<N> for PackedLinear {
     type Kept<B: HostBackend> = ();
 
     fn forward<B: HostBackend>(&self, tensors: [FloatTensor<B>; N]) -> FloatTensor<B> {
-        let mut shape = tensors[0].shape();
-        let [inputs, outputs] = self.weight.shape();
-        let (rows, last) = (shape.num_elements() / inputs, shape.num_dims() - 1);
-        shape[last] = outputs;
-        let tensors = tensors.map(B::values);
-        let x = Matrix::new(tensors[0].as_ref(), 0, rows, inputs, inputs);
-        let start = tensors.get(1).map_or(Start::Zero, |bias| Start::Bias(bias.as_ref()));
-        let mut output = vec![0.0; rows * outputs];
-        self.weight.parallel_product(x, start, &mut output);
-        B::tensor(output, shape)
+        map_rows::<B>(tensors[0].clone(), &self.weight, tensors.get(1).cloned())
     }
 
     fn forward_keeping<B: HostBackend>(&self, _: [FloatTensor<B>; N]) -> (FloatTensor<B>, ()) {

@@ -18,7 +18,8 @@ use crate::isa::Isa;
 use crate::kernels::cpu::{
     lanes,
     matrix::{MatrixMut, Shared},
-    panels::{Panels, Start},
+    panels::Panels,
+    product::Start,
     simd::vectorized,
 };
 

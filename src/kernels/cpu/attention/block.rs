@@ -9,7 +9,8 @@ use crate::kernels::{
     cpu::{
         lanes,
         matrix::{Matrix, MatrixMut},
-        panels::{Panels, Start},
+        panels::Panels,
+        product::Start,
         simd::vectorized,
     },
 };

@@ -8,11 +8,7 @@ use super::{
     Geometry, Head, Operands, Sequence,
     block::{MOST_QUERIES, Task, Workspace, block_size, dense, exponentials},
 };
-use crate::kernels::cpu::{
-    matrix::Shared,
-    panels::{Panels, Start},
-    simd::vectorized,
-};
+use crate::kernels::cpu::{matrix::Shared, panels::Panels, product::Start, simd::vectorized};
 
 /// Context, of the query's shape. Rows that belong to no sequence are left as they are.
 pub(crate) fn forward(geometry: &Geometry<'_>, operands: Operands<'_>, context: &mut [f32]) {
