@@ -79,10 +79,11 @@ pub fn devices(name: &str) -> Result<Vec<Device>> {
 }
 
 /// The processor, the threads, and the instruction set of the CPU kernels, in a line for a log: the widest that the processor
-/// has, or the one that the environment variable `DEBERTA_BURN_ISA` lowers it to (`portable`, `avx2`, `avx512`; `neon` on ARM).
+/// has, or the one that the environment variable `DEBERTA_BURN_ISA` lowers it to (`portable`, `avx2`, `avx512`,
+/// `avx512vnni`; `neon` on ARM).
 ///
 /// ```
-/// println!("{}", deberta_burn::device::describe()); // AMD EPYC, 2 threads, avx512 kernels
+/// println!("{}", deberta_burn::device::describe()); // AMD EPYC, 2 threads, avx512vnni kernels
 /// ```
 pub fn describe() -> String {
     let threads = rayon::current_num_threads();

@@ -19,6 +19,9 @@ pub(crate) enum InstructionSet {
     /// AVX-512 F, BW, DQ and VL.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// AVX-512 with VNNI: sums of products of small integers in one instruction.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
 }
 
 impl InstructionSet {
@@ -31,6 +34,8 @@ impl InstructionSet {
         Self::Avx2,
         #[cfg(target_arch = "x86_64")]
         Self::Avx512,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512Vnni,
     ];
 
     /// As `DEBERTA_BURN_ISA` spells it.
@@ -43,6 +48,8 @@ impl InstructionSet {
             Self::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => "avx512vnni",
         }
     }
 
@@ -63,6 +70,8 @@ impl InstructionSet {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => Self::Avx512.is_available() && is_x86_feature_detected!("avx512vnni"),
         }
     }
 }
@@ -115,6 +124,14 @@ impl Isa {
             true => Ok(Self(*set)),
             false => Err(format!("{VARIABLE} is `{name}`, which this processor lacks; it has {available}")),
         }
+    }
+
+    /// Whether it has sums of products of bytes.
+    pub fn multiplies_bytes(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self.0 == InstructionSet::Avx512Vnni;
+        #[cfg(not(target_arch = "x86_64"))]
+        false
     }
 
     /// Which one it is.

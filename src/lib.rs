@@ -24,5 +24,5 @@ pub mod training;
 
 pub use config::{DebertaConfig, ModelConfig, Preset, RobertaConfig};
 pub use error::{Error, Result};
-pub use model::{DebertaModel, ModelInput, ModelOutput, RobertaModel};
+pub use model::{DebertaModel, Int8Layers, ModelInput, ModelOutput, Precision, RobertaModel};
 pub use replacement::write_file;

@@ -122,6 +122,33 @@ fn cut_texts_are_counted_on_standard_error() {
 }
 
 #[test]
+fn precisions_are_chosen_and_told() {
+    let model = classifier();
+    let plain = with_model("classify", &model).args(["war", "--json"]).assert().success();
+    let score = |assert: &Assert| json_lines(assert)[0][0]["score"].as_f64().unwrap();
+    for (flags, told) in [
+        (&["--dtype", "bf16"][..], "flex: bf16: linear maps bf16 ("),
+        (&["--dtype", "i16"], "flex: i16: linear maps i16 ("),
+        (&["--dtype", "int8"], "flex: int8 (mixed): attention's linear maps int8 ("),
+        (&["--dtype", "int8", "--int8", "all"], "flex: int8 (all): linear maps int8 ("),
+    ] {
+        let lower = with_model("classify", &model).args(["war", "--json"]).args(flags).assert().success();
+        // A classifier of random weights is undecided; 8 bits leave its probabilities where they were to two digits.
+        let difference = (score(&plain) - score(&lower)).abs();
+        assert!(difference < 0.01, "{flags:?}: {difference}");
+        lower.stderr(predicates::str::starts_with(told));
+    }
+    let mut alone = with_model("classify", &model);
+    alone.args(["war", "--int8", "all"]);
+    fails(alone, "error: --int8: it says which linear maps are in 8 bits, and needs --dtype int8");
+    example("finetune_ner")
+        .args(["--dtype", "int8"])
+        .assert()
+        .code(2)
+        .stderr(contains("possible values: f32, f16, bf16"));
+}
+
+#[test]
 fn pairs_and_json() {
     let model = classifier();
     let plain = with_model("classify", &model).args(["war", "--pair", "peace", "--json"]).assert().success();

@@ -11,10 +11,10 @@ use std::{
 
 use burn::{
     Tensor,
-    tensor::{Device, FloatDType, Int},
+    tensor::{Device, Int},
 };
 use deberta_burn::{
-    DebertaConfig, DebertaModel, Error, ModelConfig, ModelInput, Result, RobertaConfig, RobertaModel,
+    DebertaConfig, DebertaModel, Error, ModelConfig, ModelInput, Precision, Result, RobertaConfig, RobertaModel,
     batch::Truncated,
     checkpoint::{self, Checkpoint, LoadOptions},
     config::ProblemType,
@@ -606,7 +606,7 @@ fn with_value(folder: TempDir, key: &str, value: f32) -> TempDir {
 fn answers_that_are_not_finite_are_errors() {
     // An f32 that f16 does not reach.
     let huge = |folder, key| with_value(folder, key, 1e6);
-    let (f32, f16) = (options(), PipelineOptions { dtype: FloatDType::F16, ..options() });
+    let (f32, f16) = (options(), PipelineOptions { precision: Precision::F16, ..options() });
     let check = |name: &str, ask: &dyn Fn(PipelineOptions) -> Option<Error>| {
         assert!(ask(f32.clone()).is_none(), "{name} in f32");
         let error = ask(f16.clone()).unwrap_or_else(|| panic!("{name} in f16"));

@@ -1,10 +1,10 @@
 //! What the command-line examples share: flags, reading texts, progress, writing answers, errors.
 
 pub mod allocator;
-mod dtype;
 mod folder;
 mod input;
 mod output;
+mod precision;
 
 use std::{
     io::{IsTerminal, stderr},
@@ -15,17 +15,17 @@ use std::{
 
 use clap::Args;
 use deberta_burn::{
-    Result,
+    Precision, Result,
     checkpoint::LoadReport,
     device::device,
     pipeline::{PipelineOptions, Progress},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
-use dtype::Dtype;
 use folder::model_folder;
 pub use input::InputArgs;
 pub use output::{Failure, OutputArgs};
+use precision::PrecisionArgs;
 
 /// Flags of every example.
 #[derive(Args)]
@@ -48,9 +48,8 @@ pub struct CommonArgs {
     #[arg(long, default_value = "flex", help_heading = "Model")]
     device: String,
 
-    /// Type of weights and arithmetic; f16 and bf16 halve the memory, where the device has them
-    #[arg(long, value_enum, default_value_t = Dtype::F32, help_heading = "Model")]
-    dtype: Dtype,
+    #[command(flatten)]
+    precision: PrecisionArgs,
 
     /// Most texts (or windows of long ones) in one batch
     #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Model")]
@@ -70,15 +69,20 @@ impl CommonArgs {
         model_folder(&self.model, self.revision.as_deref())
     }
 
-    /// The flags as the library wants them.
+    /// The flags as the library wants them; a precision below f32 is told on standard error.
     pub fn options(&self) -> Result<PipelineOptions> {
+        let (device, precision) = (device(&self.device)?, self.precision.precision()?);
+        precision.load_dtype(&device)?;
+        if precision != Precision::F32 {
+            eprintln!("{}: {}", self.device, precision.describe(&device));
+        }
         Ok(PipelineOptions {
-            dtype: self.dtype.into(),
+            precision,
             batch_size: self.batch_size,
             max_length: self.max_length,
             truncated: Arc::new(|truncated| eprintln!("warning: {truncated}")),
             progress: stderr().is_terminal().then(|| progress_bar(self.batch_size)),
-            ..PipelineOptions::new(device(&self.device)?)
+            ..PipelineOptions::new(device)
         })
     }
 }

@@ -12,8 +12,15 @@ use crate::{
     Error, Result,
     config::{Activation, DebertaConfig, RobertaConfig},
     model::{
-        DebertaModel, attention::PreparedPositions, decoder::EnhancedMaskDecoder, inference::Prepared, init::Init,
-        input::ModelInput, linear::Linear, masked_positions::Places, roberta::RobertaModel,
+        DebertaModel,
+        attention::PreparedPositions,
+        decoder::EnhancedMaskDecoder,
+        inference::Prepared,
+        init::Init,
+        input::ModelInput,
+        linear::{Linear, LinearRole},
+        masked_positions::Places,
+        roberta::RobertaModel,
     },
 };
 
@@ -255,11 +262,11 @@ impl Head for DebertaForMaskedLm {
         DebertaForMaskedLm::forward(self, input)
     }
 
-    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
+    fn prepare_positions(&self, length: Option<usize>) -> Option<PreparedPositions> {
         self.backbone.encoder().prepare_positions(length)
     }
 
-    fn linears(&mut self) -> Vec<&mut Linear> {
+    fn linears(&mut self) -> Vec<(LinearRole, &mut Linear)> {
         self.backbone.linears()
     }
 }
@@ -271,7 +278,7 @@ impl Head for RobertaForMaskedLm {
         RobertaForMaskedLm::forward(self, input)
     }
 
-    fn linears(&mut self) -> Vec<&mut Linear> {
+    fn linears(&mut self) -> Vec<(LinearRole, &mut Linear)> {
         self.backbone.linears()
     }
 }

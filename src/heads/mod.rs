@@ -25,7 +25,11 @@ pub use token::TokenClassification;
 use crate::{
     config::{Activation, DebertaConfig, RobertaConfig, TaskConfig},
     model::{
-        DebertaModel, ModelOutput, Pooler, attention::PreparedPositions, init::Init, input::ModelInput, linear::Linear,
+        DebertaModel, ModelOutput, Pooler,
+        attention::PreparedPositions,
+        init::Init,
+        input::ModelInput,
+        linear::{Linear, LinearRole},
         roberta::RobertaModel,
     },
 };
@@ -93,11 +97,11 @@ impl Head for DebertaModel {
         self.forward(input)
     }
 
-    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
+    fn prepare_positions(&self, length: Option<usize>) -> Option<PreparedPositions> {
         self.encoder().prepare_positions(length)
     }
 
-    fn linears(&mut self) -> Vec<&mut Linear> {
+    fn linears(&mut self) -> Vec<(LinearRole, &mut Linear)> {
         self.linears()
     }
 }
@@ -137,7 +141,7 @@ impl Head for RobertaModel {
         self.forward(input)
     }
 
-    fn linears(&mut self) -> Vec<&mut Linear> {
+    fn linears(&mut self) -> Vec<(LinearRole, &mut Linear)> {
         self.linears()
     }
 }

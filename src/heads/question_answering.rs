@@ -7,7 +7,11 @@ use burn::{
 };
 
 use super::{Backbone, BackboneConfig, Head, loss};
-use crate::model::{attention::PreparedPositions, input::ModelInput, linear::Linear};
+use crate::model::{
+    attention::PreparedPositions,
+    input::ModelInput,
+    linear::{Linear, LinearRole},
+};
 
 /// A linear map from each state to two scores.
 #[derive(Module, Debug)]
@@ -61,11 +65,11 @@ impl<B: Backbone> Head for QuestionAnswering<B> {
         QuestionAnswering::forward(self, input)
     }
 
-    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
+    fn prepare_positions(&self, length: Option<usize>) -> Option<PreparedPositions> {
         self.backbone.prepare_positions(length)
     }
 
-    fn linears(&mut self) -> Vec<&mut Linear> {
+    fn linears(&mut self) -> Vec<(LinearRole, &mut Linear)> {
         self.backbone.linears()
     }
 }

@@ -10,7 +10,12 @@ use burn::{
 use super::{Head, loss};
 use crate::{
     config::{Activation, DebertaConfig},
-    model::{DebertaModel, attention::PreparedPositions, input::ModelInput, linear::Linear},
+    model::{
+        DebertaModel,
+        attention::PreparedPositions,
+        input::ModelInput,
+        linear::{Linear, LinearRole},
+    },
 };
 
 /// The discriminator: `classifier( act( dense( LayerNorm( h_CLS + h_t ) ) ) )` for each token t.
@@ -89,11 +94,11 @@ impl Head for ReplacedTokenDetection {
         ReplacedTokenDetection::forward(self, input)
     }
 
-    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
+    fn prepare_positions(&self, length: Option<usize>) -> Option<PreparedPositions> {
         self.backbone.encoder().prepare_positions(length)
     }
 
-    fn linears(&mut self) -> Vec<&mut Linear> {
+    fn linears(&mut self) -> Vec<(LinearRole, &mut Linear)> {
         self.backbone.linears()
     }
 }

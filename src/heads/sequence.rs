@@ -7,7 +7,13 @@ use burn::{
 };
 
 use super::{Backbone, BackboneConfig, Head, loss};
-use crate::model::{Pooler, attention::PreparedPositions, dropout::Dropout, input::ModelInput, linear::Linear};
+use crate::model::{
+    Pooler,
+    attention::PreparedPositions,
+    dropout::Dropout,
+    input::ModelInput,
+    linear::{Linear, LinearRole},
+};
 
 /// Pooler -> dropout -> linear.
 #[derive(Module, Debug)]
@@ -70,11 +76,11 @@ impl<B: Backbone> Head for SequenceClassification<B> {
         SequenceClassification::forward(self, input)
     }
 
-    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
+    fn prepare_positions(&self, length: Option<usize>) -> Option<PreparedPositions> {
         self.backbone.prepare_positions(length)
     }
 
-    fn linears(&mut self) -> Vec<&mut Linear> {
+    fn linears(&mut self) -> Vec<(LinearRole, &mut Linear)> {
         self.backbone.linears()
     }
 }

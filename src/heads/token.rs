@@ -7,7 +7,12 @@ use burn::{
 };
 
 use super::{Backbone, BackboneConfig, Head, loss};
-use crate::model::{attention::PreparedPositions, dropout::Dropout, input::ModelInput, linear::Linear};
+use crate::model::{
+    attention::PreparedPositions,
+    dropout::Dropout,
+    input::ModelInput,
+    linear::{Linear, LinearRole},
+};
 
 /// Dropout -> linear, with a bias, on every state.
 #[derive(Module, Debug)]
@@ -52,11 +57,11 @@ impl<B: Backbone> Head for TokenClassification<B> {
         TokenClassification::forward(self, input)
     }
 
-    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
+    fn prepare_positions(&self, length: Option<usize>) -> Option<PreparedPositions> {
         self.backbone.prepare_positions(length)
     }
 
-    fn linears(&mut self) -> Vec<&mut Linear> {
+    fn linears(&mut self) -> Vec<(LinearRole, &mut Linear)> {
         self.backbone.linears()
     }
 }

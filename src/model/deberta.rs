@@ -10,7 +10,7 @@ use crate::{
         encoder::{DebertaEncoder, token_layout},
         init::Init,
         input::ModelInput,
-        linear::Linear,
+        linear::{Linear, LinearRole},
         output::{LayerRecord, ModelOutput},
     },
 };
@@ -78,7 +78,7 @@ impl DebertaModel {
     }
 
     /// The linear maps that every token passes.
-    pub(crate) fn linears(&mut self) -> Vec<&mut Linear> {
+    pub(crate) fn linears(&mut self) -> Vec<(LinearRole, &mut Linear)> {
         self.encoder.linears()
     }
 

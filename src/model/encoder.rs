@@ -16,7 +16,7 @@ use super::{
     init::Init,
     input::ModelInput,
     layer::{EncoderLayer, EncoderLayerConfig},
-    linear::Linear,
+    linear::{Linear, LinearRole},
     output::LayerRecord,
     token_layout::{Packing, TokenLayout},
 };
@@ -65,7 +65,7 @@ impl DebertaEncoder {
     }
 
     /// The linear maps of all layers.
-    pub(crate) fn linears(&mut self) -> Vec<&mut Linear> {
+    pub(crate) fn linears(&mut self) -> Vec<(LinearRole, &mut Linear)> {
         self.layer.iter_mut().flat_map(EncoderLayer::linears).collect()
     }
 
@@ -88,14 +88,16 @@ impl DebertaEncoder {
         EncoderContext { layout, relative }
     }
 
-    /// Every layer's projections of the position table for inputs of up to `length` tokens, if attention is relative.
-    pub(crate) fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
+    /// Every layer's projections of the position table for inputs of up to `length` tokens, of any length if there is none, if
+    /// attention is relative.
+    pub(crate) fn prepare_positions(&self, length: Option<usize>) -> Option<PreparedPositions> {
         self.rel_embeddings.as_ref()?;
-        let rows = self.positions.index(length, length).rows();
+        let all = 0..2 * self.positions.span;
+        let rows = length.map_or(all, |length| self.positions.index(length, length).rows());
         let first_row = rows.start;
         let table = self.position_rows(rows);
         let layers = self.layer.iter().map(|layer| layer.attention().project_positions(table.clone())).collect();
-        Some(PreparedPositions { layers, first_row, length })
+        Some(PreparedPositions { layers, first_row, length: length.unwrap_or(usize::MAX) })
     }
 
     /// Rows of the position table, normalised where the configuration says so, [rows, hidden].

@@ -76,7 +76,7 @@ impl FeedForward {
 
     /// The element type of its parameters.
     pub(crate) fn dtype(&self) -> DType {
-        self.intermediate.weight.val().dtype()
+        self.intermediate.dtype()
     }
 
     /// # Shapes

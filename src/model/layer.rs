@@ -7,7 +7,7 @@ use super::{
     context::EncoderContext,
     feed_forward::{FeedForward, ResidualOutput},
     init::Init,
-    linear::Linear,
+    linear::{Linear, LinearRole},
     masked_positions::Places,
 };
 use crate::config::{Activation, DebertaConfig, RobertaConfig};
@@ -69,9 +69,10 @@ impl EncoderLayerConfig {
 
 impl EncoderLayer {
     /// The linear maps that every token passes.
-    pub(crate) fn linears(&mut self) -> impl Iterator<Item = &mut Linear> {
+    pub(crate) fn linears(&mut self) -> impl Iterator<Item = (LinearRole, &mut Linear)> {
         let attention = self.attention.linears().into_iter().chain([self.attention_output.linear()]);
-        attention.chain(self.feed_forward.linears())
+        let attention = attention.map(|linear| (LinearRole::Attention, linear));
+        attention.chain(self.feed_forward.linears().map(|linear| (LinearRole::FeedForward, linear)))
     }
 
     /// The attention.

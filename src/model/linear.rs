@@ -5,13 +5,25 @@ use std::sync::Arc;
 use burn::{
     Tensor,
     module::{Module, Param},
-    tensor::{TensorData, module::linear},
+    tensor::{DType, Device, TensorData, module::linear},
 };
 
 use crate::kernels::{
     can_fuse,
-    cpu::{self, packed, panels::Panels},
+    cpu::{
+        self,
+        packed::{self, PackedWeight, WeightType},
+    },
 };
+
+/// Where in a layer a linear map stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinearRole {
+    /// Projects queries, keys, values, or the context.
+    Attention,
+    /// Belongs to the feed-forward network.
+    FeedForward,
+}
 
 /// x W + b.
 ///
@@ -25,7 +37,7 @@ pub struct Linear {
     pub bias: Option<Param<Tensor<1>>>,
     /// W, laid out for products.
     #[module(skip)]
-    packed: Option<Arc<Panels>>,
+    packed: Option<Arc<dyn PackedWeight>>,
 }
 
 impl Linear {
@@ -49,22 +61,32 @@ impl Linear {
         }
     }
 
-    /// Lays the weight out for products, in the place of the plain one, where the device has use for that.
-    pub(crate) fn pack(&mut self) {
-        let device = self.weight.lazy_device();
-        if self.packed.is_some() || device.is_autodiff() || !can_fuse(&device, self.weight.val().dtype()) {
+    /// Where its parameters are.
+    pub(crate) fn device(&self) -> Device {
+        self.weight.lazy_device()
+    }
+
+    /// The element type of its parameters.
+    pub(crate) fn dtype(&self) -> DType {
+        self.weight.val().dtype()
+    }
+
+    /// Lays the weight out for products in a type, in the place of the plain one, where the device has use for that.
+    pub(crate) fn pack(&mut self, weight_type: WeightType) {
+        let device = self.device();
+        if self.packed.is_some() || device.is_autodiff() || !can_fuse(&device, self.dtype()) {
             return;
         }
         // The plain weight goes before its packed form is made, so that nobody else holds it and nothing is copied.
         let empty = Param::initialized(self.weight.id, Tensor::empty([0, 0], &device));
         let weight = std::mem::replace(&mut self.weight, empty).into_value();
-        self.packed = Some(Arc::new(packed::pack(weight)));
+        self.packed = Some(packed::pack(weight, weight_type));
     }
 
-    /// Puts the plain weight back.
+    /// Puts the plain weight back, rounded to the type that it was laid out in.
     pub(crate) fn unpack(&mut self) {
         if let Some(packed) = self.packed.take() {
-            let device = self.weight.lazy_device();
+            let device = self.device();
             let data = TensorData::new(packed.unpack(), packed.shape());
             self.weight = Param::initialized(self.weight.id, Tensor::from_data(data, &device));
         }

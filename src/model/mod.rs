@@ -23,6 +23,7 @@ pub mod linear;
 pub mod masked_positions;
 pub mod output;
 pub mod pooler;
+pub mod precision;
 pub mod roberta;
 pub mod token_layout;
 
@@ -30,4 +31,5 @@ pub use deberta::DebertaModel;
 pub use input::ModelInput;
 pub use output::ModelOutput;
 pub use pooler::Pooler;
+pub use precision::{Int8Layers, Precision};
 pub use roberta::RobertaModel;

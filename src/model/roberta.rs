@@ -18,7 +18,7 @@ use crate::{
         init::Init,
         input::ModelInput,
         layer::{EncoderLayer, EncoderLayerConfig},
-        linear::Linear,
+        linear::{Linear, LinearRole},
         pooler::Pooler,
         token_layout::TokenLayout,
     },
@@ -138,7 +138,7 @@ impl RobertaModel {
     }
 
     /// The linear maps that every token passes.
-    pub(crate) fn linears(&mut self) -> Vec<&mut Linear> {
+    pub(crate) fn linears(&mut self) -> Vec<(LinearRole, &mut Linear)> {
         self.encoder.layer.iter_mut().flat_map(EncoderLayer::linears).collect()
     }
 

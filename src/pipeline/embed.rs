@@ -14,7 +14,11 @@ use crate::{
     batch::Encoding,
     checkpoint::LoadReport,
     heads::{Backbone, BackboneConfig, Head},
-    model::{attention::PreparedPositions, input::ModelInput, linear::Linear},
+    model::{
+        attention::PreparedPositions,
+        input::ModelInput,
+        linear::{Linear, LinearRole},
+    },
     scores::rows,
     tokenizer::{Text, Truncation},
 };
@@ -71,11 +75,11 @@ impl<B: Backbone> Head for HiddenStates<B> {
         self.backbone.forward(input).last_hidden_state
     }
 
-    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
+    fn prepare_positions(&self, length: Option<usize>) -> Option<PreparedPositions> {
         self.backbone.prepare_positions(length)
     }
 
-    fn linears(&mut self) -> Vec<&mut Linear> {
+    fn linears(&mut self) -> Vec<(LinearRole, &mut Linear)> {
         self.backbone.linears()
     }
 }

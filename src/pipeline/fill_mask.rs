@@ -11,7 +11,7 @@ use crate::{
     checkpoint::LoadReport,
     config::ModelConfig,
     heads::{DebertaForMaskedLm, MaskedLm, MaskedLmLayout, RobertaForMaskedLm},
-    model::{inference::Prepared, input::ModelInput, masked_positions::Places},
+    model::{input::ModelInput, masked_positions::Places},
     scores::{rows, softmax, sort_by_score},
     tokenizer::{Text, Truncation},
 };
@@ -69,11 +69,11 @@ impl FillMask {
                     MaskedLmLayout::LastLayer => "lm_predictions, last layer (there is no decoder)",
                     MaskedLmLayout::Legacy => "cls.predictions, last layer",
                 };
-                (Box::new(Prepared::new(model)), head)
+                (Box::new(runner.ready(model)?), head)
             }
             ModelConfig::Roberta(config) => {
-                let model = runner.load(RobertaForMaskedLm::new(&config, runner.device()))?;
-                (Box::new(Prepared::new(model)), "lm_head, last layer")
+                let model = RobertaForMaskedLm::new(&config, runner.device());
+                (Box::new(runner.prepare(model)?), "lm_head, last layer")
             }
         };
         let mask = runner.tokenizer.token(runner.tokenizer.mask_id()).unwrap_or_else(|| MASK.to_owned());

@@ -2,10 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use burn::{
-    module::Module,
-    tensor::{Device, FloatDType},
-};
+use burn::{module::Module, tensor::Device};
 
 use crate::{
     Error, Result,
@@ -14,6 +11,7 @@ use crate::{
     config::ModelConfig,
     foreign::{self, Part},
     model::{
+        Precision,
         inference::{Head, Prepared},
         input::ModelInput,
     },
@@ -31,8 +29,8 @@ pub type TruncationListener = Arc<dyn Fn(Truncated) + Send + Sync>;
 pub struct PipelineOptions {
     /// Where the model lives.
     pub device: Device,
-    /// The type of its weights and arithmetic: f32, f16 or bf16, as far as the device computes in it.
-    pub dtype: FloatDType,
+    /// The numbers that it computes with, as far as the device has them.
+    pub precision: Precision,
     /// Most sequences in one batch, at least 1.
     pub batch_size: usize,
     /// Most tokens of one sequence, special tokens included; if none, what the tokenizer's settings say (as far as the model's
@@ -49,7 +47,7 @@ impl PipelineOptions {
     pub fn new(device: Device) -> Self {
         Self {
             device,
-            dtype: FloatDType::F32,
+            precision: Precision::F32,
             batch_size: 32,
             max_length: None,
             progress: None,
@@ -90,15 +88,22 @@ impl Runner {
 
     /// Fills a head with the checkpoint's weights, all of which must be there.
     pub fn load<M: Module>(&mut self, head: M) -> Result<M> {
-        let options = LoadOptions { dtype: self.options.dtype, ..LoadOptions::default() };
+        let dtype = self.options.precision.load_dtype(self.device())?;
+        let options = LoadOptions { dtype, ..LoadOptions::default() };
         let (head, report) = self.checkpoint.load(head, &options)?;
         self.report = report;
         Ok(head)
     }
 
-    /// The same, made ready for inference.
+    /// Makes a loaded head ready for inference.
+    pub fn ready<H: Head>(&self, head: H) -> Result<Prepared<H>> {
+        Prepared::with_precision(head, self.options.precision)
+    }
+
+    /// Both.
     pub fn prepare<H: Head + Module>(&mut self, head: H) -> Result<Prepared<H>> {
-        self.load(head).map(Prepared::new)
+        let head = self.load(head)?;
+        self.ready(head)
     }
 
     /// Refuses a checkpoint of another task.
@@ -172,14 +177,14 @@ impl Runner {
     /// Refuses scores that would come out as no answer at all, or as a wrong one.
     fn check_finite(&self, index: usize, scores: &[f32]) -> Result<()> {
         let Some(value) = scores.iter().find(|score| !score.is_finite()) else { return Ok(()) };
-        let advice = match self.options.dtype {
-            FloatDType::F16 => {
+        let advice = match self.options.precision {
+            Precision::F16 => {
                 "f16 ends at 65504, and this model exceeds it: compute in bf16 or f32 (`--dtype bf16|f32`)"
             }
-            FloatDType::BF16 => {
+            Precision::Bf16 | Precision::I16 | Precision::Int8(_) => {
                 "see whether it is in f32 (`--dtype f32`); if not, the checkpoint's weights are damaged"
             }
-            _ => "the checkpoint's weights are damaged, or its training diverged",
+            Precision::F32 => "the checkpoint's weights are damaged, or its training diverged",
         };
         let problem = format!("the model's answer holds {value}, expected finite numbers; {advice}");
         Err(Error::NotFinite { index, subject: format!("text {index}"), problem })

@@ -19,7 +19,7 @@ use burn::{
     tensor::{Device, Distribution, TensorData},
 };
 use deberta_burn::{
-    DebertaConfig, DebertaModel, ModelConfig, ModelInput,
+    DebertaConfig, DebertaModel, Int8Layers, ModelConfig, ModelInput, Precision,
     batch::{Batch, Encoding, Padding},
     checkpoint::{Checkpoint, LoadOptions},
     device::describe,
@@ -56,12 +56,12 @@ fn main() -> Result<()> {
     let mut session = None;
     for line in io::stdin().lock().lines() {
         let answer = match serde_json::from_str(&line?)? {
-            Command::Load(load) => match load_options(&load.precision) {
-                Some(options) => {
-                    session = Some(Session::load(&load, &options)?);
-                    json!({ "kernels": describe() })
+            Command::Load(load) => match precision(&load.precision) {
+                Some(precision) => {
+                    session = Some(Session::load(&load, precision)?);
+                    json!({ "kernels": format!("{}; {}", describe(), precision.describe(&Device::flex())) })
                 }
-                None => json!({ "unsupported": format!("this crate has no {} yet", load.precision) }),
+                None => json!({ "unsupported": format!("this crate has no {}", load.precision) }),
             },
             Command::Gemm { size } => gemm(size),
             Command::Forward { texts, save } => session.as_ref().context(UNLOADED)?.forward(&texts, save)?,
@@ -89,22 +89,31 @@ enum Model {
 /// From an input to the values of the last hidden states or of logits, row by row.
 type Forward = Box<dyn Fn(ModelInput) -> Result<TensorData>>;
 
-/// How weights are loaded for a precision, if there is such a one.
-fn load_options(precision: &str) -> Option<LoadOptions> {
-    (precision == "f32").then(LoadOptions::default)
+/// The precision of that name, if there is one.
+fn precision(name: &str) -> Option<Precision> {
+    match name {
+        "f32" => Some(Precision::F32),
+        "bf16" => Some(Precision::Bf16),
+        "i16" => Some(Precision::I16),
+        "int8" => Some(Precision::Int8(Int8Layers::Mixed)),
+        "int8-all" => Some(Precision::Int8(Int8Layers::All)),
+        _ => None,
+    }
 }
 
 impl Session {
-    fn load(load: &Load, options: &LoadOptions) -> Result<Self> {
+    fn load(load: &Load, precision: Precision) -> Result<Self> {
         let config = ModelConfig::from_folder(&load.model)?;
         let ModelConfig::Deberta(deberta) = &config else { bail!("{}: not a DeBERTa", load.model.display()) };
         let device = if load.train { Device::flex().autodiff() } else { Device::flex() };
         let checkpoint = Checkpoint::open(&load.model)?;
         let model = if load.train {
-            let head = checkpoint.load(SequenceClassification::<DebertaModel>::new(deberta, &device), options)?.0;
+            let head = checkpoint
+                .load(SequenceClassification::<DebertaModel>::new(deberta, &device), &LoadOptions::default())?
+                .0;
             Model::Training(Box::new(Training::new(head, &device, load.sift)))
         } else {
-            Model::Inference(forward(&checkpoint, deberta, load.head, &device, options)?)
+            Model::Inference(forward(&checkpoint, deberta, load.head, &device, precision)?)
         };
         Ok(Self { config, device, model })
     }
@@ -146,20 +155,22 @@ fn forward(
     config: &DebertaConfig,
     head: bool,
     device: &Device,
-    options: &LoadOptions,
+    precision: Precision,
 ) -> Result<Forward> {
     let architecture = config.task.architectures.first().filter(|_| head);
     match architecture.map(|name| name.rsplit("For").next().unwrap_or(name)) {
-        None => prepared(checkpoint, config.init(device), options, |output| output.last_hidden_state),
+        None => prepared(checkpoint, config.init(device), precision, |output| output.last_hidden_state),
         Some("SequenceClassification") => {
-            prepared(checkpoint, SequenceClassification::<DebertaModel>::new(config, device), options, |logits| logits)
+            prepared(checkpoint, SequenceClassification::<DebertaModel>::new(config, device), precision, |logits| {
+                logits
+            })
         }
         Some("TokenClassification") => {
-            prepared(checkpoint, TokenClassification::<DebertaModel>::new(config, device), options, |logits| logits)
+            prepared(checkpoint, TokenClassification::<DebertaModel>::new(config, device), precision, |logits| logits)
         }
         Some("QuestionAnswering") => {
             let model = QuestionAnswering::<DebertaModel>::new(config, device);
-            prepared(checkpoint, model, options, |spans| Tensor::stack::<3>(vec![spans.start, spans.end], 2))
+            prepared(checkpoint, model, precision, |spans| Tensor::stack::<3>(vec![spans.start, spans.end], 2))
         }
         Some(other) => bail!("no head for {other}"),
     }
@@ -168,10 +179,11 @@ fn forward(
 fn prepared<M: Head + Module + 'static, const D: usize>(
     checkpoint: &Checkpoint,
     model: M,
-    options: &LoadOptions,
+    precision: Precision,
     values: fn(M::Output) -> Tensor<D>,
 ) -> Result<Forward> {
-    let model = Prepared::new(checkpoint.load(model, options)?.0);
+    // On a CPU, whatever the precision.
+    let model = Prepared::with_precision(checkpoint.load(model, &LoadOptions::default())?.0, precision)?;
     Ok(Box::new(move |input| Ok(values(model.forward(input)).try_into_data()?.convert::<f32>())))
 }
 

@@ -14,8 +14,10 @@ use burn::{
 
 use super::{
     backend::HostBackend,
+    floats::F32,
     matrix::Matrix,
     operation::{Operation, apply},
+    packed::PackedWeight,
     panels::Panels,
     product::Start,
     simd::vectorized,
@@ -44,11 +46,11 @@ struct HostLinear;
 /// `lhs rhs` on all threads.
 fn product(lhs: Matrix<'_>, rhs: Matrix<'_>) -> Vec<f32> {
     let mut output = vec![0.0; lhs.shape()[0] * rhs.shape()[1]];
-    Panels::new(Isa::in_use(), rhs).parallel_product(lhs, Start::Zero, &mut output);
+    Panels::<F32>::new(Isa::in_use(), rhs).parallel_product(lhs, Start::Zero, &mut output);
     output
 }
 
-/// `x weight + bias` with a weight in panels.
+/// `x weight + bias` with a weight that is laid out.
 ///
 /// # Shapes
 /// - x: [.., inputs]
@@ -56,7 +58,7 @@ fn product(lhs: Matrix<'_>, rhs: Matrix<'_>) -> Vec<f32> {
 /// - output: [.., outputs]
 pub(super) fn map_rows<B: HostBackend>(
     x: FloatTensor<B>,
-    weight: &Panels,
+    weight: &dyn PackedWeight,
     bias: Option<FloatTensor<B>>,
 ) -> FloatTensor<B> {
     let mut shape = x.shape();
@@ -66,7 +68,7 @@ pub(super) fn map_rows<B: HostBackend>(
     let (x, bias) = (B::values(x), bias.map(B::values));
     let start = bias.as_ref().map_or(Start::Zero, |bias| Start::Bias(bias.as_ref()));
     let mut output = vec![0.0; rows * outputs];
-    weight.parallel_product(Matrix::new(x.as_ref(), 0, rows, inputs, inputs), start, &mut output);
+    weight.map(x.as_ref(), start, &mut output);
     B::tensor(output, shape)
 }
 
@@ -77,7 +79,7 @@ impl<const N: usize> Operation<N> for HostLinear {
     fn forward<B: HostBackend>(&self, tensors: [FloatTensor<B>; N]) -> FloatTensor<B> {
         let [inputs, outputs] = tensors[1].shape().dims();
         let weight = B::values(tensors[1].clone());
-        let weight = Panels::new(Isa::in_use(), Matrix::new(weight.as_ref(), 0, inputs, outputs, outputs));
+        let weight = Panels::<F32>::new(Isa::in_use(), Matrix::new(weight.as_ref(), 0, inputs, outputs, outputs));
         map_rows::<B>(tensors[0].clone(), &weight, tensors.get(2).cloned())
     }
 

@@ -4,26 +4,26 @@ use std::{marker::PhantomData, ops::Range};
 
 /// A matrix to read. Strides are in elements and may be negative.
 #[derive(Clone, Copy)]
-pub(crate) struct Matrix<'a> {
-    pointer: *const f32,
+pub(crate) struct Matrix<'a, T = f32> {
+    pointer: *const T,
     rows: usize,
     columns: usize,
     row_stride: isize,
     column_stride: isize,
-    lifetime: PhantomData<&'a [f32]>,
+    lifetime: PhantomData<&'a [T]>,
 }
 
-// SAFETY: it reads what `&[f32]` would, which threads may share.
-unsafe impl Send for Matrix<'_> {}
+// SAFETY: it reads what `&[T]` would, which threads may share.
+unsafe impl<T: Sync> Send for Matrix<'_, T> {}
 // SAFETY: as above.
-unsafe impl Sync for Matrix<'_> {}
+unsafe impl<T: Sync> Sync for Matrix<'_, T> {}
 
-impl<'a> Matrix<'a> {
+impl<'a, T: Copy> Matrix<'a, T> {
     /// `rows` rows of `columns` elements, `stride` apart, from `offset` on.
     ///
     /// # Panics
     /// If the matrix ends beyond `data`.
-    pub fn new(data: &'a [f32], offset: usize, rows: usize, columns: usize, stride: usize) -> Self {
+    pub fn new(data: &'a [T], offset: usize, rows: usize, columns: usize, stride: usize) -> Self {
         assert_inside(data.len(), offset, rows, columns, stride);
         Self {
             pointer: data.as_ptr().wrapping_add(offset),
@@ -64,7 +64,7 @@ impl<'a> Matrix<'a> {
 
     /// Its first element: [`shape`](Self::shape) and [`strides`](Self::strides) say which others can be read.
     #[inline(always)]
-    pub fn pointer(&self) -> *const f32 {
+    pub fn pointer(&self) -> *const T {
         self.pointer
     }
 
@@ -74,12 +74,26 @@ impl<'a> Matrix<'a> {
     }
 
     /// One row, where rows are contiguous.
-    pub fn row(&self, row: usize) -> &'a [f32] {
+    pub fn row(&self, row: usize) -> &'a [T] {
         assert!(row < self.rows && self.column_stride == 1, "row {row} of {}", self.rows);
         // SAFETY: the constructor checked that every row lies inside the buffer, which `self` borrows.
         unsafe {
             std::slice::from_raw_parts(self.pointer.wrapping_offset(row as isize * self.row_stride), self.columns)
         }
+    }
+
+    /// One element.
+    #[inline(always)]
+    pub fn get(&self, row: usize, column: usize) -> T {
+        assert!(
+            row < self.rows && column < self.columns,
+            "element {row}, {column} of {} x {}",
+            self.rows,
+            self.columns
+        );
+        let offset = row as isize * self.row_stride + column as isize * self.column_stride;
+        // SAFETY: the constructor checked that every element lies inside the buffer.
+        unsafe { *self.pointer.wrapping_offset(offset) }
     }
 
     /// The rows from last to first.

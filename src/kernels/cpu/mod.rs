@@ -5,7 +5,10 @@ pub(crate) mod adamw;
 pub(crate) mod attention;
 pub(crate) mod backend;
 pub(crate) mod dropout;
+pub(crate) mod floats;
+pub(crate) mod format;
 pub(crate) mod gelu;
+pub(crate) mod integers;
 pub(crate) mod lanes;
 pub(crate) mod linear;
 pub(crate) mod matrix;
@@ -13,6 +16,7 @@ pub(crate) mod operation;
 pub(crate) mod packed;
 pub(crate) mod panels;
 pub(crate) mod product;
+pub(crate) mod quantisation;
 #[cfg(test)]
 pub(crate) mod rate;
 pub(crate) mod residual;

@@ -1,18 +1,93 @@
-//! The linear map of inference: weights are laid out for products once. A plain product lays them out in every call, which for
-//! a short text costs as much as the multiplications.
+//! The linear map of inference: weights are laid out for products once, in the type that they are to be multiplied in. A plain
+//! product lays them out in every call, which for a short text costs as much as the multiplications.
 
-use std::sync::Arc;
+use std::{
+    fmt::{self, Debug},
+    sync::Arc,
+};
 
 use burn::{Tensor, backend::tensor::FloatTensor};
 
 use super::{
     backend::HostBackend,
+    floats::{Bf16, F32},
+    format::Format,
+    integers::{I16, Int8, WidenedInt8},
     linear::map_rows,
     matrix::Matrix,
     operation::{Operation, apply},
     panels::Panels,
+    product::Start,
 };
-use crate::isa::Isa;
+use crate::isa::{InstructionSet, Isa};
+
+/// What the weights of a linear map are held in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WeightType {
+    F32,
+    Bf16,
+    I16,
+    Int8,
+}
+
+impl WeightType {
+    /// The table of kernels: the instructions that multiply weights of this type.
+    pub fn instructions(self, isa: Isa) -> &'static str {
+        match (self, isa.set()) {
+            (_, InstructionSet::Portable) => "as the compiler has it",
+            #[cfg(target_arch = "aarch64")]
+            (Self::F32 | Self::Bf16, InstructionSet::Neon) => "fmla",
+            #[cfg(target_arch = "aarch64")]
+            (Self::I16 | Self::Int8, InstructionSet::Neon) => "smull",
+            #[cfg(target_arch = "x86_64")]
+            (Self::F32 | Self::Bf16, _) => "vfmadd231ps",
+            #[cfg(target_arch = "x86_64")]
+            (Self::I16 | Self::Int8, InstructionSet::Avx2 | InstructionSet::Avx512) => "vpmaddwd",
+            #[cfg(target_arch = "x86_64")]
+            (Self::I16, InstructionSet::Avx512Vnni) => "vpdpwssd",
+            #[cfg(target_arch = "x86_64")]
+            (Self::Int8, InstructionSet::Avx512Vnni) => "vpdpbusd",
+        }
+    }
+}
+
+impl fmt::Display for WeightType {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::I16 => "i16",
+            Self::Int8 => "int8",
+        })
+    }
+}
+
+/// A weight laid out for products, whatever it is held in.
+pub(crate) trait PackedWeight: Debug + Send + Sync {
+    /// [inputs, outputs]
+    fn shape(&self) -> [usize; 2];
+
+    /// `output = start + x weight`, on all threads, with the rows of x and the output end to end.
+    fn map(&self, x: &[f32], start: Start<'_>, output: &mut [f32]);
+
+    /// The weight as it was, row by row, but for the roundings of its type.
+    fn unpack(&self) -> Vec<f32>;
+}
+
+impl<F: Format> PackedWeight for Panels<F> {
+    fn shape(&self) -> [usize; 2] {
+        self.shape()
+    }
+
+    fn map(&self, x: &[f32], start: Start<'_>, output: &mut [f32]) {
+        let [inputs, _] = self.shape();
+        self.parallel_product(F::states(self.isa(), x, inputs).operand(), start, output);
+    }
+
+    fn unpack(&self) -> Vec<f32> {
+        self.unpack()
+    }
+}
 
 /// `x weight + bias` on a host device without gradients.
 ///
@@ -20,7 +95,11 @@ use crate::isa::Isa;
 /// - x: [.., inputs]
 /// - bias: [outputs]
 /// - output: [.., outputs]
-pub(crate) fn linear<const D: usize>(x: Tensor<D>, weight: Arc<Panels>, bias: Option<Tensor<1>>) -> Tensor<D> {
+pub(crate) fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Arc<dyn PackedWeight>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
     let x = x.into_dispatch();
     match bias {
         Some(bias) => apply(PackedLinear { weight }, [x, bias.into_dispatch()]),
@@ -28,25 +107,35 @@ pub(crate) fn linear<const D: usize>(x: Tensor<D>, weight: Arc<Panels>, bias: Op
     }
 }
 
-/// A weight on a host device, in f32, in panels.
-pub(crate) fn pack(weight: Tensor<2>) -> Panels {
+/// A weight on a host device, in f32, laid out in a type.
+pub(crate) fn pack(weight: Tensor<2>, weight_type: WeightType) -> Arc<dyn PackedWeight> {
     let [inputs, outputs] = weight.dims();
     let data = weight.into_data();
     let values = data.as_slice().expect("a weight in f32");
-    Panels::new(Isa::in_use(), Matrix::new(values, 0, inputs, outputs, outputs))
+    pack_matrix(Isa::in_use(), Matrix::new(values, 0, inputs, outputs, outputs), weight_type)
+}
+
+fn pack_matrix(isa: Isa, matrix: Matrix<'_>, weight_type: WeightType) -> Arc<dyn PackedWeight> {
+    match weight_type {
+        WeightType::F32 => Arc::new(Panels::<F32>::new(isa, matrix)),
+        WeightType::Bf16 => Arc::new(Panels::<Bf16>::new(isa, matrix)),
+        WeightType::I16 => Arc::new(Panels::<I16>::new(isa, matrix)),
+        WeightType::Int8 if isa.multiplies_bytes() => Arc::new(Panels::<Int8>::new(isa, matrix)),
+        WeightType::Int8 => Arc::new(Panels::<WidenedInt8>::new(isa, matrix)),
+    }
 }
 
 /// The product with x, and a bias where there is a second tensor.
 #[derive(Clone, Debug)]
 struct PackedLinear {
-    weight: Arc<Panels>,
+    weight: Arc<dyn PackedWeight>,
 }
 
 impl<const N: usize> Operation<N> for PackedLinear {
     type Kept<B: HostBackend> = ();
 
     fn forward<B: HostBackend>(&self, tensors: [FloatTensor<B>; N]) -> FloatTensor<B> {
-        map_rows::<B>(tensors[0].clone(), &self.weight, tensors.get(1).cloned())
+        map_rows::<B>(tensors[0].clone(), &*self.weight, tensors.get(1).cloned())
     }
 
     fn forward_keeping<B: HostBackend>(&self, _: [FloatTensor<B>; N]) -> (FloatTensor<B>, ()) {
@@ -55,5 +144,32 @@ impl<const N: usize> Operation<N> for PackedLinear {
 
     fn backward<B: HostBackend>(&self, _: (), _: FloatTensor<B>, _: [bool; N]) -> [Option<FloatTensor<B>>; N] {
         unreachable!("there was no forward pass with gradients")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::cpu::rate;
+
+    /// As for the products of f32, with the quantisation of inputs: short and long texts, each map of a layer.
+    #[test]
+    fn every_type_is_as_fast_as_its_registers_are_wide() {
+        let numbers =
+            |count: usize| -> Vec<f32> { (0..count).map(|i| (i * 7919 % 2003) as f32 / 1001.0 - 1.0).collect() };
+        for [rows, inputs, outputs] in [[1, 768, 768], [4, 768, 768], [32, 768, 768], [128, 768, 384], [128, 1536, 384]]
+        {
+            let (x, weight) = (numbers(rows * inputs), numbers(inputs * outputs));
+            let lhs = Matrix::new(&x, 0, rows, inputs, inputs);
+            let rhs = Matrix::new(&weight, 0, inputs, outputs, outputs);
+            let mut output = vec![0.0; rows * outputs];
+            for isa in Isa::available() {
+                for weight_type in [WeightType::Bf16, WeightType::I16, WeightType::Int8] {
+                    let weight = pack_matrix(isa, rhs, weight_type);
+                    let ratio = rate::beside_gemm(lhs, rhs, || weight.map(&x, Start::Zero, &mut output));
+                    rate::assert_vectorised(isa, ratio, &format!("{weight_type} map of {rows} x {inputs} x {outputs}"));
+                }
+            }
+        }
     }
 }

@@ -1,35 +1,39 @@
 //! The right operand of a [product](super::product), laid out in panels, two registers wide, to be read in order:
 //!
 //! ```text
-//! matrix [inner, columns]  ->  for each DEPTH rows, for each two registers of columns: a panel [depth, width]
+//! matrix [inner, columns]  ->  for each DEPTH rows, for each two registers of columns: a panel [depth / GROUP, width, GROUP]
 //! ```
+//!
+//! with the depth and the group of its [format](Format).
 
-use std::{fmt, ops::Range};
+use std::{fmt, marker::PhantomData, ops::Range};
 
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
-use super::matrix::Matrix;
+use super::{floats::F32, format::Format, matrix::Matrix};
 use crate::isa::Isa;
 
-/// Rows of a panel: 384 rows of 16 columns are 24 of the first-level cache's 32 KB, of 32 columns all 48 KB of an AVX-512
-/// processor's.
-pub(super) const DEPTH: usize = 384;
-/// Numbers that are not worth a second thread to lay out.
+/// Weights that are not worth a second thread to lay out.
 const FEW: usize = 64 * 1024;
 
 /// A cache line: a register load that crosses two costs twice.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-struct Line([f32; 16]);
+pub(super) struct Line([f32; 16]);
 
 // SAFETY: all-zero bytes are 16 numbers.
 unsafe impl Zeroable for Line {}
 // SAFETY: 16 numbers of 4 bytes fill the 64 bytes that it is aligned to, and any bytes are numbers.
 unsafe impl Pod for Line {}
 
+/// Lines for so many elements.
+pub(super) fn lines<T>(elements: usize) -> Vec<Line> {
+    bytemuck::zeroed_vec((elements * size_of::<T>()).div_ceil(size_of::<Line>()))
+}
+
 /// A right operand in panels.
-pub(crate) struct Panels {
+pub(crate) struct Panels<F = F32> {
     lines: Vec<Line>,
     inner: usize,
     columns: usize,
@@ -37,18 +41,33 @@ pub(crate) struct Panels {
     isa: Isa,
     /// Columns of a panel: two registers.
     width: usize,
+    /// What the weights of each column are multiples of, with zeros where the last panel has no columns; empty where they are
+    /// numbers themselves.
+    scales: Vec<f32>,
+    /// What the sums of each panel's columns start from, panel by panel; empty for zeros.
+    offsets: Vec<i32>,
+    format: PhantomData<F>,
 }
 
-impl fmt::Debug for Panels {
+impl<F: Format> fmt::Debug for Panels<F> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} x {} in panels for {}", self.inner, self.columns, self.isa)
     }
 }
 
-impl Panels {
+impl<F: Format> Panels<F> {
     /// Room for operands to come.
     pub fn empty(isa: Isa) -> Self {
-        Self { lines: Vec::new(), inner: 0, columns: 0, isa, width: 2 * isa.lanes() }
+        Self {
+            lines: Vec::new(),
+            inner: 0,
+            columns: 0,
+            isa,
+            width: 2 * isa.lanes(),
+            scales: Vec::new(),
+            offsets: Vec::new(),
+            format: PhantomData,
+        }
     }
 
     /// Lays out a matrix.
@@ -61,31 +80,41 @@ impl Panels {
     /// Lays out a matrix in the place of the one before.
     pub fn pack(&mut self, matrix: Matrix<'_>) {
         [self.inner, self.columns] = matrix.shape();
-        let (width, stride) = (self.width, self.columns.next_multiple_of(self.width));
-        let lines = (self.inner * stride).div_ceil(16);
-        if self.lines.len() < lines {
-            self.lines = bytemuck::zeroed_vec(lines);
+        let (width, stride, depth) = (self.width, self.stride(), self.depth());
+        if size_of_val(&self.lines[..]) < depth * stride * size_of::<F::Weight>() {
+            self.lines = lines::<F::Weight>(depth * stride);
         }
-        let mut rest: &mut [f32] = bytemuck::cast_slice_mut(&mut self.lines);
-        for depth in parts(0..self.inner, DEPTH) {
+        self.scales = F::scales(matrix);
+        let scales = |columns: &Range<usize>| self.scales.get(columns.clone()).unwrap_or_default();
+        let mut rest: &mut [F::Weight] = bytemuck::cast_slice_mut(&mut self.lines);
+        for depth in parts(0..depth, F::DEPTH) {
             let (panels, others) = rest.split_at_mut(depth.len() * stride);
             rest = others;
+            let rows = depth.start..depth.end.min(self.inner);
             let size = depth.len() * width;
             panels.par_chunks_mut(size).with_min_len(FEW / size).enumerate().for_each(|(number, panel)| {
                 let columns = number * width..self.columns.min((number + 1) * width);
-                pack_panel(panel, matrix.part(depth.clone(), columns), width);
+                F::pack(panel, matrix.part(rows.clone(), columns.clone()), scales(&columns), width);
             });
         }
+        if !self.scales.is_empty() {
+            self.scales.resize(stride, 0.0);
+        }
+        self.offsets =
+            self.places().flat_map(|(depth, columns)| F::offsets(self.panel(&depth, columns.start), width)).collect();
     }
 
-    /// The matrix as it was, row by row.
+    /// The matrix as it was, row by row, but for the roundings of its format.
     pub fn unpack(&self) -> Vec<f32> {
         let mut matrix = vec![0.0; self.inner * self.columns];
-        for depth in parts(0..self.inner, DEPTH) {
-            for columns in parts(0..self.columns, self.width) {
-                let panel = self.panel(&depth, columns.start);
-                for (row, panel_row) in depth.clone().zip(panel.chunks_exact(self.width)) {
-                    matrix[row * self.columns..][columns.clone()].copy_from_slice(&panel_row[..columns.len()]);
+        for (depth, columns) in self.places() {
+            let panel = self.panel(&depth, columns.start);
+            for row in depth.start..depth.end.min(self.inner) {
+                let (group, place) = ((row - depth.start) / F::GROUP, row % F::GROUP);
+                for column in columns.clone() {
+                    let weight = panel[(group * self.width + column - columns.start) * F::GROUP + place];
+                    let scale = self.scales.get(column).copied().unwrap_or(1.0);
+                    matrix[row * self.columns + column] = F::unpack(weight) * scale;
                 }
             }
         }
@@ -95,6 +124,23 @@ impl Panels {
     /// [inner, columns]
     pub fn shape(&self) -> [usize; 2] {
         [self.inner, self.columns]
+    }
+
+    /// Rows of whole groups.
+    pub(super) fn depth(&self) -> usize {
+        self.inner.next_multiple_of(F::GROUP)
+    }
+
+    /// Columns of whole panels.
+    fn stride(&self) -> usize {
+        self.columns.next_multiple_of(self.width)
+    }
+
+    /// The rows and columns of each panel.
+    fn places(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+        let columns = parts(0..self.columns, self.width);
+        parts(0..self.depth(), F::DEPTH)
+            .flat_map(move |depth| columns.clone().map(move |columns| (depth.clone(), columns)))
     }
 
     /// The instructions it is laid out for.
@@ -109,9 +155,22 @@ impl Panels {
 
     /// The panel of these rows and the columns from `column` on.
     #[inline(always)]
-    pub(super) fn panel(&self, depth: &Range<usize>, column: usize) -> &[f32] {
-        let start = depth.start * self.columns.next_multiple_of(self.width) + column * depth.len();
+    pub(super) fn panel(&self, depth: &Range<usize>, column: usize) -> &[F::Weight] {
+        let start = depth.start * self.stride() + column * depth.len();
         &bytemuck::cast_slice(&self.lines)[start..][..depth.len() * self.width]
+    }
+
+    /// What the weights of this panel's columns are multiples of, if anything.
+    #[inline(always)]
+    pub(super) fn scales(&self, column: usize) -> &[f32] {
+        self.scales.get(column..column + self.width).unwrap_or_default()
+    }
+
+    /// What the sums of this panel's columns start from, if not zeros.
+    #[inline(always)]
+    pub(super) fn offsets(&self, depth: &Range<usize>, column: usize) -> &[i32] {
+        let start = depth.start / F::DEPTH * self.stride() + column;
+        self.offsets.get(start..start + self.width).unwrap_or_default()
     }
 
     /// The first column of the panel that a column is in.
@@ -120,15 +179,35 @@ impl Panels {
     }
 }
 
-/// Lays out one panel.
-fn pack_panel(panel: &mut [f32], matrix: Matrix<'_>, width: usize) {
+/// Lays out a panel of groups: `integer` makes a weight of a column and a number.
+pub(super) fn pack_groups<T: Pod>(
+    panel: &mut [T],
+    matrix: Matrix<'_>,
+    width: usize,
+    group: usize,
+    integer: impl Fn(usize, f32) -> T,
+) {
+    let [inner, columns] = matrix.shape();
+    panel.fill(T::zeroed());
+    for row in 0..inner {
+        let groups = &mut panel[row / group * group * width..];
+        for column in 0..columns {
+            groups[column * group + row % group] = integer(column, matrix.get(row, column));
+        }
+    }
+}
+
+/// Lays out a panel of numbers, each its own group.
+pub(super) fn pack_rows<T: Pod>(panel: &mut [T], matrix: Matrix<'_>, width: usize, from: impl Fn(f32) -> T) {
     let [inner, columns] = matrix.shape();
     if columns < width {
-        panel.fill(0.0);
+        panel.fill(T::zeroed());
     }
     if matrix.has_contiguous_rows() {
         for (row, panel_row) in panel.chunks_exact_mut(width).enumerate() {
-            panel_row[..columns].copy_from_slice(matrix.row(row));
+            for (to, value) in panel_row.iter_mut().zip(matrix.row(row)) {
+                *to = from(*value);
+            }
         }
         return;
     }
@@ -140,14 +219,14 @@ fn pack_panel(panel: &mut [f32], matrix: Matrix<'_>, width: usize) {
         for (number, rows) in panel[..whole[1] * width].chunks_exact_mut(4 * width).enumerate() {
             let square = transposed(lines.map(|line| line[number]));
             for (row, four) in square.into_iter().enumerate() {
-                rows[row * width + column..][..4].copy_from_slice(&four);
+                rows[row * width + column..][..4].copy_from_slice(&four.map(&from));
             }
         }
     }
     for column in 0..columns {
-        let from = if column < whole[0] { whole[1] } else { 0 };
-        for (row, value) in matrix.row(column).iter().enumerate().skip(from) {
-            panel[row * width + column] = *value;
+        let done = if column < whole[0] { whole[1] } else { 0 };
+        for (row, value) in matrix.row(column).iter().enumerate().skip(done) {
+            panel[row * width + column] = from(*value);
         }
     }
 }
@@ -174,7 +253,7 @@ fn transposed(square: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
 }
 
 /// A range in parts of `size`, of which the last may be shorter.
-pub(super) fn parts(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn parts(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> + Clone {
     let end = range.end;
     range.step_by(size).map(move |start| start..end.min(start + size))
 }

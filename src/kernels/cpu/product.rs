@@ -2,15 +2,17 @@
 //!
 //! A product walks blocks of rows of the left operand, blocks of its columns, panels, and tiles of a few rows whose sums stay
 //! in registers: a panel stays in the first-level cache while the tiles of a block pass over it, the block's rows in the
-//! second, and each tile asks for its share of the next panel ahead of time. A bias is what the sums start from.
+//! second, and each tile asks for its share of the next panel ahead of time. What a product
+//! starts from, a bias or what stands in the output, is added to a tile's sums.
 
 use std::{cell::RefCell, ops::Range};
 
 use rayon::prelude::*;
 
 use super::{
+    format::{Format, Operand},
     matrix::{Matrix, MatrixMut, Shared},
-    panels::{DEPTH, Panels, parts},
+    panels::{Line, Panels, lines, parts},
     simd::{Simd, vectorized},
 };
 
@@ -42,12 +44,12 @@ impl Start<'_> {
     }
 }
 
-impl Panels {
+impl<F: Format> Panels<F> {
     /// `output = start + lhs matrix`, on this thread.
     ///
     /// # Panics
     /// If the shapes do not fit.
-    pub fn product(&self, lhs: Matrix<'_>, start: Start<'_>, output: MatrixMut<'_>) {
+    pub fn product<'a>(&self, lhs: impl Into<Operand<'a, F>>, start: Start<'_>, output: MatrixMut<'_>) {
         self.product_of_columns(lhs, 0..self.shape()[1], start, output);
     }
 
@@ -55,7 +57,14 @@ impl Panels {
     ///
     /// # Panics
     /// If the shapes do not fit.
-    pub fn product_of_columns(&self, lhs: Matrix<'_>, columns: Range<usize>, start: Start<'_>, output: MatrixMut<'_>) {
+    pub fn product_of_columns<'a>(
+        &self,
+        lhs: impl Into<Operand<'a, F>>,
+        columns: Range<usize>,
+        start: Start<'_>,
+        output: MatrixMut<'_>,
+    ) {
+        let lhs = lhs.into();
         self.check(lhs, &columns, start, output.shape());
         self.blocks(lhs, columns, start, output);
     }
@@ -64,8 +73,9 @@ impl Panels {
     ///
     /// # Panics
     /// If the shapes do not fit.
-    pub fn parallel_product(&self, lhs: Matrix<'_>, start: Start<'_>, output: &mut [f32]) {
-        let ([rows, _], [_, width]) = (lhs.shape(), self.shape());
+    pub fn parallel_product<'a>(&self, lhs: impl Into<Operand<'a, F>>, start: Start<'_>, output: &mut [f32]) {
+        let lhs = lhs.into();
+        let ([rows, _], [_, width]) = (lhs.matrix.shape(), self.shape());
         assert_eq!(output.len(), rows * width, "the output");
         self.check(lhs, &(0..width), start, [rows, width]);
         let output = Shared::new(output);
@@ -82,17 +92,18 @@ impl Panels {
     }
 
     /// Some columns of a product, block by block of the left operand.
-    fn blocks(&self, lhs: Matrix<'_>, columns: Range<usize>, start: Start<'_>, mut output: MatrixMut<'_>) {
+    fn blocks(&self, lhs: Operand<'_, F>, columns: Range<usize>, start: Start<'_>, mut output: MatrixMut<'_>) {
         thread_local! {
-            static COPY: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+            static COPY: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
         }
-        let [rows, inner] = lhs.shape();
+        let [rows, inner] = lhs.matrix.shape();
         for rows in parts(0..rows, ROWS) {
-            for depth in parts(0..inner, DEPTH) {
-                let block = lhs.part(rows.clone(), depth.clone());
+            let lhs = lhs.rows(rows.clone());
+            for depth in parts(0..inner, F::DEPTH) {
+                let block = lhs.matrix.part(0..rows.len(), depth.clone());
                 let start = if depth.start > 0 { Start::Output } else { start };
-                let mut run = |block: Matrix<'_>| {
-                    let output = output.rows(rows.clone());
+                let mut run = |matrix: Matrix<'_, F::State>| {
+                    let (block, output) = (Operand { matrix, ..lhs }, output.rows(rows.clone()));
                     multiply(self.isa(), self, block, depth.clone(), columns.clone(), start, output);
                 };
                 if block.has_contiguous_rows() {
@@ -100,9 +111,14 @@ impl Panels {
                 } else {
                     // Far strides miss the caches: the block is copied to where its columns lie end to end.
                     COPY.with_borrow_mut(|copy| {
-                        let columns = block.transposed();
-                        copy.clear();
-                        (0..depth.len()).for_each(|column| copy.extend_from_slice(columns.row(column)));
+                        let size = depth.len() * rows.len();
+                        if size_of_val(&copy[..]) < size * size_of::<F::State>() {
+                            *copy = lines::<F::State>(size);
+                        }
+                        let (copy, columns) = (&mut bytemuck::cast_slice_mut(copy)[..size], block.transposed());
+                        for (column, copy) in copy.chunks_exact_mut(rows.len()).enumerate() {
+                            copy.copy_from_slice(columns.row(column));
+                        }
                         run(Matrix::new(copy, 0, depth.len(), rows.len(), rows.len()).transposed());
                     });
                 }
@@ -110,9 +126,9 @@ impl Panels {
         }
     }
 
-    fn check(&self, lhs: Matrix<'_>, columns: &Range<usize>, start: Start<'_>, output: [usize; 2]) {
-        let ([rows, inner], [own, width]) = (lhs.shape(), self.shape());
-        assert_eq!(inner, own, "inner sizes");
+    fn check(&self, lhs: Operand<'_, F>, columns: &Range<usize>, start: Start<'_>, output: [usize; 2]) {
+        let ([rows, inner], [_, width]) = (lhs.matrix.shape(), self.shape());
+        assert_eq!(inner, self.depth(), "inner sizes");
         assert!(columns.start.is_multiple_of(self.width()) && columns.end <= width, "columns {columns:?}");
         assert_eq!(output, [rows, columns.len()], "outer sizes");
         assert!(!matches!(start, Start::Bias(bias) if bias.len() != columns.len()), "bias");
@@ -121,10 +137,10 @@ impl Panels {
 
 vectorized! {
     /// The product of some rows and columns of the left operand with some columns of the panels.
-    fn multiply(
+    fn multiply<F: Format>(
         simd: impl Simd,
-        panels: &Panels,
-        lhs: Matrix<'_>,
+        panels: &Panels<F>,
+        lhs: Operand<'_, F>,
         depth: Range<usize>,
         columns: Range<usize>,
         start: Start<'_>,
@@ -133,30 +149,41 @@ vectorized! {
         let mut output = output;
         for from in parts(columns.clone(), panels.width()) {
             let to = from.start - columns.start..from.end - columns.start;
-            let start = start.columns(to.clone());
-            Tiles { lhs, panel: panels.panel(&depth, from.start), columns: to, start }.run(simd, &mut output);
+            let tiles = Tiles {
+                lhs,
+                panel: panels.panel(&depth, from.start),
+                scales: panels.scales(from.start),
+                offsets: panels.offsets(&depth, from.start),
+                start: start.columns(to.clone()),
+                columns: to,
+            };
+            tiles.run(simd, &mut output);
         }
     }
 }
 
 /// The product with one panel.
-struct Tiles<'a> {
+struct Tiles<'a, F: Format> {
     /// [rows, depth]
-    lhs: Matrix<'a>,
-    /// [depth, width]
-    panel: &'a [f32],
+    lhs: Operand<'a, F>,
+    /// [depth / group, width, group]
+    panel: &'a [F::Weight],
+    /// Of the panel's columns, if they have any.
+    scales: &'a [f32],
+    /// Of the panel's columns, if they have any.
+    offsets: &'a [i32],
     /// The panel's columns in the output.
     columns: Range<usize>,
     start: Start<'a>,
 }
 
-impl Tiles<'_> {
+impl<F: Format> Tiles<'_, F> {
     /// `output[.., columns] = start + lhs panel`
     #[inline(always)]
     fn run<S: Simd>(&self, simd: S, output: &mut MatrixMut<'_>) {
-        let [rows, depth] = self.lhs.shape();
+        let [rows, depth] = self.lhs.matrix.shape();
         // The next panel follows in memory; each tile asks for its share of it.
-        let share = depth.div_ceil((rows / S::TILE_ROWS).max(1));
+        let share = (depth / F::GROUP).div_ceil((rows / S::TILE_ROWS).max(1));
         let mut row = 0;
         // As many rows as possible in large tiles.
         self.tiles::<S, 12>(simd, &mut row, share, output);
@@ -170,7 +197,7 @@ impl Tiles<'_> {
     #[inline(always)]
     fn tiles<S: Simd, const R: usize>(&self, simd: S, row: &mut usize, share: usize, output: &mut MatrixMut<'_>) {
         if R <= S::TILE_ROWS {
-            while *row + R <= self.lhs.shape()[0] {
+            while *row + R <= self.lhs.matrix.shape()[0] {
                 self.tile::<S, R>(simd, *row, share, output);
                 *row += R;
             }
@@ -180,42 +207,50 @@ impl Tiles<'_> {
     /// One tile: `R` rows from `row` on.
     #[inline(always)]
     fn tile<S: Simd, const R: usize>(&self, simd: S, row: usize, share: usize, output: &mut MatrixMut<'_>) {
-        let width = 2 * S::LANES;
-        let depth = self.panel.len() / width;
-        let lhs = self.lhs.part(row..row + R, 0..depth);
+        // Of the panel, a step.
+        let width = 2 * S::LANES * F::GROUP;
+        let steps = self.panel.len() / width;
+        let lhs = self.lhs.matrix.part(row..row + R, 0..steps * F::GROUP);
         let (pointer, [row_stride, column_stride]) = (lhs.pointer(), lhs.strides());
-        let mut sums = [[simd.splat(0.0); 2]; R];
-        match self.start {
-            Start::Zero => {}
-            Start::Bias(bias) => sums = [load(simd, bias); R],
-            Start::Output => {
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    *sums = load(simd, &output.row_mut(row + r)[self.columns.clone()]);
-                }
-            }
-        }
+        let mut sums = [F::start(simd, self.offsets); R];
         // The share begins where that of the tile before ended.
-        let ahead = (depth + row / S::TILE_ROWS * share) * width;
-        for step in 0..depth {
-            // SAFETY: the panel has `depth` rows of two registers, and `lhs` R rows of `depth` elements.
+        let ahead = (steps + row / S::TILE_ROWS * share) * width;
+        for step in 0..steps {
+            // SAFETY: the panel has `steps` groups of two registers, and `lhs` R rows of as many groups.
             unsafe {
                 let weights = self.panel.as_ptr().add(step * width);
                 if step < share {
                     prefetch(weights.wrapping_add(ahead), width);
                 }
-                let weights = [simd.load(weights), simd.load(weights.add(S::LANES))];
-                let column = pointer.offset(step as isize * column_stride);
-                for (r, [low, high]) in sums.iter_mut().enumerate() {
-                    let state = simd.splat(*column.offset(r as isize * row_stride));
-                    *low = simd.multiply_add(state, weights[0], *low);
-                    *high = simd.multiply_add(state, weights[1], *high);
-                }
+                let states = pointer.offset((step * F::GROUP) as isize * column_stride);
+                F::step(simd, states, row_stride, weights, &mut sums);
             }
         }
         for (r, sums) in sums.into_iter().enumerate() {
-            store(simd, sums, &mut output.row_mut(row + r)[self.columns.clone()]);
+            let row = row + r;
+            let output = &mut output.row_mut(row)[self.columns.clone()];
+            let mut values = sums.map(|sums| F::values(simd, sums));
+            if let Some(scale) = self.lhs.scales.get(row) {
+                let (scale, scales) = (simd.splat(*scale), load(simd, self.scales));
+                values = both(|i| simd.multiply(values[i], simd.multiply(scale, scales[i])));
+            }
+            let start = match self.start {
+                Start::Zero => None,
+                Start::Bias(bias) => Some(load(simd, bias)),
+                Start::Output => Some(load(simd, output)),
+            };
+            if let Some(start) = start {
+                values = both(|i| simd.add(start[i], values[i]));
+            }
+            store(simd, values, output);
         }
     }
+}
+
+/// The same for two registers.
+#[inline(always)]
+fn both<T>(of: impl Fn(usize) -> T) -> [T; 2] {
+    [of(0), of(1)]
 }
 
 /// Two registers from a row, which is shorter in the last panel.
@@ -251,9 +286,9 @@ fn store<S: Simd>(simd: S, [low, high]: [S::Vector; 2], row: &mut [f32]) {
 
 /// Asks for `width` weights that will be needed soon; on other processors than x86 they come by themselves.
 #[inline(always)]
-fn prefetch(weights: *const f32, width: usize) {
+fn prefetch<T>(weights: *const T, width: usize) {
     #[cfg(target_arch = "x86_64")]
-    for line in (0..width).step_by(16) {
+    for line in (0..width).step_by(size_of::<Line>() / size_of::<T>()) {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         // SAFETY: a hint, which touches no memory whatever the address is.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(weights.wrapping_add(line).cast()) };
@@ -264,10 +299,17 @@ fn prefetch(weights: *const f32, width: usize) {
 
 #[cfg(test)]
 mod tests {
+    use half::bf16;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{isa::Isa, kernels::cpu::rate};
+    use crate::{
+        isa::Isa,
+        kernels::cpu::{
+            floats::{Bf16, F32, Float, Floats},
+            rate,
+        },
+    };
 
     /// `count` numbers from -1 to 1.
     fn values(count: usize, seed: usize) -> Vec<f32> {
@@ -293,79 +335,108 @@ mod tests {
         // Every remainder of rows, of a panel's rows and columns, and of a task's columns.
         #[test]
         fn products_are_those_of_f64(
-            (rows, inner, columns) in (1usize..258, 1usize..900, 1usize..420),
-            (lhs_transposed, rhs_transposed, biased) in any::<(bool, bool, bool)>(),
+            shape in (1usize..258, 1usize..900, 1usize..420),
+            options in any::<(bool, bool, bool)>(),
             first in 0usize..420,
         ) {
-            let (lhs, rhs, bias) = (values(rows * inner, 1), values(inner * columns, 2), values(columns, 3));
-            let lhs_matrix = matrix(&lhs, rows, inner, lhs_transposed);
-            let rhs_matrix = matrix(&rhs, inner, columns, rhs_transposed);
-            // Some of the elements, in f64.
-            let places: Vec<[usize; 2]> = (0..200).map(|n| [n * 31 % rows, n * 17 % columns]).collect();
-            let expected: Vec<f64> = places.iter().map(|[row, column]| {
-                let products = (0..inner).map(|k| {
-                    at(&lhs, rows, inner, lhs_transposed, [*row, k]) * at(&rhs, inner, columns, rhs_transposed, [k, *column])
-                });
-                products.sum::<f64>() + if biased { f64::from(bias[*column]) } else { 0.0 }
-            }).collect();
-            let start = if biased { Start::Bias(&bias) } else { Start::Zero };
-            // One rounding a product of partial sums of up to 900, at worst all in one direction.
-            let close = |found: f32, expected: f64| (f64::from(found) - expected).abs() < 900.0 * 900.0 * 6e-8;
-            for isa in Isa::available() {
-                let panels = Panels::new(isa, rhs_matrix);
-                let unpacked = panels.unpack();
-                let is_same = |i: usize| {
-                    let place = [i / columns, i % columns];
-                    f64::from(unpacked[i]) == at(&rhs, inner, columns, rhs_transposed, place)
-                };
-                prop_assert!((0..inner * columns).all(is_same), "{isa}: the matrix has changed");
-                // What stood in the output must not matter, and the numbers of threads neither.
-                let mut output = vec![f32::NAN; rows * columns];
-                panels.parallel_product(lhs_matrix, start, &mut output);
-                for ([row, column], expected) in places.iter().zip(&expected) {
-                    let found = output[row * columns + column];
-                    prop_assert!(close(found, *expected), "{isa}: {found} instead of {expected}");
-                }
-                let mut alone = vec![f32::NAN; rows * columns];
-                panels.product(lhs_matrix, start, MatrixMut::new(&mut alone, 0, rows, columns, columns));
-                prop_assert!(alone == output, "{isa}: other threads, other sums");
-                // Added to what stands there, and some of the columns only.
-                panels.product(lhs_matrix, Start::Output, MatrixMut::new(&mut alone, 0, rows, columns, columns));
-                let first = panels.panel_start(first.min(columns - 1));
-                let mut some = vec![f32::NAN; rows * (columns - first)];
-                let some_matrix = MatrixMut::new(&mut some, 0, rows, columns - first, columns - first);
-                let some_start = if biased { Start::Bias(&bias[first..]) } else { Start::Zero };
-                panels.product_of_columns(lhs_matrix, first..columns, some_start, some_matrix);
-                for ([row, column], expected) in places.iter().zip(&expected) {
-                    let twice = 2.0 * expected - if biased { f64::from(bias[*column]) } else { 0.0 };
-                    prop_assert!(close(alone[row * columns + column], twice), "{isa}: added to what stood there");
-                    if *column >= first {
-                        let found = some[row * (columns - first) + column - first];
-                        prop_assert!(found == output[row * columns + column], "{isa}: {found} of some columns");
-                    }
+            equals_f64::<f32>(shape, options, first)?;
+            equals_f64::<bf16>(shape, options, first)?;
+        }
+    }
+
+    /// Compares products with those of f64, of weights that are of the type already.
+    fn equals_f64<W: Float>(
+        (rows, inner, columns): (usize, usize, usize),
+        (lhs_transposed, rhs_transposed, biased): (bool, bool, bool),
+        first: usize,
+    ) -> Result<(), TestCaseError> {
+        let (lhs, bias) = (values(rows * inner, 1), values(columns, 3));
+        let rhs: Vec<f32> = values(inner * columns, 2).into_iter().map(|value| W::from_f32(value).to_f32()).collect();
+        let lhs_matrix = matrix(&lhs, rows, inner, lhs_transposed);
+        let rhs_matrix = matrix(&rhs, inner, columns, rhs_transposed);
+        // Some of the elements, in f64.
+        let places: Vec<[usize; 2]> = (0..200).map(|n| [n * 31 % rows, n * 17 % columns]).collect();
+        let expected = places.iter().map(|[row, column]| {
+            let products = (0..inner).map(|k| {
+                at(&lhs, rows, inner, lhs_transposed, [*row, k])
+                    * at(&rhs, inner, columns, rhs_transposed, [k, *column])
+            });
+            products.sum::<f64>() + if biased { f64::from(bias[*column]) } else { 0.0 }
+        });
+        let expected: Vec<f64> = expected.collect();
+        let start = if biased { Start::Bias(&bias) } else { Start::Zero };
+        // One rounding a product of partial sums of up to 900, at worst all in one direction.
+        let close = |found: f32, expected: f64| (f64::from(found) - expected).abs() < 900.0 * 900.0 * 6e-8;
+        for isa in Isa::available() {
+            let panels = Panels::<Floats<W>>::new(isa, rhs_matrix);
+            let unpacked = panels.unpack();
+            let is_same = |i: usize| {
+                let place = [i / columns, i % columns];
+                f64::from(unpacked[i]) == at(&rhs, inner, columns, rhs_transposed, place)
+            };
+            prop_assert!((0..inner * columns).all(is_same), "{isa}: the matrix has changed");
+            // What stood in the output must not matter, and the numbers of threads neither.
+            let mut output = vec![f32::NAN; rows * columns];
+            panels.parallel_product(lhs_matrix, start, &mut output);
+            for ([row, column], expected) in places.iter().zip(&expected) {
+                let found = output[row * columns + column];
+                prop_assert!(close(found, *expected), "{isa}: {found} instead of {expected}");
+            }
+            let mut alone = vec![f32::NAN; rows * columns];
+            panels.product(lhs_matrix, start, MatrixMut::new(&mut alone, 0, rows, columns, columns));
+            prop_assert!(alone == output, "{isa}: other threads, other sums");
+            // Added to what stands there, and some of the columns only.
+            panels.product(lhs_matrix, Start::Output, MatrixMut::new(&mut alone, 0, rows, columns, columns));
+            let first = panels.panel_start(first.min(columns - 1));
+            let mut some = vec![f32::NAN; rows * (columns - first)];
+            let some_matrix = MatrixMut::new(&mut some, 0, rows, columns - first, columns - first);
+            let some_start = if biased { Start::Bias(&bias[first..]) } else { Start::Zero };
+            panels.product_of_columns(lhs_matrix, first..columns, some_start, some_matrix);
+            for ([row, column], expected) in places.iter().zip(&expected) {
+                let twice = 2.0 * expected - if biased { f64::from(bias[*column]) } else { 0.0 };
+                prop_assert!(close(alone[row * columns + column], twice), "{isa}: added to what stood there");
+                if *column >= first {
+                    let found = some[row * (columns - first) + column - first];
+                    prop_assert!(found == output[row * columns + column], "{isa}: {found} of some columns");
                 }
             }
         }
+        Ok(())
     }
 
     #[test]
     fn numbers_that_are_none_stay_in_their_row() {
-        let special = [f32::NAN, f32::INFINITY, f32::MAX, f32::from_bits(1), -0.0];
-        for isa in Isa::available() {
+        fn check<W: Float>(isa: Isa) {
+            let special = [f32::NAN, f32::INFINITY, f32::MAX, f32::from_bits(1), -0.0];
             let (mut lhs, rhs) = (values(13 * 40, 1), values(40 * 33, 2));
             for (row, value) in special.into_iter().enumerate() {
                 lhs[row * 40 + 3] = value;
             }
             let mut output = vec![0.0; 13 * 33];
-            Panels::new(isa, matrix(&rhs, 40, 33, false)).parallel_product(
-                matrix(&lhs, 13, 40, false),
-                Start::Zero,
-                &mut output,
-            );
+            let panels = Panels::<Floats<W>>::new(isa, matrix(&rhs, 40, 33, false));
+            panels.parallel_product(matrix(&lhs, 13, 40, false), Start::Zero, &mut output);
             let rows: Vec<&[f32]> = output.chunks(33).collect();
             assert!(rows[0].iter().all(|value| value.is_nan()), "{isa}");
             assert!(rows[1].iter().zip(&rhs[3 * 33..]).all(|(value, weight)| *weight == 0.0 || value.is_infinite()));
             assert!(rows[2..].iter().flat_map(|row| row.iter()).all(|value| value.is_finite()), "{isa}");
+        }
+        for isa in Isa::available() {
+            check::<f32>(isa);
+            check::<bf16>(isa);
+        }
+    }
+
+    #[test]
+    fn weights_at_the_edges_of_bf16_keep_their_value() {
+        let edges =
+            [bf16::MAX, bf16::MIN, bf16::MIN_POSITIVE, bf16::from_bits(1), bf16::INFINITY, bf16::ZERO, -bf16::ZERO];
+        let weights: Vec<f32> = edges.iter().map(|weight| weight.to_f32()).collect();
+        for isa in Isa::available() {
+            let panels = Panels::<Bf16>::new(isa, matrix(&weights, 1, weights.len(), false));
+            let mut output = vec![0.0; weights.len()];
+            panels.parallel_product(matrix(&[1.0], 1, 1, false), Start::Zero, &mut output);
+            assert_eq!(output, weights, "{isa}");
+            assert!(Panels::<Bf16>::new(isa, matrix(&[f32::NAN], 1, 1, false)).unpack()[0].is_nan());
         }
     }
 
@@ -388,7 +459,7 @@ mod tests {
             let (lhs, rhs) = (matrix(&lhs, rows, inner, lhs_transposed), matrix(&rhs, inner, columns, rhs_transposed));
             let mut output = vec![0.0; rows * columns];
             for isa in Isa::available() {
-                let panels = Panels::new(isa, rhs);
+                let panels = Panels::<F32>::new(isa, rhs);
                 let ratio = rate::beside_gemm(lhs, rhs, || panels.parallel_product(lhs, Start::Zero, &mut output));
                 rate::assert_vectorised(isa, ratio, &format!("product of {rows} x {inner} x {columns}"));
             }

@@ -1,0 +1,60 @@
+//! The flags of the numbers that a model computes with.
+
+use clap::{Args, ValueEnum};
+use deberta_burn::{Error, Int8Layers, Precision, Result};
+
+#[derive(Args)]
+pub struct PrecisionArgs {
+    /// Numbers to compute with; weights in f32 and bf16 keep f32's decisions, and so does i16 where CPUs are to be fast; int8 is
+    /// faster still and changes a few
+    #[arg(long, value_enum, default_value_t = Dtype::F32, help_heading = "Model")]
+    dtype: Dtype,
+
+    /// With --dtype int8: which linear maps are in 8 bits [default: mixed]
+    #[arg(long, value_enum, value_name = "LAYERS", help_heading = "Model")]
+    int8: Option<Layers>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+#[value(rename_all = "lowercase")]
+enum Dtype {
+    /// f32 throughout
+    F32,
+    /// Half the memory, on GPUs
+    F16,
+    /// On GPUs bf16 throughout, half the memory; on CPUs weights in bf16, multiplied in f32
+    Bf16,
+    /// CPUs only: linear maps in integers of 12 bits (weights) and 13 bits (inputs)
+    I16,
+    /// CPUs only: linear maps in integers of 8 bits
+    Int8,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Layers {
+    /// Those of attention; feed-forward networks as in i16
+    Mixed,
+    /// All: the fastest, and least exact
+    All,
+}
+
+impl PrecisionArgs {
+    /// # Errors
+    /// `--int8` without `--dtype int8`.
+    pub fn precision(&self) -> Result<Precision> {
+        let layers = match self.int8 {
+            Some(Layers::All) => Int8Layers::All,
+            Some(Layers::Mixed) | None => Int8Layers::Mixed,
+        };
+        match self.dtype {
+            Dtype::Int8 => Ok(Precision::Int8(layers)),
+            _ if self.int8.is_some() => {
+                Err(Error::input("--int8", "it says which linear maps are in 8 bits, and needs --dtype int8"))
+            }
+            Dtype::F32 => Ok(Precision::F32),
+            Dtype::F16 => Ok(Precision::F16),
+            Dtype::Bf16 => Ok(Precision::Bf16),
+            Dtype::I16 => Ok(Precision::I16),
+        }
+    }
+}

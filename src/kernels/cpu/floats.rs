@@ -1,0 +1,129 @@
+//! Products in f32, of weights that may take half the bytes.
+
+use std::{borrow::Cow, fmt::Debug, marker::PhantomData};
+
+use bytemuck::Pod;
+use half::bf16;
+
+use super::{
+    format::{Format, Operand, States},
+    matrix::Matrix,
+    panels::pack_rows,
+    simd::Simd,
+};
+use crate::isa::Isa;
+
+/// Floating-point weights, multiplied in f32.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Floats<W>(PhantomData<W>);
+
+/// f32 throughout.
+pub(crate) type F32 = Floats<f32>;
+
+/// Weights of half the bytes.
+pub(crate) type Bf16 = Floats<bf16>;
+
+/// A type of weights that are widened when they are loaded.
+pub(crate) trait Float: Pod + Debug + Send + Sync {
+    fn from_f32(value: f32) -> Self;
+
+    fn to_f32(self) -> f32;
+
+    /// # Safety
+    /// A register of weights can be read.
+    unsafe fn load<S: Simd>(simd: S, from: *const Self) -> S::Vector;
+}
+
+impl Float for f32 {
+    #[inline(always)]
+    fn from_f32(value: f32) -> Self {
+        value
+    }
+
+    fn to_f32(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, from: *const Self) -> S::Vector {
+        // SAFETY: the caller's promise.
+        unsafe { simd.load(from) }
+    }
+}
+
+impl Float for bf16 {
+    #[inline(always)]
+    fn from_f32(value: f32) -> Self {
+        Self::from_f32(value)
+    }
+
+    fn to_f32(self) -> f32 {
+        self.to_f32()
+    }
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, from: *const Self) -> S::Vector {
+        // SAFETY: the caller's promise.
+        unsafe { simd.load_bf16(from) }
+    }
+}
+
+impl<W: Float> Format for Floats<W> {
+    type State = f32;
+    type Weight = W;
+    type Sum<S: Simd> = S::Vector;
+
+    const GROUP: usize = 1;
+    // 384 rows of 16 columns of f32 are 24 of the first-level cache's 32 KB, of 32 columns all 48 KB of an AVX-512 processor's.
+    const DEPTH: usize = 384;
+
+    fn scales(_: Matrix<'_>) -> Vec<f32> {
+        Vec::new()
+    }
+
+    fn pack(panel: &mut [W], weights: Matrix<'_>, _: &[f32], width: usize) {
+        pack_rows(panel, weights, width, W::from_f32);
+    }
+
+    fn unpack(weight: W) -> f32 {
+        weight.to_f32()
+    }
+
+    fn states(_: Isa, rows: &[f32], inner: usize) -> States<'_, Self> {
+        States { states: Cow::Borrowed(rows), scales: Vec::new(), width: inner }
+    }
+
+    #[inline(always)]
+    fn start<S: Simd>(simd: S, _: &[i32]) -> [S::Vector; 2] {
+        [simd.splat(0.0); 2]
+    }
+
+    #[inline(always)]
+    unsafe fn step<S: Simd, const R: usize>(
+        simd: S,
+        states: *const f32,
+        stride: isize,
+        weights: *const W,
+        sums: &mut [[S::Vector; 2]; R],
+    ) {
+        // SAFETY: the caller's promise.
+        let weights = unsafe { [W::load(simd, weights), W::load(simd, weights.add(S::LANES))] };
+        for (row, [low, high]) in sums.iter_mut().enumerate() {
+            // SAFETY: as above.
+            let state = simd.splat(unsafe { *states.offset(row as isize * stride) });
+            *low = simd.multiply_add(state, weights[0], *low);
+            *high = simd.multiply_add(state, weights[1], *high);
+        }
+    }
+
+    #[inline(always)]
+    fn values<S: Simd>(_: S, sums: S::Vector) -> S::Vector {
+        sums
+    }
+}
+
+impl<'a, W: Float> From<Matrix<'a>> for Operand<'a, Floats<W>> {
+    fn from(matrix: Matrix<'a>) -> Self {
+        Self { matrix, scales: &[] }
+    }
+}

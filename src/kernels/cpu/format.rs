@@ -1,0 +1,109 @@
+//! The element types of products: what weights and what they are multiplied with are held in, and a step of the inner loop.
+//!
+//! | format | weights | inputs | sums | multiplied by |
+//! |---|---|---|---|---|
+//! | [`F32`](super::floats::F32) | f32 | f32 | f32 | multiply-add |
+//! | [`Bf16`](super::floats::Bf16) | bf16, widened in registers | f32 | f32 | multiply-add |
+//! | [`I16`](super::integers::I16) | 12 bits and a scale a column | 13 bits and a scale a row | i32 over 256 inputs, then f32 | pairs: `vpdpwssd`, `vpmaddwd`, `smull` |
+//! | [`Int8`](super::integers::Int8) | 8 bits and a scale a column | 8 bits and a scale a row | i32 over 1024 inputs, then f32 | bytes: `vpdpbusd` |
+//! | [`WidenedInt8`](super::integers::WidenedInt8) | the same | the same | the same | pairs, of weights widened in registers |
+//!
+//! Sums of integers are exact, and what is made of them takes the same roundings on every processor: products of integers are
+//! the same to the bit whichever instructions compute them.
+
+use std::{borrow::Cow, fmt::Debug, ops::Range};
+
+use bytemuck::Pod;
+
+use super::{matrix::Matrix, simd::Simd};
+use crate::isa::Isa;
+
+/// One of the formats above.
+pub(crate) trait Format: Copy + Debug + Send + Sync + 'static {
+    /// What the left operand is held in.
+    type State: Pod + Send + Sync;
+    /// What the right operand is held in.
+    type Weight: Pod + Send + Sync;
+    /// A register of sums.
+    type Sum<S: Simd>: Copy;
+
+    /// Inputs that one step takes, side by side in memory.
+    const GROUP: usize;
+    /// Most inputs between two visits of the output, a multiple of `GROUP`: a panel of so many rows stays in the first-level
+    /// cache, and sums of integers do not overflow.
+    const DEPTH: usize;
+
+    /// What the weights of each column are multiples of; empty where they are numbers themselves.
+    fn scales(weights: Matrix<'_>) -> Vec<f32>;
+
+    /// Lays out a panel, [depth, columns] of the weights, whose scales these are.
+    fn pack(panel: &mut [Self::Weight], weights: Matrix<'_>, scales: &[f32], width: usize);
+
+    /// A weight as it was, but for its scale.
+    fn unpack(weight: Self::Weight) -> f32;
+
+    /// What the sums of each column of a panel start from; empty for zeros.
+    fn offsets(_panel: &[Self::Weight], _width: usize) -> Vec<i32> {
+        Vec::new()
+    }
+
+    /// The left operand, from rows of `inner` numbers.
+    fn states(isa: Isa, rows: &[f32], inner: usize) -> States<'_, Self>;
+
+    /// Two registers of sums to start from.
+    fn start<S: Simd>(simd: S, offsets: &[i32]) -> [Self::Sum<S>; 2];
+
+    /// Adds the products of one group of inputs.
+    ///
+    /// # Safety
+    /// A group can be read from each of R rows of states, `stride` elements apart, and two registers of groups from the weights.
+    unsafe fn step<S: Simd, const R: usize>(
+        simd: S,
+        states: *const Self::State,
+        stride: isize,
+        weights: *const Self::Weight,
+        sums: &mut [[Self::Sum<S>; 2]; R],
+    );
+
+    /// Sums as numbers.
+    fn values<S: Simd>(simd: S, sums: Self::Sum<S>) -> S::Vector;
+}
+
+/// The left operand of a product.
+pub(crate) struct Operand<'a, F: Format> {
+    /// [rows, inputs], with as many inputs as make whole groups.
+    pub matrix: Matrix<'a, F::State>,
+    /// What the states of each row are multiples of; empty where they are numbers themselves.
+    pub scales: &'a [f32],
+}
+
+impl<F: Format> Operand<'_, F> {
+    /// Some of the rows.
+    pub fn rows(self, range: Range<usize>) -> Self {
+        let scales = self.scales.get(range.clone()).unwrap_or_default();
+        Self { matrix: self.matrix.rows(range), scales }
+    }
+}
+
+impl<F: Format> Clone for Operand<'_, F> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<F: Format> Copy for Operand<'_, F> {}
+
+/// What an [`Operand`] looks at.
+pub(crate) struct States<'a, F: Format> {
+    pub states: Cow<'a, [F::State]>,
+    pub scales: Vec<f32>,
+    /// States in a row.
+    pub width: usize,
+}
+
+impl<F: Format> States<'_, F> {
+    pub fn operand(&self) -> Operand<'_, F> {
+        let rows = self.states.len() / self.width;
+        Operand { matrix: Matrix::new(&self.states, 0, rows, self.width, self.width), scales: &self.scales }
+    }
+}

@@ -1,0 +1,388 @@
+//! Products of small integers, whose sums are exact.
+
+use std::{borrow::Cow, fmt::Debug, marker::PhantomData};
+
+use bytemuck::Pod;
+
+use super::{
+    format::{Format, States},
+    matrix::Matrix,
+    panels::pack_groups,
+    quantisation::{self, Truncate},
+    simd::Simd,
+};
+use crate::isa::Isa;
+
+/// A format of integers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Integers<I>(PhantomData<I>);
+
+/// 12 bits a weight, 13 bits an input.
+pub(crate) type I16 = Integers<Words>;
+
+/// 8 bits a weight and an input, for processors that multiply bytes.
+pub(crate) type Int8 = Integers<Bytes>;
+
+/// 8 bits a weight and an input, with weights that are widened when they are loaded, for all others: the same sums.
+pub(crate) type WidenedInt8 = Integers<WidenedBytes>;
+
+/// Which integers they are. A group of them fills 32 bits in a register.
+pub(crate) trait Kind: Copy + Debug + Send + Sync + 'static {
+    type State: Pod + Default + Truncate + Send + Sync;
+    type Weight: Pod + Truncate + Into<f32> + Into<i32> + Send + Sync;
+
+    /// As in [`Format`].
+    const GROUP: usize;
+    /// As in [`Format`].
+    const DEPTH: usize;
+    /// The largest weight.
+    const WEIGHTS: f32;
+    /// The largest state.
+    const STATES: f32;
+    /// What is added to each state, so that it has no sign; the sums start from what that adds too much.
+    const OFFSET: i32 = 0;
+
+    /// # Safety
+    /// A register of groups can be read.
+    unsafe fn load<S: Simd>(simd: S, weights: *const Self::Weight) -> S::Integers;
+
+    /// Adds the products of groups.
+    fn add_products<S: Simd>(simd: S, states: S::Integers, weights: S::Integers, sums: S::Integers) -> S::Integers;
+}
+
+/// i16. No sum overflows: 256 times 2047 times 4095 is less than 2^31.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Words;
+
+impl Kind for Words {
+    type State = i16;
+    type Weight = i16;
+
+    const GROUP: usize = 2;
+    const DEPTH: usize = 256;
+    const WEIGHTS: f32 = 2047.0;
+    const STATES: f32 = 4095.0;
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, weights: *const i16) -> S::Integers {
+        // SAFETY: the caller's promise.
+        unsafe { simd.load_integers(weights.cast()) }
+    }
+
+    #[inline(always)]
+    fn add_products<S: Simd>(simd: S, states: S::Integers, weights: S::Integers, sums: S::Integers) -> S::Integers {
+        simd.pairs(states, weights, sums)
+    }
+}
+
+/// Bytes: processors multiply those with a sign by those without. A sum of 1024 products of up to 127 times 255 is far from
+/// 2^31.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bytes;
+
+impl Kind for Bytes {
+    type State = u8;
+    type Weight = i8;
+
+    const GROUP: usize = 4;
+    const DEPTH: usize = 1024;
+    const WEIGHTS: f32 = 127.0;
+    const STATES: f32 = 127.0;
+    const OFFSET: i32 = 128;
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, weights: *const i8) -> S::Integers {
+        // SAFETY: the caller's promise.
+        unsafe { simd.load_integers(weights.cast()) }
+    }
+
+    #[inline(always)]
+    fn add_products<S: Simd>(simd: S, states: S::Integers, weights: S::Integers, sums: S::Integers) -> S::Integers {
+        simd.bytes(states, weights, sums)
+    }
+}
+
+/// The same integers, multiplied as i16. (AVX2 multiplies bytes too, but sums of two saturate.)
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WidenedBytes;
+
+impl Kind for WidenedBytes {
+    type State = i16;
+    type Weight = i8;
+
+    const GROUP: usize = 2;
+    const DEPTH: usize = Bytes::DEPTH;
+    const WEIGHTS: f32 = Bytes::WEIGHTS;
+    const STATES: f32 = Bytes::STATES;
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, weights: *const i8) -> S::Integers {
+        // SAFETY: the caller's promise.
+        unsafe { simd.load_bytes(weights) }
+    }
+
+    #[inline(always)]
+    fn add_products<S: Simd>(simd: S, states: S::Integers, weights: S::Integers, sums: S::Integers) -> S::Integers {
+        simd.pairs(states, weights, sums)
+    }
+}
+
+impl<K: Kind> Format for Integers<K> {
+    type State = K::State;
+    type Weight = K::Weight;
+    type Sum<S: Simd> = S::Integers;
+
+    const GROUP: usize = K::GROUP;
+    const DEPTH: usize = K::DEPTH;
+
+    fn scales(weights: Matrix<'_>) -> Vec<f32> {
+        quantisation::scales(weights, K::WEIGHTS)
+    }
+
+    fn pack(panel: &mut [K::Weight], weights: Matrix<'_>, scales: &[f32], width: usize) {
+        let inverses: Vec<f32> = scales.iter().map(|scale| quantisation::inverse(*scale)).collect();
+        pack_groups(panel, weights, width, K::GROUP, |column, value| {
+            K::Weight::truncate(quantisation::integer(value, inverses[column]))
+        });
+    }
+
+    fn unpack(weight: K::Weight) -> f32 {
+        weight.into()
+    }
+
+    fn offsets(panel: &[K::Weight], width: usize) -> Vec<i32> {
+        if K::OFFSET == 0 {
+            return Vec::new();
+        }
+        let mut offsets = vec![0; width];
+        for groups in panel.chunks_exact(width * K::GROUP) {
+            for (offset, group) in offsets.iter_mut().zip(groups.chunks_exact(K::GROUP)) {
+                *offset -= K::OFFSET * group.iter().map(|weight| -> i32 { (*weight).into() }).sum::<i32>();
+            }
+        }
+        offsets
+    }
+
+    fn states(isa: Isa, rows: &[f32], inner: usize) -> States<'_, Self> {
+        let width = inner.next_multiple_of(K::GROUP);
+        let (states, scales) = quantisation::rows(isa, rows, inner, width, K::STATES, K::OFFSET);
+        States { states: Cow::Owned(states), scales, width }
+    }
+
+    #[inline(always)]
+    fn start<S: Simd>(simd: S, offsets: &[i32]) -> [S::Integers; 2] {
+        if K::OFFSET == 0 {
+            return [simd.splat_integers(0); 2];
+        }
+        assert_eq!(offsets.len(), 2 * S::LANES, "a number for each column of a panel");
+        // SAFETY: there are two registers of them.
+        unsafe { [simd.load_integers(offsets.as_ptr()), simd.load_integers(offsets.as_ptr().add(S::LANES))] }
+    }
+
+    #[inline(always)]
+    unsafe fn step<S: Simd, const R: usize>(
+        simd: S,
+        states: *const K::State,
+        stride: isize,
+        weights: *const K::Weight,
+        sums: &mut [[S::Integers; 2]; R],
+    ) {
+        // SAFETY: the caller's promise.
+        let weights = unsafe { [K::load(simd, weights), K::load(simd, weights.add(S::LANES * K::GROUP))] };
+        for (row, [low, high]) in sums.iter_mut().enumerate() {
+            // SAFETY: as above.
+            let group = unsafe { states.offset(row as isize * stride).cast::<i32>().read_unaligned() };
+            let states = simd.splat_integers(group);
+            *low = K::add_products(simd, states, weights[0], *low);
+            *high = K::add_products(simd, states, weights[1], *high);
+        }
+    }
+
+    #[inline(always)]
+    fn values<S: Simd>(simd: S, sums: S::Integers) -> S::Vector {
+        simd.to_floats(sums)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::kernels::cpu::{packed::PackedWeight, panels::Panels, product::Start};
+
+    /// Numbers that quantise badly.
+    #[derive(Clone, Copy, Debug)]
+    enum Pattern {
+        Even,
+        /// All are the largest: every product is as large as can be.
+        Edge,
+        Zeros,
+        /// One is a thousand times the others.
+        Outlier,
+        /// Down to denormal ones.
+        Tiny,
+        Huge,
+    }
+
+    fn numbers(count: usize, seed: usize, pattern: Pattern) -> Vec<f32> {
+        let even = |i: usize| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0;
+        let number = |i: usize| match pattern {
+            Pattern::Even => even(i),
+            Pattern::Edge => {
+                if seed.is_multiple_of(2) || i.is_multiple_of(3) {
+                    1.0
+                } else {
+                    -1.0
+                }
+            }
+            Pattern::Zeros => 0.0,
+            Pattern::Outlier => {
+                if i % 97 == 5 {
+                    1000.0
+                } else {
+                    even(i)
+                }
+            }
+            Pattern::Tiny => even(i) * 1e-38,
+            Pattern::Huge => even(i) * 1e18,
+        };
+        (0..count).map(number).collect()
+    }
+
+    fn pattern() -> impl Strategy<Value = Pattern> {
+        use Pattern::*;
+        prop_oneof![3 => Just(Even), 1 => Just(Edge), 1 => Just(Zeros), 1 => Just(Outlier), 1 => Just(Tiny), 1 => Just(Huge)]
+    }
+
+    /// Scale and integers of a row or column, by the definition.
+    fn quantised(
+        numbers: impl Iterator<Item = f32> + Clone,
+        range: f32,
+        inverse: impl Fn(f32, f32) -> f32,
+    ) -> (f32, Vec<i64>) {
+        let largest = numbers.clone().fold(0.0, |largest: f32, number| largest.max(number.abs()));
+        if largest < 1e-30 {
+            return (0.0, vec![0; numbers.count()]);
+        }
+        let scale = largest / range;
+        (scale, numbers.map(|number| (number * inverse(largest, scale)).round_ties_even() as i64).collect())
+    }
+
+    /// The instruction sets that multiply such integers.
+    fn sets<K: Kind>() -> impl Iterator<Item = Isa> {
+        Isa::available().filter(|isa| K::GROUP == Words::GROUP || isa.multiplies_bytes())
+    }
+
+    /// Compares the products of every instruction set, to the bit, with exact sums, and these with products of f64.
+    fn are_exact<K: Kind>(
+        [rows, inner, columns]: [usize; 3],
+        [x_pattern, weight_pattern]: [Pattern; 2],
+        biased: bool,
+    ) -> Result<(), TestCaseError> {
+        let (x, weight) = (numbers(rows * inner, 2, x_pattern), numbers(inner * columns, 3, weight_pattern));
+        let bias = numbers(columns, 1, Pattern::Even);
+        let states: Vec<_> = x
+            .chunks(inner)
+            .map(|row| quantised(row.iter().copied(), K::STATES, |largest, _| K::STATES / largest))
+            .collect();
+        let weights: Vec<_> = (0..columns)
+            .map(|column| {
+                quantised(weight.iter().skip(column).step_by(columns).copied(), K::WEIGHTS, |_, scale| 1.0 / scale)
+            })
+            .collect();
+        let expected: Vec<f32> = (0..rows * columns)
+            .map(|i| {
+                let ((state_scale, states), (weight_scale, weights)) = (&states[i / columns], &weights[i % columns]);
+                let blocks = states.chunks(K::DEPTH).zip(weights.chunks(K::DEPTH));
+                let start = if biased { bias[i % columns] } else { 0.0 };
+                blocks.fold(start, |sum, (states, weights)| {
+                    let exact: i64 = states.iter().zip(weights).map(|(state, weight)| state * weight).sum();
+                    sum + exact as f32 * (state_scale * weight_scale)
+                })
+            })
+            .collect();
+        for i in (0..rows * columns).step_by(1 + rows * columns / 50) {
+            let (row, column) = (i / columns, i % columns);
+            let products = (0..inner).map(|k| f64::from(x[row * inner + k]) * f64::from(weight[k * columns + column]));
+            let exact = products.sum::<f64>() + if biased { f64::from(bias[column]) } else { 0.0 };
+            let ((state_scale, states), (weight_scale, weights)) = (&states[row], &weights[column]);
+            // Each factor is off by half a step, and the sums by as many roundings as there are blocks; 1e-20 where a factor is
+            // too small to count.
+            let (state_scale, weight_scale) = (f64::from(*state_scale), f64::from(*weight_scale));
+            let magnitudes = states.iter().zip(weights).map(|(state, weight)| (state.abs() + weight.abs() + 1) as f64);
+            let bound = 0.5001 * state_scale * weight_scale * magnitudes.sum::<f64>() + 1e-5 * exact.abs() + 1e-6;
+            let slack = if state_scale == 0.0 || weight_scale == 0.0 { 1e-6 } else { 0.0 };
+            prop_assert!((f64::from(expected[i]) - exact).abs() <= bound + slack, "{} instead of {exact}", expected[i]);
+        }
+        for isa in sets::<K>() {
+            let panels = Panels::<Integers<K>>::new(isa, Matrix::new(&weight, 0, inner, columns, columns));
+            for (i, unpacked) in panels.unpack().into_iter().enumerate() {
+                let (scale, integers) = &weights[i % columns];
+                prop_assert!(unpacked == integers[i / columns] as f32 * scale, "{isa}: the weight has changed");
+            }
+            let mut output = vec![f32::NAN; rows * columns];
+            panels.map(&x, if biased { Start::Bias(&bias) } else { Start::Zero }, &mut output);
+            for (found, expected) in output.iter().zip(&expected) {
+                prop_assert!(found == expected, "{isa}: {found} instead of {expected}");
+            }
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn every_instruction_set_has_the_exact_sums(
+            rows in 1usize..258,
+            // Around the lengths of groups and blocks.
+            inner in prop_oneof![1usize..20, 250usize..262, 500usize..520, 1020usize..1030],
+            columns in 1usize..70,
+            patterns in [pattern(), pattern()],
+            biased: bool,
+        ) {
+            are_exact::<Words>([rows, inner, columns], patterns, biased)?;
+            are_exact::<Bytes>([rows, inner, columns], patterns, biased)?;
+            are_exact::<WidenedBytes>([rows, inner, columns], patterns, biased)?;
+        }
+    }
+
+    #[test]
+    fn the_largest_sums_fit() {
+        for inner in [256, 1024, 3072] {
+            are_exact::<Words>([13, inner, 33], [Pattern::Edge; 2], false).unwrap();
+            are_exact::<Bytes>([13, inner, 33], [Pattern::Edge; 2], false).unwrap();
+            are_exact::<WidenedBytes>([13, inner, 33], [Pattern::Edge; 2], false).unwrap();
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_none_stay_in_their_row_and_column() {
+        fn check<K: Kind>() {
+            sets::<K>().for_each(check_set::<K>);
+        }
+
+        fn check_set<K: Kind>(isa: Isa) {
+            let (mut x, mut weight) = (numbers(13 * 41, 2, Pattern::Even), numbers(41 * 33, 3, Pattern::Even));
+            for (row, value) in
+                [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::from_bits(1)].into_iter().enumerate()
+            {
+                x[row * 41 + 7] = value;
+            }
+            weight[5 * 33 + 30] = f32::NAN;
+            weight[6 * 33 + 31] = f32::INFINITY;
+            let mut output = vec![0.0; 13 * 33];
+            let panels = Panels::<Integers<K>>::new(isa, Matrix::new(&weight, 0, 41, 33, 33));
+            panels.map(&x, Start::Zero, &mut output);
+            for (i, value) in output.iter().enumerate() {
+                let expected = i / 33 < 3 || matches!(i % 33, 30 | 31);
+                assert_eq!(value.is_nan(), expected, "{isa}: {value} in row {}, column {}", i / 33, i % 33);
+                assert!(expected || value.is_finite(), "{isa}: {value}");
+            }
+        }
+        check::<Words>();
+        check::<Bytes>();
+        check::<WidenedBytes>();
+    }
+}

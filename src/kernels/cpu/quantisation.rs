@@ -1,0 +1,104 @@
+//! From numbers to small integers and scales: a row or column is its integers times its scale, which makes the largest of its
+//! magnitudes the largest integer.
+//!
+//! What is not finite makes the scale NaN, and so every product with that row or column. One whose magnitudes all lie below
+//! [`SMALLEST`] counts as zeros.
+
+use rayon::prelude::*;
+
+use super::{matrix::Matrix, simd::vectorized};
+use crate::isa::Isa;
+
+/// The least that is told from zero: the inverse of its scale is still a number.
+const SMALLEST: f32 = 1e-30;
+
+/// 1.5 * 2^23: what is added to it is rounded to an integer, to even in the middle, which then stands in the sum's lowest bits.
+const ROUND: f32 = 12_582_912.0;
+
+/// Numbers that are not worth a second thread.
+const FEW: usize = 16 * 1024;
+
+/// The scale that makes `magnitude` the integer `range`, and what to multiply numbers with before they are rounded.
+#[inline(always)]
+fn scale(magnitude: f32, range: f32) -> (f32, f32) {
+    if !magnitude.is_finite() {
+        (f32::NAN, 0.0)
+    } else if magnitude < SMALLEST {
+        (0.0, 0.0)
+    } else {
+        (magnitude / range, range / magnitude)
+    }
+}
+
+/// The integer of a number.
+#[inline(always)]
+pub(super) fn integer(value: f32, inverse: f32) -> i32 {
+    // What is not finite becomes any integer: its scale is NaN.
+    (value * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32
+}
+
+/// The largest magnitude, infinity and NaN being the largest of all.
+#[inline(always)]
+fn largest(values: impl Iterator<Item = f32>) -> f32 {
+    // Magnitudes as floats and as integers have the same order.
+    f32::from_bits(values.fold(0, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff)))
+}
+
+/// The scale of each column.
+pub(super) fn scales(weights: Matrix<'_>, range: f32) -> Vec<f32> {
+    let [rows, columns] = weights.shape();
+    let of = |column| scale(largest((0..rows).map(|row| weights.get(row, column))), range).0;
+    (0..columns).into_par_iter().map(of).collect()
+}
+
+/// What to multiply the numbers of a column with, from its scale.
+pub(super) fn inverse(scale: f32) -> f32 {
+    if scale > 0.0 { 1.0 / scale } else { 0.0 }
+}
+
+/// Integers that a number of their range fits.
+pub(crate) trait Truncate {
+    fn truncate(integer: i32) -> Self;
+}
+
+macro_rules! truncate {
+    ($($type:ty),+) => {$(
+        impl Truncate for $type {
+            #[inline(always)]
+            fn truncate(integer: i32) -> Self {
+                integer as Self
+            }
+        }
+    )+};
+}
+truncate!(i8, u8, i16);
+
+/// Rows of `width` integers from rows of `inner` numbers, and their scales: the largest of a row becomes `range`, and `offset` is
+/// added to each.
+pub(super) fn rows<T: Truncate + Clone + Default + Send>(
+    isa: Isa,
+    rows: &[f32],
+    inner: usize,
+    width: usize,
+    range: f32,
+    offset: i32,
+) -> (Vec<T>, Vec<f32>) {
+    let count = rows.len() / inner;
+    let (mut integers, mut scales) = (vec![T::default(); count * width], vec![0.0; count]);
+    let rows = rows.par_chunks_exact(inner).zip(integers.par_chunks_exact_mut(width)).zip(&mut scales);
+    rows.with_min_len(FEW.div_ceil(inner)).for_each(|((numbers, integers), found)| {
+        row(isa, numbers, range, offset, integers, found);
+    });
+    (integers, scales)
+}
+
+vectorized! {
+    /// One row; what it lacks in width stays as it is.
+    fn row<T: Truncate>(numbers: &[f32], range: f32, offset: i32, integers: &mut [T], found: &mut f32) {
+        let (scale, inverse) = scale(largest(numbers.iter().copied()), range);
+        *found = scale;
+        for (to, number) in integers.iter_mut().zip(numbers) {
+            *to = T::truncate(integer(*number, inverse).wrapping_add(offset));
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Vector arithmetic behind one trait, so that a kernel is written once, and functions compiled once for each instruction set.
+
+mod portable;
+mod sets;
+
+use half::bf16;
+
+pub(crate) use portable::Portable;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use sets::Neon;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use sets::{Avx2, Avx512, Avx512Vnni};
+
+/// Vectors in the registers of one instruction set. Its values are tokens: whoever has one runs in a function that
+/// [`vectorized!`] compiled for the set, and on a processor that has it.
+pub(crate) trait Simd: Copy {
+    /// A register of f32.
+    type Vector: Copy;
+
+    /// A register of as many i32, or of two i16 or four bytes in the place of each.
+    type Integers: Copy;
+
+    /// Numbers in a register.
+    const LANES: usize;
+
+    /// Rows of a product's tile, which is two registers wide: as many as leave registers for two vectors of weights, one
+    /// state, and what the multiplications of processors without a combined instruction need.
+    const TILE_ROWS: usize;
+
+    /// The same number in every lane.
+    fn splat(self, value: f32) -> Self::Vector;
+
+    /// # Safety
+    /// [`LANES`](Self::LANES) numbers can be read.
+    unsafe fn load(self, from: *const f32) -> Self::Vector;
+
+    /// # Safety
+    /// [`LANES`](Self::LANES) numbers can be read.
+    unsafe fn load_bf16(self, from: *const bf16) -> Self::Vector;
+
+    /// # Safety
+    /// [`LANES`](Self::LANES) numbers can be written.
+    unsafe fn store(self, to: *mut f32, vector: Self::Vector);
+
+    /// a + b
+    fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// a b
+    fn multiply(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// a b + c, rounded once or twice as the processor has it.
+    fn multiply_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+
+    /// The same 32 bits in every lane.
+    fn splat_integers(self, value: i32) -> Self::Integers;
+
+    /// # Safety
+    /// [`LANES`](Self::LANES) times 32 bits can be read.
+    unsafe fn load_integers(self, from: *const i32) -> Self::Integers;
+
+    /// Bytes with a sign as i16.
+    ///
+    /// # Safety
+    /// [`LANES`](Self::LANES) times two bytes can be read.
+    unsafe fn load_bytes(self, from: *const i8) -> Self::Integers;
+
+    /// i32 as f32.
+    fn to_floats(self, integers: Self::Integers) -> Self::Vector;
+
+    /// In each lane the scalar product of two i16 and two i16, plus an i32, modulo 2^32.
+    fn pairs(self, a: Self::Integers, b: Self::Integers, c: Self::Integers) -> Self::Integers;
+
+    /// In each lane the scalar product of four bytes without a sign and four with one, plus an i32, modulo 2^32. Only in sets
+    /// that [multiply them](crate::isa::Isa::multiplies_bytes).
+    fn bytes(self, _unsigned: Self::Integers, _signed: Self::Integers, _c: Self::Integers) -> Self::Integers {
+        unreachable!("products of bytes are for sets that have the instruction")
+    }
+}
+
+/// Defines a function that is compiled for each instruction set and given the [`Isa`](crate::isa::Isa) to run with as its first argument. One
+/// that works with registers itself takes a `simd: impl Simd` in that place; the others leave them to the compiler. What such
+/// a function calls has to be inlined into it, hence `#[inline(always)]`. It may be generic over one type.
+macro_rules! vectorized {
+    (
+        $(#[$doc:meta])*
+        $vis:vis fn $name:ident$(<$generic:ident: $bound:path>)?($simd:ident: impl Simd, $($argument:ident: $type:ty),+ $(,)?)
+        $body:block
+    ) => {
+        $(#[$doc])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name$(<$generic: $bound>)?(isa: $crate::isa::Isa, $($argument: $type),+) {
+            use $crate::{isa::InstructionSet, kernels::cpu::simd};
+
+            #[inline(always)]
+            fn generic<S: simd::Simd, $($generic: $bound)?>($simd: S, $($argument: $type),+) $body
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+            fn avx512vnni$(<$generic: $bound>)?($($argument: $type),+) {
+                // SAFETY: this function is compiled for the instructions.
+                generic::<_, $($generic)?>(unsafe { simd::Avx512Vnni::new() }, $($argument),+)
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+            fn avx512$(<$generic: $bound>)?($($argument: $type),+) {
+                // SAFETY: as above.
+                generic::<_, $($generic)?>(unsafe { simd::Avx512::new() }, $($argument),+)
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2$(<$generic: $bound>)?($($argument: $type),+) {
+                // SAFETY: as above.
+                generic::<_, $($generic)?>(unsafe { simd::Avx2::new() }, $($argument),+)
+            }
+
+            match isa.set() {
+                InstructionSet::Portable => generic::<_, $($generic)?>(simd::Portable, $($argument),+),
+                // SAFETY: the instructions are part of the target.
+                #[cfg(target_arch = "aarch64")]
+                InstructionSet::Neon => generic::<_, $($generic)?>(unsafe { simd::Neon::new() }, $($argument),+),
+                // SAFETY: the processor has the instructions that the function is compiled for, or there were no such `isa`.
+                #[cfg(target_arch = "x86_64")]
+                InstructionSet::Avx2 => unsafe { avx2$(::<$generic>)?($($argument),+) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                InstructionSet::Avx512 => unsafe { avx512$(::<$generic>)?($($argument),+) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                InstructionSet::Avx512Vnni => unsafe { avx512vnni$(::<$generic>)?($($argument),+) },
+            }
+        }
+    };
+    (
+        $(#[$doc:meta])*
+        $vis:vis fn $name:ident$(<$generic:ident: $bound:path>)?($($argument:ident: $type:ty),+ $(,)?) $body:block
+    ) => {
+        $crate::kernels::cpu::simd::vectorized! {
+            $(#[$doc])* $vis fn $name$(<$generic: $bound>)?(_simd: impl Simd, $($argument: $type),+) $body
+        }
+    };
+}
+pub(crate) use vectorized;
+
+impl crate::isa::Isa {
+    /// Numbers in a register.
+    pub fn lanes(self) -> usize {
+        use crate::isa::InstructionSet;
+        match self.set() {
+            InstructionSet::Portable => Portable::LANES,
+            #[cfg(target_arch = "aarch64")]
+            InstructionSet::Neon => Neon::LANES,
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => Avx2::LANES,
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => Avx512::LANES,
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512Vnni => Avx512Vnni::LANES,
+        }
+    }
+}

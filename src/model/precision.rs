@@ -1,0 +1,136 @@
+//! The numbers that a model computes with at inference.
+
+use std::fmt;
+
+use burn::tensor::{Device, FloatDType};
+
+use super::linear::LinearRole;
+use crate::{Error, Result, device, isa::Isa, kernels::cpu::packed::WeightType};
+
+/// The numbers that a model computes with at inference.
+///
+/// GPUs compute in f32, f16 and bf16 throughout. On CPUs a lower precision is that of the linear maps that every token passes,
+/// where most of the arithmetic is: their weights are laid out in it once ([`Prepared`](super::inference::Prepared)). Attention,
+/// position tables, embeddings, LayerNorm, activations and heads stay in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// f32 throughout.
+    #[default]
+    F32,
+    /// f16 throughout, which CPUs are slow in.
+    F16,
+    /// On CPUs weights in bf16, multiplied in f32: half the bytes.
+    Bf16,
+    /// CPUs only: integers of 12 bits for weights, with a scale an output, and of 13 bits for inputs, with a scale a token. The
+    /// decisions of f32, faster.
+    I16,
+    /// CPUs only: integers of 8 bits, with a scale an output for weights and a scale a token for inputs.
+    Int8(Int8Layers),
+}
+
+/// Which linear maps are in 8 bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Int8Layers {
+    /// Those of attention; the feed-forward networks, whose inputs have outliers, are as in [`Precision::I16`].
+    #[default]
+    Mixed,
+    /// All: the fastest, and least exact.
+    All,
+}
+
+impl Precision {
+    /// The element type that parameters are to be loaded in ([`LoadOptions`](crate::checkpoint::LoadOptions)) for a model on
+    /// this device.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device has no such precision.
+    pub fn load_dtype(self, device: &Device) -> Result<FloatDType> {
+        match self {
+            Self::F16 => Ok(FloatDType::F16),
+            _ if device::is_host(device) => Ok(FloatDType::F32),
+            Self::F32 => Ok(FloatDType::F32),
+            Self::Bf16 => Ok(FloatDType::BF16),
+            Self::I16 | Self::Int8(_) => {
+                let problem =
+                    format!("it does not compute in {self}, which is for CPUs (flex, ndarray); use f32, bf16 or f16");
+                Err(Error::Device { device: device::name(device), problem })
+            }
+        }
+    }
+
+    /// What a linear map's weights are held in on a CPU.
+    pub(super) fn weights(self, role: LinearRole) -> WeightType {
+        match (self, role) {
+            (Self::F32 | Self::F16, _) => WeightType::F32,
+            (Self::Bf16, _) => WeightType::Bf16,
+            (Self::I16, _) | (Self::Int8(Int8Layers::Mixed), LinearRole::FeedForward) => WeightType::I16,
+            (Self::Int8(_), _) => WeightType::Int8,
+        }
+    }
+
+    /// The precision and what it means on a device, in a line for a log: which parts are held in which type, and which
+    /// instructions multiply them.
+    pub fn describe(self, device: &Device) -> String {
+        if !device::is_host(device) || self == Self::F16 {
+            return format!("{self} throughout");
+        }
+        let isa = Isa::in_use();
+        let kernel = |weights: WeightType| format!("{weights} ({})", weights.instructions(isa));
+        let [attention, feed_forward] = [LinearRole::Attention, LinearRole::FeedForward].map(|role| self.weights(role));
+        let rest = kernel(WeightType::F32);
+        match (attention, feed_forward) {
+            (WeightType::F32, WeightType::F32) => format!("{self}: {rest} throughout"),
+            (all, other) if all == other => format!("{self}: linear maps {}, the rest {rest}", kernel(all)),
+            _ => format!(
+                "{self}: attention's linear maps {}, feed-forward {}, the rest {rest}",
+                kernel(attention),
+                kernel(feed_forward)
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::I16 => "i16",
+            Self::Int8(Int8Layers::Mixed) => "int8 (mixed)",
+            Self::Int8(Int8Layers::All) => "int8 (all)",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_part_has_its_type() {
+        use LinearRole::{Attention, FeedForward};
+        let of = |precision: Precision| [Attention, FeedForward].map(|role| precision.weights(role));
+        assert_eq!(of(Precision::F32), [WeightType::F32; 2]);
+        assert_eq!(of(Precision::Bf16), [WeightType::Bf16; 2]);
+        assert_eq!(of(Precision::I16), [WeightType::I16; 2]);
+        assert_eq!(of(Precision::Int8(Int8Layers::Mixed)), [WeightType::Int8, WeightType::I16]);
+        assert_eq!(of(Precision::Int8(Int8Layers::All)), [WeightType::Int8; 2]);
+    }
+
+    #[test]
+    fn descriptions_name_types_and_instructions() {
+        let device = Device::flex();
+        let f32 = WeightType::F32.instructions(Isa::in_use());
+        assert_eq!(Precision::F32.describe(&device), format!("f32: f32 ({f32}) throughout"));
+        let mixed = Precision::Int8(Int8Layers::Mixed).describe(&device);
+        let [int8, i16] = [WeightType::Int8, WeightType::I16].map(|weights| weights.instructions(Isa::in_use()));
+        assert_eq!(
+            mixed,
+            format!(
+                "int8 (mixed): attention's linear maps int8 ({int8}), feed-forward i16 ({i16}), the rest f32 ({f32})"
+            )
+        );
+        assert_eq!(Precision::F16.describe(&device), "f16 throughout");
+    }
+}

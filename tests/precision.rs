@@ -1,0 +1,83 @@
+//! Models prepared in lower precisions beside the same in f32.
+
+mod common;
+
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor},
+};
+use common::{cpu_devices, fixture};
+use deberta_burn::{
+    DebertaConfig, DebertaModel, Int8Layers, ModelConfig, ModelInput, ModelOutput, Precision, RobertaModel,
+    checkpoint::{Checkpoint, LoadOptions},
+    config::DebertaVersion,
+    heads::{Backbone, BackboneConfig, Head},
+    model::inference::Prepared,
+    parity::Reference,
+};
+
+/// Lower precisions are as far from f32 as their steps are wide, the same for every length, and in this order.
+#[test]
+fn lower_precisions_stay_near_f32() {
+    fn check<B: Backbone>(name: &str, config: &B::Config, whole: &ModelInput, backend: &str, device: &Device) {
+        let checkpoint = Checkpoint::open(fixture(name)).unwrap();
+        let load = || checkpoint.load(config.backbone(device), &LoadOptions::default()).unwrap().0;
+        let length = whole.input_ids.dims()[1];
+        let states = |model: &dyn Head<Output = ModelOutput>, length: usize| {
+            model.forward(ModelInput::new(whole.input_ids.clone().narrow(1, 0, length))).last_hidden_state
+        };
+        let mean = |tensor: Tensor<3>| tensor.abs().mean().into_scalar::<f32>();
+        let exact = load();
+        let size = mean(states(&exact, length));
+        let precisions =
+            [Precision::I16, Precision::Bf16, Precision::Int8(Int8Layers::Mixed), Precision::Int8(Int8Layers::All)];
+        // The step of the coarser factor as a part of its largest value: 2^-11, 2^-8 and 2^-7. Two or three layers of sums of
+        // errors of both signs leave no more than a few of them on average.
+        for (precision, step) in precisions.into_iter().zip([4.9e-4, 3.9e-3, 7.9e-3, 7.9e-3]) {
+            let prepared = Prepared::with_precision(load(), precision).unwrap();
+            for length in [3, length] {
+                let error = mean(states(&prepared, length) - states(&exact, length)) / size;
+                assert!(
+                    error > 0.0 && error < 4.0 * step,
+                    "{name} on {backend} in {precision}, {length} tokens: {error}"
+                );
+            }
+            // Back, the weights are those that it computed with.
+            let returned = prepared.into_inner();
+            assert_eq!(Module::num_params(&returned), Module::num_params(&exact), "{name}");
+            let error = mean(states(&returned, length) - states(&exact, length)) / size;
+            assert!(error > 0.0 && error < 4.0 * step, "{name} on {backend} in {precision}, given back: {error}");
+        }
+    }
+
+    for name in ["v3_long", "v1_clamped", "roberta"] {
+        let reference = Reference::open(fixture(name).join("reference.safetensors")).unwrap();
+        let config = ModelConfig::from_folder(fixture(name)).unwrap();
+        for (backend, device) in cpu_devices() {
+            let input = reference.input(&config, &device).unwrap();
+            match &config {
+                ModelConfig::Deberta(config) => check::<DebertaModel>(name, config, &input, backend, &device),
+                ModelConfig::Roberta(config) => check::<RobertaModel>(name, config, &input, backend, &device),
+            }
+        }
+    }
+}
+
+#[test]
+fn precisions_that_a_model_cannot_have_are_refused() {
+    let config = DebertaConfig { num_hidden_layers: 1, ..DebertaConfig::new(DebertaVersion::V2) };
+    let config =
+        DebertaConfig { hidden_size: 8, num_attention_heads: 2, intermediate_size: 8, vocab_size: 9, ..config };
+    let prepare = |device: &Device, precision| Prepared::with_precision(config.init(device), precision).err();
+    for precision in [Precision::Bf16, Precision::I16, Precision::Int8(Int8Layers::All)] {
+        let message = prepare(&Device::flex().autodiff(), precision).expect("gradients").to_string();
+        assert_eq!(
+            message,
+            format!("device `flex`: weights in {precision} have no gradients; load the model on `device.inner()`")
+        );
+        assert!(prepare(&Device::flex(), precision).is_none());
+    }
+    assert!(prepare(&Device::flex().autodiff(), Precision::F32).is_none());
+    let message = prepare(&Device::flex(), Precision::F16).expect("it is in f32").to_string();
+    assert_eq!(message, "device `flex`: f16 is made of weights in F16, but these were loaded in F32");
+}
