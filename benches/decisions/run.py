@@ -107,8 +107,11 @@ def sets(nli, models):
 # --- what the models say -----------------------------------------------------------------------------------------
 
 
-def export(folder, scratch):
-    """A twin of the folder with the files of ONNX Runtime and OpenVINO, made if it isn't there."""
+def export(folder, scratch, variants):
+    """A twin of the folder with the files of ONNX Runtime and OpenVINO, made if it isn't there; the folder itself if nobody
+    reads these."""
+    if not any(variant.peer in ("onnxruntime", "openvino") for variant in variants):
+        return folder
     import prepare
 
     twin = scratch / "decisions" / folder.resolve().name
@@ -162,11 +165,12 @@ def main():
 
     reference = Variant("ours", "f32")
     variants = [variant for variant in selected(VARIANTS, options.variants) if variant != reference]
-    workers = environment.build(options.scratch)
+    options.scratch.mkdir(parents=True, exist_ok=True)
+    workers = environment.build(options.scratch, {variant.peer for variant in variants})
     results, missing = [], {}
     for one in sets(options.nli, options.models):
         items = one.items[: options.limit]
-        folder = export(one.model, options.scratch)
+        folder = export(one.model, options.scratch, variants)
 
         def said(variant):
             return logits(workers[variant.peer], options.threads, folder, variant, items, options.scratch)

@@ -41,19 +41,19 @@ def missing():
     return wrong
 
 
-def build(scratch):
-    """Builds both Rust workers; the command line of every peer's worker."""
-    native = {**os.environ, "RUSTFLAGS": "-C target-cpu=native", "CARGO_TARGET_DIR": str(scratch / "candle")}
-    candle = cargo(["--manifest-path", HERE / "candle" / "Cargo.toml"], "candle-worker", native)
-    ours = cargo(["--manifest-path", HERE.parents[1] / "Cargo.toml", "--bench", "peer_worker"], "peer_worker")
+def build(scratch, peers):
+    """Builds our worker, and candle's if it is among the peers; the command line of every peer's worker."""
     python = [sys.executable]
-    return {
-        "ours": [ours],
+    workers = {
+        "ours": [cargo(["--manifest-path", HERE.parents[1] / "Cargo.toml", "--bench", "peer_worker"], "peer_worker")],
         "torch": python + [str(HERE / "torch_worker.py")],
         "onnxruntime": python + [str(HERE / "onnx_worker.py")],
         "openvino": python + [str(HERE / "openvino_worker.py")],
-        "candle": [candle],
     }
+    if "candle" in peers:
+        native = {**os.environ, "RUSTFLAGS": "-C target-cpu=native", "CARGO_TARGET_DIR": str(scratch / "candle")}
+        workers["candle"] = [cargo(["--manifest-path", HERE / "candle" / "Cargo.toml"], "candle-worker", native)]
+    return workers
 
 
 def cargo(target, name, env=None):

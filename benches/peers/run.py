@@ -36,7 +36,7 @@ def main():
         raise SystemExit(f"--cases: no row has such a name; there are {', '.join(case.name for case in CASES)}")
     if not variants:
         raise SystemExit(f"--variants: nothing has such a name; there are {', '.join(map(str, VARIANTS))}")
-    workers = environment.build(options.scratch)
+    workers = environment.build(options.scratch, {variant.peer for variant in variants})
     models = prepare.models(options.scratch, options.layers)
     threads = [int(count) for count in options.threads.split(",")]
     results, kernels = measure.all_cases(cases, variants, threads, options.rounds, workers, models, options.scratch)
