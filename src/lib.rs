@@ -16,6 +16,9 @@ pub mod model;
 pub mod parity;
 pub mod pipeline;
 mod replacement;
+#[cfg(test)]
+#[path = "../tests/common/repository.rs"]
+mod repository;
 mod scores;
 mod spans;
 mod text_file;

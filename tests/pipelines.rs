@@ -29,7 +29,7 @@ use deberta_burn::{
     },
     tokenizer::{EncodeOptions, Text, Tokenizer},
 };
-use support::{LENGTH, config, folder};
+use support::{LENGTH, config, folder, repository::fixture};
 use tempfile::TempDir;
 
 /// Batches differ from single texts by the order of f32 sums; scores are below 1, states a few units.
@@ -297,7 +297,7 @@ fn fill_mask_says_what_it_cannot_do() {
 #[test]
 fn roberta_serves_too() {
     let folder = tempfile::tempdir().unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizers/roberta");
+    let source = fixture("tokenizers/roberta");
     for file in ["vocab.json", "merges.txt"] {
         fs::copy(source.join(file), folder.path().join(file)).unwrap();
     }

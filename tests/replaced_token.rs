@@ -196,7 +196,7 @@ fn optimizer(layers: usize) -> AdamW {
 }
 
 fn tokenizer() -> Tokenizer {
-    Tokenizer::from_folder("tests/fixtures/small_tokenizer").unwrap()
+    Tokenizer::from_folder(fixture("small_tokenizer")).unwrap()
 }
 
 /// A run of the model in this configuration.

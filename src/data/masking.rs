@@ -209,6 +209,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::repository::fixture;
 
     const SEQUENCES: u64 = 10_000;
     /// How many standard deviations a statistic may be off. One that is off by more at random happens once in 150,000
@@ -218,7 +219,7 @@ mod tests {
         [MaskingStrategy::Token, MaskingStrategy::WholeWord, MaskingStrategy::Span { max: 3 }];
 
     fn tokenizer() -> Tokenizer {
-        Tokenizer::from_folder("tests/fixtures/small_tokenizer").unwrap()
+        Tokenizer::from_folder(fixture("small_tokenizer")).unwrap()
     }
 
     /// `[CLS]`, 40 words of 1 to 4 tokens with a `[SEP]` and an `[UNK]` between them, `[SEP]`.

@@ -153,12 +153,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tokenizer::EncodeOptions;
+    use crate::{repository::fixture, tokenizer::EncodeOptions};
 
-    const BYTE_LEVEL: &str = "tests/fixtures/tokenizers/deberta";
+    const BYTE_LEVEL: &str = "tokenizers/deberta";
 
     fn tokenizer() -> Tokenizer {
-        Tokenizer::from_folder("tests/fixtures/small_tokenizer").unwrap()
+        Tokenizer::from_folder(fixture("small_tokenizer")).unwrap()
     }
 
     /// A folder with a text file and room for the cache.
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn words_start_after_spaces_and_at_punctuation() {
-        let byte_level = Tokenizer::from_folder(BYTE_LEVEL).unwrap();
+        let byte_level = Tokenizer::from_folder(fixture(BYTE_LEVEL)).unwrap();
         for (tokenizer, expected) in [
             (tokenizer(), ["[CLS]", "▁unbelievably", ",", "▁don", "'t", "[SEP]"]),
             (byte_level, ["[CLS]", "unbelievably", ",", "Ġdon", "'t", "[SEP]"]),
@@ -277,7 +277,7 @@ mod tests {
         assert!(setting.open(CorpusOptions { mix_documents: true, ..options }).unwrap().1);
         fs::write(&setting.files[0], "another text").unwrap();
         assert!(setting.open(options).unwrap().1);
-        setting.tokenizer = Tokenizer::from_folder(BYTE_LEVEL).unwrap();
+        setting.tokenizer = Tokenizer::from_folder(fixture(BYTE_LEVEL)).unwrap();
         assert!(setting.open(options).unwrap().1);
         assert_eq!(setting.cached().len(), 5);
     }
