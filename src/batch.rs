@@ -166,7 +166,7 @@ impl Batch {
 /// A `batch_size` of 0.
 pub fn batches_by_length(encodings: &[Encoding], batch_size: usize) -> Result<Vec<Vec<usize>>> {
     if batch_size == 0 {
-        return Err(Error::input("batch size", "it is 0, expected at least 1"));
+        return Err(Error::value("batch size", 0, "at least 1"));
     }
     let mut order: Vec<usize> = (0..encodings.len()).collect();
     order.sort_by_key(|&index| std::cmp::Reverse(encodings[index].len()));

@@ -106,6 +106,11 @@ pub(crate) fn is_host(of: &Device) -> bool {
     false
 }
 
+/// The error for a device that does not give out what it computed.
+pub(crate) fn unreadable(of: &Device, error: impl std::fmt::Display) -> Error {
+    Error::Device { device: name(of), problem: format!("its results cannot be read: {error}") }
+}
+
 /// The name that [`device`] takes for this device.
 pub(crate) fn name(of: &Device) -> String {
     let of = of.clone().inner();

@@ -3,6 +3,8 @@
 
 use std::{fs, path::Path};
 
+use crate::Error;
+
 /// The part of a checkpoint that was looked for and not found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -16,24 +18,34 @@ pub(crate) enum Part {
     Tokenizer,
 }
 
+impl Part {
+    /// How errors about a folder begin that was searched for it.
+    fn subject(self, folder: &Path) -> String {
+        let kind = if self == Self::Tokenizer { "tokenizer" } else { "checkpoint" };
+        format!("{kind} {}", folder.display())
+    }
+}
+
 /// What a file of this name says about the folder it is in.
-struct Sign {
+pub(crate) struct Sign {
     /// Parts that the folder then lacks.
     parts: &'static [Part],
     /// The file's name; with a `*` at its start or end, how the name ends or starts.
     name: &'static str,
     /// What the folder is, and what to do.
-    meaning: &'static str,
+    pub meaning: &'static str,
+    /// Whether the folder is of a kind that is read here, and only lacks a file.
+    incomplete: bool,
 }
 
 /// A file that stands for a model without weights of a kind that is read here.
 const fn weights(name: &'static str, meaning: &'static str) -> Sign {
-    Sign { parts: &[Part::Weights], name, meaning }
+    Sign { parts: &[Part::Weights], name, meaning, incomplete: false }
 }
 
 /// A file that stands for a vocabulary of another kind.
 const fn tokenizer(name: &'static str, meaning: &'static str) -> Sign {
-    Sign { parts: &[Part::Tokenizer], name, meaning }
+    Sign { parts: &[Part::Tokenizer], name, meaning, incomplete: false }
 }
 
 const FLAX: &str = "its weights are Flax's; convert them: load the model in transformers (before version 5) with \
@@ -55,21 +67,24 @@ const SIGNS: [Sign; 27] = [
         name: "adapter_config.json",
         meaning: "it holds a PEFT adapter alone (adapter_config.json), not a model; merge it into its base model with \
                   merge_and_unload(), save that with save_pretrained, and open the result",
+        incomplete: false,
     },
     Sign {
         parts: &[Part::Model, Part::Weights, Part::Head],
         name: "gliner_config.json",
         meaning: "it is a GLiNER model (gliner_config.json), whose layers over the encoder are not supported",
+        incomplete: false,
     },
-    Sign { parts: &[Part::Head], name: "config_setfit.json", meaning: SETFIT },
-    Sign { parts: &[Part::Head], name: "model_head.pkl", meaning: SETFIT },
+    Sign { parts: &[Part::Head], name: "config_setfit.json", meaning: SETFIT, incomplete: false },
+    Sign { parts: &[Part::Head], name: "model_head.pkl", meaning: SETFIT, incomplete: false },
     Sign {
         parts: &[Part::Model, Part::Weights, Part::Tokenizer],
         name: "0_Transformer",
         meaning: "it is a folder of sentence-transformers whose model is in its folder 0_Transformer; open that one",
+        incomplete: false,
     },
-    weights("model-*", SHARDS),
-    weights("pytorch_model-*", SHARDS),
+    Sign { incomplete: true, ..weights("model-*", SHARDS) },
+    Sign { incomplete: true, ..weights("pytorch_model-*", SHARDS) },
     weights("flax_model*", FLAX),
     weights("*.msgpack", FLAX),
     weights("tf_model*", TENSORFLOW),
@@ -100,8 +115,8 @@ const SIGNS: [Sign; 27] = [
         "its vocabulary is BERT's (vocab.txt, WordPiece), which is read only as a tokenizer.json; make one: load the \
          tokenizer with transformers' AutoTokenizer and save it with save_pretrained",
     ),
-    tokenizer("vocab.json", "it has a vocab.json without its merges.txt; fetch that too"),
-    tokenizer("merges.txt", "it has a merges.txt without its vocab.json; fetch that too"),
+    Sign { incomplete: true, ..tokenizer("vocab.json", "it has a vocab.json without its merges.txt; fetch that too") },
+    Sign { incomplete: true, ..tokenizer("merges.txt", "it has a merges.txt without its vocab.json; fetch that too") },
     tokenizer(
         "bpe_encoder.bin",
         "its vocabulary is in the format of DeBERTa's first release (bpe_encoder.bin); take vocab.json and merges.txt of \
@@ -119,16 +134,32 @@ impl Sign {
     }
 }
 
+/// The error for a folder that is made for other software and so lacks this part; none if its files do not say so.
+pub(crate) fn unsupported(folder: &Path, missing: Part) -> Option<Error> {
+    explain(folder, missing).map(|sign| Error::unsupported(missing.subject(folder), sign.meaning))
+}
+
+/// The error for a folder without any of the files that hold this part. It says what the folder is, if its files tell, and
+/// `otherwise` if they do not.
+pub(crate) fn not_found(folder: &Path, missing: Part, otherwise: &str, looked_for: &str) -> Error {
+    let (sign, subject) = (explain(folder, missing), missing.subject(folder));
+    let problem = format!("{}; looked for {looked_for}", sign.map_or(otherwise, |sign| sign.meaning));
+    match sign {
+        Some(Sign { incomplete: false, .. }) => Error::unsupported(subject, problem),
+        _ => Error::missing(folder, format!("{subject}: {problem}")),
+    }
+}
+
 /// What a folder is that lacks this part, if its files tell.
-pub(crate) fn explain(folder: &Path, missing: Part) -> Option<&'static str> {
+pub(crate) fn explain(folder: &Path, missing: Part) -> Option<&'static Sign> {
     let entries = fs::read_dir(folder).ok()?.filter_map(Result::ok);
     let names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     explain_names(&names, missing)
 }
 
 /// The same of a folder or repository with these files.
-pub(crate) fn explain_names(names: &[String], missing: Part) -> Option<&'static str> {
-    SIGNS.iter().find(|sign| sign.parts.contains(&missing) && sign.is_in(names)).map(|sign| sign.meaning)
+pub(crate) fn explain_names(names: &[String], missing: Part) -> Option<&'static Sign> {
+    SIGNS.iter().find(|sign| sign.parts.contains(&missing) && sign.is_in(names))
 }
 
 #[cfg(test)]
@@ -150,11 +181,11 @@ mod tests {
             (vec!["vocab.json"], Part::Tokenizer, "merges.txt"),
         ] {
             let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
-            assert!(explain_names(&names, part).is_some_and(|text| text.contains(meaning)), "{names:?}");
+            assert!(explain_names(&names, part).is_some_and(|sign| sign.meaning.contains(meaning)), "{names:?}");
         }
         let ordinary = ["config.json", "model.safetensors", "tokenizer.json"].map(str::to_owned);
         for part in [Part::Model, Part::Weights, Part::Head, Part::Tokenizer] {
-            assert_eq!(explain_names(&ordinary, part), None);
+            assert!(explain_names(&ordinary, part).is_none());
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, fmt, path::Path};
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{Device, Tensor};
 use safetensors::{Dtype, SafeTensors};
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
         RobertaForMaskedLm, SequenceClassification, TokenClassification,
     },
     model::{ModelOutput, input::ModelInput},
-    text_file,
+    scores, text_file,
 };
 
 /// A tensor on the host.
@@ -34,9 +34,7 @@ pub struct HostTensor {
 impl HostTensor {
     fn read<const D: usize>(tensor: Tensor<D>) -> Result<Self> {
         let shape = tensor.dims().to_vec();
-        let data = tensor.cast(DType::F32).try_into_data().map_err(|error| Error::Model(error.to_string()))?;
-        let values = data.try_to_vec().map_err(|error| Error::Model(error.to_string()))?;
-        Ok(Self { shape, values })
+        Ok(Self { shape, values: scores::values(tensor)? })
     }
 }
 
@@ -57,7 +55,7 @@ impl Reference {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let bytes = text_file::read_bytes(path)?;
-        let wrong = |problem: String| Error::input(path.display().to_string(), problem);
+        let wrong = |problem: String| Error::file(path, problem);
         let file = SafeTensors::deserialize(&bytes).map_err(|error| wrong(format!("no safetensors file: {error}")))?;
         let integers = |name: &str| -> Result<Option<(Vec<usize>, Vec<i64>)>> {
             let Ok(view) = file.tensor(name) else { return Ok(None) };
@@ -134,7 +132,7 @@ impl Reference {
     /// # Errors
     /// The reference has no such output, or one of another shape.
     pub fn compare_output<const D: usize>(&self, name: &str, output: Tensor<D>) -> Result<ComparisonRow> {
-        let missing = || Error::Model(format!("the reference holds no `{name}`"));
+        let missing = || Error::input("reference", format!("it holds no `{name}`"));
         let expected = self.expected.get(name).ok_or_else(missing)?;
         let per_token = expected.shape.starts_with(&[self.batch.rows, self.batch.length]);
         self.row(name, expected, &HostTensor::read(output)?, per_token)
@@ -156,7 +154,8 @@ impl Reference {
             ModelConfig::Roberta(config) => self.run(config, &checkpoint, input, device)?,
         };
         let rows = self.expected.iter().map(|(name, expected)| {
-            let missing = || Error::Model(format!("the model computes no `{name}`, which the reference expects"));
+            let missing =
+                || Error::unsupported("model", format!("it computes no `{name}`, which the reference expects"));
             // Logits of two axes are [batch, labels], of three [batch, length, labels].
             let per_token = name != "logits" || expected.shape.len() == 3;
             self.row(name, expected, computed.get(name).ok_or_else(missing)?, per_token)
@@ -211,8 +210,8 @@ impl Reference {
                 HostTensor::read(model.forward(input))?
             }
             "MultipleChoice" => {
-                let missing =
-                    || Error::Model("multiple choice needs `input_ids` of [batch, choices, length]".to_owned());
+                let problem = "multiple choice needs `input_ids` of [batch, choices, length]";
+                let missing = || Error::input("reference", problem);
                 let choices = self.choices.ok_or_else(missing)?;
                 let model = checkpoint.load(MultipleChoice::<C::Backbone>::new(config, device), &options)?.0;
                 HostTensor::read(model.forward(input, choices))?
@@ -239,7 +238,8 @@ impl Reference {
     fn row(&self, name: &str, expected: &HostTensor, computed: &HostTensor, per_token: bool) -> Result<ComparisonRow> {
         if expected.shape != computed.shape {
             let (expected, computed) = (&expected.shape, &computed.shape);
-            return Err(Error::Model(format!("`{name}` has shape {computed:?}, the reference has {expected:?}")));
+            let problem = format!("its shape is {computed:?}, the reference's is {expected:?}");
+            return Err(Error::input(format!("output `{name}`"), problem));
         }
         let tokens = self.batch.attention_mask.len();
         let width = expected.values.len() / tokens.max(1);

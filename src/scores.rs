@@ -2,16 +2,15 @@
 
 use burn::Tensor;
 
-use crate::{Error, Result};
+use crate::{Result, device};
 
 /// The values of a tensor, row after row, as f32.
 ///
 /// # Errors
 /// The device cannot give them out.
 pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
-    tensor
-        .try_into_vec_as::<f32>()
-        .map_err(|error| Error::Model(format!("the result cannot be read back from the device: {error}")))
+    let device = tensor.device();
+    tensor.try_into_vec_as::<f32>().map_err(|error| device::unreadable(&device, error))
 }
 
 /// The same, cut along the first dimension.

@@ -1,7 +1,7 @@
 //! Files of text as they are found: with a byte order mark, left behind as a Git LFS pointer, or holding JSON as Python
 //! writes it.
 
-use std::{fs, path::Path};
+use std::{fmt::Display, fs, path::Path};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -20,10 +20,7 @@ const NOT_FINITE: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 /// `bytes`, found at `path`, are such a pointer.
 pub(crate) fn refuse_pointer(path: &Path, bytes: &[u8]) -> Result<()> {
     match bytes.starts_with(LFS_POINTER) {
-        true => Err(Error::input(
-            path.display().to_string(),
-            "this is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`",
-        )),
+        true => Err(Error::file(path, "this is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`")),
         false => Ok(()),
     }
 }
@@ -43,12 +40,28 @@ pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// A file that cannot be read, is a Git LFS pointer, or is not UTF-8.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
-    let text = String::from_utf8(read_bytes(path)?).map_err(|error| {
-        let place = error.utf8_error().valid_up_to();
-        let problem = format!("it is not UTF-8 (after {place} bytes); save it in that encoding, or fetch it again");
-        Error::input(path.display().to_string(), problem)
-    })?;
-    Ok(drop_mark(text))
+    decode_text(path.display(), read_bytes(path)?)
+}
+
+/// The text in the bytes of a file (or of standard input) of this name, without its byte order mark.
+///
+/// # Errors
+/// The bytes are not UTF-8.
+pub fn decode_text(name: impl Display, bytes: Vec<u8>) -> Result<String> {
+    decode_lines(name, 1, bytes).map(drop_mark)
+}
+
+/// The text in the bytes of some lines of a file (or of standard input) of this name; `first` is the number of the first line.
+///
+/// # Errors
+/// The bytes are not UTF-8.
+pub(crate) fn decode_lines(name: impl Display, first: usize, bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = first + valid.iter().filter(|&&byte| byte == b'\n').count();
+        let problem = "it is not valid UTF-8: save the file in that encoding, or fetch it again";
+        Error::line(name.to_string(), line, problem)
+    })
 }
 
 /// Reads a JSON file; see [`parse_json`].
@@ -146,10 +159,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.json");
         let pointer: &[u8] = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
-        for (bytes, problem) in [(pointer, "Git LFS pointer"), (b"ab\xff", "not UTF-8 (after 2 bytes)")] {
+        for (bytes, problem) in [(pointer, "Git LFS pointer"), (b"a\nb\xff", "not valid UTF-8")] {
             fs::write(&path, bytes).unwrap();
             let error = read_text(&path).unwrap_err().to_string();
-            assert!(error.contains("a.json: ") && error.contains(problem), "{error}");
+            assert!(error.contains("a.json") && error.contains(problem), "{error}");
         }
     }
 }

@@ -329,8 +329,10 @@ fn shards_must_be_complete() {
             *bytes = index.to_string().into_bytes();
         })
     };
-    edit_index(|index| index["weight_map"]["extra.weight"] = json!("model-00002-of-00002.safetensors"))
-        .says(&[index, "`extra.weight` is in `model-00002-of-00002.safetensors`, but it is not"]);
+    edit_index(|index| index["weight_map"]["extra.weight"] = json!("model-00002-of-00002.safetensors")).says(&[
+        index,
+        "`extra.weight`: the index says that it is in `model-00002-of-00002.safetensors`, but it is not",
+    ]);
     edit_index(|index| index["weight_map"]["x"] = json!("../elsewhere.safetensors")).says(&[
         index,
         "../elsewhere.safetensors",

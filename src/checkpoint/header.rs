@@ -70,6 +70,8 @@ impl Header {
         let start = LENGTH_BYTES + json.len();
         let mut entries = Vec::with_capacity(tensors.len());
         for (name, raw) in tensors {
+            let tensor = name.clone();
+            let fail = |problem| Error::Tensor { path: path.to_owned(), name: tensor, problem };
             entries.push(raw.checked(name, data.len(), start).map_err(fail)?);
         }
         entries.sort_by_key(|entry| (entry.range.start, entry.range.end));
@@ -86,7 +88,7 @@ impl Header {
         for (name, dtype, shape) in tensors {
             let start = end;
             end += byte_length(dtype, shape)
-                .ok_or_else(|| Error::Model(format!("tensor `{name}` is too large to be written")))?;
+                .ok_or_else(|| Error::unsupported(format!("tensor `{name}`"), "it is too large to be written"))?;
             let raw = RawEntry { dtype: dtype_name(dtype)?.into(), shape: shape.to_vec(), data_offsets: (start, end) };
             let raw = serde_json::to_value(raw).map_err(Error::json(format!("the header entry of `{name}`")))?;
             json.insert(name.into(), raw);
@@ -219,5 +221,7 @@ fn dtype_of(name: &str) -> Option<DType> {
 
 fn dtype_name(dtype: DType) -> Result<&'static str> {
     let known = DTYPES.iter().find(|(_, known)| *known == dtype);
-    known.map(|(name, _)| *name).ok_or_else(|| Error::Model(format!("safetensors files cannot hold {dtype:?} tensors")))
+    known
+        .map(|(name, _)| *name)
+        .ok_or_else(|| Error::unsupported(format!("element type {dtype:?}"), "safetensors files cannot hold it"))
 }

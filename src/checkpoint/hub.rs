@@ -102,7 +102,8 @@ impl Hub {
         let offered: BTreeSet<&str> = info.siblings.iter().map(|file| file.rfilename.as_str()).collect();
         let weights = *read::FILES.iter().find(|file| offered.contains(*file)).ok_or_else(|| {
             let names: Vec<_> = offered.iter().map(|&name| name.to_owned()).collect();
-            fail(read::no_weights(foreign::explain_names(&names, Part::Weights)))
+            let reason = foreign::explain_names(&names, Part::Weights).map_or(read::NO_WEIGHTS, |sign| sign.meaning);
+            fail(format!("{reason}; looked for {}", read::FILES.join(", ")))
         })?;
         // All files come from one commit, whatever is pushed meanwhile.
         let commit = api.repo(repo(&info.sha));

@@ -57,7 +57,7 @@ impl Checkpoint {
     /// no change (the large word table of an f32 model, for one) stay in the mapped file instead of being copied.
     ///
     /// # Errors
-    /// - [`Error::Checkpoint`] if a parameter of the backbone, or with [`HeadPolicy::Required`] of the head, is missing or
+    /// - [`Error::Tensor`] if a parameter of the backbone, or with [`HeadPolicy::Required`] of the head, is missing or
     ///   has another shape, both of which are named, or if a tensor cannot be read.
     /// - [`Error::Device`] if the module's device does not compute in the wanted type.
     pub fn load<M: Module>(&self, module: M, options: &LoadOptions) -> Result<(M, LoadReport)> {
@@ -68,7 +68,7 @@ impl Checkpoint {
 
         let mut report = LoadReport { skipped: self.skipped().to_vec(), ..Default::default() };
         let mut pairs = Vec::with_capacity(parameters.len());
-        let (mut fatal, mut only_heads) = (Vec::new(), true);
+        let (mut fatal, mut only_heads) = (Vec::<(String, String)>::new(), true);
         for parameter in &parameters {
             let (name, expected) = (names.key(&parameter.path), parameter.file_shape());
             let is_backbone = names.is_backbone(&parameter.path);
@@ -92,14 +92,14 @@ impl Checkpoint {
                 }
             };
             if required {
-                fatal.push(problem);
+                fatal.push((names.key(&parameter.path), problem));
                 only_heads &= !is_backbone;
             }
         }
-        if !fatal.is_empty() {
+        if let Some((name, _)) = fatal.first().cloned() {
             let advice = match only_heads {
                 true => foreign::explain(self.folder(), Part::Head)
-                    .unwrap_or("the checkpoint was not trained for this task: fine-tune it first")
+                    .map_or("the checkpoint was not trained for this task: fine-tune it first", |sign| sign.meaning)
                     .to_owned(),
                 false if pairs.is_empty() => {
                     let keys: Vec<_> = self.keys().map(|key| format!("`{key}`")).collect();
@@ -107,7 +107,9 @@ impl Checkpoint {
                 }
                 false => "check that config.json belongs to these weights".to_owned(),
             };
-            return Err(Error::checkpoint(self.folder(), format!("{}; {advice}", Few(&fatal))));
+            let problems: Vec<_> = fatal.into_iter().map(|(_, problem)| problem).collect();
+            let problem = format!("{}; {advice}", Few(&problems));
+            return Err(Error::Tensor { path: self.folder().to_owned(), name, problem });
         }
 
         // The values are independent of each other, and most of the time goes into moving memory: all threads help.
@@ -138,7 +140,7 @@ impl Checkpoint {
 
     /// The values of `stored` as `parameter` wants them, and whether they are finite.
     fn values(&self, parameter: &Parameter, stored: &Stored, to: DType) -> Result<(TensorData, bool)> {
-        let fail = |problem: String| Error::checkpoint(self.folder(), format!("`{}`: {problem}", stored.name));
+        let fail = |problem: String| Error::tensor(self.folder(), &stored.name, problem);
         let from = stored.dtype;
         if !convert::is_supported(from) {
             return Err(fail(format!("the element type is {from:?}, expected F32, F16 or BF16")));

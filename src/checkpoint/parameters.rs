@@ -5,7 +5,7 @@ use burn::{
     tensor::{DType, Device, Tensor, TensorData},
 };
 
-use crate::{Error, Result};
+use crate::{Result, device};
 
 /// One float parameter of a module.
 pub(super) struct Parameter {
@@ -35,9 +35,9 @@ impl<const D: usize> Values for Param<Tensor<D>> {
     }
 
     fn read(&self) -> Result<TensorData> {
-        self.val()
-            .try_into_data()
-            .map_err(|error| Error::Model(format!("a weight cannot be read back from its device: {error}")))
+        let value = self.val();
+        let device = value.device();
+        value.try_into_data().map_err(|error| device::unreadable(&device, error))
     }
 }
 

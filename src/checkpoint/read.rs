@@ -53,15 +53,17 @@ impl Checkpoint {
     /// model's own keys (`module.`, `_orig_mod.`, `model.`, `state_dict.` and so on) are taken away.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if none of the files is there, or one is damaged or incomplete: it names the file, the tensor
-    /// and what is wrong. [`Error::Io`] if a file cannot be read.
+    /// - [`Error::Missing`] if none of the files is there, or one that an index names is not;
+    /// - [`Error::Unsupported`] if the folder is made for other software;
+    /// - [`Error::Checkpoint`] and [`Error::Tensor`] if a file or a tensor is damaged or incomplete;
+    /// - [`Error::Io`] if a file cannot be read.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         let path = FILES
             .iter()
             .map(|file| folder.join(file))
             .find(|path| path.exists())
-            .ok_or_else(|| Error::checkpoint(folder, no_weights(foreign::explain(folder, Part::Weights))))?;
+            .ok_or_else(|| foreign::not_found(folder, Part::Weights, NO_WEIGHTS, &FILES.join(", ")))?;
         let Content { mut tensors, skipped, files } = Content::of(&path)?;
         let mut keys: Vec<_> = tensors.iter_mut().map(|tensor| &mut tensor.name).collect();
         wrapping::unwrap(&mut keys).map_err(|problem| Error::checkpoint(&path, problem))?;
@@ -86,7 +88,7 @@ impl Checkpoint {
                      one",
                     twin.name
                 );
-                return Err(Error::checkpoint(&path, problem));
+                return Err(Error::Tensor { path, name: twin.name, problem });
             }
         }
         Ok(Self { folder: folder.to_owned(), tensors: by_name, skipped, files })
@@ -162,10 +164,8 @@ impl Checkpoint {
     }
 }
 
-/// Says that a folder or repository has no weights, and what it is instead if that is known.
-pub(super) fn no_weights(reason: Option<&str>) -> String {
-    format!("{}; looked for {}", reason.unwrap_or("there are no weights in it"), FILES.join(", "))
-}
+/// Why a folder cannot be opened whose files do not tell what it is.
+pub(super) const NO_WEIGHTS: &str = "there are no weights in it";
 
 /// What a file holds.
 #[derive(Default)]
@@ -223,22 +223,23 @@ fn pytorch(path: &Path) -> Result<Content> {
 /// Reads the index at `path` and all files it names.
 fn shards(path: &Path) -> Result<Content> {
     let index = Index::open(path)?;
-    let fail = |problem: String| Err(Error::checkpoint(path, problem));
+    let fail = |name: &str, problem: String| Err(Error::tensor(path, name, problem));
     let mut content = Content::default();
     let mut seen = BTreeSet::new();
     for shard in index.files() {
         let shard_path = path.with_file_name(shard);
         if !shard_path.exists() {
-            return fail(format!("the index names the shard `{shard}`, which is not there; download it too"));
+            let problem = format!("the index names the shard `{shard}`, which is not there; download it too");
+            return Err(Error::missing(&shard_path, format!("checkpoint {}: {problem}", path.display())));
         }
         let Content { tensors, skipped, files } = Content::of(&shard_path)?;
         for Stored { name, .. } in &tensors {
             if !seen.insert(name.clone()) {
-                return fail(format!("`{name}` is in two shards, once more in `{shard}`; which one counts is unknown"));
+                return fail(name, format!("it is in two shards, once more in `{shard}`; which one counts is unknown"));
             }
         }
         if let Some((key, _)) = index.weight_map.iter().find(|(key, file)| *file == shard && !seen.contains(*key)) {
-            return fail(format!("the index says that `{key}` is in `{shard}`, but it is not; download both again"));
+            return fail(key, format!("the index says that it is in `{shard}`, but it is not; download both again"));
         }
         content.tensors.extend(tensors);
         content.skipped.extend(skipped);

@@ -66,8 +66,8 @@ impl Display for OutOfRange {
 /// that is mapped: there, write to another folder than a module that is still alive was loaded from.)
 ///
 /// # Errors
-/// [`Error::Io`] if a file cannot be written, [`Error::Model`] if a value cannot be read back from its device, has a type other
-/// than f32, f16 and bf16, or is beyond the range of `dtype`.
+/// [`Error::Io`] if a file cannot be written, [`Error::Tensor`] if a value cannot be read back from its device,
+/// [`Error::Unsupported`] if one has a type other than f32, f16 and bf16, or is beyond the range of `dtype`.
 pub fn write<M: Module>(
     module: &M,
     config: &ModelConfig,
@@ -111,7 +111,7 @@ pub fn rewrite(
 /// The path of a parameter that holds NaN or infinity, if one does.
 ///
 /// # Errors
-/// [`Error::Model`] if a value cannot be read back from its device.
+/// [`Error::Device`] if a value cannot be read back from its device.
 pub(crate) fn first_not_finite<M: Module>(module: &M) -> Result<Option<String>> {
     for parameter in Parameter::of(module) {
         let values = parameter.values.read()?;
@@ -125,7 +125,8 @@ pub(crate) fn first_not_finite<M: Module>(module: &M) -> Result<Option<String>> 
 fn check_types(name: &str, types: [DType; 2]) -> Result<()> {
     match types.into_iter().find(|dtype| !convert::is_supported(*dtype)) {
         Some(unsupported) => {
-            Err(Error::Model(format!("`{name}` cannot be written as {unsupported:?}, only as F32, F16 or BF16")))
+            let problem = format!("it cannot be written as {unsupported:?}, only as F32, F16 or BF16");
+            Err(Error::unsupported(format!("tensor `{name}`"), problem))
         }
         None => Ok(()),
     }
@@ -158,9 +159,10 @@ fn write_folder(
         Ok(())
     })?;
     if !out_of_range.is_empty() && range == RangePolicy::Refuse {
-        let problem =
-            format!("weights are beyond the range of {:?}: {}", dtype.unwrap_or(DType::F32), Few(&out_of_range));
-        return Err(Error::Model(format!("{problem}; choose another element type (bf16, f32), or have them clamped")));
+        let dtype = dtype.unwrap_or(DType::F32);
+        let problem = format!("some are beyond the range of {dtype:?}: {}", Few(&out_of_range));
+        let advice = "choose another element type (bf16, f32), or have them clamped";
+        return Err(Error::unsupported("weights", format!("{problem}; {advice}")));
     }
     let config = Replacement::of(folder.join("config.json"), config.to_json().as_bytes())?;
     weights.commit()?;
@@ -209,7 +211,7 @@ fn write_tensors(
     file.write_all(&header).map_err(Error::io("write", path))?;
     let mut out_of_range = Vec::new();
     for tensor in tensors {
-        let bytes = tensor.to_bytes().map_err(|error| Error::Model(format!("`{}`: {error}", tensor.name)))?;
+        let bytes = tensor.to_bytes().map_err(|error| Error::tensor(path, &tensor.name, error))?;
         let conversion = Conversion { from: tensor.dtype, to: written(tensor), transpose: None };
         let (bytes, beyond) = conversion.apply_clamped(bytes);
         let named = |convert::OutOfRange { count, largest }| OutOfRange { name: tensor.name.clone(), count, largest };

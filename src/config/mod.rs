@@ -23,6 +23,9 @@ pub use task::{ProblemType, TaskConfig};
 
 use crate::{Error, Result, foreign, text_file};
 
+/// The values of `model_type` that are read.
+const MODEL_TYPES: &str = "`deberta`, `deberta-v2` or `roberta`";
+
 /// The configuration of any model of this crate, told apart by `model_type`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelConfig {
@@ -40,8 +43,8 @@ impl ModelConfig {
     /// model of its own (an adapter, for one), the error says what it is.
     pub fn from_folder(folder: impl AsRef<Path>) -> Result<Self> {
         let (folder, path) = (folder.as_ref(), folder.as_ref().join("config.json"));
-        match foreign::explain(folder, foreign::Part::Model).filter(|_| !path.exists()) {
-            Some(problem) => Err(Error::checkpoint(folder, problem)),
+        match foreign::unsupported(folder, foreign::Part::Model).filter(|_| !path.exists()) {
+            Some(error) => Err(error),
             None => Self::from_file(path),
         }
     }
@@ -52,10 +55,7 @@ impl ModelConfig {
     /// As [`from_folder`](Self::from_folder).
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        Self::from_json(&text_file::read_text(path)?).map_err(|error| match error {
-            Error::Json { source, .. } => Error::json(path.display())(source),
-            other => Error::input(path.display().to_string(), other.to_string()),
-        })
+        Self::from_json(&text_file::read_text(path)?).map_err(|error| error.in_config(path))
     }
 
     /// Parses the text of a `config.json`.
@@ -67,16 +67,15 @@ impl ModelConfig {
         match map.get("model_type").and_then(Value::as_str) {
             Some("deberta" | "deberta-v2") => DebertaConfig::from_map(map).map(Self::Deberta),
             Some("roberta") => RobertaConfig::from_map(map).map(Self::Roberta),
-            Some(name @ ("xlm-roberta" | "xlm-roberta-xl")) => Err(Error::config(
-                "model_type",
-                format!("`{name}`"),
-                "`deberta`, `deberta-v2` or `roberta`; the multilingual model that can be read is mDeBERTa",
-            )),
-            found => Err(Error::config(
-                "model_type",
-                found.map_or("missing".to_owned(), |name| format!("`{name}`")),
-                "`deberta`, `deberta-v2` or `roberta`",
-            )),
+            None => Err(Error::config("model_type", "missing", MODEL_TYPES)),
+            Some(name) => {
+                let advice = match name {
+                    "xlm-roberta" | "xlm-roberta-xl" => "; the multilingual model that can be read is mDeBERTa",
+                    _ => "",
+                };
+                let problem = format!("`{name}` is not supported, expected {MODEL_TYPES}{advice}");
+                Err(Error::unsupported("config key `model_type`", problem))
+            }
         }
     }
 

@@ -75,7 +75,7 @@ impl FromStr for Preset {
         let short = name.rsplit('/').next().unwrap_or(name);
         Self::ALL.iter().copied().find(|preset| preset.name() == short).ok_or_else(|| {
             let known: Vec<_> = Self::ALL.iter().map(|preset| preset.name()).collect();
-            Error::input(format!("preset `{name}`"), format!("unknown; known are {}", known.join(", ")))
+            Error::setting(format!("preset `{name}`"), format!("unknown; known are {}", known.join(", ")))
         })
     }
 }

@@ -18,7 +18,7 @@ const POOL: usize = 50;
 /// A `batch_size` of 0.
 pub fn training_batches(lengths: &[usize], batch_size: usize, seed: u64, epoch: u64) -> Result<Vec<Vec<usize>>> {
     if batch_size == 0 {
-        return Err(Error::input("batch size", "it is 0, expected at least 1"));
+        return Err(Error::value("batch size", 0, "at least 1"));
     }
     let mut random = Random::new(&[seed, epoch]);
     let mut order: Vec<usize> = (0..lengths.len()).collect();

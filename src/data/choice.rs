@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::lines::{at_line, json_lines, no_rows, read_text};
+use super::lines::{json_lines, no_rows, read_text};
 use crate::{Error, Result};
 
 /// A prompt with possible continuations or answers.
@@ -56,7 +56,7 @@ pub fn read_choices(path: impl AsRef<Path>) -> Result<Vec<ChoiceExample>> {
             })
         };
         if let Some(problem) = problem {
-            return Err(Error::input(at_line(path.display(), line), problem));
+            return Err(Error::line(path, line, problem));
         }
         examples.push(ChoiceExample { prompt, choices, label, line });
     }

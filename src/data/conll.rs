@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{
     Labels,
-    lines::{at_line, is_jsonl, json_lines, no_rows, read_text},
+    lines::{is_jsonl, json_lines, no_rows, read_text},
 };
 use crate::{Error, Result};
 
@@ -64,7 +64,7 @@ pub fn tag_labels(sentences: &[Sentence], known: &[String], path: impl AsRef<Pat
     let kinds: BTreeSet<&str> = tags.iter().filter_map(|tag| tag.split_once('-')).map(|(_, kind)| kind).collect();
     if kinds.is_empty() {
         let problem = "every tag in it is `O`, expected entities to learn from: check which column holds the tags";
-        return Err(Error::input(path.as_ref().display().to_string(), problem));
+        return Err(Error::file(path, problem));
     }
     if tags.iter().all(|tag| known.iter().any(|label| label == tag)) {
         return Labels::new(known.to_vec());
@@ -89,7 +89,7 @@ fn read_columns(path: &Path, text: &str, columns: WordColumns) -> Result<Vec<Sen
     let mut width = None;
     let mut open: Option<SentenceReader> = None;
     for (index, line) in text.lines().enumerate() {
-        let place = at_line(path.display(), index + 1);
+        let line_number = index + 1;
         if ends_sentence(line) {
             sentences.extend(open.take().map(|reader| reader.sentence));
             continue;
@@ -101,16 +101,16 @@ fn read_columns(path: &Path, text: &str, columns: WordColumns) -> Result<Vec<Sen
         let count = fields.len();
         let Some((word, tag)) = columns.of(&fields) else {
             let problem = format!("its number of columns is {count}, expected columns for a word and its tag");
-            return Err(Error::input(place, problem));
+            return Err(Error::line(path, line_number, problem));
         };
         if *width.get_or_insert(count) != count {
             let problem = format!("its number of columns is {count}, expected {} as above", width.unwrap_or_default());
-            return Err(Error::input(place, problem));
+            return Err(Error::line(path, line_number, problem));
         }
         if word.is_empty() {
-            return Err(Error::input(place, "its word is blank, expected a word and its tag"));
+            return Err(Error::line(path, line_number, "its word is blank, expected a word and its tag"));
         }
-        open.get_or_insert_with(|| SentenceReader::new(index + 1)).push(word, tag, place)?;
+        open.get_or_insert_with(|| SentenceReader::new(line_number)).push(path, line_number, word, tag)?;
     }
     sentences.extend(open.map(|reader| reader.sentence));
     Ok(sentences)
@@ -195,11 +195,11 @@ fn read_jsonl(path: &Path, text: &str) -> Result<Vec<Sentence>> {
                     tokens.len(),
                     tags.len()
                 );
-                return Err(Error::input(at_line(path.display(), line), problem));
+                return Err(Error::line(path, line, problem));
             }
             let mut reader = SentenceReader::new(line);
             for (word, tag) in tokens.iter().zip(&tags) {
-                reader.push(word, tag, at_line(path.display(), line))?;
+                reader.push(path, line, word, tag)?;
             }
             Ok(reader.sentence)
         })
@@ -243,14 +243,14 @@ impl SentenceReader {
         Self { sentence: Sentence { words: Vec::new(), tags: Vec::new(), line }, open: None }
     }
 
-    /// `place` is where the tag was read, for the error.
-    fn push(&mut self, word: &str, tag: &str, place: String) -> Result<()> {
+    /// `path` and `line` are where the tag was read, for the error.
+    fn push(&mut self, path: &Path, line: usize, word: &str, tag: &str) -> Result<()> {
         let Some(Place { begins, ends, kind }) = Place::parse(tag) else {
             let problem = format!(
                 "tag `{tag}` is of no known scheme, expected `O`, or a type after `B-` or `I-` (IOB) or after \
                  `B-`, `I-`, `E-` or `S-` (BIOES): check which column holds the tags"
             );
-            return Err(Error::input(place, problem));
+            return Err(Error::line(path, line, problem));
         };
         self.sentence.words.push(word.to_owned());
         self.sentence.tags.push(match kind {

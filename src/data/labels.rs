@@ -7,7 +7,6 @@ use std::{
 
 use super::{
     TextRow,
-    lines::at_line,
     notation::{LabelList, LabelNotation, canonical, number},
 };
 use crate::{Error, Result, config::ProblemType};
@@ -88,7 +87,7 @@ impl Labels {
     pub(super) fn find(&self, label: &str, path: &Path, line: usize) -> Result<usize> {
         self.index(label).ok_or_else(|| {
             let problem = format!("label `{label}` is unknown, expected one of {}: correct the row", self.listed());
-            Error::input(at_line(path.display(), line), problem)
+            Error::line(path, line, problem)
         })
     }
 
@@ -153,7 +152,7 @@ impl Labelling {
         path: impl AsRef<Path>,
     ) -> Result<Self> {
         let path = path.as_ref();
-        let in_file = |error| Error::input(path.display().to_string(), format!("{error}: check the label column"));
+        let in_file = |error| Error::file(path, format!("{error}: check the label column"));
         let separator = notation.separator;
         let rows = rows.iter().filter(|row| !notation.is_unlabelled(row));
         match problem {
@@ -165,7 +164,7 @@ impl Labelling {
             return Ok(Self::Single(Labels::sorted(labels).map_err(in_file)?));
         }
         let lists = rows.map(|row| several(row, path, separator)).collect::<Result<Vec<_>>>()?;
-        if let Some(count) = indicators(&lists).map_err(|problem| Error::input(path.display().to_string(), problem))? {
+        if let Some(count) = indicators(&lists).map_err(|problem| Error::file(path, problem))? {
             return Ok(Self::Indicators { labels: Labels::numbered(count)?, separator });
         }
         let labels = lists.iter().flat_map(|list| &list.labels).map(String::as_str);
@@ -215,7 +214,7 @@ impl Labelling {
                 "all its rows have the same label, `{label}`, expected at least two different ones to learn from: \
                  check the label column, or add rows of another label"
             );
-            return Err(Error::input(path.display().to_string(), problem));
+            return Err(Error::file(path, problem));
         }
         Ok(targets)
     }
@@ -235,7 +234,7 @@ impl Labelling {
                 if found.len() != count || !found.iter().all(|item| is_indicator(item)) {
                     let label = row.label.as_deref().unwrap_or_default();
                     let problem = format!("its label is `{label}`, expected {count} numbers that are 0 or 1, as above");
-                    return Err(Error::input(at_line(path.display(), row.line), problem));
+                    return Err(Error::line(path, row.line, problem));
                 }
                 let is_on = |item: &String| matches!(item.as_str(), "1" | "true");
                 let on = found.iter().enumerate().filter(|(_, item)| is_on(item));
@@ -247,7 +246,7 @@ impl Labelling {
                 Ok(Target::Score(score.ok_or_else(|| {
                     let problem =
                         format!("label `{label}` is not a finite number, as regression expects: correct the row");
-                    Error::input(at_line(path.display(), row.line), problem)
+                    Error::line(path, row.line, problem)
                 })?))
             }
         }
@@ -258,7 +257,7 @@ impl Labelling {
 fn label<'a>(row: &'a TextRow, path: &Path) -> Result<&'a str> {
     row.label.as_deref().map(str::trim).ok_or_else(|| {
         let problem = "it was read without a label column, expected one: name the column that holds the labels";
-        Error::input(path.display().to_string(), problem)
+        Error::file(path, problem)
     })
 }
 
@@ -266,20 +265,19 @@ fn single<'a>(row: &'a TextRow, path: &Path) -> Result<&'a str> {
     let label = label(row, path)?;
     if label.is_empty() {
         let problem = "it has no label, expected one: fill it in or remove the row";
-        return Err(Error::input(at_line(path.display(), row.line), problem));
+        return Err(Error::line(path, row.line, problem));
     }
     if LabelList::parse(label).is_some() {
         let problem = format!("its label is the list {label}, expected one label: train for several labels instead");
-        return Err(Error::input(at_line(path.display(), row.line), problem));
+        return Err(Error::line(path, row.line, problem));
     }
     Ok(label)
 }
 
 fn several(row: &TextRow, path: &Path, separator: char) -> Result<LabelList> {
     let label = label(row, path)?;
-    LabelList::of_field(label, separator).map_err(|problem| {
-        Error::input(at_line(path.display(), row.line), format!("its label is `{label}`: {problem}"))
-    })
+    LabelList::of_field(label, separator)
+        .map_err(|problem| Error::line(path, row.line, format!("its label is `{label}`: {problem}")))
 }
 
 fn is_indicator(item: &str) -> bool {

@@ -84,17 +84,17 @@ impl Masking {
     pub fn new(tokenizer: &Tokenizer, options: MaskingOptions) -> Result<Self> {
         let MaskingOptions { strategy, rate, to_mask, to_random, .. } = options;
         if !(rate > 0.0 && rate < 1.0) {
-            return Err(Error::config("rate", rate, "a number above 0 and below 1"));
+            return Err(Error::value("rate", rate, "a number above 0 and below 1"));
         }
         for (key, share) in
             [("to_mask", to_mask), ("to_random", to_random), ("to_mask + to_random", to_mask + to_random)]
         {
             if !(0.0..=1.0).contains(&share) {
-                return Err(Error::config(key, share, "a number from 0 to 1"));
+                return Err(Error::value(key, share, "a number from 0 to 1"));
             }
         }
         if strategy == (MaskingStrategy::Span { max: 0 }) {
-            return Err(Error::config("max", 0, "at least 1 word"));
+            return Err(Error::value("max", 0, "at least 1 word"));
         }
         let ordinary = (0..tokenizer.vocab_size() as u32).filter(|&id| !tokenizer.is_special(id)).collect();
         Ok(Self { options, mask_id: tokenizer.mask_id(), ordinary })
@@ -454,11 +454,13 @@ mod tests {
         let tokenizer = tokenizer();
         let options = MaskingOptions::masked_lm(MaskingStrategy::Token, 0);
         let error = |options| Masking::new(&tokenizer, options).unwrap_err().to_string();
-        assert!(error(MaskingOptions { rate: 1.0, ..options }).contains("`rate` is 1, expected a number above 0"));
-        assert!(error(MaskingOptions { rate: f64::NAN, ..options }).contains("`rate` is NaN"));
-        assert!(error(MaskingOptions { to_mask: -0.1, ..options }).contains("`to_mask` is -0.1"));
-        assert!(error(MaskingOptions { to_random: 0.5, ..options }).contains("`to_mask + to_random` is 1.3"));
-        assert!(error(MaskingOptions { strategy: MaskingStrategy::Span { max: 0 }, ..options }).contains("`max` is 0"));
+        assert!(error(MaskingOptions { rate: 1.0, ..options }).contains("rate: it is 1, expected a number above 0"));
+        assert!(error(MaskingOptions { rate: f64::NAN, ..options }).contains("rate: it is NaN"));
+        assert!(error(MaskingOptions { to_mask: -0.1, ..options }).contains("to_mask: it is -0.1"));
+        assert!(error(MaskingOptions { to_random: 0.5, ..options }).contains("to_mask + to_random: it is 1.3"));
+        assert!(
+            error(MaskingOptions { strategy: MaskingStrategy::Span { max: 0 }, ..options }).contains("max: it is 0")
+        );
     }
 
     proptest! {

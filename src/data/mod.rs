@@ -43,10 +43,12 @@ pub use choice::{ChoiceExample, read_choices};
 pub use conll::{Sentence, WordColumns, read_sentences, tag_indices, tag_labels};
 pub use digest::file_digest;
 pub use labels::{Labelling, Labels, Target};
-pub use lines::{at_line, decode_text};
+pub use lines::at_line;
 pub use noise::swap_characters;
 pub use notation::LabelNotation;
 pub use random::Random;
 pub use split::{Part, Split};
 pub use squad::{Answer, Question, read_squad};
 pub use table::{TextColumns, TextRow, read_table};
+
+pub use crate::text_file::decode_text;

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// A rate that is no probability.
 pub fn swap_characters(text: &str, rate: f64, random: &mut Random) -> Result<String> {
     if !(0.0..=1.0).contains(&rate) {
-        return Err(Error::input("rate of swapped letters", format!("it is {rate}, expected 0 to 1")));
+        return Err(Error::value("rate of swapped letters", rate, "0 to 1"));
     }
     let mut characters: Vec<char> = text.chars().collect();
     let mut index = 1;

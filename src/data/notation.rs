@@ -4,7 +4,7 @@ use std::{borrow::Cow, iter::Peekable, path::Path, str::Chars};
 
 use serde_json::Value;
 
-use super::{TextRow, lines::at_line};
+use super::TextRow;
 use crate::{Error, Result};
 
 /// How labels are written in a file.
@@ -40,7 +40,7 @@ impl LabelNotation {
         if rows.is_empty() {
             let mark = self.no_label.as_deref().unwrap_or_default();
             let problem = format!("every row has the label `{mark}`, which means none: check the label column");
-            return Err(Error::input(path.as_ref().display().to_string(), problem));
+            return Err(Error::file(path, problem));
         }
         Ok(rows)
     }
@@ -53,7 +53,7 @@ impl LabelNotation {
                 "its label is `{label}`, by which many data sets mean that there is none: say what rows without a label \
                  have there (`--no-label={label}` leaves them out; with another word, `{label}` is a label)"
             );
-            return Err(Error::input(at_line(path.display(), row.line), problem));
+            return Err(Error::line(path, row.line, problem));
         }
         Ok(())
     }

@@ -35,7 +35,7 @@ impl Split {
         let fractions = parts.iter().all(|part| (0.0..=1.0).contains(part));
         if !fractions || (parts.iter().sum::<f64>() - 1.0).abs() > 1e-6 {
             let problem = format!("its parts are {train}, {valid} and {test}, expected fractions that add up to 1");
-            return Err(Error::input("split", problem));
+            return Err(Error::setting("split", problem));
         }
         // Rounding leaves nothing over for a part of 0.
         let valid_end = if test == 0.0 { 1.0 } else { train + valid };

@@ -6,7 +6,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Deserializer, Map, Value};
 
 use super::lines::{no_rows, read_text};
-use crate::{Error, Result};
+use crate::{Error, Result, error};
 
 /// A span of the context that answers the question.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub fn read_squad(path: impl AsRef<Path>) -> Result<Vec<Question>> {
     let mut ids = HashSet::new();
     if let Some(twice) = questions.iter().find(|question| !ids.insert(question.id.as_str())) {
         let problem = "another question has the same id, expected every id once";
-        return Err(Error::input(format!("{}, question `{}`", path.display(), twice.id), problem));
+        return Err(in_question(path, format!("`{}`", twice.id), problem));
     }
     Ok(questions)
 }
@@ -70,7 +70,7 @@ fn read_value(path: &Path, value: Value, questions: &mut Vec<Question>) -> Resul
         Value::Object(object) => object,
         other => {
             let problem = format!("it holds {other}, expected SQuAD's JSON, or an object for each question");
-            return Err(Error::input(path.display().to_string(), problem));
+            return Err(Error::file(path, problem));
         }
     };
     for key in ["data", "paragraphs"] {
@@ -92,6 +92,11 @@ fn read_value(path: &Path, value: Value, questions: &mut Vec<Question>) -> Resul
         questions.push(Row { path, number: questions.len(), object }.question(Some(&context))?);
     }
     Ok(())
+}
+
+/// An error about a question of a file.
+fn in_question(file: &Path, name: String, problem: impl Into<String>) -> Error {
+    Error::Row { file: file.display().to_string(), row: error::Row::Question(name), problem: problem.into() }
 }
 
 /// A question as the file has it.
@@ -119,7 +124,7 @@ impl Row<'_> {
     /// An error that names the file and the question, by its number where it has no id.
     fn problem(&self, problem: String) -> Error {
         let name = self.id().map_or_else(|| format!("{}", self.number + 1), |id| format!("`{id}`"));
-        Error::input(format!("{}, question {name}", self.path.display()), problem)
+        in_question(self.path, name, problem)
     }
 
     fn id(&self) -> Option<String> {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::lines::{at_line, json_lines, no_rows, read_text};
+use super::lines::{json_lines, no_rows, read_text};
 use crate::{Error, Result};
 
 /// The names of the columns (in JSON lines: of the keys) that hold a task's inputs and labels.
@@ -51,7 +51,7 @@ pub fn read_table(path: impl AsRef<Path>, columns: &TextColumns) -> Result<Vec<T
         Some("jsonl") => read_jsonl,
         _ => {
             let problem = "its extension does not tell its format, expected `.csv`, `.tsv` or `.jsonl`";
-            return Err(Error::input(path.display().to_string(), problem));
+            return Err(Error::file(path, problem));
         }
     };
     let expected = "a header (not in .jsonl) and at least one row below it";
@@ -72,7 +72,7 @@ pub fn read_table(path: impl AsRef<Path>, columns: &TextColumns) -> Result<Vec<T
 fn check_text(path: &Path, line: usize, column: &str, text: &str) -> Result<()> {
     if text.trim().is_empty() {
         let problem = format!("column `{column}` is blank, expected a text: fill it in or remove the row");
-        return Err(Error::input(at_line(path.display(), line), problem));
+        return Err(Error::line(path, line, problem));
     }
     Ok(())
 }
@@ -114,10 +114,7 @@ fn records(path: &Path, text: &str, format: &mut csv::ReaderBuilder) -> Result<V
         start = next;
 
         let mut record = csv::StringRecord::new();
-        if !reader
-            .read_record(&mut record)
-            .map_err(|error| Error::input(at_line(path.display(), line), error.to_string()))?
-        {
+        if !reader.read_record(&mut record).map_err(|error| Error::line(path, line, error.to_string()))? {
             return Ok(records);
         }
         // The reader ends a field that is still in quotes with the text; then a line below it would be part of it too.
@@ -125,7 +122,7 @@ fn records(path: &Path, text: &str, format: &mut csv::ReaderBuilder) -> Result<V
         if at_end && format.from_reader(format!("{rest}\n-").as_bytes()).records().count() == 1 {
             let problem =
                 "a quote opens a field and none closes it: close it, or double a quote that is part of a text";
-            return Err(Error::input(at_line(path.display(), line), problem));
+            return Err(Error::line(path, line, problem));
         }
         records.push((line, record));
     }
@@ -148,7 +145,7 @@ impl Header {
                 (None, _) => Err(missing_column(path, 1, column, names.iter())),
                 (Some(_), Some(_)) => {
                     let problem = format!("there are several columns `{column}`, expected one: rename the others");
-                    Err(Error::input(path.display().to_string(), problem))
+                    Err(Error::file(path, problem))
                 }
             }
         };
@@ -163,7 +160,7 @@ impl Header {
     fn row(&self, path: &Path, line: usize, fields: &csv::StringRecord) -> Result<TextRow> {
         if fields.len() != self.width {
             let problem = format!("its number of fields is {}, expected {} as in the header", fields.len(), self.width);
-            return Err(Error::input(at_line(path.display(), line), problem));
+            return Err(Error::line(path, line, problem));
         }
         Ok(TextRow {
             text: fields[self.text].to_owned(),
@@ -182,7 +179,7 @@ fn read_jsonl(path: &Path, text: &str, columns: &TextColumns) -> Result<Vec<Text
                 row.get(key).ok_or_else(|| missing_column(path, line, key, row.keys().map(String::as_str)))
             };
             let wrong = |key: &str, value: &Value, expected: &str| {
-                Error::input(at_line(path.display(), line), format!("`{key}` is {value}, expected {expected}"))
+                Error::line(path, line, format!("`{key}` is {value}, expected {expected}"))
             };
             let string = |key: &String| match find(key)? {
                 Value::String(text) => Ok(text.clone()),
@@ -206,7 +203,7 @@ fn read_jsonl(path: &Path, text: &str, columns: &TextColumns) -> Result<Vec<Text
 fn missing_column<'a>(path: &Path, line: usize, column: &str, there: impl Iterator<Item = &'a str>) -> Error {
     let there: Vec<String> = there.map(|name| format!("`{name}`")).collect();
     let problem = format!("there is no column `{column}`, expected one of those here: {}", there.join(", "));
-    Error::input(at_line(path.display(), line), problem)
+    Error::line(path, line, problem)
 }
 
 #[cfg(test)]

@@ -108,7 +108,7 @@ impl QuestionAnswerer {
     /// options, or scores that are not finite.
     pub fn answer(&self, questions: &[Question], options: &AnswerOptions) -> Result<Vec<Answers>> {
         if options.top_k == 0 || options.max_answer_tokens == 0 {
-            return Err(Error::input("answer options", "top_k and max_answer_tokens must be at least 1"));
+            return Err(Error::setting("answer options", "top_k and max_answer_tokens must be at least 1"));
         }
         self.find(questions, options).map_err(|error| error.with_text_name(|index| format!("question {index}")))
     }

@@ -107,7 +107,7 @@ impl Embedder {
         options: &EmbedOptions,
     ) -> Result<Vec<Vec<f32>>> {
         if options.pooling.is_empty() {
-            return Err(Error::input("embed options", "no pooling is named, expected at least one"));
+            return Err(Error::setting("embed options", "no pooling is named, expected at least one"));
         }
         let texts: Vec<Text<'_>> = texts.into_iter().map(Into::into).collect();
         let encodings = self.runner.encode(&texts, Truncation::LongestFirst, None)?;

@@ -113,7 +113,7 @@ impl SentenceModules {
             Some(config) => modes(config),
             None => Err("it is no JSON object".to_owned()),
         };
-        let pooling = pooling.map_err(|problem| Error::input(path.display().to_string(), problem))?;
+        let pooling = pooling.map_err(|problem| Error::file(path, problem))?;
 
         let path = folder.join("modules.json");
         let modules = read_json(&path)?.unwrap_or_default();
@@ -128,7 +128,7 @@ impl SentenceModules {
                         "the module `{class}` is not supported, expected Transformer, Pooling and Normalize; name a \
                          pooling to embed without it"
                     );
-                    return Err(Error::input(path.display().to_string(), problem));
+                    return Err(Error::file(path, problem));
                 }
             }
         }

@@ -48,7 +48,7 @@ impl Reranker {
         let labels = classifier.task().num_labels();
         if labels > 2 {
             let problem = format!("it has {labels} labels; a reranker has one output, or two labels");
-            return Err(Error::Model(problem));
+            return Err(Error::unsupported("model", problem));
         }
         Ok(Self { classifier })
     }

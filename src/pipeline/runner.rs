@@ -107,11 +107,12 @@ impl Runner {
         if self.checkpoint.is_for(task, named) {
             return Ok(());
         }
-        let problem = match foreign::explain(self.checkpoint.folder(), Part::Head) {
-            Some(reason) => reason.to_owned(),
-            None => format!("config.json says that this is a {}; this task needs a …{task}", named.join(", ")),
+        let folder = self.checkpoint.folder();
+        let other_task = || {
+            let named = named.join(", ");
+            Error::checkpoint(folder, format!("config.json says that this is a {named}; this task needs a …{task}"))
         };
-        Err(Error::checkpoint(self.checkpoint.folder(), problem))
+        Err(foreign::unsupported(folder, Part::Head).unwrap_or_else(other_task))
     }
 
     /// Refuses a maximal length above what the model can take.
@@ -119,7 +120,7 @@ impl Runner {
         match limit.filter(|limit| self.max_length > *limit) {
             Some(limit) => {
                 let problem = format!("it is {}, but the model's absolute positions end at {limit}", self.max_length);
-                Err(Error::input("max length", problem))
+                Err(Error::setting("max length", problem))
             }
             None => Ok(()),
         }
@@ -182,7 +183,7 @@ impl Runner {
             _ => "the checkpoint's weights are damaged, or its training diverged",
         };
         let problem = format!("the model's answer holds {value}, expected finite numbers; {advice}");
-        Err(Error::NotFinite { index, subject: format!("text {index}"), problem })
+        Err(Error::NotFinite { index: Some(index), subject: format!("text {index}"), problem })
     }
 }
 

@@ -46,7 +46,8 @@ impl ZeroShot {
         let (entailment, contradiction) = inference_labels(task).ok_or_else(|| {
             let labels: Vec<String> = (0..task.num_labels()).map(|index| task.label(index)).collect();
             let problem = "zero-shot needs an NLI model, with a label called entailment and another one";
-            Error::Model(format!("its labels are {}; {problem} (see id2label in config.json)", labels.join(", ")))
+            let problem = format!("its labels are {}; {problem} (see id2label in config.json)", labels.join(", "));
+            Error::unsupported("model", problem)
         })?;
         Ok(Self { classifier, entailment, contradiction })
     }
@@ -75,11 +76,11 @@ impl ZeroShot {
         let candidates = candidates.iter().map(|candidate| candidate.as_ref().trim());
         let candidates: Vec<&str> = candidates.filter(|candidate| !candidate.is_empty()).collect();
         if candidates.is_empty() {
-            return Err(Error::input("candidates", "there are none, expected at least one label"));
+            return Err(Error::setting("candidates", "there are none, expected at least one label"));
         }
         if !options.template.contains("{}") {
             let problem = format!("`{}` has no {{}} to put the label into", options.template);
-            return Err(Error::input("hypothesis template", problem));
+            return Err(Error::setting("hypothesis template", problem));
         }
         let hypotheses: Vec<String> =
             candidates.iter().map(|candidate| options.template.replace("{}", candidate)).collect();

@@ -103,7 +103,7 @@ impl Tokenizer {
     pub fn from_folder(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         if !folder.is_dir() {
-            return Err(Error::tokenizer(folder, "no such folder"));
+            return Err(Error::missing(folder, format!("tokenizer {}: no such folder", folder.display())));
         }
         let settings = Settings::read(folder)?;
         let has = |name: &str| folder.join(name).is_file();
@@ -114,9 +114,8 @@ impl Tokenizer {
         } else if has("vocab.json") && has("merges.txt") {
             Self::from_byte_level(folder, &settings)
         } else {
-            let reason = foreign::explain(folder, Part::Tokenizer).unwrap_or("no tokenizer found");
-            let looked_for = "looked for tokenizer.json, spm.model, and vocab.json with merges.txt";
-            Err(Error::tokenizer(folder, format!("{reason}; {looked_for}")))
+            let looked_for = "tokenizer.json, spm.model, and vocab.json with merges.txt";
+            Err(foreign::not_found(folder, Part::Tokenizer, "no tokenizer found", looked_for))
         }?;
         tokenizer.with_settings(&settings)
     }
@@ -170,7 +169,8 @@ impl Tokenizer {
 
     fn from_sentencepiece_folder(folder: &Path, settings: &Settings) -> Result<Self> {
         if settings.flag("split_by_punct")? == Some(true) {
-            return Err(Error::tokenizer(folder, "tokenizer_config.json sets split_by_punct, which is not supported"));
+            let problem = "tokenizer_config.json sets split_by_punct, which is not supported";
+            return Err(Error::unsupported(format!("tokenizer {}", folder.display()), problem));
         }
         let path = folder.join("spm.model");
         Self::with_pieces(SentencePieceModel::parse(&path, &text_file::read_bytes(&path)?)?, settings)

@@ -68,7 +68,7 @@ impl Recipe {
     pub fn find(name: &str) -> Result<Self> {
         let row = ROWS.iter().find(|row| row.0 == name).ok_or_else(|| {
             let names: Vec<_> = ROWS.iter().map(|row| row.0).collect();
-            Error::input(format!("recipe `{name}`"), format!("there is none, expected one of {}", names.join(", ")))
+            Error::setting(format!("recipe `{name}`"), format!("there is none, expected one of {}", names.join(", ")))
         })?;
         let (name, epochs, warmup, learning_rate, batch_size, task_dropout, max_length) = *row;
         Ok(Self {

@@ -53,7 +53,7 @@ impl Run<'_> {
     /// Checks what does not depend on files.
     pub(super) fn validate(&self) -> Result<()> {
         if self.devices.is_empty() {
-            return Err(Error::input("devices", "there is none, expected at least one to train on"));
+            return Err(Error::setting("devices", "there is none, expected at least one to train on"));
         }
         count("--report-every", self.report_every, 1..=usize::MAX)
     }
@@ -130,6 +130,6 @@ impl Run<'_> {
     }
 
     fn refuse(&self, problem: &str) -> Error {
-        Error::input(self.output.display().to_string(), problem)
+        Error::file(self.output, problem)
     }
 }

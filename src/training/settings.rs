@@ -119,7 +119,7 @@ impl Sift {
 fn number(flag: &str, value: f64, fits: bool, expected: &str) -> Result<()> {
     match fits {
         true => Ok(()),
-        false => Err(Error::input(flag, format!("it is {value}, expected a number {expected}"))),
+        false => Err(Error::value(flag, value, format_args!("a number {expected}"))),
     }
 }
 
@@ -138,7 +138,7 @@ pub(super) fn count(flag: &str, value: usize, range: RangeInclusive<usize>) -> R
     }
     let bound =
         if value < *range.start() { format!("at least {}", range.start()) } else { format!("at most {}", range.end()) };
-    Err(Error::input(flag, format!("it is {value}, expected {bound}")))
+    Err(Error::value(flag, value, bound))
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use crate::{
     Error, ModelConfig, Result,
     checkpoint::{self, Checkpoint, LoadOptions},
     kernels::{can_fuse, cpu::adamw},
+    scores,
 };
 
 /// How the folders' names begin.
@@ -116,10 +117,7 @@ fn rows(moments: &Moments) -> Result<Rows<'_>> {
         Moments::Device(DeviceMoments { first, second, master }) => {
             let kinds = [(FIRST, Some(first)), (SECOND, Some(second)), (MASTER, master.as_ref())];
             let read = |(kind, tensor): (_, Option<&Tensor<1>>)| {
-                let values = tensor?.clone().try_into_vec_as::<f32>().map_err(|error| {
-                    Error::Model(format!("the optimiser's state cannot be read back from its device: {error}"))
-                });
-                Some(values.map(|values| (kind, values.into())))
+                Some(scores::values(tensor?.clone()).map(|values| (kind, values.into())))
             };
             Ok((first.dims()[0], kinds.into_iter().filter_map(read).collect::<Result<_>>()?))
         }

@@ -170,14 +170,14 @@ fn evaluate<T: Task>(
     settings: &TrainingSettings,
     run: &Run<'_>,
 ) -> Result<Option<Metrics>> {
-    let not_finite = |problem: String| Error::NotFinite { index: 0, subject: "the model in training".into(), problem };
+    let not_finite = |problem: String| Error::not_finite("the model in training", problem);
     if let Some(parameter) = checkpoint::first_not_finite(learner.model())? {
         return Err(not_finite(format!("the model's `{parameter}` is not finite")));
     }
     let metrics = task.evaluate(&learner.model().valid(), Part::Valid, &run.devices[0])?;
     if metrics.is_none() && settings.patience.is_some() {
         let problem = "nothing can be judged without validation data: add --valid, or leave it away";
-        return Err(Error::input("--patience", problem));
+        return Err(Error::setting("--patience", problem));
     }
     let scores = metrics.iter().flat_map(Metrics::scores);
     match scores.into_iter().find(|score| !score.value.is_finite()) {

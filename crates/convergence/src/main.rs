@@ -276,7 +276,7 @@ impl Experiment<'_> {
                 Ok(there) if there == text => {}
                 Ok(_) => {
                     let problem = "this run was started with other settings or texts: choose another --output, or remove its folder";
-                    return Err(Error::input(path.display().to_string(), problem));
+                    return Err(Error::file(path, problem));
                 }
                 Err(_) => {
                     fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;

@@ -79,7 +79,7 @@ impl Corpus {
         progress: impl FnMut(u64, u64),
     ) -> Result<Self> {
         if options.length < 3 {
-            return Err(Error::config("length", options.length, "at least 3: [CLS], a token of text, [SEP]"));
+            return Err(Error::value("length", options.length, "at least 3: [CLS], a token of text, [SEP]"));
         }
         let digest = digest(files, tokenizer, options)?;
         let name = u64::from_be_bytes(std::array::from_fn(|byte| digest[byte]));
@@ -97,7 +97,7 @@ impl Corpus {
             packer.finish(files, digest)
         })?;
         file.commit()?;
-        let cache = Cache::open(&path, digest).map_err(|problem| Error::input(path.display().to_string(), problem))?;
+        let cache = Cache::open(&path, digest).map_err(|problem| Error::file(path, problem))?;
         Ok(Self { cache })
     }
 
@@ -309,7 +309,7 @@ mod tests {
         assert!(setting.cached().is_empty());
 
         let error = setting.open(CorpusOptions { length: 2, mix_documents: false }).unwrap_err().to_string();
-        assert!(error.contains("`length` is 2, expected at least 3"), "{error}");
+        assert!(error.contains("length: it is 2, expected at least 3"), "{error}");
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl Paragraphs {
     /// No file at all, one that is not there, or whose name does not tell its format.
     pub fn open(files: &[PathBuf]) -> Result<Self> {
         if files.is_empty() {
-            return Err(Error::input("text", "no file was named, expected at least one .txt or .jsonl file"));
+            return Err(Error::setting("text files", "no file was named, expected at least one .txt or .jsonl file"));
         }
         let mut total_bytes = 0;
         for path in files {
@@ -140,7 +140,7 @@ impl Format {
             Some((_, "jsonl")) => Ok(Self { json: true, compressed }),
             _ => {
                 let problem = "its name does not tell its format, expected .txt, .jsonl, .txt.gz or .jsonl.gz";
-                Err(Error::input(path.display().to_string(), problem))
+                Err(Error::file(path, problem))
             }
         }
     }
@@ -177,14 +177,8 @@ impl Lines {
         let mut line = Vec::new();
         let length = self.reader.read_until(b'\n', &mut line).map_err(Error::io("read", &self.path))?;
         self.number += 1;
-        let mut line = String::from_utf8(line).map_err(|_| {
-            let place = at_line(self.path.display(), self.number);
-            Error::input(place, "it is not valid UTF-8: save the file in that encoding")
-        })?;
-        // A byte order mark is no text.
-        if self.number == 1 && line.starts_with('\u{feff}') {
-            line.remove(0);
-        }
+        let line = text_file::decode_lines(self.path.display(), self.number, line)?;
+        let line = if self.number == 1 { text_file::drop_mark(line) } else { line };
         Ok((length > 0).then_some(line))
     }
 
@@ -275,7 +269,11 @@ mod tests {
     fn errors_say_where() {
         let error = |files: &[(&str, &[u8])]| read(files).unwrap_err().to_string();
         let message = error(&[("a.txt", b"one\n\xff\n")]);
-        assert!(message.ends_with("a.txt, line 2: it is not valid UTF-8: save the file in that encoding"), "{message}");
+        assert!(
+            message
+                .ends_with("a.txt, line 2: it is not valid UTF-8: save the file in that encoding, or fetch it again"),
+            "{message}"
+        );
         let message = error(&[("a.jsonl", b"{\"text\": \"one\"}\n{\"body\": \"two\"}")]);
         assert!(message.contains("a.jsonl, line 2") && message.contains("missing field `text`"), "{message}");
         let compressed = gzip(&[b'a'; 1000]);

@@ -92,7 +92,7 @@ impl VocabularyTrainer {
     pub fn train(&self, options: &VocabularyOptions) -> Result<Tokenizer> {
         let VocabularyOptions { size, character_coverage } = *options;
         if !(character_coverage > 0.0 && character_coverage <= 1.0) {
-            return Err(Error::config("character_coverage", character_coverage, "above 0 and at most 1"));
+            return Err(Error::value("character_coverage", character_coverage, "above 0 and at most 1"));
         }
         let normalizer = normalizer().map_err(failure)?;
         let parts = self.parts(&normalizer)?;
@@ -108,13 +108,13 @@ impl VocabularyTrainer {
                 "at least {least}, for the text has {} different characters; or lower the character_coverage",
                 characters.len()
             );
-            return Err(Error::config("size", size, expected));
+            return Err(Error::value("size", size, expected));
         }
         let pieces = unigram::train(&spellable(parts, &characters), size - special.len());
         let found = special.len() + pieces.len();
         if found < size {
             let expected = format!("at most {found}, for the text gives no more pieces; or give more text");
-            return Err(Error::config("size", size, expected));
+            return Err(Error::value("size", size, expected));
         }
 
         // Six digits are more than a choice between pieces needs, and the same on every machine.
@@ -282,13 +282,13 @@ mod tests {
         let error = |text, size, coverage| train(text, size, coverage).unwrap_err().to_string();
         let message = error("abc", 8, 1.0);
         assert!(
-            message.contains("`size` is 8, expected at least 9, for the text has 4 different characters"),
+            message.contains("size: it is 8, expected at least 9, for the text has 4 different characters"),
             "{message}"
         );
         let message = error("abc", 1000, 1.0);
-        assert!(message.contains("`size` is 1000, expected at most "), "{message}");
+        assert!(message.contains("size: it is 1000, expected at most "), "{message}");
         let message = error("abc", 1000, 0.0);
-        assert!(message.contains("`character_coverage` is 0, expected above 0"), "{message}");
+        assert!(message.contains("character_coverage: it is 0, expected above 0"), "{message}");
         assert_eq!(error(" \u{1} ", 1000, 1.0), "text: it has no words, expected at least one");
     }
 }

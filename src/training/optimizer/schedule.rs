@@ -46,22 +46,22 @@ impl Schedule {
     /// A peak that is not above 0, no steps, a ratio outside 0 to 1, or a warmup longer than all of training.
     pub fn new(kind: ScheduleKind, warmup: Warmup, peak: f64, total: usize) -> Result<Self> {
         if !(peak > 0.0 && peak.is_finite()) {
-            return Err(Error::input("learning rate", format!("it is {peak}, expected a number above 0")));
+            return Err(Error::value("learning rate", peak, "a number above 0"));
         }
         if total == 0 {
-            return Err(Error::input("training steps", "there are 0, expected at least 1"));
+            return Err(Error::setting("training steps", "there are 0, expected at least 1"));
         }
         let warmup = match warmup {
             Warmup::Steps(steps) => steps,
             Warmup::Ratio(ratio) if (0.0..=1.0).contains(&ratio) => (ratio * total as f64).ceil() as usize,
             Warmup::Ratio(ratio) => {
-                return Err(Error::input("warmup ratio", format!("it is {ratio}, expected a share between 0 and 1")));
+                return Err(Error::value("warmup ratio", ratio, "a share between 0 and 1"));
             }
         };
         if warmup > total {
             let problem =
                 format!("{warmup} steps are more than the {total} of training: warm up shorter or train longer");
-            return Err(Error::input("warmup", problem));
+            return Err(Error::setting("warmup", problem));
         }
         Ok(Self { kind, peak, warmup, total })
     }

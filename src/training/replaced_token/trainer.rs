@@ -99,7 +99,7 @@ impl Learner for ReplacedTokenTrainer {
     fn begin(model: ReplacedTokenPretraining, start: Start<'_>) -> Result<Self> {
         let Start { settings, run, schedule, .. } = start;
         if settings.sift.is_some() {
-            return Err(Error::input("SiFT", "it is for fine-tuning, expected none in replaced token detection"));
+            return Err(Error::setting("SiFT", "it is for fine-tuning, expected none in replaced token detection"));
         }
         positive("--discriminator-weight", model.options.weight)?;
         let configs = Configs::new(run.config)?;
@@ -204,7 +204,7 @@ impl Configs {
     fn new(config: &ModelConfig) -> Result<Self> {
         let ModelConfig::Deberta(config) = config else {
             let problem = "it is RoBERTa's, expected DeBERTa's: only it has a generator and a discriminator";
-            return Err(Error::input("configuration", problem));
+            return Err(Error::unsupported("configuration", problem));
         };
         let mut discriminator: DebertaConfig = config.clone();
         // transformers has no class for the discriminator's head; the encoder is what it can use.

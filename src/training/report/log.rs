@@ -177,7 +177,7 @@ fn parse(path: &Path, text: &str) -> Result<(Vec<String>, Vec<Report>)> {
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let broken = |problem: String| {
         let advice = "restore the file that training wrote, or move it away to begin a new one";
-        Error::input(path.display().to_string(), format!("{problem}: {advice}"))
+        Error::file(path, format!("{problem}: {advice}"))
     };
     let header = reader.headers().map_err(|error| broken(error.to_string()))?.clone();
     if !header.iter().take(FIXED.len()).eq(FIXED) {

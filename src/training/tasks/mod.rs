@@ -103,11 +103,7 @@ impl Collator {
 fn rows<const D: usize>(tensor: Tensor<D>) -> Result<Vec<Vec<f32>>> {
     let rows = scores::rows(tensor)?;
     match rows.iter().flatten().find(|value| !value.is_finite()) {
-        Some(value) => Err(Error::NotFinite {
-            index: 0,
-            subject: "evaluation".into(),
-            problem: format!("the model answers with {value}"),
-        }),
+        Some(value) => Err(Error::not_finite("evaluation", format!("the model answers with {value}"))),
         None => Ok(rows),
     }
 }
@@ -115,4 +111,18 @@ fn rows<const D: usize>(tensor: Tensor<D>) -> Result<Vec<Vec<f32>>> {
 /// Tokens of each sequence.
 fn lengths(encodings: &[Encoding]) -> Vec<usize> {
     encodings.iter().map(Encoding::len).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_that_are_not_finite_belong_to_no_single_text() {
+        let tensor = Tensor::<2>::from_floats([[0.0, 1.0], [f32::NAN, 0.0]], &Device::flex());
+        let error = rows(tensor).unwrap_err();
+        assert!(matches!(error, Error::NotFinite { index: None, .. }), "{error:?}");
+        let error = error.with_text_name(|index| format!("line {index}"));
+        assert_eq!(error.to_string(), "evaluation: the model answers with NaN");
+    }
 }

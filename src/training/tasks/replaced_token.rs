@@ -4,10 +4,11 @@ use burn::tensor::{Bool, Device, Tensor};
 
 use super::MaskedLmTask;
 use crate::{
-    Error, Result,
+    Result,
     data::Part,
     heads::DebertaForMaskedLm,
     kernels::draws,
+    scores,
     training::{
         metrics::{Counts, Metrics, Score},
         replaced_token::{Corrupted, ReplacedTokenPretraining, ReplacedTokenTrainer, sample},
@@ -90,6 +91,5 @@ impl Task for ReplacedTokenTask {
 
 /// The values, row by row.
 fn flags(tensor: Tensor<2, Bool>) -> Result<Vec<bool>> {
-    let data = tensor.try_into_data().map_err(|error| Error::Model(format!("predictions cannot be read: {error}")))?;
-    data.try_to_vec::<bool>().map_err(|error| Error::Model(format!("predictions cannot be read: {error:?}")))
+    Ok(scores::values(tensor.float())?.into_iter().map(|flag| flag > 0.5).collect())
 }
