@@ -13,9 +13,9 @@ use crate::{Error, Result};
 /// The columns of a CoNLL file that hold words and tags, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WordColumns {
-    /// The words'.
+    /// The column of the words.
     pub word: usize,
-    /// The tags'; none for the last one.
+    /// The column of the tags; if none, the last column.
     pub tag: Option<usize>,
 }
 
@@ -24,7 +24,7 @@ pub struct WordColumns {
 pub struct Sentence {
     /// The words.
     pub words: Vec<String>,
-    /// Their tags in the IOB2 scheme, one a word: `B-` begins every entity, `I-` continues it, `O` is outside.
+    /// Their tags in the IOB2 scheme, one for each word: `B-` begins every entity, `I-` continues it, `O` is outside.
     pub tags: Vec<String>,
     /// The line that the sentence starts on, from 1.
     pub line: usize,
@@ -32,17 +32,17 @@ pub struct Sentence {
 
 /// Reads tagged sentences, in the file's order.
 ///
-/// A `.jsonl` file has one `{"tokens": ["…"], "tags": ["…"]}` a line. Every other file is read as CoNLL columns: a word
-/// a line, a blank line between sentences. Where the first row has a tab, columns stand between single tabs, and a
-/// word may hold spaces; otherwise they stand between white space. `-DOCSTART-` lines are skipped, and so are comments:
-/// lines that start with `#` and are no row of the file, for `#` is a word like any other.
+/// A `.jsonl` file has one `{"tokens": ["…"], "tags": ["…"]}` on each line. Every other file is read as CoNLL columns:
+/// one word on each line, a blank line between sentences. If the first row has a tab, single tabs separate the columns,
+/// and a word may contain spaces; otherwise white space separates them. `-DOCSTART-` lines are skipped, and so are
+/// comments. A line is a comment if it starts with `#` and does not have the form of a row; `#` may also be a word.
 ///
-/// Tags may be written in IOB1, IOB2 or BIOES (also as BILOU) and come out in IOB2, with the entities that conlleval
-/// sees: an `I-` that continues no entity of its type begins one.
+/// Tags may be written in IOB1, IOB2, BIOES or BILOU and are returned in IOB2. The entities are those that conlleval
+/// finds: an `I-` that does not continue an entity of its type begins a new one.
 ///
 /// # Errors
-/// The file cannot be read, is not UTF-8 or has no sentence; a line has too few columns or another number than the line
-/// before, a list of tags has another length than its list of words, or a tag is of another kind.
+/// The file cannot be read, is not UTF-8 or has no sentence; a line has too few columns, or not as many as the line
+/// before; the lists of tags and words differ in length; a tag is of another scheme.
 pub fn read_sentences(path: impl AsRef<Path>, columns: WordColumns) -> Result<Vec<Sentence>> {
     let path = path.as_ref();
     let expected = "at least one sentence of tagged words";
@@ -54,8 +54,9 @@ pub fn read_sentences(path: impl AsRef<Path>, columns: WordColumns) -> Result<Ve
     Ok(sentences)
 }
 
-/// The labels for tagging with these entity types. If all tags are among those of a checkpoint, `known`, these are they, in
-/// its order; otherwise `O`, then `B-` and `I-` of each type in alphabetical order, whether or not both occur.
+/// The labels for tagging with these entity types. If all tags are among a checkpoint's labels, `known`, the labels are
+/// those, in the same order. Otherwise they are `O`, then `B-` and `I-` of each type in alphabetical order, even if
+/// only one of the two occurs.
 ///
 /// # Errors
 /// No sentence has an entity; `path` is their file.
@@ -116,7 +117,7 @@ fn read_columns(path: &Path, text: &str, columns: WordColumns) -> Result<Vec<Sen
     Ok(sentences)
 }
 
-/// Blank lines and those between documents.
+/// Whether this is a blank line, or one between documents.
 fn ends_sentence(line: &str) -> bool {
     matches!(line.split_ascii_whitespace().next(), None | Some("-DOCSTART-"))
 }
@@ -129,7 +130,7 @@ impl WordColumns {
     }
 }
 
-/// What stands between columns.
+/// What separates columns.
 #[derive(Clone, Copy)]
 enum Separator {
     Tabs,
@@ -150,7 +151,7 @@ impl Separator {
 struct Layout {
     separator: Separator,
     columns: WordColumns,
-    /// The number of columns, as the first row has it.
+    /// The number of columns of the first row.
     width: usize,
 }
 
@@ -160,7 +161,7 @@ impl Layout {
         let widths = |separator: Separator| rows().map(move |line| separator.fields(line).len());
         let equal = |separator| widths(separator).is_sorted_by(|left, right| left == right);
         let tabs = rows().next().is_some_and(|line| line.contains('\t'));
-        // Tabs may also line columns up, now one and now several of them, or stand for spaces.
+        // Tabs may also align columns (one tab here, several there), or replace some of the spaces.
         let separator = match tabs && (equal(Separator::Tabs) || !equal(Separator::Spaces)) {
             true => Separator::Tabs,
             false => Separator::Spaces,
@@ -168,7 +169,7 @@ impl Layout {
         Self { separator, columns, width: widths(separator).next().unwrap_or_default() }
     }
 
-    /// A line that starts with `#`, and neither is a row nor was meant to be one.
+    /// Whether this is a comment: it starts with `#` and does not look like a row.
     fn is_comment(&self, line: &str) -> bool {
         let fields = self.separator.fields(line);
         let is_row = || {
@@ -206,18 +207,18 @@ fn read_jsonl(path: &Path, text: &str) -> Result<Vec<Sentence>> {
         .collect()
 }
 
-/// Where a word stands, by its tag.
+/// What a tag says about a word and its entity.
 struct Place<'a> {
-    /// Whether an entity begins, whatever is before it.
+    /// Whether an entity begins here, whatever comes before.
     begins: bool,
-    /// Whether nothing after it continues an entity.
+    /// Whether the entity ends here, whatever comes after.
     ends: bool,
     /// The entity's type; none outside.
     kind: Option<&'a str>,
 }
 
 impl<'a> Place<'a> {
-    /// The meaning of a tag; none if it is of no known scheme.
+    /// The meaning of a tag; none if it belongs to no known scheme.
     fn parse(tag: &'a str) -> Option<Self> {
         let (begins, ends, kind) = match tag.split_once('-') {
             None if tag == "O" => return Some(Self { begins: false, ends: true, kind: None }),

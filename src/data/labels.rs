@@ -11,8 +11,7 @@ use super::{
 };
 use crate::{Error, Result, config::ProblemType};
 
-/// A set of labels, each with its index: the model's outputs in order. A whole number may be spelled in several ways (`1`,
-/// `1.0`) and is the same label.
+/// A set of labels in the order of the model's outputs. Two spellings of one whole number (`1`, `1.0`) are one label.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Labels {
     names: Vec<String>,
@@ -23,7 +22,7 @@ impl Labels {
     /// Labels in the given order, such as a checkpoint's `id2label`.
     ///
     /// # Errors
-    /// No label, a blank one, or one that is there twice, be it as the same number in another spelling.
+    /// No label, a blank one, or one that is there twice; two spellings of one number count as twice.
     pub fn new(names: Vec<String>) -> Result<Self> {
         let problem = |problem: String| Err(Error::input("label set", problem));
         if names.is_empty() {
@@ -45,7 +44,8 @@ impl Labels {
         Ok(Self { names, indices })
     }
 
-    /// The distinct labels among these: by number if all are integers, else by their characters.
+    /// The distinct labels among these, in numeric order if all are integers, otherwise in the order of their
+    /// characters.
     ///
     /// # Errors
     /// As [`Labels::new`].
@@ -62,7 +62,7 @@ impl Labels {
         Self::new(names)
     }
 
-    /// `count` labels without names of their own, called as transformers does.
+    /// `count` labels without names of their own: `LABEL_0`, `LABEL_1` and so on, as in transformers.
     ///
     /// # Errors
     /// As [`Labels::new`].
@@ -91,7 +91,7 @@ impl Labels {
         })
     }
 
-    /// The labels for an error message, the first of them if there are many.
+    /// The labels for an error message; only the first ones if there are many.
     fn listed(&self) -> String {
         const MOST: usize = 20;
         let mut listed: Vec<String> = self.names.iter().take(MOST).map(|name| format!("`{name}`")).collect();
@@ -102,7 +102,7 @@ impl Labels {
     }
 }
 
-/// What a model learns to say about a row.
+/// What a model is to answer for a row.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Target {
     /// One label, by its index.
@@ -116,21 +116,21 @@ pub enum Target {
 /// How the labels of rows become targets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Labelling {
-    /// A row's label is one of these; white space around it does not count.
+    /// A row has one of these labels; white space around it is ignored.
     Single(Labels),
-    /// A row has any number of these, written with a separator between them or as a list in JSON or Python. An empty field
-    /// means that none applies.
+    /// A row has any number of these labels, written with a separator between them or as a JSON or Python list. An
+    /// empty field means that it has none.
     Multi {
         /// All labels.
         labels: Labels,
-        /// What stands between the labels of a row, such as a comma.
+        /// The character between the labels of a row, such as a comma.
         separator: char,
     },
-    /// A row has a 0 or a 1 for each of these.
+    /// A row has a 0 or a 1 for each of these labels.
     Indicators {
         /// All labels.
         labels: Labels,
-        /// What stands between the numbers of a row that is not written as a list.
+        /// The character between the numbers of a row, if they are not written as a list.
         separator: char,
     },
     /// A row's label is a number.
@@ -138,13 +138,14 @@ pub enum Labelling {
 }
 
 impl Labelling {
-    /// The labelling whose labels are those of these rows, [sorted](Labels::sorted): the training file's. Rows of several
-    /// labels that hold nothing but 0 and 1, and equally many, are [indicators](Self::Indicators) of
-    /// [numbered](Labels::numbered) labels. Rows without a label by the notation do not count.
+    /// The labelling for the rows of a training file: its labels are those of the rows, [sorted](Labels::sorted). If a
+    /// row may have several labels, and all rows hold only 0 and 1 and equally many of them, they are
+    /// [indicators](Self::Indicators) of [numbered](Labels::numbered) labels. Rows that the notation marks as
+    /// unlabelled are left out.
     ///
     /// # Errors
-    /// A row without a label, with a list for a single label, with one that cannot be read, or with `-` or `-1` if the
-    /// notation does not say what they are; no label in any row; `path` is the rows' file.
+    /// A row without a label; a list where one label is expected; a list that cannot be read; `-` or `-1` if the
+    /// notation does not say what they mean; no label in any row. `path` is the rows' file.
     pub fn from_rows(
         problem: ProblemType,
         notation: &LabelNotation,
@@ -179,8 +180,8 @@ impl Labelling {
         }
     }
 
-    /// The same with the labels of a checkpoint, if they are the same ones: in the checkpoint's order, and indicators by its
-    /// names.
+    /// The same labelling in the order of a checkpoint's labels; none if the labels differ. Indicators have no names of
+    /// their own: they take the checkpoint's if there are equally many.
     pub fn with_order_of(&self, known: &[String]) -> Option<Self> {
         let labels = self.labels().filter(|labels| labels.names().len() == known.len())?;
         let same = matches!(self, Self::Indicators { .. }) || known.iter().all(|name| labels.index(name).is_some());
@@ -195,8 +196,8 @@ impl Labelling {
     /// The target of each row; `path` is the rows' file.
     ///
     /// # Errors
-    /// A row without a label, with an unknown one, with a list for a single label, or with something else than a finite
-    /// number for regression.
+    /// A row without a label or with an unknown one; a list where one label is expected; for regression, anything but a
+    /// finite number.
     pub fn targets(&self, rows: &[TextRow], path: impl AsRef<Path>) -> Result<Vec<Target>> {
         rows.iter().map(|row| self.target(row, path.as_ref())).collect()
     }
@@ -253,7 +254,7 @@ impl Labelling {
     }
 }
 
-/// What the row's label field holds, maybe nothing.
+/// The text of the row's label field, which may be empty.
 fn label<'a>(row: &'a TextRow, path: &Path) -> Result<&'a str> {
     row.label.as_deref().map(str::trim).ok_or_else(|| {
         let problem = "it was read without a label column, expected one: name the column that holds the labels";
@@ -284,7 +285,7 @@ fn is_indicator(item: &str) -> bool {
     matches!(item, "0" | "1" | "true" | "false")
 }
 
-/// How many labels rows tell by a 0 or a 1 for each; none if they name their labels.
+/// The number of labels, if every row gives a 0 or a 1 for each; none if rows name their labels.
 fn indicators(lists: &[LabelList]) -> Result<Option<usize>, String> {
     let all = || lists.iter().flat_map(|list| &list.labels);
     if all().next().is_none() || !all().all(|item| is_indicator(item)) {

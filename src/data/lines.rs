@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{Error, Result, text_file};
 
-/// The whole of a UTF-8 file, without its byte order mark. `expected` says what the file should hold, for the error.
+/// The text of a UTF-8 file, without its byte order mark. `expected` says what the file should hold, for the error.
 ///
 /// # Errors
 /// The file cannot be read, is a Git LFS pointer, is not UTF-8, or is empty.
@@ -23,7 +23,7 @@ pub(super) fn no_rows(path: &Path, expected: &str) -> Error {
     Error::file(path, format!("it holds no rows, expected {expected}"))
 }
 
-/// What errors call a line of the file of this name; lines count from 1.
+/// The name of a line in error messages; lines count from 1.
 pub fn at_line(name: impl Display, line: usize) -> String {
     format!("{name}, line {line}")
 }
@@ -33,7 +33,7 @@ pub(super) fn is_jsonl(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jsonl"))
 }
 
-/// The JSON values of a text that has one a line, each with its line; blank lines are skipped.
+/// The JSON values of a text with one value on each line, each with its line number. Blank lines are skipped.
 pub(super) fn json_lines<T: DeserializeOwned>(path: &Path, text: &str) -> impl Iterator<Item = Result<(usize, T)>> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines.map(|(index, line)| {

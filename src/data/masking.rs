@@ -1,9 +1,9 @@
-//! Dynamic masking: which tokens of a sequence a model has to guess, anew in each epoch.
+//! Dynamic masking: which tokens of a sequence a model has to guess. They are other ones in each epoch.
 //!
 //! Sources: BERT (arXiv 1810.04805), section 3.1, for the 80/10/10 rule; microsoft/DeBERTa, `NGramMaskGenerator` of
-//! `mlm_task.py`, for whole words and n-grams. What is masked is drawn otherwise here. The original goes through the
-//! sequence from the left and stops when its budget is spent, so that the tail is masked less often than the rest; here
-//! each token has the same probability, wherever it stands and however long its word is.
+//! `mlm_task.py`, for whole words and n-grams. The draw itself is another one. The original goes through the sequence
+//! from the left and stops when enough is masked, so that the end is masked less often than the rest. Here each token
+//! has the same probability, wherever it stands and however long its word is.
 
 use std::ops::Range;
 
@@ -17,9 +17,9 @@ pub enum MaskingStrategy {
     Token,
     /// Whole words: all their tokens or none.
     WholeWord,
-    /// Runs of whole words: n of them with a probability proportional to 1/n, fewer where the text ends.
+    /// Spans of n whole words, n with a probability proportional to 1/n. A span is shorter where the text ends.
     Span {
-        /// Most words of a span, at least 1; DeBERTa's was 3.
+        /// The longest span in words, at least 1; 3 in DeBERTa.
         max: usize,
     },
 }
@@ -29,13 +29,13 @@ pub enum MaskingStrategy {
 pub struct MaskingOptions {
     /// What is masked together.
     pub strategy: MaskingStrategy,
-    /// Expected share of masked tokens among all that are not special, in (0, 1).
+    /// Expected share of masked tokens among those that are not special, in (0, 1).
     pub rate: f64,
     /// Share of masked tokens that become `[MASK]`, in [0, 1].
     pub to_mask: f64,
-    /// Share of masked tokens that become a random token, in [0, 1]. Those that remain stay as they are.
+    /// Share of masked tokens that become a random token, in [0, 1]. The others stay as they are.
     pub to_random: f64,
-    /// Another seed masks other tokens.
+    /// Seed of the draws.
     pub seed: u64,
 }
 
@@ -55,24 +55,25 @@ impl MaskingOptions {
 /// A sequence with masked tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Masked {
-    /// The token ids as the model gets them.
+    /// The token ids that the model gets.
     pub input_ids: Vec<u32>,
-    /// Indices of the masked tokens, ascending. There may be none, if the sequence is short.
+    /// Indices of the masked tokens, ascending. A short sequence may have none.
     pub positions: Vec<usize>,
-    /// The original ids at [`Masked::positions`], to be guessed.
+    /// The original ids at [`Masked::positions`], which the model has to guess.
     pub labels: Vec<u32>,
 }
 
-/// Longest run of tokens that is taken for one word. Longer ones are no words but text without spaces (Chinese, Thai,
-/// addresses), of which a model could guess nothing if all were masked.
+/// The longest word in tokens. What is longer is text without spaces (Chinese, Thai, web addresses): if all of it were
+/// masked, a model could guess nothing.
 const LONGEST_WORD: usize = 10;
 
-/// Masks sequences, each as a pure function of the seed, the epoch and the sequence's index.
+/// Masks sequences. What is masked depends on the seed, the epoch and the sequence's index alone.
 #[derive(Debug, Clone)]
 pub struct Masking {
     options: MaskingOptions,
     mask_id: u32,
-    /// All ids of the vocabulary that are not special, ascending: what is masked, and what random tokens are drawn from.
+    /// All ids of the vocabulary that are not special, ascending. Only these are masked, and random tokens are drawn
+    /// from them.
     ordinary: Vec<u32>,
 }
 
@@ -123,7 +124,7 @@ impl Masking {
         Masked { input_ids, positions, labels }
     }
 
-    /// The words between special tokens, those of more than `longest` tokens in parts.
+    /// The words between special tokens. Those of more than `longest` tokens are cut into parts.
     fn words(&self, sequence: &Sequence, longest: usize) -> Vec<Range<usize>> {
         let mut words: Vec<Range<usize>> = Vec::new();
         for (position, (id, &starts)) in sequence.ids.iter().zip(&sequence.word_starts).enumerate() {
@@ -139,7 +140,7 @@ impl Masking {
     }
 }
 
-/// Cuts a text of words into spans of random lengths; special tokens between words end a span.
+/// Joins words into spans of random lengths. A special token between words ends a span.
 fn spans(words: &[Range<usize>], max: usize, random: &mut Random) -> Vec<Range<usize>> {
     let mut spans: Vec<Range<usize>> = Vec::new();
     let mut missing = 0;
@@ -162,7 +163,7 @@ fn spans(words: &[Range<usize>], max: usize, random: &mut Random) -> Vec<Range<u
 fn span_length(max: usize, random: &mut Random) -> usize {
     let weight = |n: usize| 1.0 / n as f64;
     let mut draw = random.uniform() * (1..=max).map(weight).sum::<f64>();
-    // The last length needs no comparison, nor can rounding miss it.
+    // The last length is not compared: rounding cannot miss it.
     (1..max)
         .find(|&n| {
             draw -= weight(n);
@@ -171,14 +172,15 @@ fn span_length(max: usize, random: &mut Random) -> usize {
         .unwrap_or(max)
 }
 
-/// Chooses units so that each has the probability `rate`, and their tokens together are as near to that share as whole
-/// units allow; their order becomes random.
+/// Chooses units, each with the probability `rate`. The chosen tokens together come as near to that share as whole
+/// units allow. The order of `units` becomes random.
 ///
-/// The units, in random order, are laid around a circle as long as all their tokens, and an arc of `rate` times that
-/// length starts at a random place. It covers a share of `rate` of each unit on average, whatever the unit's length. Units
-/// that it covers in full are chosen; the ones at its two ends with the probability of the covered part, by systematic
-/// sampling: one random threshold, which the running sum of the covered parts passes once for each unit chosen. So units
-/// of one token are as many as the expected number, rounded down or up at random.
+/// The units are laid around a circle in random order; its length is the number of their tokens. An arc of `rate` times
+/// that length starts at a random place. On average it covers a share of `rate` of each unit, whatever the unit's
+/// length. A unit that it covers in full is chosen. A unit at one of its two ends is chosen with the probability of the
+/// covered part. This is systematic sampling: the covered parts are added up, and a unit is chosen when the sum passes
+/// a whole number, starting from a random fraction. So the number of chosen one-token units is the expected number,
+/// rounded down or up at random.
 fn choose<'a>(
     units: &'a mut [Range<usize>],
     rate: f64,
@@ -196,7 +198,7 @@ fn choose<'a>(
         let unit_start = unit_end;
         unit_end += length;
         let covered = |from: f64, to: f64| (end.min(to) - start.max(from)).max(0.0);
-        // An arc that passes the circle's end goes on at its beginning.
+        // An arc that passes the end of the circle goes on at its beginning.
         let covered = covered(unit_start, unit_end) + covered(unit_start + circle, unit_end + circle);
         let before = sum;
         sum += covered / length;

@@ -1,11 +1,11 @@
 //! Labelled data for fine-tuning: reading it, checking it, and the order in which a run sees it.
 //!
-//! Every reader checks a whole file before it gives out a row, and its errors name the file and the line (or the
-//! question) together with what was expected there.
+//! Every reader checks a whole file before it returns a row. Its errors name the file and the line (or the question),
+//! and say what was expected there.
 //! - [`read_table`]: texts and pairs with labels, from CSV, TSV and JSON lines; [`Labelling`]: from labels to targets.
 //! - [`read_sentences`]: words with entity tags, from CoNLL columns and JSON lines.
 //! - [`read_squad`]: questions about passages. [`read_choices`]: multiple choice.
-//! - [`Split`]: parts of a data set by the content of texts; [`file_digest`]: which data a run saw;
+//! - [`Split`]: training, validation and test texts, by a hash of each text; [`file_digest`]: which data a run saw;
 //!   [`swap_characters`]: spelling noise.
 //! - [`training_batches`]: the order of an epoch; [`Random`]: the one source of random numbers.
 //!

@@ -6,8 +6,8 @@ use crate::{Error, Result};
 /// Swaps neighbouring letters of words, as in hasty typing: from left to right, two letters side by side are swapped
 /// with probability `rate`, and letters that were swapped are not moved again.
 ///
-/// Anything but letters stays in place, so words keep their letters. Texts that should not be swapped at the same
-/// places need generators of their own, such as `Random::new(&[seed, index])`.
+/// Other characters stay in place, so words keep their letters. Give each text its own generator, such as
+/// `Random::new(&[seed, index])`, so that not all are swapped at the same positions.
 ///
 /// # Errors
 /// A rate that is no probability.

@@ -12,9 +12,9 @@ use crate::{Error, Result};
 pub struct TextColumns {
     /// The text, or the first text of a pair.
     pub text: String,
-    /// The second text of a pair; none where the task reads single texts.
+    /// The second text of a pair; none if the task reads single texts.
     pub pair: Option<String>,
-    /// The label; none where the file has no labels to read.
+    /// The label; none if there are no labels to read.
     pub label: Option<String>,
 }
 
@@ -25,8 +25,8 @@ pub struct TextRow {
     pub text: String,
     /// The second text, if a column was named for it.
     pub pair: Option<String>,
-    /// The label as it is written, if a column was named for it: empty where the field is empty, JSON where it is a
-    /// JSON number, boolean or list. [`Labelling`](super::Labelling) makes sense of it.
+    /// The label as it is written, if a column was named for it. An empty field is an empty label; a JSON number,
+    /// boolean or list is kept as JSON. [`Labelling`](super::Labelling) interprets it.
     pub label: Option<String>,
     /// The line that the row starts on, from 1.
     pub line: usize,
@@ -41,7 +41,7 @@ pub struct TextRow {
 ///
 /// # Errors
 /// The file cannot be read, is not UTF-8, has no rows or another extension; a named column is missing or there twice; a
-/// row has another number of fields than the header, a text that is blank, or (JSON) a value of another type.
+/// row has more or fewer fields than the header, a blank text, or (in JSON) a value of another type.
 pub fn read_table(path: impl AsRef<Path>, columns: &TextColumns) -> Result<Vec<TextRow>> {
     let path = path.as_ref();
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
@@ -68,7 +68,7 @@ pub fn read_table(path: impl AsRef<Path>, columns: &TextColumns) -> Result<Vec<T
     Ok(rows)
 }
 
-/// A blank text is an error: it is nothing to learn from, and more likely a damaged row.
+/// A blank text is an error: probably the row is damaged.
 fn check_text(path: &Path, line: usize, column: &str, text: &str) -> Result<()> {
     if text.trim().is_empty() {
         let problem = format!("column `{column}` is blank, expected a text: fill it in or remove the row");
@@ -81,7 +81,7 @@ fn read_csv(path: &Path, text: &str, columns: &TextColumns) -> Result<Vec<TextRo
     read_delimited(path, text, columns, csv::ReaderBuilder::new().delimiter(b','))
 }
 
-/// Tab separated files in the wild hold quotes as they come.
+/// Tab separated files usually contain quotes as plain characters.
 fn read_tsv(path: &Path, text: &str, columns: &TextColumns) -> Result<Vec<TextRow>> {
     read_delimited(path, text, columns, csv::ReaderBuilder::new().delimiter(b'\t').quoting(false))
 }
@@ -100,14 +100,14 @@ fn read_delimited(
     records.map(|(line, record)| header.row(path, line, &record)).collect()
 }
 
-/// The records of a delimited text, the header too, each with the line that it starts on.
+/// The records of a delimited text, header included, each with the line that it starts on.
 fn records(path: &Path, text: &str, format: &mut csv::ReaderBuilder) -> Result<Vec<(usize, csv::StringRecord)>> {
-    // Flexible, for `Header::row` says which row has how many fields.
+    // Flexible: `Header::row` checks the number of fields, and names the row.
     let mut reader = format.has_headers(false).flexible(true).from_reader(text.as_bytes());
     let mut records = Vec::new();
     let (mut start, mut line) = (0, 1);
     loop {
-        // The reader takes line ends and blank lines before a record as part of it.
+        // The reader counts line ends and blank lines in front of a record as part of it.
         let rest = text[reader.position().byte() as usize..].trim_start_matches(['\r', '\n']);
         let next = text.len() - rest.len();
         line += text[start..next].matches('\n').count();
@@ -117,7 +117,8 @@ fn records(path: &Path, text: &str, format: &mut csv::ReaderBuilder) -> Result<V
         if !reader.read_record(&mut record).map_err(|error| Error::line(path, line, error.to_string()))? {
             return Ok(records);
         }
-        // The reader ends a field that is still in quotes with the text; then a line below it would be part of it too.
+        // At the end of the text, the reader silently closes a field that is still in quotes. That is the case if one
+        // more line would also become part of it.
         let at_end = reader.position().byte() as usize == text.len();
         if at_end && format.from_reader(format!("{rest}\n-").as_bytes()).records().count() == 1 {
             let problem =

@@ -91,7 +91,7 @@ struct Training<'a, T: Task> {
     lengths: Vec<usize>,
     order: EpochOrder,
     learner: T::Learner,
-    /// What the learner makes of the run, for the record.
+    /// The learner's part of the run's identity.
     description: Value,
     progress: Progress,
     log: CurveLog,

@@ -22,55 +22,55 @@ use crate::{Error, Result, replacement::Replacement, tokenizer::Tokenizer};
 
 pub use self::paragraphs::{Paragraph, Paragraphs};
 
-/// How text becomes sequences.
+/// How a text is cut into sequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CorpusOptions {
-    /// Tokens of a sequence, `[CLS]` and `[SEP]` included. Only the last sequence of a document (of the whole text, if
-    /// documents are mixed) is shorter.
+    /// Tokens of a sequence, `[CLS]` and `[SEP]` included. Only the last sequence of a document is shorter; if
+    /// documents are mixed, only the last sequence of all.
     pub length: usize,
-    /// Whether a sequence goes on with the next document, after a `[SEP]`, where one ends.
+    /// Whether a sequence goes on, after a `[SEP]`, with the next document when one ends.
     pub mix_documents: bool,
 }
 
 impl Default for CorpusOptions {
-    /// 512 tokens, documents apart.
+    /// 512 tokens, documents not mixed.
     fn default() -> Self {
         Self { length: 512, mix_documents: false }
     }
 }
 
-/// One sequence of a [`Corpus`]; both lists have one entry a token.
+/// One sequence of a [`Corpus`]; both lists have one entry for each token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sequence {
     /// Token ids: `[CLS]`, text, `[SEP]`.
     pub ids: Vec<u32>,
-    /// Whether a word starts at the token. Words are what is between spaces, but a lone punctuation mark starts anew, and
-    /// so does the text after `[CLS]`; special tokens count as words.
+    /// Whether a word starts at the token. Spaces separate words. A single punctuation mark is a word too, and so is a
+    /// special token; the text after `[CLS]` starts a word.
     pub word_starts: Vec<bool>,
 }
 
 /// Token sequences for pretraining, in the order of the text.
 ///
-/// They lie in a memory-mapped cache file, so that a corpus takes no memory of its own and opens at once. The file may be
-/// removed at any time (it is built again when needed), but must not be changed in place.
+/// They are in a memory-mapped cache file, so that a corpus takes no memory of its own and opens at once. The file may
+/// be removed at any time (it is built again when needed). It must not be changed in place.
 #[derive(Debug)]
 pub struct Corpus {
     cache: Cache,
 }
 
 impl Corpus {
-    /// Opens the corpus of these text files (see [`Paragraphs`] for their formats), after building it unless the folder
-    /// `cache` has it.
+    /// Opens the corpus of these text files (see [`Paragraphs`] for their formats). If it is not in the folder `cache`
+    /// yet, it is built first.
     ///
-    /// The cache file's name and content carry a digest of the texts, the tokenizer and the options: when one of them
-    /// changes, another file is built. A damaged file is built anew, with a warning to `tracing`. Its size is 4 bytes a
-    /// token, about that of the text.
+    /// The name and the content of the cache file contain a digest of the texts, the tokenizer and the options: if one
+    /// of them changes, another file is built. A damaged file is built anew, with a warning to `tracing`. The file has
+    /// 4 bytes for each token, about as much as the text.
     ///
-    /// `progress` is called with the bytes read so far and the bytes of all files, only when the corpus is built.
+    /// While the corpus is built, `progress` is called with the bytes read so far and the bytes of all files.
     ///
     /// # Errors
-    /// Options without room for text; text files that cannot be read, or hold no text at all; a cache folder that cannot
-    /// be written.
+    /// A length without room for text; text files that cannot be read or contain no text; a cache folder that cannot be
+    /// written.
     pub fn open_or_build(
         files: &[PathBuf],
         tokenizer: &Tokenizer,
@@ -106,7 +106,7 @@ impl Corpus {
         self.cache.sequences()
     }
 
-    /// Whether there is no sequence; never so for a corpus that could be opened.
+    /// Whether there is no sequence. A corpus that could be opened has at least one.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -125,7 +125,7 @@ impl Corpus {
     }
 }
 
-/// The digest of all that decides about the content of a corpus.
+/// The digest of everything that determines the content of a corpus.
 fn digest(files: &[PathBuf], tokenizer: &Tokenizer, options: &CorpusOptions) -> Result<Digest> {
     let tokenizer_json = tokenizer.to_json()?;
     let mut sha = Sha256::new();

@@ -26,10 +26,10 @@ pub struct Paragraph {
     pub starts_document: bool,
 }
 
-/// The paragraphs of several files, one file after the other. After an error there are no more.
+/// The paragraphs of several files, one file after the other. The first error ends them.
 ///
-/// - `.txt`: one paragraph a line, an empty line ends a document, so does the end of the file;
-/// - `.jsonl`: one object a line, whose `text` is a document with one paragraph a line;
+/// - `.txt`: one paragraph on each line; an empty line ends a document, and so does the end of the file;
+/// - `.jsonl`: one object on each line; its `text` is a document with one paragraph on each line;
 /// - `.txt.gz`, `.jsonl.gz`: the same, compressed.
 #[derive(Debug)]
 pub struct Paragraphs {
@@ -46,7 +46,7 @@ impl Paragraphs {
     /// Prepares to read these files.
     ///
     /// # Errors
-    /// No file at all, one that is not there, or whose name does not tell its format.
+    /// No file at all, a missing file, or one whose name does not tell its format.
     pub fn open(files: &[PathBuf]) -> Result<Self> {
         if files.is_empty() {
             return Err(Error::setting("text files", "no file was named, expected at least one .txt or .jsonl file"));
@@ -66,7 +66,7 @@ impl Paragraphs {
         })
     }
 
-    /// Bytes of the files that have been read so far, as they are on disk (compressed, if they are).
+    /// Bytes read so far, as they are on disk (compressed or not).
     pub fn bytes_read(&self) -> u64 {
         self.bytes_read.load(Ordering::Relaxed)
     }
@@ -124,7 +124,7 @@ impl Iterator for Paragraphs {
     }
 }
 
-/// What a file's name says about its content.
+/// The format of a file, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Format {
     pub(super) json: bool,
@@ -146,7 +146,7 @@ impl Format {
     }
 }
 
-/// One object of a JSON lines file; other fields are left alone.
+/// One object of a JSON lines file; other fields are ignored.
 #[derive(Deserialize)]
 struct Row {
     text: String,
@@ -195,7 +195,7 @@ impl std::fmt::Debug for Lines {
     }
 }
 
-/// A file that adds up the bytes read from it, for progress.
+/// A file that counts the bytes read from it, for progress.
 struct Counted {
     file: File,
     bytes_read: Arc<AtomicU64>,

@@ -15,7 +15,7 @@ pub enum ScheduleKind {
     Linear,
     /// Falls to 0 at the end along half a cosine wave.
     Cosine,
-    /// Stays.
+    /// Stays the same.
     Constant,
 }
 
@@ -66,13 +66,13 @@ impl Schedule {
         Ok(Self { kind, peak, warmup, total })
     }
 
-    /// The learning rate of an optimiser step, counted from 0 to `total - 1`. With warmup, that of step 0 is 0. Beyond the
-    /// end, where transformers' cosine would rise again, a rate that falls to 0 stays there.
+    /// The learning rate of an optimiser step, counted from 0 to `total - 1`. With warmup, step 0 has a rate of 0.
+    /// After the end, a rate that has fallen to 0 stays there (the cosine of transformers would rise again).
     pub fn learning_rate(&self, step: usize) -> f64 {
         if step < self.warmup {
             return self.peak * step as f64 / self.warmup as f64;
         }
-        // From 0 at the end of warmup to 1 at the end of training.
+        // The share of training that is done: 0 at the end of warmup, 1 at the end.
         let progress =
             if step < self.total { (step - self.warmup) as f64 / (self.total - self.warmup) as f64 } else { 1.0 };
         let factor = match self.kind {

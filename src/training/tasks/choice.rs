@@ -24,7 +24,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct ChoiceTask<B> {
     collator: Collator,
-    /// Encodings: a question's choices one after the other; targets: a question each.
+    /// Encodings: the choices of each question, one after the other. Targets: one for each question.
     data: Splits<Examples<usize>>,
     backbone: PhantomData<B>,
 }
@@ -35,7 +35,7 @@ impl<B: Backbone> ChoiceTask<B> {
         Self { collator, data, backbone: PhantomData }
     }
 
-    /// Encodes questions: a pair of prompt and choice for each choice.
+    /// Encodes questions: for each choice, a pair of prompt and choice.
     ///
     /// # Errors
     /// A text that the tokenizer cannot take.
@@ -48,12 +48,12 @@ impl<B: Backbone> ChoiceTask<B> {
         Ok(Examples { encodings, targets: rows.iter().map(|row| row.label).collect() })
     }
 
-    /// How good a model is on some examples.
+    /// The figures of a model on some examples.
     ///
     /// # Errors
     /// An example that the model cannot take.
     pub fn score(&self, model: &MultipleChoice<B>, examples: &Examples<usize>, device: &Device) -> Result<Metrics> {
-        // Each choice is scored by itself, so that batches need not hold whole questions.
+        // Each choice is scored on its own: a batch need not hold whole questions.
         let scores = self.collator.evaluate(&examples.encodings, device, |input| rows(model.forward(input, 1)))?;
         let predictions: Vec<_> = scores.concat().chunks(choices(examples)).map(argmax).collect();
         Ok(Classification::new(&examples.targets, &predictions)?.metrics())

@@ -33,7 +33,7 @@ impl<B: Backbone> ClassificationTask<B> {
         Self { collator, data, backbone: PhantomData }
     }
 
-    /// How good a model is on some examples.
+    /// The figures of a model on some examples.
     ///
     /// # Errors
     /// An example that the model cannot take.
