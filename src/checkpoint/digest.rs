@@ -1,4 +1,4 @@
-//! Which weights a checkpoint has, whatever files they are in.
+//! A digest of a checkpoint's weights, whatever files they are in.
 
 use sha2::{Digest, Sha256};
 

@@ -21,7 +21,7 @@ pub(super) struct Parameter {
     pub values: Box<dyn Values>,
 }
 
-/// Access to a parameter's values, whatever its rank. A parameter that has none yet is initialised on first access.
+/// Access to a parameter's values, whatever its rank. A parameter without values is initialised on first access.
 pub(super) trait Values: Send + Sync {
     /// The element type.
     fn dtype(&self) -> DType;
@@ -49,7 +49,7 @@ impl Parameter {
         collector.found
     }
 
-    /// Whether this is the matrix of a linear map, which files hold transposed.
+    /// Whether this is the matrix of a linear map, which is transposed in files.
     pub fn is_transposed(&self) -> bool {
         self.shape.len() == 2 && self.containers.last().is_some_and(|innermost| innermost == "Struct:Linear")
     }

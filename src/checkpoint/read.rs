@@ -1,4 +1,4 @@
-//! Finding the weights of a folder and reading what they are, but not yet their values.
+//! Finding the weights of a folder and reading their names, types and shapes, but not their values.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,7 +25,7 @@ use crate::{
     text_file,
 };
 
-/// What a folder may keep its weights in; the first that is there is read.
+/// The files that may hold a folder's weights; the first that is there is read.
 pub(super) const FILES: [&str; 4] =
     ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
 
@@ -34,10 +34,11 @@ pub(crate) fn file_in(folder: &Path) -> Option<PathBuf> {
     FILES.into_iter().chain(["config.json"]).map(|file| folder.join(file)).find(|path| path.exists())
 }
 
-/// The weights of a folder: names, element types and shapes at hand, values on demand.
+/// The weights of a folder: names, element types and shapes. Values are read when they are needed.
 ///
-/// Safetensors files are mapped into memory and stay mapped as long as the checkpoint, or a module on a CPU device that was
-/// loaded from it, is alive. Do not overwrite such a file in place meanwhile; replace it, as [`write`](super::write()) does.
+/// Safetensors files are mapped into memory and stay mapped as long as the checkpoint, or a module on a CPU device that
+/// was loaded from it, is alive. Meanwhile, do not overwrite such a file in place; replace it, as
+/// [`write`](super::write()) does.
 #[derive(Debug)]
 pub struct Checkpoint {
     folder: PathBuf,
@@ -48,9 +49,9 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Opens the weights in `folder`: `model.safetensors`, else `model.safetensors.index.json` and its shards, else
-    /// `pytorch_model.bin` (of any version of PyTorch), else its index and shards. A v1 checkpoint is converted to the layout
-    /// of v2, for which the number of attention heads is taken from `config.json`. Names that training put in front of the
-    /// model's own keys (`module.`, `_orig_mod.`, `model.`, `state_dict.` and so on) are taken away.
+    /// `pytorch_model.bin` (of any version of PyTorch), else its index and shards. A v1 checkpoint is converted to the
+    /// layout of v2; the number of attention heads is read from `config.json`. Prefixes that training put in front of
+    /// the model's own keys (`module.`, `_orig_mod.`, `model.`, `state_dict.` and so on) are removed.
     ///
     /// # Errors
     /// - [`Error::Missing`] if none of the files is there, or one that an index names is not;
@@ -109,9 +110,9 @@ impl Checkpoint {
         self.tensors.contains_key(key)
     }
 
-    /// Which masked language modelling head a DeBERTa checkpoint has, if it has one that can be used: the discriminators
-    /// among the v3 checkpoints carry an `lm_predictions` head that belongs to their generator and fits no encoder in the
-    /// file.
+    /// The masked language modelling head of a DeBERTa checkpoint, if it has one that can be used. The discriminators
+    /// among the v3 checkpoints have an `lm_predictions` head that belongs to their generator and does not fit the
+    /// encoder in the file.
     pub fn masked_lm_layout(&self) -> Option<MaskedLmLayout> {
         if self.has_legacy_masked_lm() {
             return Some(MaskedLmLayout::Legacy);
@@ -120,16 +121,16 @@ impl Checkpoint {
         if !has("lm_predictions.lm_head.") || has("mask_predictions.") {
             return None;
         }
-        // Only the enhanced mask decoder needs absolute positions beside the head; transformers drops them.
+        // Beside the head, only the enhanced mask decoder needs absolute positions; transformers drops them.
         match has("embeddings.position_embeddings.") {
             true => Some(MaskedLmLayout::EnhancedMaskDecoder),
             false => Some(MaskedLmLayout::LastLayer),
         }
     }
 
-    /// Whether this is a checkpoint for a task, by the end of transformers' name for such a model (`ForTokenClassification`,
-    /// for one). `architectures` says so, unless its names are left over from the model that training began with: what counts
-    /// then is which head has its weights in the file.
+    /// Whether this is a checkpoint for a task, by the end of transformers' name for such a model
+    /// (`ForTokenClassification`, for one). `architectures` decides. But its names may be left over from the model that
+    /// training began with: then it counts which head has weights in the file.
     pub(crate) fn is_for(&self, task: &str, architectures: &[String]) -> bool {
         let is_named = |task: &str| architectures.iter().any(|name| name.ends_with(task));
         let has_head = |task: &str| names::has_head(task, |key| self.contains(key));
@@ -150,7 +151,7 @@ impl Checkpoint {
         self.tensors.get(key)
     }
 
-    /// Lets go of a tensor's bytes, which have been copied, where they lie in a file.
+    /// Releases a tensor's bytes in a mapped file after they have been copied.
     pub(super) fn release(&self, bytes: Range<*const u8>) {
         self.files.iter().for_each(|file| file.release(&bytes));
     }
@@ -164,21 +165,21 @@ impl Checkpoint {
     }
 }
 
-/// Why a folder cannot be opened whose files do not tell what it is.
+/// Why a folder cannot be opened, if its files do not say what it is.
 pub(super) const NO_WEIGHTS: &str = "there are no weights in it";
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Default)]
 struct Content {
     tensors: Vec<Stored>,
     /// Names of entries that are no tensors.
     skipped: Vec<String>,
-    /// What the tensors are mapped from.
+    /// The mapped files that the tensors are in.
     files: Vec<MappedFile>,
 }
 
 impl Content {
-    /// Reads the file at `path`, whose format its extension tells.
+    /// Reads the file at `path`; its extension says which format it has.
     fn of(path: &Path) -> Result<Self> {
         match path.extension().and_then(OsStr::to_str) {
             Some("safetensors") => safetensors(path),
@@ -207,7 +208,7 @@ fn pytorch(path: &Path) -> Result<Content> {
     };
     let tensors = PytorchReader::new(path).map_err(fail)?.into_tensors();
     let mut skipped = Vec::new();
-    // The reader passes over what is no tensor; a second look at the pickle tells what that was.
+    // The reader skips entries that are no tensors; the pickle is read again to find their names.
     if let PickleValue::Dict(entries) = PytorchReader::read_pickle_data(path, None).map_err(fail)? {
         let is_tensor = |key: &String| {
             tensors.keys().any(|name| {
@@ -257,7 +258,7 @@ pub(super) struct Index {
 impl Index {
     pub fn open(path: &Path) -> Result<Self> {
         let index: Self = text_file::read_json(path)?;
-        // An index comes from elsewhere: it has no business outside its folder.
+        // An index is input from outside: it must not lead to files outside its folder.
         let is_beside =
             |file: &&String| Path::new(file).file_name() == Some(OsStr::new(file)) && !file.ends_with(".json");
         match index.weight_map.values().find(|file| !is_beside(file)) {
