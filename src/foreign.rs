@@ -1,11 +1,11 @@
-//! Folders that are made for other software: told by the names of the files in them, so that an error can say what a folder is
-//! instead of what it lacks.
+//! Folders that are made for other software. They are recognised by the names of their files, so that an error can say
+//! what a folder is, and not only what it lacks.
 
 use std::{fs, path::Path};
 
 use crate::Error;
 
-/// The part of a checkpoint that was looked for and not found.
+/// The part of a checkpoint that was not found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     /// A model of any kind.
@@ -19,31 +19,31 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    /// How errors about a folder begin that was searched for it.
+    /// The start of an error message about a folder without this part.
     fn subject(self, folder: &Path) -> String {
         let kind = if self == Self::Tokenizer { "tokenizer" } else { "checkpoint" };
         format!("{kind} {}", folder.display())
     }
 }
 
-/// What a file of this name says about the folder it is in.
+/// What a file name says about its folder.
 pub(crate) struct Sign {
-    /// Parts that the folder then lacks.
+    /// The parts that a folder with this file lacks.
     parts: &'static [Part],
-    /// The file's name; with a `*` at its start or end, how the name ends or starts.
+    /// The file's name. A `*` at the start or end stands for any text.
     name: &'static str,
     /// What the folder is, and what to do.
     pub meaning: &'static str,
-    /// Whether the folder is of a kind that is read here, and only lacks a file.
+    /// Whether the folder is of a supported kind, but lacks a file.
     incomplete: bool,
 }
 
-/// A file that stands for a model without weights of a kind that is read here.
+/// The sign of a model whose weights are of another kind.
 const fn weights(name: &'static str, meaning: &'static str) -> Sign {
     Sign { parts: &[Part::Weights], name, meaning, incomplete: false }
 }
 
-/// A file that stands for a vocabulary of another kind.
+/// The sign of a vocabulary of another kind.
 const fn tokenizer(name: &'static str, meaning: &'static str) -> Sign {
     Sign { parts: &[Part::Tokenizer], name, meaning, incomplete: false }
 }
@@ -60,7 +60,7 @@ const SETFIT: &str = "it is a SetFit model, whose head is not part of the checkp
 const SENTENCEPIECE: &str = "its vocabulary is a SentencePiece model for XLM-RoBERTa, CamemBERT, ALBERT or another model \
                              that is not supported; DeBERTa's is called spm.model";
 
-/// From the most telling sign to the least.
+/// From the surest sign to the least sure.
 const SIGNS: [Sign; 27] = [
     Sign {
         parts: &[Part::Model, Part::Weights, Part::Head],
@@ -134,13 +134,14 @@ impl Sign {
     }
 }
 
-/// The error for a folder that is made for other software and so lacks this part; none if its files do not say so.
+/// The error for a folder that lacks this part because it is made for other software; none if its files are no sign of
+/// that.
 pub(crate) fn unsupported(folder: &Path, missing: Part) -> Option<Error> {
     explain(folder, missing).map(|sign| Error::unsupported(missing.subject(folder), sign.meaning))
 }
 
-/// The error for a folder without any of the files that hold this part. It says what the folder is, if its files tell, and
-/// `otherwise` if they do not.
+/// The error for a folder without any of the files that hold this part. It says what the folder is, if a file is a sign
+/// of it, and `otherwise` if none is.
 pub(crate) fn not_found(folder: &Path, missing: Part, otherwise: &str, looked_for: &str) -> Error {
     let (sign, subject) = (explain(folder, missing), missing.subject(folder));
     let problem = format!("{}; looked for {looked_for}", sign.map_or(otherwise, |sign| sign.meaning));
@@ -150,14 +151,14 @@ pub(crate) fn not_found(folder: &Path, missing: Part, otherwise: &str, looked_fo
     }
 }
 
-/// What a folder is that lacks this part, if its files tell.
+/// The sign in a folder that lacks this part, if there is one.
 pub(crate) fn explain(folder: &Path, missing: Part) -> Option<&'static Sign> {
     let entries = fs::read_dir(folder).ok()?.filter_map(Result::ok);
     let names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     explain_names(&names, missing)
 }
 
-/// The same of a folder or repository with these files.
+/// The same for a folder or repository with these files.
 pub(crate) fn explain_names(names: &[String], missing: Part) -> Option<&'static Sign> {
     SIGNS.iter().find(|sign| sign.parts.contains(&missing) && sign.is_in(names))
 }

@@ -1,4 +1,5 @@
-//! Proof that a checkpoint computes what the reference computes: its outputs against those of transformers in a file.
+//! Proof that a checkpoint computes what the reference computes: it compares its outputs with those of transformers in
+//! a file.
 //!
 //! `tests/fixtures/export_reference.py` writes such a file from any checkpoint of the Hub: `input_ids`, `attention_mask` and
 //! optionally `token_type_ids` (i64, [batch, length], for multiple choice [batch, choices, length]), and any of
@@ -42,7 +43,7 @@ impl HostTensor {
 #[derive(Clone, Debug)]
 pub struct Reference {
     batch: Batch,
-    /// Choices a question, for multiple choice.
+    /// Choices of each question, for multiple choice.
     choices: Option<usize>,
     expected: BTreeMap<String, HostTensor>,
 }
@@ -127,7 +128,7 @@ impl Reference {
         self.expected.contains_key(name)
     }
 
-    /// Compares one output, by name, at the real tokens.
+    /// Compares one output, by name, at tokens that are not padding.
     ///
     /// # Errors
     /// The reference has no such output, or one of another shape.
@@ -138,7 +139,7 @@ impl Reference {
         self.row(name, expected, &HostTensor::read(output)?, per_token)
     }
 
-    /// Runs the checkpoint in `folder` on the reference's inputs and compares at the real tokens.
+    /// Runs the checkpoint in `folder` on the reference's inputs, and compares at tokens that are not padding.
     ///
     /// The head is the one that `architectures` in `config.json` names, with transformers' arithmetic: `…ForMaskedLM` reads the
     /// last layer, without the enhanced mask decoder.
@@ -234,7 +235,7 @@ impl Reference {
         Ok(())
     }
 
-    /// Compares one tensor; where its rows are those of tokens, only at real ones.
+    /// Compares one tensor. If its rows belong to tokens, padding is left out.
     fn row(&self, name: &str, expected: &HostTensor, computed: &HostTensor, per_token: bool) -> Result<ComparisonRow> {
         if expected.shape != computed.shape {
             let (expected, computed) = (&expected.shape, &computed.shape);
@@ -249,7 +250,7 @@ impl Reference {
         let mut worst = 0;
         for index in (0..expected.values.len()).filter(counted) {
             let difference = f64::from(expected.values[index] - computed.values[index]).abs();
-            // A NaN is the largest difference there is.
+            // NaN counts as the largest difference.
             if row.compared == 0 || difference > row.max || difference.is_nan() {
                 (row.max, worst) = (if difference.is_nan() { f64::INFINITY } else { difference }, index);
             }
@@ -282,7 +283,7 @@ fn coordinates(mut index: usize, shape: &[usize]) -> Vec<usize> {
     at
 }
 
-/// Where the families' masked language models differ.
+/// The differences between the two families' masked language models.
 trait Architectures: BackboneConfig {
     fn masked_lm_logits(&self, checkpoint: &Checkpoint, input: ModelInput, device: &Device) -> Result<Tensor<3>>;
 }
@@ -317,7 +318,7 @@ pub struct ComparisonRow {
     pub compared: usize,
 }
 
-/// One row a tensor; displays as a table.
+/// One row for each tensor. As text it is a table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
     /// The rows, by name.
