@@ -125,7 +125,7 @@ pub enum Error {
         problem: String,
     },
 
-    /// What was asked for is nothing that the crate, or this model, can do.
+    /// The crate, or this model, does not support what was asked for.
     #[error("{subject}: {problem}")]
     Unsupported {
         /// The file, model or value.
@@ -134,12 +134,12 @@ pub enum Error {
         problem: String,
     },
 
-    /// The device that was asked for cannot be used, or does not give out its results.
+    /// The wanted device cannot be used, or its results cannot be read.
     #[error("device `{device}`: {problem}")]
     Device {
-        /// The name that was asked for.
+        /// The name of the device.
         device: String,
-        /// What is missing: a Cargo feature, a driver, a GPU.
+        /// What is missing (a Cargo feature, a driver, a GPU), or what failed.
         problem: String,
     },
 

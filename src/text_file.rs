@@ -1,4 +1,4 @@
-//! Files of text as they are found: with a byte order mark, left behind as a Git LFS pointer, or holding JSON as Python
+//! Reading text and JSON files in all their forms: with a byte order mark, as a Git LFS pointer, or with JSON as Python
 //! writes it.
 
 use std::{fmt::Display, fs, path::Path};
@@ -8,16 +8,16 @@ use serde_json::Value;
 
 use crate::{Error, Result};
 
-/// How a file starts that `git clone` without Git LFS leaves in place of a large one.
+/// The start of a Git LFS pointer: without Git LFS, `git clone` leaves such a file in place of a large one.
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// The numbers of Python's `json` that JSON does not have, the longest first.
 const NOT_FINITE: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
-/// Tells a Git LFS pointer from the file that should be there; the first bytes suffice.
+/// Refuses a Git LFS pointer in place of a file; the first bytes of the file are enough.
 ///
 /// # Errors
-/// `bytes`, found at `path`, are such a pointer.
+/// `bytes`, the start of the file at `path`, are such a pointer.
 pub(crate) fn refuse_pointer(path: &Path, bytes: &[u8]) -> Result<()> {
     match bytes.starts_with(LFS_POINTER) {
         true => Err(Error::file(path, "this is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`")),
@@ -72,9 +72,9 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     parse_json(&read_text(path)?).map_err(Error::json(path.display()))
 }
 
-/// Parses JSON with or without a byte order mark. `NaN`, `Infinity` and `-Infinity`, which Python writes for numbers that are
-/// not finite, become these words as strings: a key that nobody reads may hold them, and a number that is read is an error
-/// which shows them.
+/// Parses JSON with or without a byte order mark. Python writes `NaN`, `Infinity` and `-Infinity` for numbers that are
+/// not finite. They become strings here: if such a key is not read, it does no harm; if it is read as a number, the
+/// error shows the word.
 pub(crate) fn parse_json<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
     let text = without_mark(text);
     serde_json::from_str(text).or_else(|error| match quote_not_finite(text) {
@@ -94,7 +94,7 @@ fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// The text with every number that is not finite in quotes; none where it has none.
+/// The text with quotes around every number that is not finite; none if there is no such number.
 fn quote_not_finite(text: &str) -> Option<String> {
     let mut quoted = String::with_capacity(text.len() + 16);
     let mut rest = text;
@@ -115,7 +115,7 @@ fn quote_not_finite(text: &str) -> Option<String> {
     (quoted.len() > text.len()).then_some(quoted)
 }
 
-/// Bytes of the JSON string that a text starts with, quotes included.
+/// The length in bytes of the JSON string at the start of a text, quotes included.
 fn string_length(text: &str) -> usize {
     let mut escaped = true;
     let end = text.bytes().position(|byte| {

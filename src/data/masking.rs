@@ -1,9 +1,9 @@
 //! Dynamic masking: which tokens of a sequence a model has to guess. They are other ones in each epoch.
 //!
 //! Sources: BERT (arXiv 1810.04805), section 3.1, for the 80/10/10 rule; microsoft/DeBERTa, `NGramMaskGenerator` of
-//! `mlm_task.py`, for whole words and n-grams. The draw itself is another one. The original goes through the sequence
-//! from the left and stops when enough is masked, so that the end is masked less often than the rest. Here each token
-//! has the same probability, wherever it stands and however long its word is.
+//! `mlm_task.py`, for whole words and n-grams. The draw differs from the original, which goes through the sequence from
+//! the left and stops when enough is masked, so that the end is masked less often than the rest. Here each token has
+//! the same probability, wherever it stands and however long its word is.
 
 use std::ops::Range;
 
@@ -46,7 +46,7 @@ impl MaskingOptions {
         Self { strategy, rate: 0.15, to_mask: 0.8, to_random: 0.1, seed }
     }
 
-    /// For replaced token detection: 15 % of the tokens, all of which become `[MASK]` (arXiv 2111.09543).
+    /// For replaced token detection: 15 % of the tokens; all of these become `[MASK]` (arXiv 2111.09543).
     pub fn replaced_token(strategy: MaskingStrategy, seed: u64) -> Self {
         Self { to_mask: 1.0, to_random: 0.0, ..Self::masked_lm(strategy, seed) }
     }

@@ -90,7 +90,7 @@ impl Runner {
         &self.options.device
     }
 
-    /// Fills a head with the checkpoint's weights, all of which must be there.
+    /// Fills a head with the checkpoint's weights; none may be missing.
     pub fn load<M: Module>(&mut self, head: M) -> Result<M> {
         let options = LoadOptions { dtype: self.options.dtype, ..LoadOptions::default() };
         let (head, report) = self.checkpoint.load(head, &options)?;

@@ -288,7 +288,7 @@ mod tests {
         assert!(found("walking") && found("x"), "{pieces:?}");
         assert!(pieces.is_sorted_by(|(_, a), (_, b)| a >= b));
         let total: f64 = pieces.iter().map(|(_, score)| score.exp()).sum();
-        // The digamma function lies below the logarithm, and some pieces were dropped at last.
+        // Less than 1: the digamma function is smaller than the logarithm, and some pieces were dropped at the end.
         assert!((0.5..1.0).contains(&total), "{total}");
     }
 

@@ -4,10 +4,10 @@
 //! E_G and E_D are the token embeddings (and the absolute position embeddings, if they are added at the input):
 //!
 //! ```text
-//! p     = softmax( generator(masked text; E_G) )             at the masked places
-//! L_G   = mean of -ln p(original word)                       over the masked places
-//! x'    = the text with words drawn from p at these places   no gradient passes the draw
-//! y     = 1 at masked places whose draw is not the original word, else 0
+//! p     = softmax( generator(masked text; E_G) )                at the masked positions
+//! L_G   = mean of -ln p(original word)                          over the masked positions
+//! x'    = the text with words drawn from p at these positions   no gradient passes the draw
+//! y     = 1 at masked positions whose draw is not the original word, else 0
 //! L_D   = mean binary cross entropy( discriminator(x'; E_D), y )   over all tokens that are not padding
 //! ```
 //!
