@@ -174,7 +174,7 @@ impl Layout {
         let fields = self.separator.fields(line);
         let is_row = || {
             let tag = self.columns.of(&fields).map(|(_, tag)| tag);
-            tag.is_some_and(|tag| Place::parse(tag).is_some()) && (self.width == 0 || fields.len() == self.width)
+            tag.is_some_and(|tag| Tag::parse(tag).is_some()) && (self.width == 0 || fields.len() == self.width)
         };
         line.starts_with('#') && !line.starts_with("#\t") && !is_row()
     }
@@ -208,7 +208,7 @@ fn read_jsonl(path: &Path, text: &str) -> Result<Vec<Sentence>> {
 }
 
 /// What a tag says about a word and its entity.
-struct Place<'a> {
+struct Tag<'a> {
     /// Whether an entity begins here, whatever comes before.
     begins: bool,
     /// Whether the entity ends here, whatever comes after.
@@ -217,7 +217,7 @@ struct Place<'a> {
     kind: Option<&'a str>,
 }
 
-impl<'a> Place<'a> {
+impl<'a> Tag<'a> {
     /// The meaning of a tag; none if it belongs to no known scheme.
     fn parse(tag: &'a str) -> Option<Self> {
         let (begins, ends, kind) = match tag.split_once('-') {
@@ -246,7 +246,7 @@ impl SentenceReader {
 
     /// `path` and `line` are where the tag was read, for the error.
     fn push(&mut self, path: &Path, line: usize, word: &str, tag: &str) -> Result<()> {
-        let Some(Place { begins, ends, kind }) = Place::parse(tag) else {
+        let Some(Tag { begins, ends, kind }) = Tag::parse(tag) else {
             let problem = format!(
                 "tag `{tag}` is of no known scheme, expected `O`, or a type after `B-` or `I-` (IOB) or after \
                  `B-`, `I-`, `E-` or `S-` (BIOES): check which column holds the tags"
