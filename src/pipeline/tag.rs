@@ -14,7 +14,7 @@ use crate::{
     batch::Encoding,
     checkpoint::LoadReport,
     config::TaskConfig,
-    heads::{Head, TokenClassification},
+    heads::{InferenceModel, TokenClassification},
     scores::{argmax, rows, softmax},
     tokenizer::{Text, Truncation, default_stride},
 };
@@ -45,7 +45,7 @@ pub struct TagOptions {
 /// Texts in, entities out.
 pub struct TokenTagger {
     runner: Runner,
-    head: Box<dyn Head<Output = Tensor<3>>>,
+    head: Box<dyn InferenceModel<Output = Tensor<3>>>,
 }
 
 /// A token with the probability of each label.
