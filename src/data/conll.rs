@@ -173,7 +173,7 @@ impl Layout {
         let fields = self.separator.fields(line);
         let is_row = || {
             let tag = self.columns.of(&fields).map(|(_, tag)| tag);
-            tag.is_some_and(|tag| Place::parse(tag).is_some()) && (self.width == 0 || fields.len() == self.width)
+            tag.is_some_and(|tag| Tag::parse(tag).is_some()) && (self.width == 0 || fields.len() == self.width)
         };
         line.starts_with('#') && !line.starts_with("#\t") && !is_row()
     }
@@ -206,8 +206,8 @@ fn read_jsonl(path: &Path, text: &str) -> Result<Vec<Sentence>> {
         .collect()
 }
 
-/// Where a word stands, by its tag.
-struct Place<'a> {
+/// What a tag says of its word.
+struct Tag<'a> {
     /// Whether an entity begins, whatever is before it.
     begins: bool,
     /// Whether nothing after it continues an entity.
@@ -216,7 +216,7 @@ struct Place<'a> {
     kind: Option<&'a str>,
 }
 
-impl<'a> Place<'a> {
+impl<'a> Tag<'a> {
     /// The meaning of a tag; none if it is of no known scheme.
     fn parse(tag: &'a str) -> Option<Self> {
         let (begins, ends, kind) = match tag.split_once('-') {
@@ -245,7 +245,7 @@ impl SentenceReader {
 
     /// `place` is where the tag was read, for the error.
     fn push(&mut self, word: &str, tag: &str, place: String) -> Result<()> {
-        let Some(Place { begins, ends, kind }) = Place::parse(tag) else {
+        let Some(Tag { begins, ends, kind }) = Tag::parse(tag) else {
             let problem = format!(
                 "tag `{tag}` is of no known scheme, expected `O`, or a type after `B-` or `I-` (IOB) or after \
                  `B-`, `I-`, `E-` or `S-` (BIOES): check which column holds the tags"
