@@ -24,5 +24,5 @@ pub mod training;
 
 pub use config::{DebertaConfig, ModelConfig, Preset, RobertaConfig};
 pub use error::{Error, Result};
-pub use model::{DebertaModel, ModelInput, ModelOutput, RobertaModel};
+pub use model::{Backbone, ModelInput, ModelOutput};
 pub use replacement::write_file;

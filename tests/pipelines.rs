@@ -14,13 +14,13 @@ use burn::{
     tensor::{Device, FloatDType, Int},
 };
 use deberta_burn::{
-    DebertaConfig, DebertaModel, Error, ModelConfig, ModelInput, Result, RobertaConfig, RobertaModel,
+    Backbone, DebertaConfig, Error, ModelConfig, ModelInput, Result, RobertaConfig,
     batch::Truncated,
     checkpoint::{self, Checkpoint, LoadOptions},
     config::ProblemType,
     heads::{
-        DebertaForMaskedLm, MaskedLmLayout, QuestionAnswering, ReplacedTokenDetection, RobertaForMaskedLm,
-        SequenceClassification, TokenClassification,
+        MaskedLm, MaskedLmLayout, QuestionAnswering, ReplacedTokenDetection, SequenceClassification,
+        TokenClassification,
     },
     pipeline::{
         AnswerOptions, Classifier, EmbedOptions, Embedder, FillMask, PipelineOptions, Pooling, Question,
@@ -43,11 +43,11 @@ fn options() -> PipelineOptions {
 }
 
 fn sequence(config: DebertaConfig) -> TempDir {
-    folder(config, SequenceClassification::<DebertaModel>::new)
+    folder(config, SequenceClassification::new)
 }
 
 fn masked_lm(layout: MaskedLmLayout) -> TempDir {
-    folder(config(&[]), |config, device| DebertaForMaskedLm::new(config, layout, device).unwrap())
+    folder(config(&[]), |config, device| MaskedLm::new(config, layout, device).unwrap())
 }
 
 fn message<T>(result: Result<T>) -> String {
@@ -85,11 +85,11 @@ fn input(folder: &Path, text: &str) -> ModelInput {
 fn classification_is_the_softmax_of_the_heads_logits() {
     let labels = ["sad", "glad", "mad"];
     let folder = sequence(config(&labels));
-    let classifier = Classifier::open(&folder, options()).unwrap();
+    let classifier = Classifier::from_folder(&folder, options()).unwrap();
     let batch = classifier.classify(TEXTS).unwrap();
     assert_eq!(batch.len(), TEXTS.len());
 
-    let head = SequenceClassification::<DebertaModel>::new(&config(&labels), &Device::flex());
+    let head = SequenceClassification::new(&config(&labels).into(), &Device::flex());
     let (head, _) = Checkpoint::open(&folder).unwrap().load(head, &LoadOptions::default()).unwrap();
     for (text, scores) in TEXTS.iter().zip(&batch) {
         let logits = head.forward(input(folder.path(), text));
@@ -106,7 +106,7 @@ fn classification_is_the_softmax_of_the_heads_logits() {
 #[test]
 fn a_batch_answers_like_single_texts() {
     let folder = sequence(config(&["a", "b"]));
-    let classifier = Classifier::open(&folder, options()).unwrap();
+    let classifier = Classifier::from_folder(&folder, options()).unwrap();
     let batch = classifier.classify(TEXTS).unwrap();
     for (text, scores) in TEXTS.iter().zip(&batch) {
         let single = &classifier.classify([*text]).unwrap()[0];
@@ -122,7 +122,7 @@ fn labels_on_their_own_and_numbers() {
     let mut multi_label = config(&["a", "b"]);
     multi_label.task.problem_type = Some(ProblemType::MultiLabelClassification);
     let folder = sequence(multi_label);
-    let single_label = Classifier::open(&folder, options()).unwrap().classify(TEXTS).unwrap();
+    let single_label = Classifier::from_folder(&folder, options()).unwrap().classify(TEXTS).unwrap();
     let sum = |scores: &[_]| scores.iter().map(|score: &deberta_burn::pipeline::LabelScore| score.score).sum::<f32>();
     assert!(single_label.iter().any(|scores| (sum(scores) - 1.0).abs() > 0.01), "{single_label:?}");
 
@@ -130,7 +130,7 @@ fn labels_on_their_own_and_numbers() {
     let path = folder.path().join("config.json");
     let text = fs::read_to_string(&path).unwrap().replace("multi_label_classification", "regression");
     fs::write(&path, text).unwrap();
-    let numbers = Classifier::open(&folder, options()).unwrap().classify(TEXTS).unwrap();
+    let numbers = Classifier::from_folder(&folder, options()).unwrap().classify(TEXTS).unwrap();
     for (numbers, scores) in numbers.iter().zip(&single_label) {
         assert_eq!((numbers[0].label.as_str(), numbers[1].label.as_str()), ("a", "b"));
         for number in numbers {
@@ -143,11 +143,11 @@ fn labels_on_their_own_and_numbers() {
 #[test]
 fn zero_shot_judges_candidates_by_entailment() {
     let folder = sequence(config(&["CONTRADICTION", "NEUTRAL", "ENTAILMENT"]));
-    let zero_shot = ZeroShot::open(&folder, options()).unwrap();
+    let zero_shot = ZeroShot::from_folder(&folder, options()).unwrap();
     let candidates = ["war", "peace", "law"];
     let template = ZeroShotOptions { template: "It is {}.".into(), multi_label: false };
     let scores = zero_shot.classify(&TEXTS, &candidates, &template).unwrap();
-    let classifier = Classifier::open(&folder, options()).unwrap();
+    let classifier = Classifier::from_folder(&folder, options()).unwrap();
     for (text, scores) in TEXTS.iter().zip(&scores) {
         assert_close(&[scores.iter().map(|score| score.score).sum()], &[1.0]);
         // Odds of two candidates in the single-label case cannot be told from probabilities; in the multi-label case they
@@ -167,7 +167,7 @@ fn zero_shot_judges_candidates_by_entailment() {
 #[test]
 fn one_candidate_is_judged_on_its_own() {
     let folder = sequence(config(&["CONTRADICTION", "NEUTRAL", "ENTAILMENT"]));
-    let zero_shot = ZeroShot::open(&folder, options()).unwrap();
+    let zero_shot = ZeroShot::from_folder(&folder, options()).unwrap();
     let scores = |candidates: &[&str], multi_label| {
         let options = ZeroShotOptions { multi_label, ..ZeroShotOptions::default() };
         zero_shot.classify(&["the law"], candidates, &options).unwrap().remove(0)
@@ -185,11 +185,11 @@ fn one_candidate_is_judged_on_its_own() {
 #[test]
 fn zero_shot_says_what_it_needs() {
     let folder = sequence(config(&["positive", "negative"]));
-    let error = message(ZeroShot::open(&folder, options()));
+    let error = message(ZeroShot::from_folder(&folder, options()));
     assert!(error.contains("positive, negative") && error.contains("entailment"), "{error}");
 
     let folder = sequence(config(&["entailment", "neutral"]));
-    let zero_shot = ZeroShot::open(&folder, options()).unwrap();
+    let zero_shot = ZeroShot::from_folder(&folder, options()).unwrap();
     let classify =
         |candidates: &[&str], options: &ZeroShotOptions| message(zero_shot.classify(&["a"], candidates, options));
     let fine = ZeroShotOptions::default();
@@ -204,7 +204,7 @@ fn zero_shot_says_what_it_needs() {
 #[test]
 fn reranking_sorts_by_score_and_keeps_requests_apart() {
     let folder = sequence(config(&["irrelevant", "relevant"]));
-    let reranker = Reranker::open(&folder, options()).unwrap();
+    let reranker = Reranker::from_folder(&folder, options()).unwrap();
     assert_eq!(reranker.meaning(), "logit of relevant less logit of irrelevant");
     let request = |query: &str, passages: &[&str]| RankRequest {
         query: query.to_owned(),
@@ -213,7 +213,7 @@ fn reranking_sorts_by_score_and_keeps_requests_apart() {
     let requests = [request("law", &TEXTS), request("peace", &["war", "people"])];
     let rankings = reranker.rank(&requests).unwrap();
     assert_eq!(rankings.iter().map(Vec::len).collect::<Vec<_>>(), [5, 2]);
-    let classifier = Classifier::open(&folder, options()).unwrap();
+    let classifier = Classifier::from_folder(&folder, options()).unwrap();
     for (request, ranking) in requests.iter().zip(&rankings) {
         assert!(ranking.is_sorted_by(|a, b| a.score >= b.score));
         let mut indices: Vec<_> = ranking.iter().map(|place| place.index).collect();
@@ -231,20 +231,20 @@ fn reranking_sorts_by_score_and_keeps_requests_apart() {
     let error = message(reranker.rank(&[request("a", &["b", "c"]), request(&long_text(), &["d"])]));
     assert!(error.starts_with("request 1, passage 0: ") && error.contains("cannot shorten it enough"), "{error}");
     let three = sequence(config(&["a", "b", "c"]));
-    assert!(message(Reranker::open(&three, options())).contains("it has 3 labels"));
+    assert!(message(Reranker::from_folder(&three, options())).contains("it has 3 labels"));
 }
 
 #[test]
 fn masks_are_filled_by_the_enhanced_mask_decoder() {
     let folder = masked_lm(MaskedLmLayout::EnhancedMaskDecoder);
-    let model = FillMask::open(&folder, options()).unwrap();
+    let model = FillMask::from_folder(&folder, options()).unwrap();
     assert!(model.head().contains("enhanced mask decoder"), "{}", model.head());
     let texts = ["[MASK] of the people", "war", "the [MASK] and the [MASK] of nations"]
         .map(|text| text.replace("war", "[MASK]"));
     let filled = model.fill(&texts, 4).unwrap();
     assert_eq!(filled.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 2]);
 
-    let head = DebertaForMaskedLm::new(&config(&[]), MaskedLmLayout::EnhancedMaskDecoder, &Device::flex()).unwrap();
+    let head = MaskedLm::new(&config(&[]).into(), MaskedLmLayout::EnhancedMaskDecoder, &Device::flex()).unwrap();
     let (head, _) = Checkpoint::open(&folder).unwrap().load(head, &LoadOptions::default()).unwrap();
     for (text, masks) in texts.iter().zip(&filled) {
         let scores = burn::tensor::activation::softmax(head.forward(input(folder.path(), text)), 2);
@@ -268,8 +268,8 @@ fn the_head_in_the_file_decides() {
     for (layout, head) in [(MaskedLmLayout::Legacy, "cls.predictions"), (MaskedLmLayout::LastLayer, "last layer")] {
         let mut config = config(&[]);
         config.legacy = layout == MaskedLmLayout::Legacy;
-        let folder = folder(config, |config, device| DebertaForMaskedLm::new(config, layout, device).unwrap());
-        let model = FillMask::open(&folder, options()).unwrap();
+        let folder = folder(config, |config, device| MaskedLm::new(config, layout, device).unwrap());
+        let model = FillMask::from_folder(&folder, options()).unwrap();
         assert!(model.head().contains(head), "{layout:?}: {}", model.head());
         assert_eq!(model.fill(&["a [MASK]"], 3).unwrap()[0][0].words.len(), 3);
     }
@@ -278,19 +278,19 @@ fn the_head_in_the_file_decides() {
 #[test]
 fn fill_mask_says_what_it_cannot_do() {
     let folder = masked_lm(MaskedLmLayout::EnhancedMaskDecoder);
-    let model = FillMask::open(&folder, options()).unwrap();
+    let model = FillMask::from_folder(&folder, options()).unwrap();
     assert!(message(model.fill(&["a [MASK]", "no mask"], 1)).starts_with("text 1: it holds no [MASK]"));
     let error = message(model.fill(&[format!("{} [MASK]", long_text())], 1));
     assert!(error.contains("text 0") && error.contains("shorten it"), "{error}");
     assert!(message(model.fill(&[""; 0], 1)).contains("there are none"));
 
     let discriminator = support::folder(config(&[]), ReplacedTokenDetection::new);
-    assert!(message(FillMask::open(&discriminator, options())).contains("discriminator"));
+    assert!(message(FillMask::from_folder(&discriminator, options())).contains("discriminator"));
     let classifier = sequence(config(&["a", "b"]));
-    assert!(message(FillMask::open(&classifier, options())).contains("no language model head"));
+    assert!(message(FillMask::from_folder(&classifier, options())).contains("no language model head"));
     // The decoder's absolute positions are a limit that the encoder does not have.
     let long = PipelineOptions { max_length: Some(LENGTH + 1), ..options() };
-    let error = message(FillMask::open(&folder, long));
+    let error = message(FillMask::from_folder(&folder, long));
     assert!(error.contains("max length: it is 33") && error.contains("end at 32"), "{error}");
 }
 
@@ -314,16 +314,18 @@ fn roberta_serves_too() {
     };
     let device = Device::flex();
 
-    let model = RobertaForMaskedLm::new(&config, &device);
-    checkpoint::write(&model, &ModelConfig::from(config.clone()), folder.path(), None).unwrap();
-    let model = FillMask::open(&folder, options()).unwrap();
+    let masked_lm = ModelConfig::from(config.clone());
+    let model = MaskedLm::new(&masked_lm, MaskedLmLayout::LastLayer, &device).unwrap();
+    checkpoint::write(&model, &masked_lm, folder.path(), None).unwrap();
+    let model = FillMask::from_folder(&folder, options()).unwrap();
     let [ours, theirs] = &model.fill(&["a [MASK] b", "a <mask> b"], 2).unwrap()[..] else { panic!("two texts") };
     assert_eq!(ours[0].words[0].id, theirs[0].words[0].id);
 
     config.task = config.task.with_num_labels(2);
-    let model = SequenceClassification::<RobertaModel>::new(&config, &device);
-    checkpoint::write(&model, &ModelConfig::from(config), folder.path(), None).unwrap();
-    let classifier = Classifier::open(&folder, options()).unwrap();
+    let config = ModelConfig::from(config);
+    let model = SequenceClassification::new(&config, &device);
+    checkpoint::write(&model, &config, folder.path(), None).unwrap();
+    let classifier = Classifier::from_folder(&folder, options()).unwrap();
     let batch = classifier.classify(["a", "a longer text"]).unwrap();
     let single = classifier.classify(["a"]).unwrap();
     let score = |scores: &[deberta_burn::pipeline::LabelScore]| {
@@ -335,8 +337,8 @@ fn roberta_serves_too() {
 #[test]
 fn entities_cover_their_words_in_text_of_any_length() {
     // Every word starts an entity, whichever label it gets.
-    let folder = folder(config(&["B-LEFT", "B-RIGHT"]), TokenClassification::<DebertaModel>::new);
-    let tagger = TokenTagger::open(&folder, options()).unwrap();
+    let folder = folder(config(&["B-LEFT", "B-RIGHT"]), TokenClassification::new);
+    let tagger = TokenTagger::from_folder(&folder, options()).unwrap();
     let long = long_text();
     let texts = ["« Zürich » is a war, of 🏔️!", long.as_str(), "law", "   "];
     for words in [WordScores::First, WordScores::Average, WordScores::Max] {
@@ -359,8 +361,8 @@ fn entities_cover_their_words_in_text_of_any_length() {
 
 #[test]
 fn windows_change_nothing_for_short_texts_and_batches_nothing_at_all() {
-    let folder = folder(config(&["B-A", "I-A", "O"]), TokenClassification::<DebertaModel>::new);
-    let tagger = TokenTagger::open(&folder, options()).unwrap();
+    let folder = folder(config(&["B-A", "I-A", "O"]), TokenClassification::new);
+    let tagger = TokenTagger::from_folder(&folder, options()).unwrap();
     let tag = |texts: &[&str], stride| tagger.tag(texts, TagOptions { stride, ..TagOptions::default() }).unwrap();
     let spans = |entities: &[deberta_burn::pipeline::Entity]| {
         entities.iter().map(|entity| (entity.label.clone(), entity.start, entity.end)).collect::<Vec<_>>()
@@ -380,8 +382,8 @@ fn question(question: &str, context: &str) -> Question {
 
 #[test]
 fn answers_are_spans_of_their_context() {
-    let folder = folder(config(&[]), QuestionAnswering::<DebertaModel>::new);
-    let answerer = QuestionAnswerer::open(&folder, options()).unwrap();
+    let folder = folder(config(&[]), QuestionAnswering::new);
+    let answerer = QuestionAnswerer::from_folder(&folder, options()).unwrap();
     let long = long_text();
     let questions =
         [question("Who?", "« Zürich » is a war, of 🏔️!"), question("What law?", &long), question("Why", "law")];
@@ -411,8 +413,8 @@ fn answers_are_spans_of_their_context() {
 
 #[test]
 fn short_contexts_do_not_depend_on_the_stride_and_no_answer_on_the_margin() {
-    let folder = folder(config(&[]), QuestionAnswering::<DebertaModel>::new);
-    let answerer = QuestionAnswerer::open(&folder, options()).unwrap();
+    let folder = folder(config(&[]), QuestionAnswering::new);
+    let answerer = QuestionAnswerer::from_folder(&folder, options()).unwrap();
     let questions = [question("Who?", "the people of the nations")];
     let answer = |options: AnswerOptions| answerer.answer(&questions, &options).unwrap().remove(0);
     let plain = answer(AnswerOptions::default());
@@ -424,8 +426,8 @@ fn short_contexts_do_not_depend_on_the_stride_and_no_answer_on_the_margin() {
 
 #[test]
 fn impossible_questions_are_named() {
-    let folder = folder(config(&[]), QuestionAnswering::<DebertaModel>::new);
-    let answerer = QuestionAnswerer::open(&folder, options()).unwrap();
+    let folder = folder(config(&[]), QuestionAnswering::new);
+    let answerer = QuestionAnswerer::from_folder(&folder, options()).unwrap();
     let ask = |questions: &[Question]| message(answerer.answer(questions, &AnswerOptions::default()));
     assert!(ask(&[]).contains("there are none"));
     assert_eq!(ask(&[question("a", "b"), question(" ", "b")]), "question 1: its question is empty");
@@ -438,7 +440,7 @@ fn impossible_questions_are_named() {
 #[test]
 fn embeddings_are_pooled_states_of_any_checkpoint() {
     let folder = sequence(config(&["a", "b"]));
-    let embedder = Embedder::open(&folder, options()).unwrap();
+    let embedder = Embedder::from_folder(&folder, options()).unwrap();
     let embed = |pooling: &[Pooling], normalize| {
         embedder.embed(TEXTS, &EmbedOptions { pooling: pooling.to_vec(), normalize }).unwrap()
     };
@@ -475,13 +477,13 @@ fn embeddings_are_pooled_states_of_any_checkpoint() {
 #[test]
 fn long_texts_are_cut_where_there_are_no_windows() {
     let folder = sequence(config(&["a", "b"]));
-    let embedder = Embedder::open(&folder, options()).unwrap();
+    let embedder = Embedder::from_folder(&folder, options()).unwrap();
     let embed = |text: &str| embedder.embed([text], &EmbedOptions::default()).unwrap().remove(0);
     let long = long_text();
     assert_eq!(embed(&long), embed(&format!("{long} and more of it")));
     let short = PipelineOptions { max_length: Some(8), ..options() };
     assert_ne!(
-        Embedder::open(&folder, short).unwrap().embed([&long], &EmbedOptions::default()).unwrap()[0],
+        Embedder::from_folder(&folder, short).unwrap().embed([&long], &EmbedOptions::default()).unwrap()[0],
         embed(&long)
     );
 }
@@ -491,23 +493,23 @@ fn heads_of_other_tasks_are_refused() {
     let mut classifier = config(&["a", "b"]);
     classifier.task.architectures = vec!["DebertaV2ForSequenceClassification".into()];
     let folder = sequence(classifier);
-    let error = message(TokenTagger::open(&folder, options()));
+    let error = message(TokenTagger::from_folder(&folder, options()));
     assert!(
         error.contains("DebertaV2ForSequenceClassification") && error.contains("ForTokenClassification"),
         "{error}"
     );
     // Without a declaration the tensors tell.
     let undeclared = sequence(config(&["a", "b"]));
-    let error = message(QuestionAnswerer::open(&undeclared, options()));
+    let error = message(QuestionAnswerer::from_folder(&undeclared, options()));
     assert!(error.contains("qa_outputs.weight") && error.contains("missing"), "{error}");
     let bare = masked_lm(MaskedLmLayout::EnhancedMaskDecoder);
-    let error = message(Classifier::open(&bare, options()));
+    let error = message(Classifier::from_folder(&bare, options()));
     assert!(error.contains("classifier.weight") && error.contains("fine-tune"), "{error}");
     let wrong_count = sequence(config(&["a", "b"]));
     let path = wrong_count.path().join("config.json");
     let text = fs::read_to_string(&path).unwrap().replace("\"b\"", "\"b\", \"2\": \"c\"");
     fs::write(&path, text).unwrap();
-    assert!(Classifier::open(&wrong_count, options()).is_err());
+    assert!(Classifier::from_folder(&wrong_count, options()).is_err());
 }
 
 #[test]
@@ -518,23 +520,23 @@ fn a_name_left_over_from_the_backbone_gives_way_to_the_weights() {
         config
     };
     for name in ["DebertaV2Model", "DebertaV2ForMaskedLM", "DebertaV2ForTokenClassification"] {
-        assert!(Classifier::open(sequence(named(name, &["a", "b"])), options()).is_ok(), "{name}");
+        assert!(Classifier::from_folder(sequence(named(name, &["a", "b"])), options()).is_ok(), "{name}");
     }
-    let tagger = |name| folder(named(name, &["A", "O"]), TokenClassification::<DebertaModel>::new);
+    let tagger = |name| folder(named(name, &["A", "O"]), TokenClassification::new);
     for name in ["DebertaV2Model", "DebertaV2ForSequenceClassification"] {
-        assert!(TokenTagger::open(tagger(name), options()).is_ok(), "{name}");
-        let error = message(Classifier::open(tagger(name), options()));
+        assert!(TokenTagger::from_folder(tagger(name), options()).is_ok(), "{name}");
+        let error = message(Classifier::from_folder(tagger(name), options()));
         assert!(error.contains(&format!("this is a {name}")) || error.contains("is missing"), "{error}");
     }
-    let answers = folder(named("DebertaV2ForMaskedLM", &[]), QuestionAnswering::<DebertaModel>::new);
-    assert!(QuestionAnswerer::open(answers, options()).is_ok());
+    let answers = folder(named("DebertaV2ForMaskedLM", &[]), QuestionAnswering::new);
+    assert!(QuestionAnswerer::from_folder(answers, options()).is_ok());
     // Where the weights of the head are not there either, the name says what is.
-    let error = message(Classifier::open(folder(named("DebertaV2Model", &[]), |c, device| c.init(device)), options()));
+    let error = message(Classifier::from_folder(folder(named("DebertaV2Model", &[]), Backbone::new), options()));
     assert!(error.contains("this is a DebertaV2Model; this task needs a …ForSequenceClassification"), "{error}");
 
-    let setfit = folder(named("DebertaV2Model", &[]), |config, device| config.init(device));
+    let setfit = folder(named("DebertaV2Model", &[]), Backbone::new);
     fs::write(setfit.path().join("model_head.pkl"), "").unwrap();
-    let error = message(Classifier::open(&setfit, options()));
+    let error = message(Classifier::from_folder(&setfit, options()));
     assert!(error.contains("SetFit") && error.contains("not supported"), "{error}");
 }
 
@@ -550,7 +552,7 @@ fn the_tokenizers_settings_limit_the_length() {
         let listener = told.clone();
         let truncated: TruncationListener = Arc::new(move |truncated| *listener.lock().unwrap() = Some(truncated));
         let options = PipelineOptions { truncated, max_length, ..options() };
-        let scores = Classifier::open(&folder, options).unwrap().classify([&long]).unwrap().remove(0);
+        let scores = Classifier::from_folder(&folder, options).unwrap().classify([&long]).unwrap().remove(0);
         (told.lock().unwrap().take().map(|truncated| truncated.max_length), scores[0].score)
     };
     let (length, of_start) = told(&settings, None);
@@ -575,19 +577,19 @@ fn limits_and_empty_batches_are_errors() {
     biased.position_biased_input = true;
     let folder = sequence(biased);
     let long = PipelineOptions { max_length: Some(LENGTH + 1), ..options() };
-    assert!(message(Classifier::open(&folder, long)).contains("absolute positions end at 32"));
-    let classifier = Classifier::open(&folder, options()).unwrap();
+    assert!(message(Classifier::from_folder(&folder, long)).contains("absolute positions end at 32"));
+    let classifier = Classifier::from_folder(&folder, options()).unwrap();
     assert!(message(classifier.classify([""; 0])).contains("texts: there are none"));
     // Cut to what the model takes.
     assert_eq!(classifier.classify([long_text()]).unwrap().len(), 1);
     // Relative positions alone set no limit.
     let folder = sequence(config(&["a", "b"]));
     let long = PipelineOptions { max_length: Some(4 * LENGTH), ..options() };
-    assert_eq!(Classifier::open(&folder, long).unwrap().classify([long_text()]).unwrap().len(), 1);
+    assert_eq!(Classifier::from_folder(&folder, long).unwrap().classify([long_text()]).unwrap().len(), 1);
     let none = PipelineOptions { batch_size: 0, ..options() };
-    assert!(message(Classifier::open(&folder, none).unwrap().classify(["a"])).contains("batch size"));
+    assert!(message(Classifier::from_folder(&folder, none).unwrap().classify(["a"])).contains("batch size"));
     let short = PipelineOptions { max_length: Some(2), ..options() };
-    assert!(message(Classifier::open(&folder, short).unwrap().classify(["a"])).contains("max_length is 2"));
+    assert!(message(Classifier::from_folder(&folder, short).unwrap().classify(["a"])).contains("max_length is 2"));
 }
 
 /// The folder with another first value of one of its tensors.
@@ -617,26 +619,32 @@ fn answers_that_are_not_finite_are_errors() {
     };
     let folder = huge(sequence(config(&["entailment", "contradiction"])), "classifier.bias");
     let request = [RankRequest { query: "a".into(), passages: vec!["b".into()] }];
-    check("text 0", &|options| Classifier::open(&folder, options).unwrap().classify(["a"]).err());
-    check("request 0, passage 0", &|options| Reranker::open(&folder, options).unwrap().rank(&request).err());
+    check("text 0", &|options| Classifier::from_folder(&folder, options).unwrap().classify(["a"]).err());
+    check("request 0, passage 0", &|options| Reranker::from_folder(&folder, options).unwrap().rank(&request).err());
     check("text 0", &|options| {
-        ZeroShot::open(&folder, options).unwrap().classify(&["a"], &["b", "c"], &ZeroShotOptions::default()).err()
+        ZeroShot::from_folder(&folder, options)
+            .unwrap()
+            .classify(&["a"], &["b", "c"], &ZeroShotOptions::default())
+            .err()
     });
-    let folder =
-        huge(support::folder(config(&["A", "O"]), TokenClassification::<DebertaModel>::new), "classifier.bias");
-    check("text 0", &|options| TokenTagger::open(&folder, options).unwrap().tag(&["a"], TagOptions::default()).err());
-    let folder = huge(support::folder(config(&[]), QuestionAnswering::<DebertaModel>::new), "qa_outputs.bias");
+    let folder = huge(support::folder(config(&["A", "O"]), TokenClassification::new), "classifier.bias");
+    check("text 0", &|options| {
+        TokenTagger::from_folder(&folder, options).unwrap().tag(&["a"], TagOptions::default()).err()
+    });
+    let folder = huge(support::folder(config(&[]), QuestionAnswering::new), "qa_outputs.bias");
     check("question 0", &|options| {
         let questions = [question("a", "b")];
-        QuestionAnswerer::open(&folder, options).unwrap().answer(&questions, &AnswerOptions::default()).err()
+        QuestionAnswerer::from_folder(&folder, options).unwrap().answer(&questions, &AnswerOptions::default()).err()
     });
     let folder = huge(masked_lm(MaskedLmLayout::EnhancedMaskDecoder), "lm_predictions.lm_head.bias");
-    check("text 0", &|options| FillMask::open(&folder, options).unwrap().fill(&["a [MASK]"], 1).err());
+    check("text 0", &|options| FillMask::from_folder(&folder, options).unwrap().fill(&["a [MASK]"], 1).err());
     let folder = huge(sequence(config(&["a", "b"])), "deberta.encoder.layer.1.output.LayerNorm.bias");
-    check("text 0", &|options| Embedder::open(&folder, options).unwrap().embed(["a"], &EmbedOptions::default()).err());
+    check("text 0", &|options| {
+        Embedder::from_folder(&folder, options).unwrap().embed(["a"], &EmbedOptions::default()).err()
+    });
 
     let broken = with_value(sequence(config(&["a", "b"])), "classifier.bias", f32::NAN);
-    let error = Classifier::open(&broken, options()).unwrap().classify(["a"]).unwrap_err().to_string();
+    let error = Classifier::from_folder(&broken, options()).unwrap().classify(["a"]).unwrap_err().to_string();
     assert!(error.contains("holds NaN, expected finite numbers; the checkpoint's weights are damaged"), "{error}");
 }
 
@@ -654,29 +662,29 @@ fn cut_texts_are_told_once_a_call() {
     let folder = sequence(config(&["entailment", "contradiction"]));
     let texts = ["a", &long, "b", &long];
 
-    let classifier = Classifier::open(&folder, options()).unwrap();
+    let classifier = Classifier::from_folder(&folder, options()).unwrap();
     classifier.classify(TEXTS).unwrap();
     assert!(heard().is_empty());
     classifier.classify(texts).unwrap();
     assert_eq!(heard(), cut(2));
-    Embedder::open(&folder, options()).unwrap().embed(texts, &EmbedOptions::default()).unwrap();
+    Embedder::from_folder(&folder, options()).unwrap().embed(texts, &EmbedOptions::default()).unwrap();
     assert_eq!(heard(), cut(2));
     // A text counts once, however many candidates it is judged by.
-    let zero_shot = ZeroShot::open(&folder, options()).unwrap();
+    let zero_shot = ZeroShot::from_folder(&folder, options()).unwrap();
     zero_shot.classify(&texts, &["war", "peace", "law"], &ZeroShotOptions::default()).unwrap();
     assert_eq!(heard(), cut(2));
     let passages: Vec<String> = texts.iter().map(|&text| text.to_owned()).collect();
     let request = RankRequest { query: "law".into(), passages };
-    Reranker::open(&folder, options()).unwrap().rank(&[request.clone(), request]).unwrap();
+    Reranker::from_folder(&folder, options()).unwrap().rank(&[request.clone(), request]).unwrap();
     assert_eq!(heard(), cut(4));
 
     // Windows leave nothing out.
-    let folder = support::folder(config(&["A", "O"]), TokenClassification::<DebertaModel>::new);
-    TokenTagger::open(&folder, options()).unwrap().tag(&texts, TagOptions::default()).unwrap();
-    let folder = support::folder(config(&[]), QuestionAnswering::<DebertaModel>::new);
+    let folder = support::folder(config(&["A", "O"]), TokenClassification::new);
+    TokenTagger::from_folder(&folder, options()).unwrap().tag(&texts, TagOptions::default()).unwrap();
+    let folder = support::folder(config(&[]), QuestionAnswering::new);
     let questions = [question("a", &long)];
     let spans = AnswerOptions { max_answer_tokens: usize::MAX, top_k: usize::MAX, ..AnswerOptions::default() };
-    let answers = QuestionAnswerer::open(&folder, options()).unwrap().answer(&questions, &spans).unwrap();
+    let answers = QuestionAnswerer::from_folder(&folder, options()).unwrap().answer(&questions, &spans).unwrap();
     assert!(answers[0].spans.len() > 100);
     assert!(heard().is_empty());
 }
@@ -695,7 +703,7 @@ fn a_folder_of_sentence_transformers_says_how_to_pool() {
     fs::write(folder.path().join("modules.json"), modules).unwrap();
     let found = EmbedOptions::from_folder(&folder).unwrap().unwrap();
     assert_eq!(found, EmbedOptions { pooling: vec![Pooling::Cls, Pooling::Mean], normalize: true });
-    let vectors = Embedder::open(&folder, options()).unwrap().embed(["war"], &found).unwrap();
+    let vectors = Embedder::from_folder(&folder, options()).unwrap().embed(["war"], &found).unwrap();
     assert_eq!(vectors[0].len(), 32);
     assert_close(&[vectors[0].iter().map(|x| x * x).sum()], &[1.0]);
     fs::write(pooling.join("config.json"), config.replace("mean_tokens", "moon_tokens")).unwrap();
@@ -710,7 +718,8 @@ fn progress_is_told_after_each_batch() {
     let progress: deberta_burn::pipeline::Progress =
         Arc::new(move |done, total| listener.lock().unwrap().push((done, total)));
     let folder = sequence(config(&["a", "b"]));
-    let classifier = Classifier::open(&folder, PipelineOptions { progress: Some(progress), ..options() }).unwrap();
+    let classifier =
+        Classifier::from_folder(&folder, PipelineOptions { progress: Some(progress), ..options() }).unwrap();
     classifier.classify(TEXTS).unwrap();
     assert_eq!(*told.lock().unwrap(), [(2, 5), (4, 5), (5, 5)]);
 }

@@ -314,7 +314,7 @@ fn what_is_exported_is_what_was_trained() {
             assert_eq!(own[words].1.iter().all(|value| *value == 0.0), sharing == Sharing::Shared);
 
             let model = trainer.model().valid();
-            let plain = ReplacedTokenDetection::new(&case.config, &case.device.clone().inner());
+            let plain = ReplacedTokenDetection::new(&case.config.clone().into(), &case.device.clone().inner());
             let (plain, _) = Checkpoint::open(folder.path()).unwrap().load(plain, &LoadOptions::default()).unwrap();
             let case = Case::new(name, &cpu_devices()[0].1);
             let logits = |logits: Tensor<2>| logits.into_data().try_to_vec::<f32>().unwrap();

@@ -17,7 +17,12 @@ use burn::{
 };
 use serde::Deserialize;
 
-use super::{header::Header, mapped::MappedFile, names, v1, wrapping};
+use super::{
+    header::Header,
+    mapped::MappedFile,
+    names::{self, Spelling},
+    v1, wrapping,
+};
 use crate::{
     DebertaConfig, Error, ModelConfig, Result,
     foreign::{self, Part},
@@ -107,14 +112,15 @@ impl Checkpoint {
         self.tensors.contains_key(key)
     }
 
-    /// Which masked language modelling head a DeBERTa checkpoint has, if it has one that can be used: the discriminators
-    /// among the v3 checkpoints carry an `lm_predictions` head that belongs to their generator and fits no encoder in the
-    /// file.
+    /// Which masked language modelling head the checkpoint has, if it has one that can be used: the discriminators among the v3
+    /// checkpoints carry an `lm_predictions` head that belongs to their generator and fits no encoder in the file.
     pub fn masked_lm_layout(&self) -> Option<MaskedLmLayout> {
-        if self.has_legacy_masked_lm() {
-            return Some(MaskedLmLayout::Legacy);
-        }
         let has = |part: &str| self.keys().any(|key| key.contains(part));
+        match Spelling::of(self.keys()) {
+            Spelling::Roberta => return has("lm_head.").then_some(MaskedLmLayout::LastLayer),
+            Spelling::LegacyDeberta => return Some(MaskedLmLayout::Legacy),
+            Spelling::Deberta => {}
+        }
         if !has("lm_predictions.lm_head.") || has("mask_predictions.") {
             return None;
         }
@@ -136,10 +142,6 @@ impl Checkpoint {
             || has_head(task) && !names::fine_tuned().any(|other| is_named(other) && has_head(other))
     }
 
-    pub(super) fn has_legacy_masked_lm(&self) -> bool {
-        self.keys().any(|key| key.starts_with("cls.predictions.transform."))
-    }
-
     pub(super) fn stored(&self) -> impl Iterator<Item = &Stored> {
         self.tensors.values()
     }
@@ -153,7 +155,7 @@ impl Checkpoint {
         self.files.iter().for_each(|file| file.release(&bytes));
     }
 
-    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> + Clone {
         self.tensors.keys().map(String::as_str)
     }
 

@@ -6,14 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     PipelineOptions,
-    runner::{Runner, characters, load_head},
+    runner::{Runner, characters},
 };
 use crate::{
     Error, Result,
     answer_spans::{AnswerSpan, LONGEST_ANSWER, ScoredWindow, passage},
     batch::Encoding,
     checkpoint::LoadReport,
-    heads::{AnswerLogits, InferenceModel, QuestionAnswering},
+    heads::{AnswerLogits, QuestionAnswering},
+    model::inference::Prepared,
     scores::{log_sum_exp, rows, sort_by_score},
     tokenizer::{Text, Truncation, default_stride},
 };
@@ -79,7 +80,7 @@ pub struct Answer {
 /// Questions with contexts in, answers out.
 pub struct QuestionAnswerer {
     runner: Runner,
-    head: Box<dyn InferenceModel<Output = AnswerLogits>>,
+    head: Prepared<QuestionAnswering>,
 }
 
 impl QuestionAnswerer {
@@ -88,10 +89,8 @@ impl QuestionAnswerer {
     /// # Errors
     /// A missing or damaged file, a checkpoint of another task or without the head (`qa_outputs.*`), or options that do not
     /// fit the model.
-    pub fn open(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
-        let mut runner = Runner::open(folder.as_ref(), options)?;
-        runner.expect_architecture("ForQuestionAnswering")?;
-        let head = load_head!(runner, QuestionAnswering);
+    pub fn from_folder(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
+        let (runner, head) = Runner::open(folder.as_ref(), options)?;
         Ok(Self { runner, head })
     }
 

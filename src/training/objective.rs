@@ -8,8 +8,8 @@ use burn::{
 
 use crate::{
     heads::{
-        AnswerLogits, Backbone, DebertaForMaskedLm, MaskedLm, MultipleChoice, QuestionAnswering, RobertaForMaskedLm,
-        SequenceClassification, SequenceLabels, TokenClassification, loss,
+        AnswerLogits, MaskedLm, MultipleChoice, QuestionAnswering, SequenceClassification, SequenceLabels,
+        TokenClassification, loss,
     },
     model::{input::ModelInput, masked_positions::MaskedPositions},
 };
@@ -58,7 +58,7 @@ pub struct ChoiceLabels {
     pub right: Tensor<1, Int>,
 }
 
-impl<B: Backbone> Objective for SequenceClassification<B> {
+impl Objective for SequenceClassification {
     type Labels = SequenceLabels;
     type Logits = Tensor<2>;
 
@@ -83,7 +83,7 @@ impl<B: Backbone> Objective for SequenceClassification<B> {
     }
 }
 
-impl<B: Backbone> Objective for TokenClassification<B> {
+impl Objective for TokenClassification {
     type Labels = Tensor<2, Int>;
     type Logits = Tensor<3>;
 
@@ -108,7 +108,7 @@ impl<B: Backbone> Objective for TokenClassification<B> {
     }
 }
 
-impl<B: Backbone> Objective for QuestionAnswering<B> {
+impl Objective for QuestionAnswering {
     type Labels = AnswerLabels;
     type Logits = AnswerLogits;
 
@@ -131,7 +131,7 @@ impl<B: Backbone> Objective for QuestionAnswering<B> {
     }
 }
 
-impl<B: Backbone> Objective for MultipleChoice<B> {
+impl Objective for MultipleChoice {
     type Labels = ChoiceLabels;
     type Logits = Tensor<2>;
 
@@ -158,26 +158,20 @@ pub struct MaskedLmLabels {
     pub tokens: Tensor<1, Int>,
 }
 
-macro_rules! masked_lm {
-    ($model:ty) => {
-        impl Objective for $model {
-            type Labels = MaskedLmLabels;
-            /// [masked, vocabulary]
-            type Logits = Tensor<2>;
+impl Objective for MaskedLm {
+    type Labels = MaskedLmLabels;
+    /// [masked, vocabulary]
+    type Logits = Tensor<2>;
 
-            fn logits(&self, input: ModelInput, labels: &MaskedLmLabels) -> Tensor<2> {
-                self.predict_at(input, &labels.positions)
-            }
+    fn logits(&self, input: ModelInput, labels: &MaskedLmLabels) -> Tensor<2> {
+        self.predict_at(input, &labels.positions)
+    }
 
-            fn loss(&self, logits: Tensor<2>, labels: MaskedLmLabels) -> Tensor<1> {
-                loss::cross_entropy(logits, labels.tokens)
-            }
+    fn loss(&self, logits: Tensor<2>, labels: MaskedLmLabels) -> Tensor<1> {
+        loss::cross_entropy(logits, labels.tokens)
+    }
 
-            fn compared(&self, logits: Tensor<2>, _: &MaskedLmLabels, _: Option<&Tensor<2, Bool>>) -> Compared {
-                Compared::Distributions(logits)
-            }
-        }
-    };
+    fn compared(&self, logits: Tensor<2>, _labels: &MaskedLmLabels, _mask: Option<&Tensor<2, Bool>>) -> Compared {
+        Compared::Distributions(logits)
+    }
 }
-masked_lm!(DebertaForMaskedLm);
-masked_lm!(RobertaForMaskedLm);

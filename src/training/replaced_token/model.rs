@@ -13,10 +13,10 @@ use crate::{
     Error, Result,
     checkpoint::{Checkpoint, HeadPolicy, LoadOptions, LoadReport},
     config::DebertaConfig,
-    heads::{DebertaForMaskedLm, MaskedLmLayout, ReplacedTokenDetection},
+    heads::{MaskedLm, MaskedLmLayout, ReplacedTokenDetection},
     kernels::draws,
     model::{
-        DebertaModel,
+        Backbone,
         embeddings::{EmbeddingSource, EmbeddingTables},
         input::ModelInput,
     },
@@ -47,7 +47,7 @@ pub fn generator_config(discriminator: &DebertaConfig) -> Result<DebertaConfig> 
 /// A generator and a discriminator that learn together.
 #[derive(Module, Debug)]
 pub struct ReplacedTokenPretraining {
-    pub(super) generator: DebertaForMaskedLm,
+    pub(super) generator: MaskedLm,
     pub(super) discriminator: ReplacedTokenDetection,
     #[module(skip)]
     pub(super) options: ReplacedToken,
@@ -105,13 +105,10 @@ impl ReplacedTokenPretraining {
     }
 
     /// A generator and a discriminator, whole, to be filled with weights.
-    pub(super) fn parts(
-        config: &DebertaConfig,
-        device: &Device,
-    ) -> Result<(DebertaForMaskedLm, ReplacedTokenDetection)> {
+    pub(super) fn parts(config: &DebertaConfig, device: &Device) -> Result<(MaskedLm, ReplacedTokenDetection)> {
         let generator = generator_config(config)?;
-        let generator = DebertaForMaskedLm::new(&generator, MaskedLmLayout::EnhancedMaskDecoder, device)?;
-        Ok((generator, ReplacedTokenDetection::new(config, device)))
+        let generator = MaskedLm::new(&generator.into(), MaskedLmLayout::EnhancedMaskDecoder, device)?;
+        Ok((generator, ReplacedTokenDetection::new(&config.clone().into(), device)))
     }
 
     /// With zeros for the tables that the discriminator has from the generator.
@@ -124,12 +121,12 @@ impl ReplacedTokenPretraining {
     }
 
     fn with_own_tables(self, tables: EmbeddingTables) -> Self {
-        let with_tables = |backbone: DebertaModel| backbone.map_embeddings(|own| own.with_tables(tables));
+        let with_tables = |backbone: Backbone| backbone.map_embeddings(|own| own.with_tables(tables));
         Self { discriminator: self.discriminator.map_backbone(with_tables), ..self }
     }
 
     /// The generator.
-    pub fn generator(&self) -> &DebertaForMaskedLm {
+    pub fn generator(&self) -> &MaskedLm {
         &self.generator
     }
 

@@ -1,8 +1,6 @@
 //! Masked language modelling: guess the words that were taken out of a text.
 
-use std::marker::PhantomData;
-
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 
 use super::{Collator, Splits, indices};
 use crate::{
@@ -13,6 +11,7 @@ use crate::{
         corpus::Corpus,
         masking::{Masked, Masking},
     },
+    heads::MaskedLm,
     model::{input::ModelInput, masked_positions::MaskedPositions},
     training::{
         metrics::{Metrics, Score},
@@ -26,18 +25,17 @@ use crate::{
 const ATTEMPTS: u64 = 100;
 
 /// Pretrains a model with a language-model head. Every epoch masks other tokens; an evaluation always masks the same.
-pub struct MaskedLmTask<M> {
+pub struct MaskedLmTask {
     collator: Collator,
     masking: Masking,
     data: Splits<Corpus>,
     evaluated: usize,
-    model: PhantomData<M>,
 }
 
-impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> MaskedLmTask<M> {
+impl MaskedLmTask {
     /// Puts data and model together; an evaluation reads the first `evaluated` sequences of a part.
     pub fn new(collator: Collator, masking: Masking, data: Splits<Corpus>, evaluated: usize) -> Self {
-        Self { collator, masking, data, evaluated, model: PhantomData }
+        Self { collator, masking, data, evaluated }
     }
 
     /// The batches of an evaluation, which always masks the same, or none if there is no such part.
@@ -93,8 +91,8 @@ impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> MaskedLmTask<M> 
     }
 }
 
-impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> Task for MaskedLmTask<M> {
-    type Learner = Trainer<M>;
+impl Task for MaskedLmTask {
+    type Learner = Trainer<MaskedLm>;
 
     fn lengths(&self) -> Vec<usize> {
         let corpus = &self.data.train;
@@ -106,7 +104,7 @@ impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> Task for MaskedL
     }
 
     /// The mean loss of the chosen tokens, its perplexity, and the share that the likeliest word is right about.
-    fn evaluate(&self, model: &M, part: Part, device: &Device) -> Result<Option<Metrics>> {
+    fn evaluate(&self, model: &MaskedLm, part: Part, device: &Device) -> Result<Option<Metrics>> {
         let Some(batches) = self.evaluation(part, device) else { return Ok(None) };
         let (mut loss, mut right, mut count) = (0.0, 0.0, 0.0);
         for batch in batches {
@@ -115,7 +113,7 @@ impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> Task for MaskedL
             let logits = model.logits(input, &labels);
             let guesses = logits.clone().argmax(1).squeeze_dim::<1>(1);
             right += guesses.equal(labels.tokens.clone()).int().sum().into_scalar::<f64>();
-            loss += chosen * model.loss(logits, labels).into_scalar::<f64>();
+            loss += chosen * Objective::loss(model, logits, labels).into_scalar::<f64>();
             count += chosen;
         }
         if count == 0.0 {

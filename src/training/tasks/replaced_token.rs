@@ -6,7 +6,6 @@ use super::MaskedLmTask;
 use crate::{
     Error, Result,
     data::Part,
-    heads::DebertaForMaskedLm,
     kernels::draws,
     training::{
         metrics::{Counts, Metrics, Score},
@@ -16,11 +15,11 @@ use crate::{
 };
 
 /// Pretrains a discriminator, and the generator that it learns from, on the texts of a task that masks words.
-pub struct ReplacedTokenTask(MaskedLmTask<DebertaForMaskedLm>);
+pub struct ReplacedTokenTask(MaskedLmTask);
 
 impl ReplacedTokenTask {
     /// On the texts of this task.
-    pub fn new(masked: MaskedLmTask<DebertaForMaskedLm>) -> Self {
+    pub fn new(masked: MaskedLmTask) -> Self {
         Self(masked)
     }
 }
@@ -69,7 +68,7 @@ impl Task for ReplacedTokenTask {
             tokens += count;
         }
         if positions == 0 {
-            return Err(MaskedLmTask::<DebertaForMaskedLm>::nothing_masked());
+            return Err(MaskedLmTask::nothing_masked());
         }
         let (generator_loss, discriminator_loss) =
             (generator_loss / positions as f64, discriminator_loss / tokens as f64);
