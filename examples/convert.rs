@@ -6,8 +6,6 @@
 
 #[path = "common/dtype.rs"]
 mod dtype;
-#[path = "common/folder.rs"]
-mod folder;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -18,7 +16,6 @@ use deberta_burn::{
     tokenizer::Tokenizer,
 };
 use dtype::Dtype;
-use folder::model_folder;
 
 /// Write a checkpoint in another element type
 ///
@@ -56,7 +53,7 @@ fn main() -> ExitCode {
 }
 
 fn convert(arguments: &Arguments) -> Result<()> {
-    let folder = model_folder(&arguments.model, None)?;
+    let folder = checkpoint::locate(&arguments.model, None)?;
     let same =
         arguments.output.canonicalize().is_ok_and(|output| folder.canonicalize().is_ok_and(|from| from == output));
     if same {

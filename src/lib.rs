@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod answer_spans;
 pub mod batch;
 pub mod checkpoint;
 pub mod config;
@@ -20,12 +21,11 @@ mod replacement;
 #[path = "../tests/common/repository.rs"]
 mod repository;
 mod scores;
-mod spans;
 mod text_file;
 pub mod tokenizer;
 pub mod training;
 
 pub use config::{DebertaConfig, ModelConfig, Preset, RobertaConfig};
 pub use error::{Error, Result};
-pub use model::{DebertaModel, ModelInput, ModelOutput, RobertaModel};
+pub use model::{Backbone, ModelInput, ModelOutput};
 pub use replacement::write_file;

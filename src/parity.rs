@@ -14,12 +14,9 @@ use crate::{
     Error, Result,
     batch::Batch,
     checkpoint::{Checkpoint, LoadOptions},
-    config::{DebertaConfig, ModelConfig, RobertaConfig},
-    heads::{
-        BackboneConfig, DebertaForMaskedLm, Head, MaskedLmLayout, MultipleChoice, QuestionAnswering,
-        RobertaForMaskedLm, SequenceClassification, TokenClassification,
-    },
-    model::{ModelOutput, input::ModelInput},
+    config::ModelConfig,
+    heads::{MaskedLm, MaskedLmLayout, MultipleChoice, QuestionAnswering, SequenceClassification, TokenClassification},
+    model::{Backbone, ModelOutput, input::ModelInput},
     scores, text_file,
 };
 
@@ -150,10 +147,7 @@ impl Reference {
         let checkpoint = Checkpoint::open(&folder)?;
         let config = ModelConfig::from_folder(&folder)?;
         let input = self.input(&config, device)?;
-        let computed = match &config {
-            ModelConfig::Deberta(config) => self.run(config, &checkpoint, input, device)?,
-            ModelConfig::Roberta(config) => self.run(config, &checkpoint, input, device)?,
-        };
+        let computed = self.run(&config, &checkpoint, input, device)?;
         let rows = self.expected.iter().map(|(name, expected)| {
             let missing =
                 || Error::unsupported("model", format!("it computes no `{name}`, which the reference expects"));
@@ -165,16 +159,16 @@ impl Reference {
     }
 
     /// The outputs by name.
-    fn run<C: Architectures>(
+    fn run(
         &self,
-        config: &C,
+        config: &ModelConfig,
         checkpoint: &Checkpoint,
         input: ModelInput,
         device: &Device,
     ) -> Result<BTreeMap<String, HostTensor>> {
         let mut outputs = BTreeMap::new();
         if self.expected.keys().any(|name| name.contains("hidden_state")) {
-            let model = checkpoint.load(config.backbone(device), &LoadOptions::default())?.0;
+            let model = checkpoint.load(Backbone::new(config, device), &LoadOptions::default())?.0;
             let output = model.forward(input.clone().with_hidden_states());
             let ModelOutput { last_hidden_state, hidden_states, .. } = output;
             outputs.insert("last_hidden_state".to_owned(), HostTensor::read(last_hidden_state)?);
@@ -190,10 +184,10 @@ impl Reference {
         Ok(outputs)
     }
 
-    fn run_head<C: Architectures>(
+    fn run_head(
         &self,
         task: &str,
-        config: &C,
+        config: &ModelConfig,
         checkpoint: &Checkpoint,
         input: ModelInput,
         device: &Device,
@@ -201,24 +195,29 @@ impl Reference {
     ) -> Result<()> {
         let options = LoadOptions::default();
         let logits = match task {
-            "MaskedLM" => HostTensor::read(config.masked_lm_logits(checkpoint, input, device)?)?,
+            "MaskedLM" => {
+                let legacy = matches!(config, ModelConfig::Deberta(config) if config.legacy);
+                let layout = if legacy { MaskedLmLayout::Legacy } else { MaskedLmLayout::LastLayer };
+                let model = checkpoint.load(MaskedLm::new(config, layout, device)?, &options)?.0;
+                HostTensor::read(model.forward(input))?
+            }
             "SequenceClassification" => {
-                let model = checkpoint.load(SequenceClassification::<C::Backbone>::new(config, device), &options)?.0;
+                let model = checkpoint.load(SequenceClassification::new(config, device), &options)?.0;
                 HostTensor::read(model.forward(input))?
             }
             "TokenClassification" => {
-                let model = checkpoint.load(TokenClassification::<C::Backbone>::new(config, device), &options)?.0;
+                let model = checkpoint.load(TokenClassification::new(config, device), &options)?.0;
                 HostTensor::read(model.forward(input))?
             }
             "MultipleChoice" => {
                 let problem = "multiple choice needs `input_ids` of [batch, choices, length]";
                 let missing = || Error::input("reference", problem);
                 let choices = self.choices.ok_or_else(missing)?;
-                let model = checkpoint.load(MultipleChoice::<C::Backbone>::new(config, device), &options)?.0;
+                let model = checkpoint.load(MultipleChoice::new(config, device), &options)?.0;
                 HostTensor::read(model.forward(input, choices))?
             }
             "QuestionAnswering" => {
-                let model = checkpoint.load(QuestionAnswering::<C::Backbone>::new(config, device), &options)?.0;
+                let model = checkpoint.load(QuestionAnswering::new(config, device), &options)?.0;
                 let span = model.forward(input);
                 outputs.insert("start_logits".to_owned(), HostTensor::read(span.start)?);
                 outputs.insert("end_logits".to_owned(), HostTensor::read(span.end)?);
@@ -281,26 +280,6 @@ fn coordinates(mut index: usize, shape: &[usize]) -> Vec<usize> {
         .collect();
     at.reverse();
     at
-}
-
-/// The differences between the two families' masked language models.
-trait Architectures: BackboneConfig {
-    fn masked_lm_logits(&self, checkpoint: &Checkpoint, input: ModelInput, device: &Device) -> Result<Tensor<3>>;
-}
-
-impl Architectures for DebertaConfig {
-    fn masked_lm_logits(&self, checkpoint: &Checkpoint, input: ModelInput, device: &Device) -> Result<Tensor<3>> {
-        let layout = if self.legacy { MaskedLmLayout::Legacy } else { MaskedLmLayout::LastLayer };
-        let model = DebertaForMaskedLm::new(self, layout, device)?;
-        Ok(checkpoint.load(model, &LoadOptions::default())?.0.forward(input))
-    }
-}
-
-impl Architectures for RobertaConfig {
-    fn masked_lm_logits(&self, checkpoint: &Checkpoint, input: ModelInput, device: &Device) -> Result<Tensor<3>> {
-        let model = RobertaForMaskedLm::new(self, device);
-        Ok(checkpoint.load(model, &LoadOptions::default())?.0.forward(input))
-    }
 }
 
 /// How far one tensor is from the reference.

@@ -13,7 +13,7 @@ const FLOORS: [&[&str]; 10] = [
     &["foreign", "replacement", "scores", "text_file"],
     &["config"],
     &["kernels", "batch"],
-    &["model", "tokenizer", "spans"],
+    &["model", "tokenizer", "answer_spans"],
     &["heads", "data"],
     &["checkpoint"],
     &["pipeline", "training"],

@@ -13,7 +13,7 @@ use std::{
 use assert_cmd::assert::OutputAssertExt;
 use deberta_burn::{
     DebertaConfig,
-    heads::{DebertaForMaskedLm, MaskedLmLayout},
+    heads::{MaskedLm, MaskedLmLayout},
 };
 use predicates::{prelude::*, str::contains};
 use runs::{Case, example, kill_and_resume, outcome};
@@ -30,7 +30,7 @@ impl Pretraining {
     fn new() -> Self {
         let config = DebertaConfig { initializer_range: 0.05, ..config(&[]) };
         let model = folder(config, |config, device| {
-            DebertaForMaskedLm::new(config, MaskedLmLayout::EnhancedMaskDecoder, device).expect("two layers")
+            MaskedLm::new(config, MaskedLmLayout::EnhancedMaskDecoder, device).expect("two layers")
         });
         let case = Case::new(model);
         let text: String = (0..200).map(|_| "the cat sat on the mat and the dog sat on the cat\n\n").collect();

@@ -5,8 +5,6 @@ mod allocator;
 #[path = "../common/dtype.rs"]
 mod dtype;
 mod flags;
-#[path = "../common/folder.rs"]
-mod folder;
 mod progress;
 
 use std::{
@@ -20,7 +18,7 @@ use burn::{
 };
 use deberta_burn::{
     Error, ModelConfig, Result,
-    checkpoint::{Checkpoint, HeadPolicy, LoadOptions, LoadReport},
+    checkpoint::{Checkpoint, HeadPolicy, LoadOptions, LoadReport, locate},
     data::file_digest,
     tokenizer::Tokenizer,
     training::{
@@ -33,7 +31,6 @@ use serde_json::{Map, Value, json};
 
 use dtype::Dtype;
 pub use flags::TrainingFlags;
-use folder::model_folder;
 use progress::Progress;
 
 /// Runs an example; errors become one line and exit code 1.
@@ -76,7 +73,7 @@ impl Session {
             }
             Some((config, tokenizer)) => (None, config, tokenizer),
             None => {
-                let folder = model_folder(flags.model.as_deref().unwrap_or("models/deberta-tiny"), None)?;
+                let folder = locate(flags.model.as_deref().unwrap_or("models/deberta-tiny"), None)?;
                 check_output(&folder, flags.output.as_deref().expect("resolved"))?;
                 let (config, tokenizer) = (ModelConfig::from_folder(&folder)?, Tokenizer::from_folder(&folder)?);
                 (Some(folder), config, tokenizer)
@@ -89,10 +86,7 @@ impl Session {
                 let problem = format!("it is {dropout}, expected a number from 0 up to, but not including, 1");
                 return Err(Error::setting("--task-dropout", problem));
             }
-            match &mut config {
-                ModelConfig::Deberta(config) => config.cls_dropout = Some(dropout),
-                ModelConfig::Roberta(config) => config.classifier_dropout = Some(dropout),
-            }
+            config.set_classifier_dropout(dropout);
         }
         let wanted = flags.max_length.unwrap_or(128);
         let max_length = wanted.min(config.trained_length());

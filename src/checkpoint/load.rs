@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::{
     convert::{self, Conversion},
-    names::{self, Names},
+    names::{self, Names, Spelling},
     parameters::Parameter,
     read::Checkpoint,
     report::{Few, LoadReport, Misshapen},
@@ -64,7 +64,7 @@ impl Checkpoint {
         let dtype = DType::from(options.dtype);
         let parameters = Parameter::of(&module);
         check_dtype(dtype, &parameters)?;
-        let names = Names::new(&parameters, self.has_legacy_masked_lm()).in_file(self.keys());
+        let names = Names::new(&parameters, Spelling::of(self.keys())).in_file(self.keys());
 
         let mut report = LoadReport { skipped: self.skipped().to_vec(), ..Default::default() };
         let mut pairs = Vec::with_capacity(parameters.len());

@@ -18,6 +18,7 @@ mod load;
 mod mapped;
 mod names;
 mod parameters;
+mod pretrained;
 mod read;
 mod report;
 mod v1;
@@ -26,6 +27,8 @@ mod write;
 
 pub use header::{Header, HeaderEntry};
 pub use load::{HeadPolicy, LoadOptions};
+pub(crate) use pretrained::Pretrained;
+pub use pretrained::locate;
 pub use read::Checkpoint;
 pub(crate) use read::file_in;
 pub use report::{LoadReport, Misshapen};

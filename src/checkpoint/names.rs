@@ -98,6 +98,30 @@ pub(super) fn has_head(task: &str, contains: impl Fn(&str) -> bool) -> bool {
     })
 }
 
+/// How a file spells its keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spelling {
+    /// DeBERTa's, with Microsoft's masked language modelling head (`lm_predictions`).
+    Deberta,
+    /// DeBERTa's, with transformers' masked language modelling head (`cls.predictions`).
+    LegacyDeberta,
+    /// RoBERTa's.
+    Roberta,
+}
+
+impl Spelling {
+    /// The spelling of a file with these keys.
+    pub fn of<'a>(mut keys: impl Iterator<Item = &'a str> + Clone) -> Self {
+        // The file of a backbone alone has no prefix, but the families name their projections differently.
+        let is_roberta = |key: &str| key.starts_with("roberta.") || key.contains(".attention.self.query.");
+        match () {
+            () if keys.clone().any(is_roberta) => Self::Roberta,
+            () if keys.any(|key| key.starts_with("cls.predictions.transform.")) => Self::LegacyDeberta,
+            () => Self::Deberta,
+        }
+    }
+}
+
 /// The names of one module's parameters in one file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Names {
@@ -112,18 +136,18 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// The names of a module's parameters in a file that is written for the module; `parameters` are all of them. With
-    /// `legacy`, DeBERTa's masked language modelling head has the names of transformers.
-    pub fn new(parameters: &[Parameter], legacy: bool) -> Self {
+    /// The names of a module's parameters in a file that is written for the module; `parameters` are all of them.
+    pub fn new(parameters: &[Parameter], spelling: Spelling) -> Self {
         let is_in =
             |module: &str| parameters.iter().flat_map(|parameter| &parameter.containers).any(|name| name == module);
-        let (prefix, backbone, head) = match () {
-            () if !is_in("Struct:RobertaModel") => {
-                ("deberta.", DEBERTA, if legacy { LEGACY_MASKED_LM } else { ORIGINAL_MASKED_LM })
+        let (prefix, backbone, head) = match spelling {
+            Spelling::Deberta => ("deberta.", DEBERTA, ORIGINAL_MASKED_LM),
+            Spelling::LegacyDeberta => ("deberta.", DEBERTA, LEGACY_MASKED_LM),
+            Spelling::Roberta if is_in("Struct:SequenceClassification") => {
+                ("roberta.", ROBERTA, ROBERTA_SEQUENCE_CLASSIFICATION)
             }
-            () if is_in("Struct:SequenceClassification") => ("roberta.", ROBERTA, ROBERTA_SEQUENCE_CLASSIFICATION),
-            () if is_in("Struct:MultipleChoice") => ("roberta.", ROBERTA, ROBERTA_MULTIPLE_CHOICE),
-            () => ("roberta.", ROBERTA, ROBERTA_MASKED_LM),
+            Spelling::Roberta if is_in("Struct:MultipleChoice") => ("roberta.", ROBERTA, ROBERTA_MULTIPLE_CHOICE),
+            Spelling::Roberta => ("roberta.", ROBERTA, ROBERTA_MASKED_LM),
         };
         let is_head = parameters.iter().any(|parameter| parameter.path.starts_with(BACKBONE));
         Self { prefix, backbone, head, is_head, has_prefix: is_head }

@@ -11,7 +11,7 @@ use crate::{Result, device};
 pub(super) struct Parameter {
     /// The field names that lead to it, joined by dots.
     pub path: String,
-    /// The types of the modules on the way, outermost first, as burn reports them: `Struct:DebertaModel`.
+    /// The types of the modules on the way, outermost first, as burn reports them: `Struct:Backbone`.
     pub containers: Vec<String>,
     /// Its shape in the module.
     pub shape: Vec<usize>,

@@ -17,7 +17,12 @@ use burn::{
 };
 use serde::Deserialize;
 
-use super::{header::Header, mapped::MappedFile, names, v1, wrapping};
+use super::{
+    header::Header,
+    mapped::MappedFile,
+    names::{self, Spelling},
+    v1, wrapping,
+};
 use crate::{
     DebertaConfig, Error, ModelConfig, Result,
     foreign::{self, Part},
@@ -110,14 +115,16 @@ impl Checkpoint {
         self.tensors.contains_key(key)
     }
 
-    /// The masked language modelling head of a DeBERTa checkpoint, if it has one that can be used. The discriminators
+    /// The masked language modelling head of the checkpoint, if it has one that can be used. The discriminators
     /// among the v3 checkpoints have an `lm_predictions` head that belongs to their generator and does not fit the
     /// encoder in the file.
     pub fn masked_lm_layout(&self) -> Option<MaskedLmLayout> {
-        if self.has_legacy_masked_lm() {
-            return Some(MaskedLmLayout::Legacy);
-        }
         let has = |part: &str| self.keys().any(|key| key.contains(part));
+        match Spelling::of(self.keys()) {
+            Spelling::Roberta => return has("lm_head.").then_some(MaskedLmLayout::LastLayer),
+            Spelling::LegacyDeberta => return Some(MaskedLmLayout::Legacy),
+            Spelling::Deberta => {}
+        }
         if !has("lm_predictions.lm_head.") || has("mask_predictions.") {
             return None;
         }
@@ -139,10 +146,6 @@ impl Checkpoint {
             || has_head(task) && !names::fine_tuned().any(|other| is_named(other) && has_head(other))
     }
 
-    pub(super) fn has_legacy_masked_lm(&self) -> bool {
-        self.keys().any(|key| key.starts_with("cls.predictions.transform."))
-    }
-
     pub(super) fn stored(&self) -> impl Iterator<Item = &Stored> {
         self.tensors.values()
     }
@@ -156,7 +159,7 @@ impl Checkpoint {
         self.files.iter().for_each(|file| file.release(&bytes));
     }
 
-    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> + Clone {
         self.tensors.keys().map(String::as_str)
     }
 

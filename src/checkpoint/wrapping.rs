@@ -86,8 +86,8 @@ mod tests {
 
     #[test]
     fn one_of_several_models_must_be_told() {
-        let word_table = |model: &str| format!("{model}.deberta.embeddings.word_embeddings.weight");
-        let (generator, discriminator) = (word_table("generator"), word_table("discriminator"));
+        let token_embeddings = |model: &str| format!("{model}.deberta.embeddings.word_embeddings.weight");
+        let (generator, discriminator) = (token_embeddings("generator"), token_embeddings("discriminator"));
         let problem = unwrapped(&[&generator, &discriminator]).unwrap_err();
         assert!(problem.contains("`discriminator.…` and `generator.…`"), "{problem}");
         let own = "deberta.embeddings.word_embeddings.weight";

@@ -21,7 +21,7 @@ use super::{
     Checkpoint,
     convert::{self, Conversion},
     header::Header,
-    names::{Names, is_ignored, is_optimizer_state},
+    names::{Names, Spelling, is_ignored, is_optimizer_state},
     parameters::Parameter,
     report::Few,
     v1,
@@ -78,12 +78,14 @@ pub fn write<M: Module>(
     let folder = folder.as_ref();
     let parameters = Parameter::of(module);
     let mut config = config.clone();
-    let mut legacy = false;
-    if let ModelConfig::Deberta(config) = &mut config {
-        config.legacy &= !parameters.iter().any(|parameter| parameter.path.starts_with("decoder."));
-        legacy = config.legacy;
-    }
-    let names = Names::new(&parameters, legacy);
+    let spelling = match &mut config {
+        ModelConfig::Deberta(config) => {
+            config.legacy &= !parameters.iter().any(|parameter| parameter.path.starts_with("decoder."));
+            if config.legacy { Spelling::LegacyDeberta } else { Spelling::Deberta }
+        }
+        ModelConfig::Roberta(_) => Spelling::Roberta,
+    };
+    let names = Names::new(&parameters, spelling);
     let tensors = parameters.into_iter().map(|parameter| stored(parameter, &names)).collect();
     write_folder(tensors, config, folder, dtype, RangePolicy::Refuse).map(drop)
 }

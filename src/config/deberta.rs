@@ -333,11 +333,11 @@ impl DebertaConfig {
         require_matrix("max_position_embeddings", self.max_position_embeddings, hidden)?;
         require_matrix("hidden_size", hidden, hidden)?;
         require_matrix("intermediate_size", self.intermediate_size, hidden)?;
-        let (key, span) = match self.position_buckets() {
+        let (key, attention_span) = match self.position_buckets() {
             Some(buckets) => ("position_buckets", buckets),
             None => ("max_relative_positions", self.max_relative_positions()),
         };
-        require_matrix(key, span, 2 * hidden)?;
+        require_matrix(key, attention_span, 2 * hidden)?;
         require_matrix("num_labels", self.task.num_labels(), hidden)?;
         if let Some(kernel) = self.conv_kernel_size() {
             require("conv_kernel_size", kernel, kernel % 2 == 1, "odd, so that the length is kept")?;

@@ -99,6 +99,14 @@ impl ModelConfig {
         };
         *vocabulary = tokens.next_multiple_of(8);
         *padding = pad_id as usize;
+        self.validate()
+    }
+
+    /// Checks every value that could make building or running the model fail.
+    ///
+    /// # Errors
+    /// An [`Error::Config`] that names the first key with an impossible value.
+    pub fn validate(&self) -> Result<()> {
         match self {
             Self::Deberta(config) => config.validate(),
             Self::Roberta(config) => config.validate(),
@@ -118,6 +126,24 @@ impl ModelConfig {
         match self {
             Self::Deberta(config) => &mut config.task,
             Self::Roberta(config) => &mut config.task,
+        }
+    }
+
+    /// Says that the checkpoint is for a task, by the end of transformers' name for such a model: `ForTokenClassification` makes
+    /// `architectures` of a DeBERTa v3 `DebertaV2ForTokenClassification`.
+    pub fn set_architecture(&mut self, task: &str) {
+        let name = match self {
+            Self::Deberta(config) => config.model_type.class_name(task),
+            Self::Roberta(_) => format!("Roberta{task}"),
+        };
+        self.task_mut().architectures = vec![name];
+    }
+
+    /// Sets the dropout in front of a classifier.
+    pub fn set_classifier_dropout(&mut self, dropout: f64) {
+        match self {
+            Self::Deberta(config) => config.cls_dropout = Some(dropout),
+            Self::Roberta(config) => config.classifier_dropout = Some(dropout),
         }
     }
 

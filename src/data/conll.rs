@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path};
 use serde::Deserialize;
 
 use super::{
-    Labels,
+    LabelSet,
     lines::{is_jsonl, json_lines, no_rows, read_text},
 };
 use crate::{Error, Result};
@@ -60,7 +60,7 @@ pub fn read_sentences(path: impl AsRef<Path>, columns: WordColumns) -> Result<Ve
 ///
 /// # Errors
 /// No sentence has an entity; `path` is their file.
-pub fn tag_labels(sentences: &[Sentence], known: &[String], path: impl AsRef<Path>) -> Result<Labels> {
+pub fn tag_labels(sentences: &[Sentence], known: &[String], path: impl AsRef<Path>) -> Result<LabelSet> {
     let tags: BTreeSet<&str> = sentences.iter().flat_map(|sentence| &sentence.tags).map(String::as_str).collect();
     let kinds: BTreeSet<&str> = tags.iter().filter_map(|tag| tag.split_once('-')).map(|(_, kind)| kind).collect();
     if kinds.is_empty() {
@@ -68,17 +68,17 @@ pub fn tag_labels(sentences: &[Sentence], known: &[String], path: impl AsRef<Pat
         return Err(Error::file(path, problem));
     }
     if tags.iter().all(|tag| known.iter().any(|label| label == tag)) {
-        return Labels::new(known.to_vec());
+        return LabelSet::new(known.to_vec());
     }
     let entities = kinds.iter().flat_map(|kind| [format!("B-{kind}"), format!("I-{kind}")]);
-    Labels::new(std::iter::once("O".to_owned()).chain(entities).collect())
+    LabelSet::new(std::iter::once("O".to_owned()).chain(entities).collect())
 }
 
 /// The indices of each sentence's tags; `path` is the sentences' file.
 ///
 /// # Errors
 /// A tag that is not among the labels.
-pub fn tag_indices(sentences: &[Sentence], labels: &Labels, path: impl AsRef<Path>) -> Result<Vec<Vec<usize>>> {
+pub fn tag_indices(sentences: &[Sentence], labels: &LabelSet, path: impl AsRef<Path>) -> Result<Vec<Vec<usize>>> {
     let indices =
         |sentence: &Sentence| sentence.tags.iter().map(|tag| labels.find(tag, path.as_ref(), sentence.line)).collect();
     sentences.iter().map(indices).collect()

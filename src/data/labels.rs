@@ -13,13 +13,13 @@ use crate::{Error, Result, config::ProblemType};
 
 /// A set of labels in the order of the model's outputs. Two spellings of one whole number (`1`, `1.0`) are one label.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Labels {
+pub struct LabelSet {
     names: Vec<String>,
     indices: HashMap<String, usize>,
 }
 
-impl Labels {
-    /// Labels in the given order, such as a checkpoint's `id2label`.
+impl LabelSet {
+    /// LabelSet in the given order, such as a checkpoint's `id2label`.
     ///
     /// # Errors
     /// No label, a blank one, or one that is there twice; two spellings of one number count as twice.
@@ -48,7 +48,7 @@ impl Labels {
     /// characters.
     ///
     /// # Errors
-    /// As [`Labels::new`].
+    /// As [`LabelSet::new`].
     pub fn sorted<'a>(labels: impl IntoIterator<Item = &'a str>) -> Result<Self> {
         let mut names: Vec<String> = labels
             .into_iter()
@@ -65,7 +65,7 @@ impl Labels {
     /// `count` labels without names of their own: `LABEL_0`, `LABEL_1` and so on, as in transformers.
     ///
     /// # Errors
-    /// As [`Labels::new`].
+    /// As [`LabelSet::new`].
     pub fn numbered(count: usize) -> Result<Self> {
         Self::new((0..count).map(|index| format!("LABEL_{index}")).collect())
     }
@@ -115,21 +115,21 @@ pub enum Target {
 
 /// How the labels of rows become targets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Labelling {
+pub enum LabelEncoder {
     /// A row has one of these labels; white space around it is ignored.
-    Single(Labels),
+    Single(LabelSet),
     /// A row has any number of these labels, written with a separator between them or as a JSON or Python list. An
     /// empty field means that it has none.
     Multi {
         /// All labels.
-        labels: Labels,
+        labels: LabelSet,
         /// The character between the labels of a row, such as a comma.
         separator: char,
     },
     /// A row has a 0 or a 1 for each of these labels.
     Indicators {
         /// All labels.
-        labels: Labels,
+        labels: LabelSet,
         /// The character between the numbers of a row, if they are not written as a list.
         separator: char,
     },
@@ -137,10 +137,10 @@ pub enum Labelling {
     Regression,
 }
 
-impl Labelling {
-    /// The labelling for the rows of a training file: its labels are those of the rows, [sorted](Labels::sorted). If a
+impl LabelEncoder {
+    /// The encoder for the rows of a training file: its labels are those of the rows, [sorted](LabelSet::sorted). If a
     /// row may have several labels, and all rows hold only 0 and 1 and equally many of them, they are
-    /// [indicators](Self::Indicators) of [numbered](Labels::numbered) labels. Rows that the notation marks as
+    /// [indicators](Self::Indicators) of [numbered](LabelSet::numbered) labels. Rows that the notation marks as
     /// unlabelled are left out.
     ///
     /// # Errors
@@ -162,30 +162,30 @@ impl Labelling {
         }
         if problem == ProblemType::SingleLabelClassification {
             let labels = rows.map(|row| single(row, path)).collect::<Result<Vec<_>>>()?;
-            return Ok(Self::Single(Labels::sorted(labels).map_err(in_file)?));
+            return Ok(Self::Single(LabelSet::sorted(labels).map_err(in_file)?));
         }
         let lists = rows.map(|row| several(row, path, separator)).collect::<Result<Vec<_>>>()?;
         if let Some(count) = indicators(&lists).map_err(|problem| Error::file(path, problem))? {
-            return Ok(Self::Indicators { labels: Labels::numbered(count)?, separator });
+            return Ok(Self::Indicators { labels: LabelSet::numbered(count)?, separator });
         }
         let labels = lists.iter().flat_map(|list| &list.labels).map(String::as_str);
-        Ok(Self::Multi { labels: Labels::sorted(labels).map_err(in_file)?, separator })
+        Ok(Self::Multi { labels: LabelSet::sorted(labels).map_err(in_file)?, separator })
     }
 
     /// The labels, in the order of the model's outputs; none for regression.
-    pub fn labels(&self) -> Option<&Labels> {
+    pub fn labels(&self) -> Option<&LabelSet> {
         match self {
             Self::Single(labels) | Self::Multi { labels, .. } | Self::Indicators { labels, .. } => Some(labels),
             Self::Regression => None,
         }
     }
 
-    /// The same labelling in the order of a checkpoint's labels; none if the labels differ. Indicators have no names of
+    /// The same encoder in the order of a checkpoint's labels; none if the labels differ. Indicators have no names of
     /// their own: they take the checkpoint's if there are equally many.
     pub fn with_order_of(&self, known: &[String]) -> Option<Self> {
         let labels = self.labels().filter(|labels| labels.names().len() == known.len())?;
         let same = matches!(self, Self::Indicators { .. }) || known.iter().all(|name| labels.index(name).is_some());
-        let labels = Labels::new(known.to_vec()).ok().filter(|_| same)?;
+        let labels = LabelSet::new(known.to_vec()).ok().filter(|_| same)?;
         Some(match self {
             Self::Multi { separator, .. } => Self::Multi { labels, separator: *separator },
             Self::Indicators { separator, .. } => Self::Indicators { labels, separator: *separator },
@@ -202,7 +202,7 @@ impl Labelling {
         rows.iter().map(|row| self.target(row, path.as_ref())).collect()
     }
 
-    /// As [`Labelling::targets`], for the file that is learnt from.
+    /// As [`LabelEncoder::targets`], for the file that is learnt from.
     ///
     /// # Errors
     /// Also if all rows have the same target.

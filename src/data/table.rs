@@ -26,7 +26,7 @@ pub struct TextRow {
     /// The second text, if a column was named for it.
     pub pair: Option<String>,
     /// The label as it is written, if a column was named for it. An empty field is an empty label; a JSON number,
-    /// boolean or list is kept as JSON. [`Labelling`](super::Labelling) interprets it.
+    /// boolean or list is kept as JSON. [`LabelEncoder`](super::LabelEncoder) interprets it.
     pub label: Option<String>,
     /// The line that the row starts on, from 1.
     pub line: usize,

@@ -4,23 +4,21 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::{attention::PreparedPositions, input::ModelInput, linear::Linear};
+use super::{Backbone, attention::PreparedPositions, input::ModelInput, linear::Linear};
 
-/// A model as inference sees it, with a head or without.
-pub trait Head: Send + Sync {
+/// A model that [`Prepared`] can make ready for inference, with a head or without.
+pub trait InferenceModel: Send + Sync {
     /// What it computes: logits of some shape, or hidden states.
     type Output;
 
     /// Runs the model.
     fn forward(&self, input: ModelInput) -> Self::Output;
 
-    /// The projected position tables of the encoder for inputs of up to `length` tokens, if it has any; for [`Prepared`].
-    fn prepare_positions(&self, _length: usize) -> Option<PreparedPositions> {
-        None
-    }
+    /// The model below the head.
+    fn backbone(&self) -> &Backbone;
 
-    /// The linear maps that every token passes: those worth laying out for inference ([`Prepared`]).
-    fn linears(&mut self) -> Vec<&mut Linear>;
+    /// The same, to be changed.
+    fn backbone_mut(&mut self) -> &mut Backbone;
 }
 
 /// A model made ready for inference: its position tables are projected once and not for each input, and on a CPU its weights
@@ -30,21 +28,31 @@ pub trait Head: Send + Sync {
 /// parameters of weights that are laid out are empty; [`into_inner`](Self::into_inner) gives the model back as it was. The
 /// tables are made when first needed, and again when a text is more than twice as long as all before. On a device with
 /// gradients nothing is prepared.
-pub struct Prepared<H> {
-    head: H,
+pub struct Prepared<M> {
+    model: M,
     positions: Mutex<Option<PreparedPositions>>,
 }
 
-impl<H: Head> Prepared<H> {
+impl<M: InferenceModel> Prepared<M> {
     /// Takes the model.
-    pub fn new(mut head: H) -> Self {
-        head.linears().into_par_iter().for_each(Linear::pack);
-        Self { head, positions: Mutex::default() }
+    pub fn new(mut model: M) -> Self {
+        model.backbone_mut().linears().into_par_iter().for_each(Linear::pack);
+        Self { model, positions: Mutex::default() }
+    }
+
+    /// Runs the model.
+    pub fn forward(&self, input: ModelInput) -> M::Output {
+        self.run(input, M::forward)
+    }
+
+    /// The model, whose weights may be laid out: for what does not depend on them.
+    pub(crate) fn model(&self) -> &M {
+        &self.model
     }
 
     /// Runs one of the model's own methods on an input, with the tables added.
-    pub(crate) fn run<T>(&self, input: ModelInput, method: impl FnOnce(&H, ModelInput) -> T) -> T {
-        method(&self.head, self.prepare(input))
+    pub(crate) fn run<T>(&self, input: ModelInput, method: impl FnOnce(&M, ModelInput) -> T) -> T {
+        method(&self.model, self.prepare(input))
     }
 
     fn prepare(&self, input: ModelInput) -> ModelInput {
@@ -56,27 +64,14 @@ impl<H: Head> Prepared<H> {
         // The tables are replaced whole, so that a thread that panicked leaves none half made.
         let mut positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
         if positions.as_ref().is_none_or(|tables| tables.length < length) {
-            *positions = self.head.prepare_positions(length.next_power_of_two());
+            *positions = self.model.backbone().prepare_positions(length.next_power_of_two());
         }
         ModelInput { positions: positions.clone(), ..input }
     }
 
     /// The model, to be changed.
-    pub fn into_inner(mut self) -> H {
-        self.head.linears().into_par_iter().for_each(Linear::unpack);
-        self.head
-    }
-}
-
-impl<H: Head> Head for Prepared<H> {
-    type Output = H::Output;
-
-    fn forward(&self, input: ModelInput) -> H::Output {
-        self.run(input, H::forward)
-    }
-
-    /// None: they are laid out already.
-    fn linears(&mut self) -> Vec<&mut Linear> {
-        Vec::new()
+    pub fn into_inner(mut self) -> M {
+        self.model.backbone_mut().linears().into_par_iter().for_each(Linear::unpack);
+        self.model
     }
 }

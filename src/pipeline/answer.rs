@@ -6,15 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     PipelineOptions,
-    runner::{Runner, characters, load_head},
+    runner::{Runner, characters},
 };
 use crate::{
     Error, Result,
+    answer_spans::{AnswerSpan, LONGEST_ANSWER, ScoredWindow, passage},
     batch::Encoding,
     checkpoint::LoadReport,
-    heads::{Head, QuestionAnswering, SpanLogits},
+    heads::{AnswerLogits, QuestionAnswering},
+    model::inference::Prepared,
     scores::{log_sum_exp, rows, sort_by_score},
-    spans::{LONGEST_ANSWER, ScoredSpan, ScoredWindow, passage},
     tokenizer::{Text, Truncation, default_stride},
 };
 
@@ -80,7 +81,7 @@ pub struct Answer {
 /// Questions with contexts in, answers out.
 pub struct QuestionAnswerer {
     runner: Runner,
-    head: Box<dyn Head<Output = SpanLogits>>,
+    head: Prepared<QuestionAnswering>,
 }
 
 impl QuestionAnswerer {
@@ -89,10 +90,8 @@ impl QuestionAnswerer {
     /// # Errors
     /// A missing or damaged file, a checkpoint of another task or without the head (`qa_outputs.*`), or options that do not
     /// fit the model.
-    pub fn open(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
-        let mut runner = Runner::open(folder.as_ref(), options)?;
-        runner.expect_architecture("ForQuestionAnswering")?;
-        let head = load_head!(runner, QuestionAnswering);
+    pub fn from_folder(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
+        let (runner, head) = Runner::open(folder.as_ref(), options)?;
         Ok(Self { runner, head })
     }
 
@@ -126,7 +125,7 @@ impl QuestionAnswerer {
         let stride = options.stride.unwrap_or(default_stride(self.runner.max_length));
         let encodings = self.runner.encode(&pairs, Truncation::OnlySecond, Some(stride))?;
         let forward = |input, windows: &[&Encoding]| {
-            let SpanLogits { start, end } = self.head.forward(input);
+            let AnswerLogits { start, end } = self.head.forward(input);
             let both = windows.iter().zip(rows(start)?).zip(rows(end)?);
             Ok(both.map(|((window, start), end)| [&start[..window.len()], &end[..window.len()]].concat()).collect())
         };
@@ -160,7 +159,7 @@ fn log_norm(window: &ScoredWindow, with_null: bool) -> f64 {
 
 /// The best spans of a question's windows; none if the context has no token.
 fn best_answers(context: &str, windows: &[ScoredWindow], options: &AnswerOptions) -> Option<Answers> {
-    let mut spans: Vec<ScoredSpan> =
+    let mut spans: Vec<AnswerSpan> =
         windows.iter().flat_map(|window| window.spans(options.max_answer_tokens)).collect();
     sort_by_score(&mut spans, |span| span.score);
     let best = spans.first()?.score;
@@ -173,7 +172,7 @@ fn best_answers(context: &str, windows: &[ScoredWindow], options: &AnswerOptions
 
     // Neighbouring windows have spans in common.
     let mut seen = BTreeSet::new();
-    let answer = |ScoredSpan { score, from, to }: ScoredSpan| Answer {
+    let answer = |AnswerSpan { score, from, to }: AnswerSpan| Answer {
         text: characters(context, from, to),
         start: from,
         end: to,

@@ -2,19 +2,16 @@
 
 use std::path::Path;
 
-use burn::Tensor;
 use serde::Serialize;
 
-use super::{
-    PipelineOptions,
-    runner::{Runner, load_head},
-};
+use super::{PipelineOptions, runner::Runner};
 use crate::{
     Result,
     batch::Encoding,
     checkpoint::LoadReport,
     config::{ProblemType, TaskConfig},
-    heads::{Head, SequenceClassification},
+    heads::SequenceClassification,
+    model::inference::Prepared,
     scores::{rows, sigmoid, softmax, sort_by_score},
     tokenizer::{Text, Truncation},
 };
@@ -31,7 +28,7 @@ pub struct LabelScore {
 /// Texts in, labels with scores out, by a sequence classification head.
 pub struct Classifier {
     runner: Runner,
-    head: Box<dyn Head<Output = Tensor<2>>>,
+    head: Prepared<SequenceClassification>,
 }
 
 impl Classifier {
@@ -40,10 +37,8 @@ impl Classifier {
     /// # Errors
     /// A missing or damaged file, a checkpoint of another task or without the head (`pooler.*`, `classifier.*`), or options
     /// that do not fit the model.
-    pub fn open(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
-        let mut runner = Runner::open(folder.as_ref(), options)?;
-        runner.expect_architecture("ForSequenceClassification")?;
-        let head = load_head!(runner, SequenceClassification);
+    pub fn from_folder(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
+        let (runner, head) = Runner::open(folder.as_ref(), options)?;
         Ok(Self { runner, head })
     }
 

@@ -2,19 +2,14 @@
 
 use std::path::Path;
 
-use burn::{Tensor, module::Module, tensor::Device};
+use burn::Tensor;
 
-use super::{
-    PipelineOptions, Pooling,
-    pooling::SentenceModules,
-    runner::{Runner, load_head},
-};
+use super::{PipelineOptions, Pooling, pooling::SentenceModules, runner::Runner};
 use crate::{
     Error, Result,
     batch::Encoding,
     checkpoint::LoadReport,
-    heads::{Backbone, BackboneConfig, Head},
-    model::{attention::PreparedPositions, input::ModelInput, linear::Linear},
+    model::{Backbone, inference::Prepared, input::ModelInput},
     scores::rows,
     tokenizer::{Text, Truncation},
 };
@@ -49,35 +44,7 @@ impl EmbedOptions {
 /// Texts in, vectors out, by the encoder alone. Any checkpoint will do.
 pub struct Embedder {
     runner: Runner,
-    encoder: Box<dyn Head<Output = Tensor<3>>>,
-}
-
-/// The backbone in the form of a head.
-#[derive(Module, Debug)]
-struct HiddenStates<B: Backbone> {
-    backbone: B,
-}
-
-impl<B: Backbone> HiddenStates<B> {
-    fn new(config: &B::Config, device: &Device) -> Self {
-        Self { backbone: config.backbone(device) }
-    }
-}
-
-impl<B: Backbone> Head for HiddenStates<B> {
-    type Output = Tensor<3>;
-
-    fn forward(&self, input: ModelInput) -> Tensor<3> {
-        self.backbone.forward(input).last_hidden_state
-    }
-
-    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
-        self.backbone.prepare_positions(length)
-    }
-
-    fn linears(&mut self) -> Vec<&mut Linear> {
-        self.backbone.linears()
-    }
+    model: Prepared<Backbone>,
 }
 
 impl Embedder {
@@ -85,10 +52,9 @@ impl Embedder {
     ///
     /// # Errors
     /// A missing or damaged file, or options that do not fit the model.
-    pub fn open(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
-        let mut runner = Runner::open(folder.as_ref(), options)?;
-        let encoder = load_head!(runner, HiddenStates);
-        Ok(Self { runner, encoder })
+    pub fn from_folder(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
+        let (runner, model) = Runner::open(folder.as_ref(), options)?;
+        Ok(Self { runner, model })
     }
 
     /// What the checkpoint held.
@@ -113,7 +79,7 @@ impl Embedder {
         let encodings = self.runner.encode(&texts, Truncation::LongestFirst, None)?;
         let forward = |input: ModelInput, _: &[&Encoding]| {
             let mask = input.attention_mask.clone();
-            let states = self.encoder.forward(input);
+            let states = self.model.forward(input).last_hidden_state;
             let pooled = options.pooling.iter().map(|pooling| pooling.pool(states.clone(), mask.as_ref()));
             rows(Tensor::cat(pooled.collect(), 1))
         };

@@ -30,7 +30,7 @@ pub(super) struct LabelledWord<'a> {
 
 /// The position in an entity that a label names.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Position {
+enum TagPrefix {
     /// `B-`: the first word.
     First,
     /// `I-`, and labels without a prefix: a further word. If there is no entity to continue, the first word.
@@ -42,18 +42,18 @@ enum Position {
 }
 
 /// The position and type that a label names; none for `O`.
-fn parse(label: &str) -> Option<(Position, &str)> {
+fn parse(label: &str) -> Option<(TagPrefix, &str)> {
     if label == "O" {
         return None;
     }
-    let position = match label.split_once('-') {
-        Some(("B", kind)) => (Position::First, kind),
-        Some(("I", kind)) => (Position::Inside, kind),
-        Some(("E" | "L", kind)) => (Position::Last, kind),
-        Some(("S" | "U", kind)) => (Position::Single, kind),
-        _ => (Position::Inside, label),
+    let parsed = match label.split_once('-') {
+        Some(("B", kind)) => (TagPrefix::First, kind),
+        Some(("I", kind)) => (TagPrefix::Inside, kind),
+        Some(("E" | "L", kind)) => (TagPrefix::Last, kind),
+        Some(("S" | "U", kind)) => (TagPrefix::Single, kind),
+        _ => (TagPrefix::Inside, label),
     };
-    Some(position)
+    Some(parsed)
 }
 
 /// Joins neighbouring words into entities. As in the CoNLL evaluation, a continuation that does not fit the word before
@@ -62,15 +62,15 @@ pub(super) fn entities(text: &str, words: &[LabelledWord<'_>]) -> Vec<Entity> {
     let mut spans: Vec<(&str, Vec<&LabelledWord<'_>>)> = Vec::new();
     let mut open = false;
     for word in words {
-        let Some((position, kind)) = parse(word.label) else {
+        let Some((prefix, kind)) = parse(word.label) else {
             open = false;
             continue;
         };
         match spans.last_mut().filter(|(last, _)| open && *last == kind) {
-            Some((_, span)) if matches!(position, Position::Inside | Position::Last) => span.push(word),
+            Some((_, span)) if matches!(prefix, TagPrefix::Inside | TagPrefix::Last) => span.push(word),
             _ => spans.push((kind, vec![word])),
         }
-        open = matches!(position, Position::First | Position::Inside);
+        open = matches!(prefix, TagPrefix::First | TagPrefix::Inside);
     }
     let entity = |(kind, words): (&str, Vec<&LabelledWord<'_>>)| {
         let (start, end) = (words[0].start, words[words.len() - 1].end);

@@ -10,8 +10,8 @@ use crate::{
     batch::Encoding,
     checkpoint::LoadReport,
     config::ModelConfig,
-    heads::{DebertaForMaskedLm, MaskedLm, MaskedLmLayout, RobertaForMaskedLm},
-    model::{inference::Prepared, input::ModelInput, masked_positions::Places},
+    heads::{MaskedLm, MaskedLmLayout},
+    model::{inference::Prepared, input::ModelInput, masked_positions::MaskedPositions},
     scores::{rows, softmax, sort_by_score},
     tokenizer::{Text, Truncation},
 };
@@ -44,7 +44,7 @@ pub struct WordScore {
 /// Texts with masks in, words out.
 pub struct FillMask {
     runner: Runner,
-    model: Box<dyn MaskedLm>,
+    model: Prepared<MaskedLm>,
     head: &'static str,
     /// The tokenizer's spelling of a mask, which replaces [`MASK`].
     mask: String,
@@ -55,26 +55,16 @@ impl FillMask {
     /// mask decoder, or the `cls.predictions.*` of transformers. [`head`](Self::head) says which one it is.
     ///
     /// # Errors
-    /// A missing or damaged file; weights with neither head, such as those of the v3 discriminators; options that do
-    /// not fit the model.
-    pub fn open(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
-        let mut runner = Runner::open(folder.as_ref(), options)?;
-        let (model, head): (Box<dyn MaskedLm>, _) = match runner.config.clone() {
-            ModelConfig::Deberta(config) => {
-                let layout = runner.checkpoint.masked_lm_layout().ok_or_else(|| no_head(&runner))?;
-                let model = runner.load(DebertaForMaskedLm::new(&config, layout, runner.device())?)?;
-                runner.check_length(model.max_length())?;
-                let head = match layout {
-                    MaskedLmLayout::EnhancedMaskDecoder => "lm_predictions, enhanced mask decoder",
-                    MaskedLmLayout::LastLayer => "lm_predictions, last layer (there is no decoder)",
-                    MaskedLmLayout::Legacy => "cls.predictions, last layer",
-                };
-                (Box::new(Prepared::new(model)), head)
-            }
-            ModelConfig::Roberta(config) => {
-                let model = runner.load(RobertaForMaskedLm::new(&config, runner.device()))?;
-                (Box::new(Prepared::new(model)), "lm_head, last layer")
-            }
+    /// A missing or damaged file; weights with neither head, as those of the v3 discriminators; options that do not fit the
+    /// model.
+    pub fn from_folder(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
+        let (runner, model): (Runner, Prepared<MaskedLm>) = Runner::open(folder.as_ref(), options)?;
+        runner.check_length(model.max_length())?;
+        let head = match (&runner.config, runner.checkpoint.masked_lm_layout()) {
+            (ModelConfig::Roberta(_), _) => "lm_head, last layer",
+            (_, Some(MaskedLmLayout::EnhancedMaskDecoder)) => "lm_predictions, enhanced mask decoder",
+            (_, Some(MaskedLmLayout::LastLayer)) => "lm_predictions, last layer (there is no decoder)",
+            (_, _) => "cls.predictions, last layer",
         };
         let mask = runner.tokenizer.token(runner.tokenizer.mask_id()).unwrap_or_else(|| MASK.to_owned());
         Ok(Self { runner, model, head, mask })
@@ -106,7 +96,7 @@ impl FillMask {
         let forward = |input: ModelInput, batch: &[&Encoding]| {
             let [_, length] = input.input_ids.dims();
             let masks = batch.iter().map(|encoding| self.masks(encoding).collect::<Vec<_>>());
-            let mut logits = rows(self.model.predict_at(input, &Places::new(length, masks)))?.into_iter();
+            let mut logits = rows(self.model.predict_at(input, &MaskedPositions::new(length, masks)))?.into_iter();
             let of_text = |encoding: &&Encoding| logits.by_ref().take(self.masks(encoding).count()).flatten().collect();
             Ok(batch.iter().map(of_text).collect())
         };
@@ -135,15 +125,4 @@ impl FillMask {
         };
         tokens.take(top_k).map(word).collect()
     }
-}
-
-/// The error for weights without a language model head.
-fn no_head(runner: &Runner) -> Error {
-    let what = match runner.checkpoint.tensors().any(|(key, ..)| key.contains("mask_predictions.")) {
-        true => {
-            "these are the weights of a discriminator (replaced token detection), which tells replaced words but cannot guess any"
-        }
-        false => "there is no language model head (`lm_predictions.*` or `cls.predictions.*`)",
-    };
-    Error::checkpoint(runner.checkpoint.folder(), format!("{what}; use a masked language model, such as deberta-base"))
 }

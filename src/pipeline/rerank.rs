@@ -43,9 +43,9 @@ impl Reranker {
     /// Opens a checkpoint folder.
     ///
     /// # Errors
-    /// As [`Classifier::open`]; a head with more than two labels.
-    pub fn open(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
-        let classifier = Classifier::open(folder, options)?;
+    /// As [`Classifier::from_folder`]; a head with more than two labels.
+    pub fn from_folder(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
+        let classifier = Classifier::from_folder(folder, options)?;
         let labels = classifier.task().num_labels();
         if labels > 2 {
             let problem = format!("it has {labels} labels; a reranker has one output, or two labels");

@@ -2,19 +2,15 @@
 
 use std::{path::Path, sync::Arc};
 
-use burn::{
-    module::Module,
-    tensor::{Device, FloatDType},
-};
+use burn::tensor::{Device, FloatDType};
 
 use crate::{
     Error, Result,
     batch::{Batch, Encoding, Padding, Truncated, in_batches},
-    checkpoint::{Checkpoint, LoadOptions, LoadReport},
+    checkpoint::{Checkpoint, LoadOptions, LoadReport, Pretrained},
     config::ModelConfig,
-    foreign::{self, Part},
     model::{
-        inference::{Head, Prepared},
+        inference::{InferenceModel, Prepared},
         input::ModelInput,
     },
     tokenizer::{EncodeOptions, Text, Tokenizer, Truncation},
@@ -71,50 +67,26 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    /// Reads configuration and tokenizer and opens the weights; [`load`](Self::load) is next.
+    /// Opens a folder and makes its model ready for inference.
     ///
     /// # Errors
-    /// A missing or damaged file, or a maximal length beyond the model's absolute positions.
-    pub fn open(folder: &Path, options: PipelineOptions) -> Result<Self> {
+    /// A missing or damaged file, a maximal length beyond the model's absolute positions, a checkpoint of another task or
+    /// without the head.
+    pub fn open<M: Pretrained + InferenceModel>(
+        folder: &Path,
+        options: PipelineOptions,
+    ) -> Result<(Self, Prepared<M>)> {
         let config = ModelConfig::from_folder(folder)?;
         let tokenizer = Tokenizer::from_folder(folder)?;
         let checkpoint = Checkpoint::open(folder)?;
         let max_length = options.max_length.unwrap_or_else(|| default_length(&config, &tokenizer));
-        let runner = Self { config, tokenizer, checkpoint, max_length, report: LoadReport::default(), options };
+        let mut runner = Self { config, tokenizer, checkpoint, max_length, report: LoadReport::default(), options };
         runner.check_length(runner.config.max_length())?;
-        Ok(runner)
-    }
-
-    /// The device for a head.
-    pub fn device(&self) -> &Device {
-        &self.options.device
-    }
-
-    /// Fills a head with the checkpoint's weights; none may be missing.
-    pub fn load<M: Module>(&mut self, head: M) -> Result<M> {
-        let options = LoadOptions { dtype: self.options.dtype, ..LoadOptions::default() };
-        let (head, report) = self.checkpoint.load(head, &options)?;
-        self.report = report;
-        Ok(head)
-    }
-
-    /// The same, made ready for inference.
-    pub fn prepare<H: Head + Module>(&mut self, head: H) -> Result<Prepared<H>> {
-        self.load(head).map(Prepared::new)
-    }
-
-    /// Refuses a checkpoint of another task.
-    pub fn expect_architecture(&self, task: &str) -> Result<()> {
-        let named = &self.config.task().architectures;
-        if self.checkpoint.is_for(task, named) {
-            return Ok(());
-        }
-        let folder = self.checkpoint.folder();
-        let other_task = || {
-            let named = named.join(", ");
-            Error::checkpoint(folder, format!("config.json says that this is a {named}; this task needs a …{task}"))
-        };
-        Err(foreign::unsupported(folder, Part::Head).unwrap_or_else(other_task))
+        let (options, device) =
+            (LoadOptions { dtype: runner.options.dtype, ..LoadOptions::default() }, &runner.options.device);
+        let (model, report) = runner.checkpoint.model(&runner.config, &options, device)?;
+        runner.report = report;
+        Ok((runner, Prepared::new(model)))
     }
 
     /// Refuses a maximal length above what the model can take.
@@ -195,23 +167,6 @@ fn default_length(config: &ModelConfig, tokenizer: &Tokenizer) -> usize {
     let length = tokenizer.model_max_length().unwrap_or(config.trained_length());
     config.max_length().map_or(length, |limit| length.min(limit))
 }
-
-/// Makes the head `$head` on the backbone that the configuration names, loads it and prepares it. The result is a
-/// `Box<dyn Head<Output = ..>>`.
-macro_rules! load_head {
-    ($runner:expr, $head:ident) => {{
-        let head: Box<dyn $crate::heads::Head<Output = _>> = match $runner.config.clone() {
-            $crate::ModelConfig::Deberta(config) => {
-                Box::new($runner.prepare($head::<$crate::DebertaModel>::new(&config, $runner.device()))?)
-            }
-            $crate::ModelConfig::Roberta(config) => {
-                Box::new($runner.prepare($head::<$crate::RobertaModel>::new(&config, $runner.device()))?)
-            }
-        };
-        head
-    }};
-}
-pub(super) use load_head;
 
 /// The slice of a text between two character offsets.
 pub(super) fn characters(text: &str, start: usize, end: usize) -> String {

@@ -2,19 +2,18 @@
 
 use std::path::Path;
 
-use burn::Tensor;
-
 use super::{
     Entity, PipelineOptions,
     entities::{LabelledWord, entities},
-    runner::{Runner, load_head},
+    runner::Runner,
 };
 use crate::{
     Result,
     batch::Encoding,
     checkpoint::LoadReport,
     config::TaskConfig,
-    heads::{Head, TokenClassification},
+    heads::TokenClassification,
+    model::inference::Prepared,
     scores::{argmax, rows, softmax},
     tokenizer::{Text, Truncation, default_stride},
 };
@@ -45,7 +44,7 @@ pub struct TagOptions {
 /// Texts in, entities out.
 pub struct TokenTagger {
     runner: Runner,
-    head: Box<dyn Head<Output = Tensor<3>>>,
+    head: Prepared<TokenClassification>,
 }
 
 /// A token with the probability of each label.
@@ -61,10 +60,8 @@ impl TokenTagger {
     /// # Errors
     /// A missing or damaged file, a checkpoint of another task or without the head (`classifier.*`), or options that do not
     /// fit the model.
-    pub fn open(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
-        let mut runner = Runner::open(folder.as_ref(), options)?;
-        runner.expect_architecture("ForTokenClassification")?;
-        let head = load_head!(runner, TokenClassification);
+    pub fn from_folder(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
+        let (runner, head) = Runner::open(folder.as_ref(), options)?;
         Ok(Self { runner, head })
     }
 
@@ -135,11 +132,11 @@ fn join_windows(windows: &[(Encoding, Vec<Vec<f32>>)], stride: usize) -> Vec<Sco
     let mut tokens: Vec<(usize, ScoredToken)> = Vec::new();
     for (encoding, scores) in windows {
         let size = inner(encoding);
-        let places = (0..encoding.len()).filter(|&place| !encoding.special[place]);
-        for (inside, place) in places.enumerate() {
+        let own = (0..encoding.len()).filter(|&token| !encoding.special[token]);
+        for (inside, index) in own.enumerate() {
             let context = inside.min(size - 1 - inside);
-            let (start, end) = encoding.offsets[place];
-            let token = (context, ScoredToken { start, end, scores: scores[place].clone() });
+            let (start, end) = encoding.offsets[index];
+            let token = (context, ScoredToken { start, end, scores: scores[index].clone() });
             match tokens.get_mut(encoding.window * step + inside) {
                 Some(known) if known.0 < context => *known = token,
                 Some(_) => {}

@@ -39,9 +39,9 @@ impl ZeroShot {
     /// Opens a checkpoint folder.
     ///
     /// # Errors
-    /// As [`Classifier::open`]; a model with only one label, or without a label called entailment (`id2label`).
-    pub fn open(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
-        let classifier = Classifier::open(folder, options)?;
+    /// As [`Classifier::from_folder`]; a model with only one label, or without a label called entailment (`id2label`).
+    pub fn from_folder(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
+        let classifier = Classifier::from_folder(folder, options)?;
         let task = classifier.task();
         let (entailment, contradiction) = inference_labels(task).ok_or_else(|| {
             let labels: Vec<String> = (0..task.num_labels()).map(|index| task.label(index)).collect();

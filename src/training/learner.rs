@@ -49,7 +49,7 @@ pub trait Learner: Sized {
     ///
     /// # Panics
     /// Without any batch.
-    fn step(&mut self, batches: Vec<Self::Batch>) -> StepReport;
+    fn train_step(&mut self, batches: Vec<Self::Batch>) -> TrainStepReport;
 
     /// Writes everything that [`begin`](Self::begin) needs to go on as if training had never stopped.
     ///
@@ -72,7 +72,7 @@ pub trait Learner: Sized {
 
 /// What a step reports.
 #[derive(Clone, Debug, PartialEq)]
-pub struct StepReport {
+pub struct TrainStepReport {
     /// The loss before the step, averaged over its batches, without SiFT's adversarial term.
     pub loss: f64,
     /// Parts of the loss, or terms beside it, by name.

@@ -9,10 +9,10 @@ use burn::{
 
 use crate::{
     heads::{
-        Backbone, DebertaForMaskedLm, MaskedLm, MultipleChoice, QuestionAnswering, RobertaForMaskedLm,
-        SequenceClassification, SequenceLabels, SpanLogits, TokenClassification, loss,
+        AnswerLogits, MaskedLm, MultipleChoice, QuestionAnswering, SequenceClassification, SequenceLabels,
+        TokenClassification, loss,
     },
-    model::{input::ModelInput, masked_positions::Places},
+    model::{input::ModelInput, masked_positions::MaskedPositions},
 };
 
 /// A model with a head that can be trained.
@@ -44,7 +44,7 @@ pub enum Compared {
 
 /// First and last token of each answer.
 #[derive(Clone, Debug)]
-pub struct SpanLabels {
+pub struct AnswerLabels {
     /// \[batch\]
     pub starts: Tensor<1, Int>,
     /// \[batch\]
@@ -60,7 +60,7 @@ pub struct ChoiceLabels {
     pub right: Tensor<1, Int>,
 }
 
-impl<B: Backbone> Objective for SequenceClassification<B> {
+impl Objective for SequenceClassification {
     type Labels = SequenceLabels;
     type Logits = Tensor<2>;
 
@@ -86,7 +86,7 @@ impl<B: Backbone> Objective for SequenceClassification<B> {
     }
 }
 
-impl<B: Backbone> Objective for TokenClassification<B> {
+impl Objective for TokenClassification {
     type Labels = Tensor<2, Int>;
     type Logits = Tensor<3>;
 
@@ -111,20 +111,20 @@ impl<B: Backbone> Objective for TokenClassification<B> {
     }
 }
 
-impl<B: Backbone> Objective for QuestionAnswering<B> {
-    type Labels = SpanLabels;
-    type Logits = SpanLogits;
+impl Objective for QuestionAnswering {
+    type Labels = AnswerLabels;
+    type Logits = AnswerLogits;
 
-    fn logits(&self, input: ModelInput, _labels: &SpanLabels) -> SpanLogits {
+    fn logits(&self, input: ModelInput, _labels: &AnswerLabels) -> AnswerLogits {
         self.forward(input)
     }
 
-    fn loss(&self, logits: SpanLogits, labels: SpanLabels) -> Tensor<1> {
+    fn loss(&self, logits: AnswerLogits, labels: AnswerLabels) -> Tensor<1> {
         self.loss(logits, labels.starts, labels.ends)
     }
 
-    /// Two rows for each text, for the start and the end: distributions over the positions that are not padding.
-    fn compared(&self, logits: SpanLogits, _labels: &SpanLabels, mask: Option<&Tensor<2, Bool>>) -> Compared {
+    /// A row a start and a row an end, over the positions that are not padding.
+    fn compared(&self, logits: AnswerLogits, _labels: &AnswerLabels, mask: Option<&Tensor<2, Bool>>) -> Compared {
         let rows = [logits.start, logits.end].map(|side| match mask {
             // Finite, so that a probability of zero times its logarithm is zero and not NaN.
             Some(mask) => side.mask_fill(mask.clone().bool_not(), -1e4),
@@ -134,7 +134,7 @@ impl<B: Backbone> Objective for QuestionAnswering<B> {
     }
 }
 
-impl<B: Backbone> Objective for MultipleChoice<B> {
+impl Objective for MultipleChoice {
     type Labels = ChoiceLabels;
     type Logits = Tensor<2>;
 
@@ -152,35 +152,29 @@ impl<B: Backbone> Objective for MultipleChoice<B> {
     }
 }
 
-/// The masked positions, and the tokens that belong there.
+/// The masked positions of a batch, and the tokens that were there.
 #[derive(Clone, Debug)]
 pub struct MaskedLmLabels {
-    /// The positions.
-    pub places: Places,
-    /// The ids of the tokens, \[chosen\].
-    pub words: Tensor<1, Int>,
+    /// The masked positions.
+    pub positions: MaskedPositions,
+    /// The ids of their tokens, \[masked\].
+    pub tokens: Tensor<1, Int>,
 }
 
-macro_rules! masked_lm {
-    ($model:ty) => {
-        impl Objective for $model {
-            type Labels = MaskedLmLabels;
-            /// [chosen, vocabulary]
-            type Logits = Tensor<2>;
+impl Objective for MaskedLm {
+    type Labels = MaskedLmLabels;
+    /// [masked, vocabulary]
+    type Logits = Tensor<2>;
 
-            fn logits(&self, input: ModelInput, labels: &MaskedLmLabels) -> Tensor<2> {
-                self.predict_at(input, &labels.places)
-            }
+    fn logits(&self, input: ModelInput, labels: &MaskedLmLabels) -> Tensor<2> {
+        self.predict_at(input, &labels.positions)
+    }
 
-            fn loss(&self, logits: Tensor<2>, labels: MaskedLmLabels) -> Tensor<1> {
-                loss::cross_entropy(logits, labels.words)
-            }
+    fn loss(&self, logits: Tensor<2>, labels: MaskedLmLabels) -> Tensor<1> {
+        loss::cross_entropy(logits, labels.tokens)
+    }
 
-            fn compared(&self, logits: Tensor<2>, _: &MaskedLmLabels, _: Option<&Tensor<2, Bool>>) -> Compared {
-                Compared::Distributions(logits)
-            }
-        }
-    };
+    fn compared(&self, logits: Tensor<2>, _labels: &MaskedLmLabels, _mask: Option<&Tensor<2, Bool>>) -> Compared {
+        Compared::Distributions(logits)
+    }
 }
-masked_lm!(DebertaForMaskedLm);
-masked_lm!(RobertaForMaskedLm);

@@ -30,7 +30,7 @@ use super::objective::{Compared, Objective};
 use crate::{
     heads::loss::in_f32,
     kernels::draws::normals,
-    model::{embeddings::EmbeddingSource, input::ModelInput, token_layout::Packing},
+    model::{embeddings::EmbeddingSource, input::ModelInput, token_layout::Unpadding},
 };
 
 /// What the inner pass climbs.
@@ -180,8 +180,8 @@ fn arrange(noise: Tensor<3>, mask: Option<&Tensor<2, Bool>>, states: &Tensor<3>)
     if noise.dims() == states.dims() {
         return noise;
     }
-    let packing = mask.and_then(Packing::new).expect("states are packed only where the mask allows it");
-    packing.pack(noise)
+    let unpadding = mask.and_then(Unpadding::new).expect("states are unpadded only where the mask allows it");
+    unpadding.unpad(noise)
 }
 
 /// Whether the norm of all elements is a finite number.

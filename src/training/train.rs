@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    learner::{Learner, Start, StepReport},
+    learner::{Learner, Start, TrainStepReport},
     metrics::Metrics,
     optimizer::Schedule,
     plan::{EpochOrder, Plan},
@@ -27,7 +27,7 @@ use crate::{Error, Result, checkpoint, data::Part, write_file};
 /// Told how training goes.
 pub trait Observer {
     /// A step is done: how many of how many, and what it reports.
-    fn step(&mut self, _done: usize, _total: usize, _report: &StepReport) {}
+    fn step(&mut self, _done: usize, _total: usize, _report: &TrainStepReport) {}
 
     /// A report has been written to `metrics.csv`.
     fn report(&mut self, _report: &Report) {}
@@ -145,7 +145,7 @@ impl<'a, T: Task> Training<'a, T> {
     /// One step, and the report, snapshot and evaluation that are due after it.
     fn step(&mut self) -> Result<()> {
         let (batches, tokens) = self.batches()?;
-        let step = self.learner.step(batches);
+        let step = self.learner.train_step(batches);
         let done = self.learner.steps();
         self.observer.step(done, self.plan.steps, &step);
         self.progress.add(&step, tokens);
@@ -184,7 +184,7 @@ impl<'a, T: Task> Training<'a, T> {
     }
 
     /// What `metrics.csv` says of the steps since the last report.
-    fn report(&mut self, step: &StepReport) -> Report {
+    fn report(&mut self, step: &TrainStepReport) -> Report {
         let report = self.progress.report(self.learner.steps(), step, self.plan.steps_per_epoch);
         report.with("tokens_per_second", self.pace.tokens_per_second())
     }
@@ -221,7 +221,7 @@ impl<'a, T: Task> Training<'a, T> {
     }
 
     /// Keeps the model if it is the best so far, draws the curves, and saves all that a killed run needs to go on.
-    fn keep(&mut self, step: &StepReport, metrics: Option<&Metrics>) -> Result<()> {
+    fn keep(&mut self, step: &TrainStepReport, metrics: Option<&Metrics>) -> Result<()> {
         let (done, output) = (self.learner.steps(), self.run.output);
         let best = self.progress.take(done, metrics.map(Metrics::selected), self.settings.patience);
         if let Some(metrics) = metrics {
@@ -260,7 +260,7 @@ impl<'a, T: Task> Training<'a, T> {
 }
 
 /// The loss and its parts, and the figure that selects the model where there is one.
-fn picture(log: &CurveLog, step: &StepReport, metrics: Option<&Metrics>) -> Figure {
+fn picture(log: &CurveLog, step: &TrainStepReport, metrics: Option<&Metrics>) -> Figure {
     let panel = |label: &str, column: &str| Panel {
         y_label: label.into(),
         curves: vec![Curve::new(label, log.points(column))],

@@ -4,9 +4,8 @@ use std::{fs, path::Path};
 
 use burn::tensor::{DType, Device, FloatDType};
 use deberta_burn::{
-    DebertaModel,
     checkpoint::{self, Checkpoint, HeadPolicy, Header, LoadOptions},
-    heads::{DebertaForMaskedLm, MaskedLmLayout, SequenceClassification},
+    heads::{MaskedLm, MaskedLmLayout, SequenceClassification},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -35,7 +34,7 @@ fn older_names_and_copies_are_understood() {
         rename(header, "deberta.embeddings.word_embeddings.weight", "elsewhere.weight");
         rename(header, "cls.predictions.bias", "elsewhere.bias");
     });
-    let module = DebertaForMaskedLm::new(&deberta(case), MaskedLmLayout::Legacy, &Device::flex()).unwrap();
+    let module = MaskedLm::new(&deberta(case).into(), MaskedLmLayout::Legacy, &Device::flex()).unwrap();
     let (_, report) = load(&copies.folder, module).unwrap();
     assert_eq!(report.unexpected, ["elsewhere.bias", "elsewhere.weight"], "{report}");
     assert!(report.used.contains(&"cls.predictions.decoder.weight".into()), "{report}");
@@ -136,7 +135,7 @@ fn a_value_too_large_for_the_wanted_type_is_reported() {
 fn heads_are_required_or_initialised() {
     let config = deberta("v3_sequence_single");
     let labels = config.task.num_labels();
-    let fresh = |device: &Device| SequenceClassification::<DebertaModel>::new(&deberta("v3_sequence_single"), device);
+    let fresh = |device: &Device| SequenceClassification::new(&deberta("v3_sequence_single").into(), device);
     let options = |head| LoadOptions { head, dtype: FloatDType::F16 };
     let device = Device::flex();
 
@@ -161,7 +160,7 @@ fn heads_are_required_or_initialised() {
     assert!(tensors(target.path()).iter().all(|(_, dtype, ..)| *dtype == DType::F16));
 
     // Another number of classes.
-    let two = SequenceClassification::<DebertaModel>::new(&deberta("v3_sequence_regression"), &device);
+    let two = SequenceClassification::new(&deberta("v3_sequence_regression").into(), &device);
     let checkpoint = Checkpoint::open(fixture("v3_sequence_single")).unwrap();
     let message = match checkpoint.load(two.clone(), &LoadOptions::default()) {
         Ok((_, report)) => panic!("{report}"),

@@ -4,7 +4,6 @@ use std::fs;
 
 use burn::tensor::Device;
 use deberta_burn::{
-    DebertaModel,
     checkpoint::{Checkpoint, LoadOptions},
     config::ProblemType,
     heads::SequenceClassification,
@@ -18,11 +17,11 @@ use crate::{TEXTS, assert_close, input, long_text, message, options, sequence, s
 fn classification_is_the_softmax_of_the_heads_logits() {
     let labels = ["sad", "glad", "mad"];
     let folder = sequence(config(&labels));
-    let classifier = Classifier::open(&folder, options()).unwrap();
+    let classifier = Classifier::from_folder(&folder, options()).unwrap();
     let batch = classifier.classify(TEXTS).unwrap();
     assert_eq!(batch.len(), TEXTS.len());
 
-    let head = SequenceClassification::<DebertaModel>::new(&config(&labels), &Device::flex());
+    let head = SequenceClassification::new(&config(&labels).into(), &Device::flex());
     let (head, _) = Checkpoint::open(&folder).unwrap().load(head, &LoadOptions::default()).unwrap();
     for (text, scores) in TEXTS.iter().zip(&batch) {
         let logits = head.forward(input(folder.path(), text));
@@ -39,7 +38,7 @@ fn classification_is_the_softmax_of_the_heads_logits() {
 #[test]
 fn a_batch_answers_like_single_texts() {
     let folder = sequence(config(&["a", "b"]));
-    let classifier = Classifier::open(&folder, options()).unwrap();
+    let classifier = Classifier::from_folder(&folder, options()).unwrap();
     let batch = classifier.classify(TEXTS).unwrap();
     for (text, scores) in TEXTS.iter().zip(&batch) {
         let single = &classifier.classify([*text]).unwrap()[0];
@@ -55,7 +54,7 @@ fn labels_on_their_own_and_numbers() {
     let mut multi_label = config(&["a", "b"]);
     multi_label.task.problem_type = Some(ProblemType::MultiLabelClassification);
     let folder = sequence(multi_label);
-    let single_label = Classifier::open(&folder, options()).unwrap().classify(TEXTS).unwrap();
+    let single_label = Classifier::from_folder(&folder, options()).unwrap().classify(TEXTS).unwrap();
     let sum = |scores: &[_]| scores.iter().map(|score: &deberta_burn::pipeline::LabelScore| score.score).sum::<f32>();
     assert!(single_label.iter().any(|scores| (sum(scores) - 1.0).abs() > 0.01), "{single_label:?}");
 
@@ -63,7 +62,7 @@ fn labels_on_their_own_and_numbers() {
     let path = folder.path().join("config.json");
     let text = fs::read_to_string(&path).unwrap().replace("multi_label_classification", "regression");
     fs::write(&path, text).unwrap();
-    let numbers = Classifier::open(&folder, options()).unwrap().classify(TEXTS).unwrap();
+    let numbers = Classifier::from_folder(&folder, options()).unwrap().classify(TEXTS).unwrap();
     for (numbers, scores) in numbers.iter().zip(&single_label) {
         assert_eq!((numbers[0].label.as_str(), numbers[1].label.as_str()), ("a", "b"));
         for number in numbers {
@@ -76,11 +75,11 @@ fn labels_on_their_own_and_numbers() {
 #[test]
 fn zero_shot_judges_candidates_by_entailment() {
     let folder = sequence(config(&["CONTRADICTION", "NEUTRAL", "ENTAILMENT"]));
-    let zero_shot = ZeroShot::open(&folder, options()).unwrap();
+    let zero_shot = ZeroShot::from_folder(&folder, options()).unwrap();
     let candidates = ["war", "peace", "law"];
     let template = ZeroShotOptions { template: "It is {}.".into(), multi_label: false };
     let scores = zero_shot.classify(&TEXTS, &candidates, &template).unwrap();
-    let classifier = Classifier::open(&folder, options()).unwrap();
+    let classifier = Classifier::from_folder(&folder, options()).unwrap();
     for (text, scores) in TEXTS.iter().zip(&scores) {
         assert_close(&[scores.iter().map(|score| score.score).sum()], &[1.0]);
         // Odds of two candidates in the single-label case cannot be told from probabilities; in the multi-label case they
@@ -100,7 +99,7 @@ fn zero_shot_judges_candidates_by_entailment() {
 #[test]
 fn one_candidate_is_judged_on_its_own() {
     let folder = sequence(config(&["CONTRADICTION", "NEUTRAL", "ENTAILMENT"]));
-    let zero_shot = ZeroShot::open(&folder, options()).unwrap();
+    let zero_shot = ZeroShot::from_folder(&folder, options()).unwrap();
     let scores = |candidates: &[&str], multi_label| {
         let options = ZeroShotOptions { multi_label, ..ZeroShotOptions::default() };
         zero_shot.classify(&["the law"], candidates, &options).unwrap().remove(0)
@@ -118,11 +117,11 @@ fn one_candidate_is_judged_on_its_own() {
 #[test]
 fn zero_shot_says_what_it_needs() {
     let folder = sequence(config(&["positive", "negative"]));
-    let error = message(ZeroShot::open(&folder, options()));
+    let error = message(ZeroShot::from_folder(&folder, options()));
     assert!(error.contains("positive, negative") && error.contains("entailment"), "{error}");
 
     let folder = sequence(config(&["entailment", "neutral"]));
-    let zero_shot = ZeroShot::open(&folder, options()).unwrap();
+    let zero_shot = ZeroShot::from_folder(&folder, options()).unwrap();
     let classify =
         |candidates: &[&str], options: &ZeroShotOptions| message(zero_shot.classify(&["a"], candidates, options));
     let fine = ZeroShotOptions::default();
@@ -137,7 +136,7 @@ fn zero_shot_says_what_it_needs() {
 #[test]
 fn reranking_sorts_by_score_and_keeps_requests_apart() {
     let folder = sequence(config(&["irrelevant", "relevant"]));
-    let reranker = Reranker::open(&folder, options()).unwrap();
+    let reranker = Reranker::from_folder(&folder, options()).unwrap();
     assert_eq!(reranker.meaning(), "logit of relevant less logit of irrelevant");
     let request = |query: &str, passages: &[&str]| RankRequest {
         query: query.to_owned(),
@@ -146,7 +145,7 @@ fn reranking_sorts_by_score_and_keeps_requests_apart() {
     let requests = [request("law", &TEXTS), request("peace", &["war", "people"])];
     let rankings = reranker.rank(&requests).unwrap();
     assert_eq!(rankings.iter().map(Vec::len).collect::<Vec<_>>(), [5, 2]);
-    let classifier = Classifier::open(&folder, options()).unwrap();
+    let classifier = Classifier::from_folder(&folder, options()).unwrap();
     for (request, ranking) in requests.iter().zip(&rankings) {
         assert!(ranking.is_sorted_by(|a, b| a.score >= b.score));
         let mut indices: Vec<_> = ranking.iter().map(|place| place.index).collect();
@@ -164,5 +163,5 @@ fn reranking_sorts_by_score_and_keeps_requests_apart() {
     let error = message(reranker.rank(&[request("a", &["b", "c"]), request(&long_text(), &["d"])]));
     assert!(error.starts_with("request 1, passage 0: ") && error.contains("cannot shorten it enough"), "{error}");
     let three = sequence(config(&["a", "b", "c"]));
-    assert!(message(Reranker::open(&three, options())).contains("it has 3 labels"));
+    assert!(message(Reranker::from_folder(&three, options())).contains("it has 3 labels"));
 }

@@ -16,7 +16,7 @@ use crate::{TEXTS, assert_close, input, long_text, message, options, sequence, s
 #[test]
 fn embeddings_are_pooled_states_of_any_checkpoint() {
     let folder = sequence(config(&["a", "b"]));
-    let embedder = Embedder::open(&folder, options()).unwrap();
+    let embedder = Embedder::from_folder(&folder, options()).unwrap();
     let embed = |pooling: &[Pooling], normalize| {
         embedder.embed(TEXTS, &EmbedOptions { pooling: pooling.to_vec(), normalize }).unwrap()
     };
@@ -53,13 +53,13 @@ fn embeddings_are_pooled_states_of_any_checkpoint() {
 #[test]
 fn long_texts_are_cut_where_there_are_no_windows() {
     let folder = sequence(config(&["a", "b"]));
-    let embedder = Embedder::open(&folder, options()).unwrap();
+    let embedder = Embedder::from_folder(&folder, options()).unwrap();
     let embed = |text: &str| embedder.embed([text], &EmbedOptions::default()).unwrap().remove(0);
     let long = long_text();
     assert_eq!(embed(&long), embed(&format!("{long} and more of it")));
     let short = PipelineOptions { max_length: Some(8), ..options() };
     assert_ne!(
-        Embedder::open(&folder, short).unwrap().embed([&long], &EmbedOptions::default()).unwrap()[0],
+        Embedder::from_folder(&folder, short).unwrap().embed([&long], &EmbedOptions::default()).unwrap()[0],
         embed(&long)
     );
 }
@@ -78,7 +78,7 @@ fn a_folder_of_sentence_transformers_says_how_to_pool() {
     fs::write(folder.path().join("modules.json"), modules).unwrap();
     let found = EmbedOptions::from_folder(&folder).unwrap().unwrap();
     assert_eq!(found, EmbedOptions { pooling: vec![Pooling::Cls, Pooling::Mean], normalize: true });
-    let vectors = Embedder::open(&folder, options()).unwrap().embed(["war"], &found).unwrap();
+    let vectors = Embedder::from_folder(&folder, options()).unwrap().embed(["war"], &found).unwrap();
     assert_eq!(vectors[0].len(), 32);
     assert_close(&[vectors[0].iter().map(|x| x * x).sum()], &[1.0]);
     fs::write(pooling.join("config.json"), config.replace("mean_tokens", "moon_tokens")).unwrap();

@@ -6,7 +6,6 @@ use std::{
 };
 
 use deberta_burn::{
-    DebertaModel,
     batch::Truncated,
     heads::{QuestionAnswering, TokenClassification},
     pipeline::{
@@ -32,7 +31,7 @@ fn the_tokenizers_settings_limit_the_length() {
         let listener = told.clone();
         let truncated: TruncationListener = Arc::new(move |truncated| *listener.lock().unwrap() = Some(truncated));
         let options = PipelineOptions { truncated, max_length, ..options() };
-        let scores = Classifier::open(&folder, options).unwrap().classify([&long]).unwrap().remove(0);
+        let scores = Classifier::from_folder(&folder, options).unwrap().classify([&long]).unwrap().remove(0);
         (told.lock().unwrap().take().map(|truncated| truncated.max_length), scores[0].score)
     };
     let (length, of_start) = told(&settings, None);
@@ -57,19 +56,19 @@ fn limits_and_empty_batches_are_errors() {
     biased.position_biased_input = true;
     let folder = sequence(biased);
     let long = PipelineOptions { max_length: Some(LENGTH + 1), ..options() };
-    assert!(message(Classifier::open(&folder, long)).contains("absolute positions end at 32"));
-    let classifier = Classifier::open(&folder, options()).unwrap();
+    assert!(message(Classifier::from_folder(&folder, long)).contains("absolute positions end at 32"));
+    let classifier = Classifier::from_folder(&folder, options()).unwrap();
     assert!(message(classifier.classify([""; 0])).contains("texts: there are none"));
     // Cut to what the model takes.
     assert_eq!(classifier.classify([long_text()]).unwrap().len(), 1);
     // Relative positions alone set no limit.
     let folder = sequence(config(&["a", "b"]));
     let long = PipelineOptions { max_length: Some(4 * LENGTH), ..options() };
-    assert_eq!(Classifier::open(&folder, long).unwrap().classify([long_text()]).unwrap().len(), 1);
+    assert_eq!(Classifier::from_folder(&folder, long).unwrap().classify([long_text()]).unwrap().len(), 1);
     let none = PipelineOptions { batch_size: 0, ..options() };
-    assert!(message(Classifier::open(&folder, none).unwrap().classify(["a"])).contains("batch size"));
+    assert!(message(Classifier::from_folder(&folder, none).unwrap().classify(["a"])).contains("batch size"));
     let short = PipelineOptions { max_length: Some(2), ..options() };
-    assert!(message(Classifier::open(&folder, short).unwrap().classify(["a"])).contains("max_length is 2"));
+    assert!(message(Classifier::from_folder(&folder, short).unwrap().classify(["a"])).contains("max_length is 2"));
 }
 
 #[test]
@@ -86,29 +85,29 @@ fn cut_texts_are_told_once_a_call() {
     let folder = sequence(config(&["entailment", "contradiction"]));
     let texts = ["a", &long, "b", &long];
 
-    let classifier = Classifier::open(&folder, options()).unwrap();
+    let classifier = Classifier::from_folder(&folder, options()).unwrap();
     classifier.classify(TEXTS).unwrap();
     assert!(heard().is_empty());
     classifier.classify(texts).unwrap();
     assert_eq!(heard(), cut(2));
-    Embedder::open(&folder, options()).unwrap().embed(texts, &EmbedOptions::default()).unwrap();
+    Embedder::from_folder(&folder, options()).unwrap().embed(texts, &EmbedOptions::default()).unwrap();
     assert_eq!(heard(), cut(2));
     // A text counts once, however many candidates it is judged by.
-    let zero_shot = ZeroShot::open(&folder, options()).unwrap();
+    let zero_shot = ZeroShot::from_folder(&folder, options()).unwrap();
     zero_shot.classify(&texts, &["war", "peace", "law"], &ZeroShotOptions::default()).unwrap();
     assert_eq!(heard(), cut(2));
     let passages: Vec<String> = texts.iter().map(|&text| text.to_owned()).collect();
     let request = RankRequest { query: "law".into(), passages };
-    Reranker::open(&folder, options()).unwrap().rank(&[request.clone(), request]).unwrap();
+    Reranker::from_folder(&folder, options()).unwrap().rank(&[request.clone(), request]).unwrap();
     assert_eq!(heard(), cut(4));
 
     // Windows leave nothing out.
-    let folder = crate::support::folder(config(&["A", "O"]), TokenClassification::<DebertaModel>::new);
-    TokenTagger::open(&folder, options()).unwrap().tag(&texts, TagOptions::default()).unwrap();
-    let folder = crate::support::folder(config(&[]), QuestionAnswering::<DebertaModel>::new);
+    let folder = crate::support::folder(config(&["A", "O"]), TokenClassification::new);
+    TokenTagger::from_folder(&folder, options()).unwrap().tag(&texts, TagOptions::default()).unwrap();
+    let folder = crate::support::folder(config(&[]), QuestionAnswering::new);
     let questions = [question("a", &long)];
     let spans = AnswerOptions { max_answer_tokens: usize::MAX, top_k: usize::MAX, ..AnswerOptions::default() };
-    let answers = QuestionAnswerer::open(&folder, options()).unwrap().answer(&questions, &spans).unwrap();
+    let answers = QuestionAnswerer::from_folder(&folder, options()).unwrap().answer(&questions, &spans).unwrap();
     assert!(answers[0].spans.len() > 100);
     assert!(heard().is_empty());
 }
@@ -120,7 +119,8 @@ fn progress_is_told_after_each_batch() {
     let progress: deberta_burn::pipeline::Progress =
         Arc::new(move |done, total| listener.lock().unwrap().push((done, total)));
     let folder = sequence(config(&["a", "b"]));
-    let classifier = Classifier::open(&folder, PipelineOptions { progress: Some(progress), ..options() }).unwrap();
+    let classifier =
+        Classifier::from_folder(&folder, PipelineOptions { progress: Some(progress), ..options() }).unwrap();
     classifier.classify(TEXTS).unwrap();
     assert_eq!(*told.lock().unwrap(), [(2, 5), (4, 5), (5, 5)]);
 }

@@ -17,8 +17,8 @@ use burn::{
     tensor::{Device, Int},
 };
 use deberta_burn::{
-    DebertaConfig, DebertaModel, ModelInput, Result,
-    heads::{DebertaForMaskedLm, MaskedLmLayout, SequenceClassification},
+    DebertaConfig, ModelInput, Result,
+    heads::{MaskedLm, MaskedLmLayout, SequenceClassification},
     pipeline::{PipelineOptions, Question},
     tokenizer::{EncodeOptions, Tokenizer},
 };
@@ -36,11 +36,11 @@ fn options() -> PipelineOptions {
 }
 
 fn sequence(config: DebertaConfig) -> TempDir {
-    folder(config, SequenceClassification::<DebertaModel>::new)
+    folder(config, SequenceClassification::new)
 }
 
 fn masked_lm(layout: MaskedLmLayout) -> TempDir {
-    folder(config(&[]), |config, device| DebertaForMaskedLm::new(config, layout, device).unwrap())
+    folder(config(&[]), |config, device| MaskedLm::new(config, layout, device).unwrap())
 }
 
 fn message<T>(result: Result<T>) -> String {

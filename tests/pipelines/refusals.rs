@@ -4,7 +4,7 @@ use std::fs;
 
 use burn::tensor::FloatDType;
 use deberta_burn::{
-    DebertaModel, Error,
+    Backbone, Error,
     heads::{MaskedLmLayout, QuestionAnswering, TokenClassification},
     pipeline::{
         AnswerOptions, Classifier, EmbedOptions, Embedder, FillMask, PipelineOptions, QuestionAnswerer, RankRequest,
@@ -23,23 +23,23 @@ fn heads_of_other_tasks_are_refused() {
     let mut classifier = config(&["a", "b"]);
     classifier.task.architectures = vec!["DebertaV2ForSequenceClassification".into()];
     let folder = sequence(classifier);
-    let error = message(TokenTagger::open(&folder, options()));
+    let error = message(TokenTagger::from_folder(&folder, options()));
     assert!(
         error.contains("DebertaV2ForSequenceClassification") && error.contains("ForTokenClassification"),
         "{error}"
     );
     // Without a declaration the tensors tell.
     let undeclared = sequence(config(&["a", "b"]));
-    let error = message(QuestionAnswerer::open(&undeclared, options()));
+    let error = message(QuestionAnswerer::from_folder(&undeclared, options()));
     assert!(error.contains("qa_outputs.weight") && error.contains("missing"), "{error}");
     let bare = masked_lm(MaskedLmLayout::EnhancedMaskDecoder);
-    let error = message(Classifier::open(&bare, options()));
+    let error = message(Classifier::from_folder(&bare, options()));
     assert!(error.contains("classifier.weight") && error.contains("fine-tune"), "{error}");
     let wrong_count = sequence(config(&["a", "b"]));
     let path = wrong_count.path().join("config.json");
     let text = fs::read_to_string(&path).unwrap().replace("\"b\"", "\"b\", \"2\": \"c\"");
     fs::write(&path, text).unwrap();
-    assert!(Classifier::open(&wrong_count, options()).is_err());
+    assert!(Classifier::from_folder(&wrong_count, options()).is_err());
 }
 
 #[test]
@@ -50,23 +50,23 @@ fn a_name_left_over_from_the_backbone_gives_way_to_the_weights() {
         config
     };
     for name in ["DebertaV2Model", "DebertaV2ForMaskedLM", "DebertaV2ForTokenClassification"] {
-        assert!(Classifier::open(sequence(named(name, &["a", "b"])), options()).is_ok(), "{name}");
+        assert!(Classifier::from_folder(sequence(named(name, &["a", "b"])), options()).is_ok(), "{name}");
     }
-    let tagger = |name| folder(named(name, &["A", "O"]), TokenClassification::<DebertaModel>::new);
+    let tagger = |name| folder(named(name, &["A", "O"]), TokenClassification::new);
     for name in ["DebertaV2Model", "DebertaV2ForSequenceClassification"] {
-        assert!(TokenTagger::open(tagger(name), options()).is_ok(), "{name}");
-        let error = message(Classifier::open(tagger(name), options()));
+        assert!(TokenTagger::from_folder(tagger(name), options()).is_ok(), "{name}");
+        let error = message(Classifier::from_folder(tagger(name), options()));
         assert!(error.contains(&format!("this is a {name}")) || error.contains("is missing"), "{error}");
     }
-    let answers = folder(named("DebertaV2ForMaskedLM", &[]), QuestionAnswering::<DebertaModel>::new);
-    assert!(QuestionAnswerer::open(answers, options()).is_ok());
+    let answers = folder(named("DebertaV2ForMaskedLM", &[]), QuestionAnswering::new);
+    assert!(QuestionAnswerer::from_folder(answers, options()).is_ok());
     // Where the weights of the head are not there either, the name says what is.
-    let error = message(Classifier::open(folder(named("DebertaV2Model", &[]), |c, device| c.init(device)), options()));
+    let error = message(Classifier::from_folder(folder(named("DebertaV2Model", &[]), Backbone::new), options()));
     assert!(error.contains("this is a DebertaV2Model; this task needs a …ForSequenceClassification"), "{error}");
 
-    let setfit = folder(named("DebertaV2Model", &[]), |config, device| config.init(device));
+    let setfit = folder(named("DebertaV2Model", &[]), Backbone::new);
     fs::write(setfit.path().join("model_head.pkl"), "").unwrap();
-    let error = message(Classifier::open(&setfit, options()));
+    let error = message(Classifier::from_folder(&setfit, options()));
     assert!(error.contains("SetFit") && error.contains("not supported"), "{error}");
 }
 
@@ -97,25 +97,31 @@ fn answers_that_are_not_finite_are_errors() {
     };
     let folder = huge(sequence(config(&["entailment", "contradiction"])), "classifier.bias");
     let request = [RankRequest { query: "a".into(), passages: vec!["b".into()] }];
-    check("text 0", &|options| Classifier::open(&folder, options).unwrap().classify(["a"]).err());
-    check("request 0, passage 0", &|options| Reranker::open(&folder, options).unwrap().rank(&request).err());
+    check("text 0", &|options| Classifier::from_folder(&folder, options).unwrap().classify(["a"]).err());
+    check("request 0, passage 0", &|options| Reranker::from_folder(&folder, options).unwrap().rank(&request).err());
     check("text 0", &|options| {
-        ZeroShot::open(&folder, options).unwrap().classify(&["a"], &["b", "c"], &ZeroShotOptions::default()).err()
+        ZeroShot::from_folder(&folder, options)
+            .unwrap()
+            .classify(&["a"], &["b", "c"], &ZeroShotOptions::default())
+            .err()
     });
-    let folder =
-        huge(crate::support::folder(config(&["A", "O"]), TokenClassification::<DebertaModel>::new), "classifier.bias");
-    check("text 0", &|options| TokenTagger::open(&folder, options).unwrap().tag(&["a"], TagOptions::default()).err());
-    let folder = huge(crate::support::folder(config(&[]), QuestionAnswering::<DebertaModel>::new), "qa_outputs.bias");
+    let folder = huge(crate::support::folder(config(&["A", "O"]), TokenClassification::new), "classifier.bias");
+    check("text 0", &|options| {
+        TokenTagger::from_folder(&folder, options).unwrap().tag(&["a"], TagOptions::default()).err()
+    });
+    let folder = huge(crate::support::folder(config(&[]), QuestionAnswering::new), "qa_outputs.bias");
     check("question 0", &|options| {
         let questions = [question("a", "b")];
-        QuestionAnswerer::open(&folder, options).unwrap().answer(&questions, &AnswerOptions::default()).err()
+        QuestionAnswerer::from_folder(&folder, options).unwrap().answer(&questions, &AnswerOptions::default()).err()
     });
     let folder = huge(masked_lm(MaskedLmLayout::EnhancedMaskDecoder), "lm_predictions.lm_head.bias");
-    check("text 0", &|options| FillMask::open(&folder, options).unwrap().fill(&["a [MASK]"], 1).err());
+    check("text 0", &|options| FillMask::from_folder(&folder, options).unwrap().fill(&["a [MASK]"], 1).err());
     let folder = huge(sequence(config(&["a", "b"])), "deberta.encoder.layer.1.output.LayerNorm.bias");
-    check("text 0", &|options| Embedder::open(&folder, options).unwrap().embed(["a"], &EmbedOptions::default()).err());
+    check("text 0", &|options| {
+        Embedder::from_folder(&folder, options).unwrap().embed(["a"], &EmbedOptions::default()).err()
+    });
 
     let broken = with_value(sequence(config(&["a", "b"])), "classifier.bias", f32::NAN);
-    let error = Classifier::open(&broken, options()).unwrap().classify(["a"]).unwrap_err().to_string();
+    let error = Classifier::from_folder(&broken, options()).unwrap().classify(["a"]).unwrap_err().to_string();
     assert!(error.contains("holds NaN, expected finite numbers; the checkpoint's weights are damaged"), "{error}");
 }

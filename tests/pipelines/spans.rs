@@ -1,7 +1,6 @@
 //! Entities and answers: parts of a text.
 
 use deberta_burn::{
-    DebertaModel,
     heads::{QuestionAnswering, TokenClassification},
     pipeline::{AnswerOptions, Question, QuestionAnswerer, TagOptions, TokenTagger, WordScores},
 };
@@ -14,8 +13,8 @@ use crate::{
 #[test]
 fn entities_cover_their_words_in_text_of_any_length() {
     // Every word starts an entity, whichever label it gets.
-    let folder = folder(config(&["B-LEFT", "B-RIGHT"]), TokenClassification::<DebertaModel>::new);
-    let tagger = TokenTagger::open(&folder, options()).unwrap();
+    let folder = folder(config(&["B-LEFT", "B-RIGHT"]), TokenClassification::new);
+    let tagger = TokenTagger::from_folder(&folder, options()).unwrap();
     let long = long_text();
     let texts = ["« Zürich » is a war, of 🏔️!", long.as_str(), "law", "   "];
     for words in [WordScores::First, WordScores::Average, WordScores::Max] {
@@ -38,8 +37,8 @@ fn entities_cover_their_words_in_text_of_any_length() {
 
 #[test]
 fn windows_change_nothing_for_short_texts_and_batches_nothing_at_all() {
-    let folder = folder(config(&["B-A", "I-A", "O"]), TokenClassification::<DebertaModel>::new);
-    let tagger = TokenTagger::open(&folder, options()).unwrap();
+    let folder = folder(config(&["B-A", "I-A", "O"]), TokenClassification::new);
+    let tagger = TokenTagger::from_folder(&folder, options()).unwrap();
     let tag = |texts: &[&str], stride| tagger.tag(texts, TagOptions { stride, ..TagOptions::default() }).unwrap();
     let spans = |entities: &[deberta_burn::pipeline::Entity]| {
         entities.iter().map(|entity| (entity.label.clone(), entity.start, entity.end)).collect::<Vec<_>>()
@@ -55,8 +54,8 @@ fn windows_change_nothing_for_short_texts_and_batches_nothing_at_all() {
 
 #[test]
 fn answers_are_spans_of_their_context() {
-    let folder = folder(config(&[]), QuestionAnswering::<DebertaModel>::new);
-    let answerer = QuestionAnswerer::open(&folder, options()).unwrap();
+    let folder = folder(config(&[]), QuestionAnswering::new);
+    let answerer = QuestionAnswerer::from_folder(&folder, options()).unwrap();
     let long = long_text();
     let questions =
         [question("Who?", "« Zürich » is a war, of 🏔️!"), question("What law?", &long), question("Why", "law")];
@@ -86,8 +85,8 @@ fn answers_are_spans_of_their_context() {
 
 #[test]
 fn short_contexts_do_not_depend_on_the_stride_and_no_answer_on_the_margin() {
-    let folder = folder(config(&[]), QuestionAnswering::<DebertaModel>::new);
-    let answerer = QuestionAnswerer::open(&folder, options()).unwrap();
+    let folder = folder(config(&[]), QuestionAnswering::new);
+    let answerer = QuestionAnswerer::from_folder(&folder, options()).unwrap();
     let questions = [question("Who?", "the people of the nations")];
     let answer = |options: AnswerOptions| answerer.answer(&questions, &options).unwrap().remove(0);
     let plain = answer(AnswerOptions::default());
@@ -99,8 +98,8 @@ fn short_contexts_do_not_depend_on_the_stride_and_no_answer_on_the_margin() {
 
 #[test]
 fn impossible_questions_are_named() {
-    let folder = folder(config(&[]), QuestionAnswering::<DebertaModel>::new);
-    let answerer = QuestionAnswerer::open(&folder, options()).unwrap();
+    let folder = folder(config(&[]), QuestionAnswering::new);
+    let answerer = QuestionAnswerer::from_folder(&folder, options()).unwrap();
     let ask = |questions: &[Question]| message(answerer.answer(questions, &AnswerOptions::default()));
     assert!(ask(&[]).contains("there are none"));
     assert_eq!(ask(&[question("a", "b"), question(" ", "b")]), "question 1: its question is empty");

@@ -15,7 +15,7 @@ use burn::{
 use common::{Tensors, fixture, read};
 use deberta_burn::{
     DebertaConfig, ModelConfig, ModelInput, checkpoint,
-    model::masked_positions::Places,
+    model::masked_positions::MaskedPositions,
     tokenizer::Tokenizer,
     training::{
         Run, ScheduleKind, TrainingSettings,
@@ -60,7 +60,7 @@ impl Case {
         Tensor::from_data(TensorData::new(values, shape), &self.device)
     }
 
-    /// The text with its masked places, and what was there.
+    /// The text with its masked positions, and what was there.
     fn batch(&self) -> (ModelInput, MaskedLmLabels) {
         let shape = [self.data["input_ids"].0[0], self.data["input_ids"].0[1]];
         let (ids, masked) = (self.values("input_ids"), self.values("masked"));
@@ -68,8 +68,10 @@ impl Case {
         let words: Vec<i32> =
             ids.into_iter().zip(&masked).filter_map(|(id, masked)| (*masked == 1).then_some(id)).collect();
         let positions = masked.chunks(shape[1]).map(|row| (0..shape[1]).filter(|at| row[*at] == 1).collect::<Vec<_>>());
-        let labels =
-            MaskedLmLabels { places: Places::new(shape[1], positions), words: self.ints(words.clone(), [words.len()]) };
+        let labels = MaskedLmLabels {
+            positions: MaskedPositions::new(shape[1], positions),
+            tokens: self.ints(words.clone(), [words.len()]),
+        };
         let mask = self.ints(self.values("attention_mask"), shape).equal_elem(1);
         (ModelInput::new(self.ints(hidden, shape)).attention_mask(mask), labels)
     }

@@ -48,7 +48,7 @@ fn a_step_is_made_of_these_pieces() {
         for sharing in SHARINGS {
             let case = Case::new(name, &cpu_devices()[0].1.clone().autodiff());
             let mut trainer = begin(&case, sharing, std::slice::from_ref(&case.device), None);
-            let report = trainer.step(vec![case.batch()]);
+            let report = trainer.train_step(vec![case.batch()]);
             let parts: Vec<f64> = report.parts.iter().map(|(_, value)| *value).collect();
             assert_eq!(report.loss, parts[0] + WEIGHT * parts[1]);
 
@@ -105,7 +105,7 @@ fn what_is_exported_is_what_was_trained() {
         for sharing in SHARINGS {
             let case = Case::new(name, &cpu_devices()[0].1.clone().autodiff());
             let mut trainer = begin(&case, sharing, std::slice::from_ref(&case.device), None);
-            (0..3).for_each(|_| drop(trainer.step(vec![case.batch()])));
+            (0..3).for_each(|_| drop(trainer.train_step(vec![case.batch()])));
             let folder = tempfile::tempdir().unwrap();
             let (config, tokenizer) = (case.config.clone().into(), tokenizer());
             trainer.export(&run(&config, &tokenizer, &[]), folder.path()).unwrap();
@@ -130,7 +130,7 @@ fn what_is_exported_is_what_was_trained() {
             assert_eq!(own[words].1.iter().all(|value| *value == 0.0), sharing == Sharing::Shared);
 
             let model = trainer.model().valid();
-            let plain = ReplacedTokenDetection::new(&case.config, &case.device.clone().inner());
+            let plain = ReplacedTokenDetection::new(&case.config.clone().into(), &case.device.clone().inner());
             let (plain, _) = Checkpoint::open(folder.path()).unwrap().load(plain, &LoadOptions::default()).unwrap();
             let case = Case::new(name, &cpu_devices()[0].1);
             let logits = |logits: Tensor<2>| logits.into_data().try_to_vec::<f32>().unwrap();
@@ -150,14 +150,14 @@ fn a_resumed_trainer_is_one_that_never_stopped() {
         let mut whole = begin(&case, sharing, &devices, None);
         let mut first = begin(&case, sharing, &devices, None);
         for _ in 0..3 {
-            assert_eq!(whole.step(vec![case.batch()]), first.step(vec![case.batch()]));
+            assert_eq!(whole.train_step(vec![case.batch()]), first.train_step(vec![case.batch()]));
         }
         let folder = tempfile::tempdir().unwrap();
         first.save(&config, folder.path()).unwrap();
         let mut second = begin(&case, sharing, &devices, Some(folder.path()));
         assert_eq!(second.steps(), 3);
         for _ in 0..3 {
-            assert_eq!(whole.step(vec![case.batch()]), second.step(vec![case.batch()]), "{sharing:?}");
+            assert_eq!(whole.train_step(vec![case.batch()]), second.train_step(vec![case.batch()]), "{sharing:?}");
         }
         // To the bit, E_delta included.
         assert_eq!(
@@ -176,7 +176,7 @@ fn two_devices_share_a_step() {
         let mut trainer = begin(&cases[0], Sharing::GradientDisentangled, devices, None);
         let step = |trainer: &mut ReplacedTokenTrainer| {
             let batches = (0..4).map(|number| cases[number % devices.len()].batch()).collect();
-            trainer.step(batches).parts
+            trainer.train_step(batches).parts
         };
         (0..3).map(|_| step(&mut trainer)).collect::<Vec<_>>()
     };

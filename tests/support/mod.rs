@@ -38,10 +38,11 @@ pub fn config(labels: &[&str]) -> DebertaConfig {
 }
 
 /// A folder with that configuration, the model that `new` makes of it, and the tokenizer of `tests/fixtures/small_tokenizer`.
-pub fn folder<M: Module>(config: DebertaConfig, new: impl FnOnce(&DebertaConfig, &Device) -> M) -> TempDir {
+pub fn folder<M: Module>(config: DebertaConfig, new: impl FnOnce(&ModelConfig, &Device) -> M) -> TempDir {
+    let config = ModelConfig::from(config);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let model = new(&config, &Device::flex());
-    checkpoint::write(&model, &ModelConfig::from(config), folder.path(), None).expect("a checkpoint");
+    checkpoint::write(&model, &config, folder.path(), None).expect("a checkpoint");
     let tokenizer = fixture("small_tokenizer");
     for file in ["tokenizer.json", "tokenizer_config.json"] {
         fs::copy(tokenizer.join(file), folder.path().join(file)).expect("the small tokenizer");

@@ -19,9 +19,9 @@ fn rows(labels: &[&str]) -> Vec<TextRow> {
 /// The labels in order and the targets that these training rows give.
 fn learn(problem: ProblemType, labels: &[&str]) -> Result<(Vec<String>, Vec<Target>)> {
     let rows = rows(labels);
-    let labelling = Labelling::from_rows(problem, &LabelNotation::default(), &rows, PATH)?;
-    let names = labelling.labels().map(|labels| labels.names().to_vec()).unwrap_or_default();
-    Ok((names, labelling.training_targets(&rows, PATH)?))
+    let encoder = LabelEncoder::from_rows(problem, &LabelNotation::default(), &rows, PATH)?;
+    let names = encoder.labels().map(|labels| labels.names().to_vec()).unwrap_or_default();
+    Ok((names, encoder.training_targets(&rows, PATH)?))
 }
 
 fn message<T: std::fmt::Debug>(result: Result<T>) -> String {
@@ -47,8 +47,8 @@ fn several_labels_with_a_separator_or_as_a_list() {
     assert_eq!(targets, expected.map(Target::Classes));
 
     let notation = LabelNotation { separator: '|', ..LabelNotation::default() };
-    let labelling = Labelling::from_rows(MultiLabelClassification, &notation, &rows(&["a,b|c", "c"]), PATH).unwrap();
-    assert_eq!(labelling.labels().unwrap().names(), ["a,b", "c"]);
+    let encoder = LabelEncoder::from_rows(MultiLabelClassification, &notation, &rows(&["a,b|c", "c"]), PATH).unwrap();
+    assert_eq!(encoder.labels().unwrap().names(), ["a,b", "c"]);
 }
 
 #[test]
@@ -63,15 +63,15 @@ fn scores_are_finite_numbers() {
 
 #[test]
 fn an_unknown_label_is_an_error_that_lists_the_known() {
-    let labels = Labels::new(vec!["no".into(), "yes".into()]).unwrap();
+    let labels = LabelSet::new(vec!["no".into(), "yes".into()]).unwrap();
     let expected = "a.csv, line 3: label `maybe` is unknown, expected one of `no`, `yes`: correct the row";
-    let single = Labelling::Single(labels.clone());
+    let single = LabelEncoder::Single(labels.clone());
     assert_eq!(message(single.targets(&rows(&["yes", "maybe"]), PATH)), expected);
-    let multi = Labelling::Multi { labels, separator: ',' };
+    let multi = LabelEncoder::Multi { labels, separator: ',' };
     assert_eq!(message(multi.targets(&rows(&["yes,no", "no,maybe"]), PATH)), expected);
 
-    let many = Labels::new((0..30).map(|label| label.to_string()).collect()).unwrap();
-    let error = message(Labelling::Single(many).targets(&rows(&["30"]), PATH));
+    let many = LabelSet::new((0..30).map(|label| label.to_string()).collect()).unwrap();
+    let error = message(LabelEncoder::Single(many).targets(&rows(&["30"]), PATH));
     assert!(error.contains("`18`, `19`, … (30 in all)"), "{error}");
 }
 
@@ -84,8 +84,8 @@ fn one_class_only_is_an_error_in_training() {
     ] {
         let error = message(learn(problem, &labels));
         assert!(error.starts_with("a.csv: all its rows have the same label, "), "{error}");
-        let labelling = Labelling::from_rows(problem, &LabelNotation::default(), &rows(&labels), PATH).unwrap();
-        assert!(labelling.targets(&rows(&labels), PATH).is_ok());
+        let encoder = LabelEncoder::from_rows(problem, &LabelNotation::default(), &rows(&labels), PATH).unwrap();
+        assert!(encoder.targets(&rows(&labels), PATH).is_ok());
     }
 }
 
@@ -103,7 +103,7 @@ fn rows_without_a_usable_label_are_errors() {
     let error = message(learn(MultiLabelClassification, &["", "[]"]));
     assert!(error.starts_with("a.csv: label set: it is empty"), "{error}");
     let unread = [TextRow { label: None, ..rows(&["a"]).remove(0) }];
-    let error = message(Labelling::Regression.targets(&unread, PATH));
+    let error = message(LabelEncoder::Regression.targets(&unread, PATH));
     assert!(error.starts_with("a.csv: it was read without a label column"), "{error}");
 }
 
@@ -112,7 +112,7 @@ fn a_list_of_labels_holds_each_once() {
     for (names, expected) in
         [(vec![], "it is empty"), (vec!["a", " "], "label 1 is blank"), (vec!["a", "a"], "`a` is there twice")]
     {
-        let error = message(Labels::new(names.into_iter().map(str::to_owned).collect()));
+        let error = message(LabelSet::new(names.into_iter().map(str::to_owned).collect()));
         assert!(error.contains(expected), "{error}");
     }
 }
@@ -125,7 +125,7 @@ fn a_whole_number_is_one_label_however_it_is_written() {
     assert_eq!(names, ["1", "2", "3"]);
     assert_eq!(targets, [vec![0, 1], vec![1], vec![0, 2]].map(Target::Classes));
     // A checkpoint may spell its labels otherwise.
-    let labels = Labels::new(vec!["0.0".into(), "1.0".into()]).unwrap();
+    let labels = LabelSet::new(vec!["0.0".into(), "1.0".into()]).unwrap();
     assert_eq!((labels.index("1"), labels.index("1.00"), labels.index("2")), (Some(1), Some(1), None));
 
     for (labels, expected) in [
@@ -150,9 +150,9 @@ fn what_means_no_label_is_named_or_refused() {
 
     let read = |no_label: &str, labels: &[&str]| {
         let notation = LabelNotation { no_label: Some(no_label.into()), ..LabelNotation::default() };
-        let labelling = Labelling::from_rows(SingleLabelClassification, &notation, &rows(labels), PATH).unwrap();
+        let encoder = LabelEncoder::from_rows(SingleLabelClassification, &notation, &rows(labels), PATH).unwrap();
         let rows = notation.labelled(rows(labels), PATH).unwrap();
-        (labelling.labels().unwrap().names().to_vec(), labelling.targets(&rows, PATH).unwrap())
+        (encoder.labels().unwrap().names().to_vec(), encoder.targets(&rows, PATH).unwrap())
     };
     let expected = (vec!["neutral".to_owned(), "yes".to_owned()], [1, 0].map(Target::Class).to_vec());
     assert_eq!(read("-", &["yes", "-", "neutral", " - "]), expected);
@@ -183,9 +183,9 @@ fn indicators_are_no_names() {
     let error = message(learn(MultiLabelClassification, &["[1, 0, 1]", "[1, 0]"]));
     assert!(error.starts_with("a.csv: its labels are lists of 0 and 1 of different lengths"), "{error}");
     assert!(message(learn(MultiLabelClassification, &["[1]", "[0]"])).contains("a list of one 0 or 1"));
-    let labelling = Labelling::Indicators { labels: Labels::numbered(2).unwrap(), separator: ',' };
+    let encoder = LabelEncoder::Indicators { labels: LabelSet::numbered(2).unwrap(), separator: ',' };
     for wrong in ["[1]", "[1, 2]", ""] {
-        let error = message(labelling.targets(&rows(&["[1, 0]", wrong]), PATH));
+        let error = message(encoder.targets(&rows(&["[1, 0]", wrong]), PATH));
         assert!(error.starts_with(&format!("a.csv, line 3: its label is `{wrong}`, expected 2 numbers")), "{error}");
     }
 }
@@ -193,22 +193,22 @@ fn indicators_are_no_names() {
 #[test]
 fn a_checkpoints_labels_keep_their_order() {
     let known = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-    let labelling = |problem, labels: &[&str]| {
-        Labelling::from_rows(problem, &LabelNotation::default(), &rows(labels), PATH).unwrap()
+    let encoder = |problem, labels: &[&str]| {
+        LabelEncoder::from_rows(problem, &LabelNotation::default(), &rows(labels), PATH).unwrap()
     };
-    let single = labelling(SingleLabelClassification, &["a", "b"]);
+    let single = encoder(SingleLabelClassification, &["a", "b"]);
     assert_eq!(single.with_order_of(&known(&["b", "a"])).unwrap().labels().unwrap().names(), ["b", "a"]);
     assert_eq!(single.with_order_of(&known(&["b", "c"])), None);
     assert_eq!(single.with_order_of(&known(&["b", "a", "c"])), None);
-    let indicators = labelling(MultiLabelClassification, &["[1, 0]", "[1, 1]"]);
+    let indicators = encoder(MultiLabelClassification, &["[1, 0]", "[1, 1]"]);
     assert_eq!(indicators.with_order_of(&known(&["b", "a"])).unwrap().labels().unwrap().names(), ["b", "a"]);
-    assert_eq!(Labelling::Regression.with_order_of(&known(&["b"])), None);
+    assert_eq!(LabelEncoder::Regression.with_order_of(&known(&["b"])), None);
 }
 
 proptest! {
     #[test]
     fn sorted_labels_are_distinct_and_found_again(labels in proptest::collection::vec("[ab0-3-]{1,3}", 1..20)) {
-        let set = Labels::sorted(labels.iter().map(String::as_str)).unwrap();
+        let set = LabelSet::sorted(labels.iter().map(String::as_str)).unwrap();
         prop_assert!(labels.iter().all(|label| set.names()[set.index(label).unwrap()] == canonical(label)));
         prop_assert_eq!(set.names().len(), labels.iter().map(|label| canonical(label)).collect::<BTreeSet<_>>().len());
     }

@@ -1,7 +1,7 @@
 //! Figures for predictions, computed as the field's own evaluation programs do, from slices on the host.
 //!
 //! Each task has one type, made from targets and predictions. It gives single figures, or all of them as [`Metrics`]
-//! for a training loop: [`Classification`], [`MultiLabel`], [`Regression`], [`Entities`], [`SpanAnswers`]. All rates
+//! for a training loop: [`Classification`], [`MultiLabel`], [`Regression`], [`Entities`], [`AnswerSpans`]. All rates
 //! are fractions between 0 and 1, even if the original program prints percentages.
 
 pub mod classification;
@@ -20,7 +20,7 @@ pub use classification::{Classification, MultiLabel};
 pub use counts::Counts;
 pub use entities::Entities;
 pub use regression::Regression;
-pub use squad::SpanAnswers;
+pub use squad::AnswerSpans;
 
 /// Whether higher or lower figures are better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

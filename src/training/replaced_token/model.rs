@@ -13,10 +13,10 @@ use crate::{
     Error, Result,
     checkpoint::{Checkpoint, HeadPolicy, LoadOptions, LoadReport},
     config::DebertaConfig,
-    heads::{DebertaForMaskedLm, MaskedLmLayout, ReplacedTokenDetection},
+    heads::{MaskedLm, MaskedLmLayout, ReplacedTokenDetection},
     kernels::draws,
     model::{
-        DebertaModel,
+        Backbone,
         embeddings::{EmbeddingSource, EmbeddingTables},
         input::ModelInput,
     },
@@ -47,7 +47,7 @@ pub fn generator_config(discriminator: &DebertaConfig) -> Result<DebertaConfig> 
 /// A generator and a discriminator that learn together.
 #[derive(Module, Debug)]
 pub struct ReplacedTokenPretraining {
-    pub(super) generator: DebertaForMaskedLm,
+    pub(super) generator: MaskedLm,
     pub(super) discriminator: ReplacedTokenDetection,
     #[module(skip)]
     pub(super) options: ReplacedToken,
@@ -105,13 +105,10 @@ impl ReplacedTokenPretraining {
     }
 
     /// A generator and a discriminator with all their parameters, to be filled with weights.
-    pub(super) fn parts(
-        config: &DebertaConfig,
-        device: &Device,
-    ) -> Result<(DebertaForMaskedLm, ReplacedTokenDetection)> {
+    pub(super) fn parts(config: &DebertaConfig, device: &Device) -> Result<(MaskedLm, ReplacedTokenDetection)> {
         let generator = generator_config(config)?;
-        let generator = DebertaForMaskedLm::new(&generator, MaskedLmLayout::EnhancedMaskDecoder, device)?;
-        Ok((generator, ReplacedTokenDetection::new(config, device)))
+        let generator = MaskedLm::new(&generator.into(), MaskedLmLayout::EnhancedMaskDecoder, device)?;
+        Ok((generator, ReplacedTokenDetection::new(&config.clone().into(), device)))
     }
 
     /// Puts zeros into the embeddings that the discriminator takes from the generator.
@@ -124,12 +121,12 @@ impl ReplacedTokenPretraining {
     }
 
     fn with_own_tables(self, tables: EmbeddingTables) -> Self {
-        let with_tables = |backbone: DebertaModel| backbone.map_embeddings(|own| own.with_tables(tables));
+        let with_tables = |backbone: Backbone| backbone.map_embeddings(|own| own.with_tables(tables));
         Self { discriminator: self.discriminator.map_backbone(with_tables), ..self }
     }
 
     /// The generator.
-    pub fn generator(&self) -> &DebertaForMaskedLm {
+    pub fn generator(&self) -> &MaskedLm {
         &self.generator
     }
 
@@ -157,7 +154,7 @@ impl ReplacedTokenPretraining {
     /// The generator's logits at the masked positions of a text.
     ///
     /// # Shapes
-    /// - output: [places, vocabulary]
+    /// - output: [masked, vocabulary]
     pub fn generator_logits(&self, masked: ModelInput, labels: &MaskedLmLabels) -> Tensor<2> {
         self.generator.logits(masked, labels)
     }
@@ -165,7 +162,7 @@ impl ReplacedTokenPretraining {
     /// L_G, \[1\].
     ///
     /// # Shapes
-    /// - logits: [places, vocabulary]
+    /// - logits: [masked, vocabulary]
     pub fn generator_loss(&self, logits: Tensor<2>, labels: MaskedLmLabels) -> Tensor<1> {
         Objective::loss(&self.generator, logits, labels)
     }
@@ -197,8 +194,8 @@ impl ReplacedTokenPretraining {
 /// (Gumbel's trick). `uniforms` are the u, from (0, 1); if none, they are drawn.
 ///
 /// # Shapes
-/// - logits, uniforms: [places, vocabulary]
-/// - output: ids, \[places\]
+/// - logits, uniforms: [masked, vocabulary]
+/// - output: ids, \[masked\]
 pub fn sample(logits: Tensor<2>, uniforms: Option<Tensor<2>>) -> Tensor<1, Int> {
     // The f32 numbers next to 0 and 1: at 0 and 1 themselves, the logarithms are infinite.
     const RANGE: (f64, f64) = (f32::MIN_POSITIVE as f64, 1.0 - f32::EPSILON as f64 / 2.0);
@@ -212,11 +209,11 @@ impl Corrupted {
     /// Puts drawn words, \[places\], into the masked positions of a text.
     pub fn new(masked: &ModelInput, labels: &MaskedLmLabels, drawn: Tensor<1, Int>) -> Self {
         let ids = masked.input_ids.clone();
-        let (shape, rows) = (ids.dims(), labels.places.rows(&ids.device()));
+        let (shape, rows) = (ids.dims(), labels.positions.rows(&ids.device()));
         let put = |into: Tensor<1, Int>, values| into.select_assign(0, rows.clone(), values, IndexingUpdateOp::Add);
         let flat = ids.clone().flatten::<1>(0, 1);
         let change = drawn.clone() - flat.clone().select(0, rows.clone());
-        let replaced = put(flat.zeros_like(), drawn.not_equal(labels.words.clone()).int());
+        let replaced = put(flat.zeros_like(), drawn.not_equal(labels.tokens.clone()).int());
         let input = ModelInput { input_ids: put(flat, change).reshape(shape), ..masked.clone() };
         Self { input, replaced: replaced.equal_elem(1).reshape(shape) }
     }
