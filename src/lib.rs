@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod answer_spans;
 pub mod batch;
 pub mod checkpoint;
 pub mod config;
@@ -16,13 +17,15 @@ pub mod model;
 pub mod parity;
 pub mod pipeline;
 mod replacement;
+#[cfg(test)]
+#[path = "../tests/common/repository.rs"]
+mod repository;
 mod scores;
-mod spans;
 mod text_file;
 pub mod tokenizer;
 pub mod training;
 
 pub use config::{DebertaConfig, ModelConfig, Preset, RobertaConfig};
 pub use error::{Error, Result};
-pub use model::{DebertaModel, Int8Layers, ModelInput, ModelOutput, Precision, RobertaModel};
+pub use model::{Backbone, Int8Layers, ModelInput, ModelOutput, Precision};
 pub use replacement::write_file;

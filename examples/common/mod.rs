@@ -1,7 +1,6 @@
 //! What the command-line examples share: flags, reading texts, progress, writing answers, errors.
 
 pub mod allocator;
-mod folder;
 mod input;
 mod output;
 mod precision;
@@ -16,13 +15,12 @@ use std::{
 use clap::Args;
 use deberta_burn::{
     Precision, Result,
-    checkpoint::LoadReport,
+    checkpoint::{LoadReport, locate},
     device::device,
     pipeline::{PipelineOptions, Progress},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
-use folder::model_folder;
 pub use input::InputArgs;
 pub use output::{Failure, OutputArgs};
 use precision::PrecisionArgs;
@@ -66,10 +64,10 @@ impl CommonArgs {
     /// # Errors
     /// A repository that cannot be had.
     pub fn folder(&self) -> Result<PathBuf> {
-        model_folder(&self.model, self.revision.as_deref())
+        locate(&self.model, self.revision.as_deref())
     }
 
-    /// The flags as the library wants them; a precision below f32 is told on standard error.
+    /// The flags as the library wants them. A precision below f32 is printed on standard error.
     pub fn options(&self) -> Result<PipelineOptions> {
         let (device, precision) = (device(&self.device)?, self.precision.precision()?);
         precision.load_dtype(&device)?;

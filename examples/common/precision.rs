@@ -49,7 +49,7 @@ impl PrecisionArgs {
         match self.dtype {
             Dtype::Int8 => Ok(Precision::Int8(layers)),
             _ if self.int8.is_some() => {
-                Err(Error::input("--int8", "it says which linear maps are in 8 bits, and needs --dtype int8"))
+                Err(Error::setting("--int8", "it says which linear maps are in 8 bits, and needs --dtype int8"))
             }
             Dtype::F32 => Ok(Precision::F32),
             Dtype::F16 => Ok(Precision::F16),

@@ -1,4 +1,4 @@
-//! Words for masked positions (paper section 3.2; `MaskedLanguageModel` in the original).
+//! Predicting masked tokens (paper section 3.2; `MaskedLanguageModel` in the original).
 
 use burn::{
     Tensor,
@@ -7,25 +7,18 @@ use burn::{
     tensor::{Device, Int},
 };
 
-use super::{BackboneConfig, Head, loss};
+use super::{HeadSettings, loss};
 use crate::{
     Error, Result,
-    config::{Activation, DebertaConfig, RobertaConfig},
+    config::{Activation, DebertaConfig, ModelConfig},
     model::{
-        DebertaModel,
-        attention::PreparedPositions,
-        decoder::EnhancedMaskDecoder,
-        inference::Prepared,
-        init::Init,
-        input::ModelInput,
-        linear::{Linear, LinearRole},
-        masked_positions::Places,
-        roberta::RobertaModel,
+        Backbone, decoder::EnhancedMaskDecoder, inference::Prepared, input::ModelInput, linear::Linear,
+        masked_positions::MaskedPositions,
     },
 };
 
-/// `LayerNorm( act( dense(h) ) ) E^T + bias`, with E the word table of the embeddings: it is passed in, never copied, so that
-/// it stays one parameter.
+/// `LayerNorm( act( dense(h) ) ) E^T + bias`, with E the token embeddings: they are passed in, never copied, so that they stay
+/// one parameter.
 #[derive(Module, Debug)]
 pub struct LmHead {
     dense: Linear,
@@ -36,73 +29,69 @@ pub struct LmHead {
 }
 
 impl LmHead {
-    fn new(init: &Init<'_>, hidden: usize, embedding: usize, vocabulary: usize, activation: Activation) -> Self {
+    fn new(settings: &HeadSettings, device: &Device) -> Self {
+        let init = settings.init(device);
         Self {
-            dense: init.linear(hidden, embedding),
-            layer_norm: init.layer_norm(embedding),
-            bias: init.zeros(vocabulary),
-            activation,
+            dense: init.linear(settings.hidden_size, settings.embedding_size),
+            layer_norm: init.layer_norm(settings.embedding_size),
+            bias: init.zeros(settings.vocab_size),
+            activation: settings.lm_activation,
         }
     }
 
     /// # Shapes
     /// - states: [batch, length, hidden]
-    /// - word_table: [vocabulary, embedding]
+    /// - token_embeddings: [vocabulary, embedding]
     /// - output: logits, [batch, length, vocabulary]
-    pub fn forward(&self, states: Tensor<3>, word_table: Tensor<2>) -> Tensor<3> {
+    pub fn forward(&self, states: Tensor<3>, token_embeddings: Tensor<2>) -> Tensor<3> {
         let states = self.layer_norm.forward(self.activation.forward(self.dense.forward(states)));
-        states.matmul(word_table.transpose().unsqueeze()) + self.bias.val().unsqueeze()
+        states.matmul(token_embeddings.transpose().unsqueeze()) + self.bias.val().unsqueeze()
     }
 }
 
-/// Which masked-language-model head a DeBERTa checkpoint has, and what it reads.
+/// Which language-model head a checkpoint has, and which states it reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MaskedLmLayout {
-    /// The original's `lm_predictions.*`, on the enhanced mask decoder's states (on the last layer's with
-    /// `position_biased_input`). The only right one for the published checkpoints.
+    /// The original's `lm_predictions.*`, on the states of the enhanced mask decoder. The only right one for the published
+    /// DeBERTa checkpoints. Models with absolute positions at the input (`position_biased_input`, RoBERTa) have no such decoder:
+    /// their head reads the last layer.
     EnhancedMaskDecoder,
-    /// The same weights on the last layer's states: transformers with `legacy` false.
+    /// The head on the last layer's states: transformers with `legacy` false, and RoBERTa's `lm_head.*`.
     LastLayer,
     /// transformers' own `cls.predictions.*`, on the last layer's states: `legacy` true.
     Legacy,
 }
 
-/// DeBERTa with a language-model head.
+/// A language-model head: predicts the token at each position.
 #[derive(Module, Debug)]
-pub struct DebertaForMaskedLm {
-    backbone: DebertaModel,
+pub struct MaskedLm {
+    pub(super) backbone: Backbone,
     lm_head: LmHead,
     decoder: Option<EnhancedMaskDecoder>,
 }
 
-impl DebertaForMaskedLm {
+impl MaskedLm {
     /// A fresh head on a fresh backbone.
     ///
     /// # Errors
-    /// The enhanced mask decoder needs at least two layers, and word vectors as wide as the hidden states.
-    pub fn new(config: &DebertaConfig, layout: MaskedLmLayout, device: &Device) -> Result<Self> {
-        let (init, hidden) = (config.head_settings().init(device), config.hidden_size);
-        let enhanced = layout == MaskedLmLayout::EnhancedMaskDecoder && !config.position_biased_input;
-        if enhanced && config.num_hidden_layers < 2 {
-            return Err(Error::config(
-                "num_hidden_layers",
-                config.num_hidden_layers,
-                "at least 2 for the enhanced mask decoder",
-            ));
-        }
-        if enhanced && config.embedding_size() != hidden {
-            let expected = format!("hidden_size, {hidden}, for the enhanced mask decoder");
-            return Err(Error::config("embedding_size", config.embedding_size(), expected));
-        }
-        Ok(Self {
-            backbone: config.backbone(device),
-            lm_head: LmHead::new(&init, hidden, config.embedding_size(), config.vocab_size, config.hidden_act),
-            decoder: enhanced.then(|| EnhancedMaskDecoder::new(&init, config.max_position_embeddings, hidden)),
-        })
+    /// The enhanced mask decoder needs at least two layers, and token embeddings as wide as the hidden states.
+    pub fn new(config: &ModelConfig, layout: MaskedLmLayout, device: &Device) -> Result<Self> {
+        let settings = HeadSettings::from(config);
+        let decoder = match config {
+            ModelConfig::Deberta(config)
+                if layout == MaskedLmLayout::EnhancedMaskDecoder && !config.position_biased_input =>
+            {
+                check_decoder(config)?;
+                let (rows, width) = (config.max_position_embeddings, config.hidden_size);
+                Some(EnhancedMaskDecoder::new(&settings.init(device), rows, width))
+            }
+            _ => None,
+        };
+        Ok(Self { backbone: Backbone::new(config, device), lm_head: LmHead::new(&settings, device), decoder })
     }
 
-    /// The encoder.
-    pub fn backbone(&self) -> &DebertaModel {
+    /// The model below the head.
+    pub fn backbone(&self) -> &Backbone {
         &self.backbone
     }
 
@@ -110,27 +99,29 @@ impl DebertaForMaskedLm {
     /// - output: logits, [batch, length, vocabulary]
     ///
     /// # Panics
-    /// With the enhanced mask decoder, on lengths above [`max_length`](Self::max_length).
+    /// With the enhanced mask decoder, if the input is longer than [`max_length`](Self::max_length).
     pub fn forward(&self, input: ModelInput) -> Tensor<3> {
         self.predict(self.states(input, None))
     }
 
-    /// The states that words are predicted from: all, or those at a few places, which cost less and are the same.
+    /// The states that tokens are predicted from: all of them, or only those at the masked positions, which are the same and
+    /// cost less.
     ///
     /// # Shapes
-    /// - output: [batch, length, hidden], or [1, places, hidden]
+    /// - output: [batch, length, hidden], or [1, masked, hidden]
     ///
     /// # Panics
-    /// As [`forward`](Self::forward), on places of a batch of another shape, and on none at all. At padding there must be none.
-    pub fn states(&self, input: ModelInput, places: Option<&Places>) -> Tensor<3> {
-        check(&input, places);
+    /// As [`forward`](Self::forward); also if no position is masked, or the positions belong to a batch of another shape. A masked
+    /// position must not be padding.
+    pub fn states(&self, input: ModelInput, masked: Option<&MaskedPositions>) -> Tensor<3> {
+        check_positions(&input, masked);
         let encoder = self.backbone.encoder();
         let own_layers = encoder.layers().len() - usize::from(self.decoder.is_some());
         let (states, context) = self.backbone.forward_layers(input, own_layers, &mut Default::default());
-        match (&self.decoder, places) {
-            (Some(decoder), Some(_)) => decoder.forward(states, places, encoder, &context),
+        match (&self.decoder, masked) {
+            (Some(decoder), Some(_)) => decoder.forward(states, masked, encoder, &context),
             (Some(decoder), None) => context.layout.restore(decoder.forward(states, None, encoder, &context)),
-            (None, Some(places)) => context.layout.select(states, places),
+            (None, Some(masked)) => context.layout.select(states, masked),
             (None, None) => context.layout.restore(states),
         }
     }
@@ -139,7 +130,19 @@ impl DebertaForMaskedLm {
     /// - states: [batch, positions, hidden], from [`states`](Self::states)
     /// - output: logits, [batch, positions, vocabulary]
     pub fn predict(&self, states: Tensor<3>) -> Tensor<3> {
-        self.lm_head.forward(states, self.backbone.embeddings().word_table())
+        self.lm_head.forward(states, self.backbone.embeddings().token_embeddings())
+    }
+
+    /// Predicts tokens at the masked positions only: with a large vocabulary, the logits of all positions would be by far the
+    /// largest tensor.
+    ///
+    /// # Shapes
+    /// - output: logits, [masked, vocabulary]
+    ///
+    /// # Panics
+    /// As [`states`](Self::states).
+    pub fn predict_at(&self, input: ModelInput, masked: &MaskedPositions) -> Tensor<2> {
+        self.predict(self.states(input, Some(masked))).squeeze_dim(0)
     }
 
     /// The longest input in tokens, if the decoder sets a limit.
@@ -158,129 +161,36 @@ impl DebertaForMaskedLm {
     }
 }
 
-/// RoBERTa with a language-model head on its last layer.
-#[derive(Module, Debug)]
-pub struct RobertaForMaskedLm {
-    backbone: RobertaModel,
-    lm_head: LmHead,
-}
-
-impl RobertaForMaskedLm {
-    /// A fresh head on a fresh backbone.
-    pub fn new(config: &RobertaConfig, device: &Device) -> Self {
-        let (init, hidden) = (config.head_settings().init(device), config.hidden_size);
-        Self {
-            backbone: config.backbone(device),
-            lm_head: LmHead::new(&init, hidden, hidden, config.vocab_size, Activation::Gelu),
-        }
+impl Prepared<MaskedLm> {
+    /// [`MaskedLm::max_length`].
+    pub fn max_length(&self) -> Option<usize> {
+        self.model().max_length()
     }
 
-    /// # Shapes
-    /// - output: logits, [batch, length, vocabulary]
-    pub fn forward(&self, input: ModelInput) -> Tensor<3> {
-        self.predict(self.states(input, None))
-    }
-
-    /// The states that words are predicted from: all, or those at a few places.
-    ///
-    /// # Shapes
-    /// - output: [batch, length, hidden], or [1, places, hidden]
-    ///
-    /// # Panics
-    /// On places of a batch of another shape, and on none at all.
-    pub fn states(&self, input: ModelInput, places: Option<&Places>) -> Tensor<3> {
-        check(&input, places);
-        let states = self.backbone.forward(input).last_hidden_state;
-        match places {
-            Some(places) => {
-                let rows = places.rows(&states.device());
-                states.flatten::<2>(0, 1).select(0, rows).unsqueeze()
-            }
-            None => states,
-        }
-    }
-
-    /// # Shapes
-    /// - states: [batch, positions, hidden], from [`states`](Self::states)
-    /// - output: logits, [batch, positions, vocabulary]
-    pub fn predict(&self, states: Tensor<3>) -> Tensor<3> {
-        self.lm_head.forward(states, self.backbone.word_table())
-    }
-
-    /// Mean cross entropy over the positions whose label is not negative.
-    ///
-    /// # Shapes
-    /// - logits: [batch, length, vocabulary]
-    /// - labels: [batch, length]
-    /// - output: \[1\]
-    pub fn loss(&self, logits: Tensor<3>, labels: Tensor<2, Int>) -> Tensor<1> {
-        loss::cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1))
+    /// [`MaskedLm::predict_at`], with what was prepared.
+    pub fn predict_at(&self, input: ModelInput, masked: &MaskedPositions) -> Tensor<2> {
+        self.run(input, |model, input| model.predict_at(input, masked))
     }
 }
 
-/// Places of another batch would select other states than are meant.
-fn check(input: &ModelInput, places: Option<&Places>) {
+/// What the enhanced mask decoder needs of a configuration.
+fn check_decoder(config: &DebertaConfig) -> Result<()> {
+    let (layers, hidden, embedding) = (config.num_hidden_layers, config.hidden_size, config.embedding_size());
+    if layers < 2 {
+        return Err(Error::config("num_hidden_layers", layers, "at least 2 for the enhanced mask decoder"));
+    }
+    if embedding != hidden {
+        let expected = format!("hidden_size, {hidden}, for the enhanced mask decoder");
+        return Err(Error::config("embedding_size", embedding, expected));
+    }
+    Ok(())
+}
+
+/// Masked positions of another batch would select the wrong states.
+fn check_positions(input: &ModelInput, masked: Option<&MaskedPositions>) {
     let shape = input.input_ids.dims();
-    assert!(places.is_none_or(|places| places.fit(shape)), "places that are not of a batch of {shape:?}");
-    assert!(places.is_none_or(|places| !places.is_empty()), "a batch without a place");
-}
-
-/// A model with a language-model head, of either family, plain or prepared for inference.
-pub trait MaskedLm: Head<Output = Tensor<3>> {
-    /// Predicts words at some places only: the logits of all places of a large vocabulary would be the largest tensor by far.
-    ///
-    /// # Shapes
-    /// - output: logits, [places, vocabulary]
-    ///
-    /// # Panics
-    /// On lengths that the model does not reach, on places of a batch of another shape, and on none at all.
-    fn predict_at(&self, input: ModelInput, places: &Places) -> Tensor<2>;
-}
-
-impl MaskedLm for DebertaForMaskedLm {
-    fn predict_at(&self, input: ModelInput, places: &Places) -> Tensor<2> {
-        self.predict(self.states(input, Some(places))).squeeze_dim(0)
-    }
-}
-
-impl MaskedLm for RobertaForMaskedLm {
-    fn predict_at(&self, input: ModelInput, places: &Places) -> Tensor<2> {
-        self.predict(self.states(input, Some(places))).squeeze_dim(0)
-    }
-}
-
-impl<M: MaskedLm> MaskedLm for Prepared<M> {
-    fn predict_at(&self, input: ModelInput, places: &Places) -> Tensor<2> {
-        self.run(input, |model, input| model.predict_at(input, places))
-    }
-}
-
-impl Head for DebertaForMaskedLm {
-    type Output = Tensor<3>;
-
-    fn forward(&self, input: ModelInput) -> Tensor<3> {
-        DebertaForMaskedLm::forward(self, input)
-    }
-
-    fn prepare_positions(&self, length: Option<usize>) -> Option<PreparedPositions> {
-        self.backbone.encoder().prepare_positions(length)
-    }
-
-    fn linears(&mut self) -> Vec<(LinearRole, &mut Linear)> {
-        self.backbone.linears()
-    }
-}
-
-impl Head for RobertaForMaskedLm {
-    type Output = Tensor<3>;
-
-    fn forward(&self, input: ModelInput) -> Tensor<3> {
-        RobertaForMaskedLm::forward(self, input)
-    }
-
-    fn linears(&mut self) -> Vec<(LinearRole, &mut Linear)> {
-        self.backbone.linears()
-    }
+    assert!(masked.is_none_or(|masked| masked.fit(shape)), "masked positions of another batch than {shape:?}");
+    assert!(masked.is_none_or(|masked| !masked.is_empty()), "a batch without a masked position");
 }
 
 #[cfg(test)]
@@ -290,7 +200,7 @@ mod tests {
     use super::*;
     use crate::config::{DebertaVersion, PositionTerms};
 
-    fn model(device: &Device) -> DebertaForMaskedLm {
+    fn model(device: &Device) -> MaskedLm {
         let config = DebertaConfig {
             vocab_size: 20,
             hidden_size: 8,
@@ -308,10 +218,10 @@ mod tests {
             ..DebertaConfig::new(DebertaVersion::V2)
         };
         device.seed(3);
-        DebertaForMaskedLm::new(&config, MaskedLmLayout::EnhancedMaskDecoder, device).unwrap()
+        MaskedLm::new(&config.into(), MaskedLmLayout::EnhancedMaskDecoder, device).unwrap()
     }
 
-    /// Two sequences of 10 places: one padded in front, one behind.
+    /// Two sequences of 10 positions: one padded in front, one behind.
     fn input(device: &Device) -> ModelInput {
         let ids: Vec<i32> = (0..20).map(|token| 1 + token * 7 % 19).collect();
         let mask: Vec<bool> = (0..20).map(|token| (3..17).contains(&token)).collect();
@@ -320,21 +230,21 @@ mod tests {
     }
 
     #[test]
-    fn states_at_places_are_those_among_all() {
+    fn states_at_masked_positions_are_those_among_all() {
         let device = Device::flex();
         let model = model(&device);
-        let places = Places::new(10, [vec![3, 5, 9], vec![0, 6]]);
-        let all = model.states(input(&device), None).flatten::<2>(0, 1).select(0, places.rows(&device));
-        let some = model.states(input(&device), Some(&places)).squeeze_dim::<2>(0);
+        let masked = MaskedPositions::new(10, [vec![3, 5, 9], vec![0, 6]]);
+        let all = model.states(input(&device), None).flatten::<2>(0, 1).select(0, masked.rows(&device));
+        let some = model.states(input(&device), Some(&masked)).squeeze_dim::<2>(0);
         let difference = (all - some).abs().max().into_scalar::<f32>();
         // The same sums of numbers of size 1, in blocks of other sizes.
         assert!(difference < 1e-5, "{difference}");
     }
 
     #[test]
-    #[should_panic(expected = "places that are not of a batch of [2, 10]")]
-    fn places_of_another_batch_are_refused() {
+    #[should_panic(expected = "masked positions of another batch than [2, 10]")]
+    fn masked_positions_of_another_batch_are_refused() {
         let device = Device::flex();
-        model(&device).states(input(&device), Some(&Places::new(12, [vec![1], vec![2]])));
+        model(&device).states(input(&device), Some(&MaskedPositions::new(12, [vec![1], vec![2]])));
     }
 }

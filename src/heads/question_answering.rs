@@ -6,42 +6,41 @@ use burn::{
     tensor::{Device, Int},
 };
 
-use super::{Backbone, BackboneConfig, Head, loss};
-use crate::model::{
-    attention::PreparedPositions,
-    input::ModelInput,
-    linear::{Linear, LinearRole},
+use super::{HeadSettings, loss};
+use crate::{
+    config::ModelConfig,
+    model::{Backbone, input::ModelInput, linear::Linear},
 };
 
 /// A linear map from each state to two scores.
 #[derive(Module, Debug)]
-pub struct QuestionAnswering<B: Backbone> {
-    backbone: B,
+pub struct QuestionAnswering {
+    pub(super) backbone: Backbone,
     qa_outputs: Linear,
 }
 
 /// Scores of every token as the first and as the last of the answer.
 #[derive(Clone, Debug)]
-pub struct SpanLogits {
+pub struct AnswerLogits {
     /// First token, [batch, length].
     pub start: Tensor<2>,
     /// Last token, [batch, length].
     pub end: Tensor<2>,
 }
 
-impl<B: Backbone> QuestionAnswering<B> {
+impl QuestionAnswering {
     /// A fresh head on a fresh backbone.
-    pub fn new(config: &B::Config, device: &Device) -> Self {
-        let settings = config.head_settings();
-        Self { backbone: config.backbone(device), qa_outputs: settings.init(device).linear(settings.hidden_size, 2) }
+    pub fn new(config: &ModelConfig, device: &Device) -> Self {
+        let settings = HeadSettings::from(config);
+        Self { backbone: Backbone::new(config, device), qa_outputs: settings.classifier(2, device) }
     }
 
     /// # Shapes
     /// - output: [batch, length] each
-    pub fn forward(&self, input: ModelInput) -> SpanLogits {
+    pub fn forward(&self, input: ModelInput) -> AnswerLogits {
         let logits = self.qa_outputs.forward(self.backbone.forward(input).last_hidden_state); // [batch, length, 2]
         let side = |index| logits.clone().narrow(2, index, 1).squeeze_dim(2);
-        SpanLogits { start: side(0), end: side(1) }
+        AnswerLogits { start: side(0), end: side(1) }
     }
 
     /// Mean of the cross entropies of start and end. A position outside the input does not count.
@@ -49,27 +48,11 @@ impl<B: Backbone> QuestionAnswering<B> {
     /// # Shapes
     /// - starts, ends: \[batch\]
     /// - output: \[1\]
-    pub fn loss(&self, logits: SpanLogits, starts: Tensor<1, Int>, ends: Tensor<1, Int>) -> Tensor<1> {
+    pub fn loss(&self, logits: AnswerLogits, starts: Tensor<1, Int>, ends: Tensor<1, Int>) -> Tensor<1> {
         let side = |logits: Tensor<2>, positions: Tensor<1, Int>| {
             let outside = positions.clone().greater_equal_elem(logits.dims()[1] as i64);
             loss::cross_entropy(logits, positions.clamp_min(0).mask_fill(outside, -1))
         };
         (side(logits.start, starts) + side(logits.end, ends)) / 2.0
-    }
-}
-
-impl<B: Backbone> Head for QuestionAnswering<B> {
-    type Output = SpanLogits;
-
-    fn forward(&self, input: ModelInput) -> SpanLogits {
-        QuestionAnswering::forward(self, input)
-    }
-
-    fn prepare_positions(&self, length: Option<usize>) -> Option<PreparedPositions> {
-        self.backbone.prepare_positions(length)
-    }
-
-    fn linears(&mut self) -> Vec<(LinearRole, &mut Linear)> {
-        self.backbone.linears()
     }
 }

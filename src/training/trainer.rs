@@ -1,11 +1,11 @@
-//! One optimiser step after the other: forward, loss, backward, clipping, AdamW.
+//! Optimiser steps: forward, loss, backward, clipping, AdamW.
 
 use std::path::Path;
 
 use burn::tensor::Device;
 
 use super::{
-    learner::{Learner, Start, StepReport},
+    learner::{Learner, Start, TrainStepReport},
     objective::Objective,
     optimizer::{AdamW, Schedule},
     parallel::Devices,
@@ -20,11 +20,12 @@ use crate::{
     model::input::ModelInput,
 };
 
-/// A model in training. Everything random is a function of the seed, the step and the number of a batch in it, so that a run
-/// that goes on from a saved step is the run that was never interrupted. On several devices a step is data-parallel.
+/// A model in training. All random numbers depend on the seed, the step and the number of the batch in the step. So a
+/// run that goes on from a saved step gives the same result as one that was never interrupted. On several devices, a
+/// step is data-parallel.
 #[derive(Debug)]
 pub struct Trainer<M: Objective> {
-    /// None during a step only: the optimiser updates in place what nobody else holds.
+    /// None only during a step: the optimiser updates parameters in place if it is their only owner.
     model: Option<M>,
     optimizer: AdamW,
     schedule: Schedule,
@@ -33,11 +34,11 @@ pub struct Trainer<M: Objective> {
     devices: Devices,
 }
 
-/// Batches and what they are trained towards.
+/// Inputs and labels.
 pub type Batches<M> = Vec<(ModelInput, <M as Objective>::Labels)>;
 
 impl<M: Objective> Trainer<M> {
-    /// Takes a model on the first of these devices, which have gradients.
+    /// Takes a model, which is on the first of these devices. The devices have gradients.
     ///
     /// # Panics
     /// Without a device.
@@ -71,7 +72,7 @@ impl<M: Objective> Trainer<M> {
     ///
     /// # Panics
     /// Without any batch.
-    pub fn step(&mut self, batches: Batches<M>) -> StepReport {
+    pub fn train_step(&mut self, batches: Batches<M>) -> TrainStepReport {
         let model = self.model.take().expect("every step puts it back");
         let (step, count, sift) = (self.steps(), batches.len() as f64, self.sift);
         let (seed, scale) = (Random::new(&[self.seed, step as u64]).next_u64(), self.optimizer.scale().factor());
@@ -97,7 +98,7 @@ impl<M: Objective> Trainer<M> {
         let learning_rate = self.schedule.learning_rate(step);
         let (model, gradient_norm) = self.optimizer.step(model, gradients, learning_rate);
         self.model = Some(model);
-        StepReport { loss, parts, gradient_norm, learning_rate }
+        TrainStepReport { loss, parts, gradient_norm, learning_rate }
     }
 }
 
@@ -128,8 +129,8 @@ impl<M: Objective> Learner for Trainer<M> {
         self.device(batch)
     }
 
-    fn step(&mut self, batches: Vec<Self::Batch>) -> StepReport {
-        self.step(batches)
+    fn train_step(&mut self, batches: Vec<Self::Batch>) -> TrainStepReport {
+        self.train_step(batches)
     }
 
     fn save(&self, config: &ModelConfig, folder: &Path) -> Result<()> {

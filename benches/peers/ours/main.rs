@@ -19,11 +19,11 @@ use burn::{
     tensor::{Device, Distribution, TensorData},
 };
 use deberta_burn::{
-    DebertaConfig, DebertaModel, Int8Layers, ModelConfig, ModelInput, Precision,
+    Backbone, Int8Layers, ModelConfig, ModelInput, Precision,
     batch::{Batch, Encoding, Padding},
     checkpoint::{Checkpoint, LoadOptions},
     device::describe,
-    heads::{Head, QuestionAnswering, SequenceClassification, TokenClassification},
+    heads::{InferenceModel, QuestionAnswering, SequenceClassification, TokenClassification},
     model::inference::Prepared,
 };
 use serde::Deserialize;
@@ -104,16 +104,13 @@ fn precision(name: &str) -> Option<Precision> {
 impl Session {
     fn load(load: &Load, precision: Precision) -> Result<Self> {
         let config = ModelConfig::from_folder(&load.model)?;
-        let ModelConfig::Deberta(deberta) = &config else { bail!("{}: not a DeBERTa", load.model.display()) };
         let device = if load.train { Device::flex().autodiff() } else { Device::flex() };
         let checkpoint = Checkpoint::open(&load.model)?;
         let model = if load.train {
-            let head = checkpoint
-                .load(SequenceClassification::<DebertaModel>::new(deberta, &device), &LoadOptions::default())?
-                .0;
+            let head = checkpoint.load(SequenceClassification::new(&config, &device), &LoadOptions::default())?.0;
             Model::Training(Box::new(Training::new(head, &device, load.sift)))
         } else {
-            Model::Inference(forward(&checkpoint, deberta, load.head, &device, precision)?)
+            Model::Inference(forward(&checkpoint, &config, load.head, &device, precision)?)
         };
         Ok(Self { config, device, model })
     }
@@ -136,7 +133,7 @@ impl Session {
         let shape = [labels.len()];
         let labels = Tensor::from_data(TensorData::new(labels, shape), &self.device);
         let Model::Training(trainer) = &mut self.model else { bail!("the model was loaded for inference") };
-        let loss = trainer.step(input, labels);
+        let loss = trainer.train_step(input, labels);
         Ok(json!({ "seconds": start.elapsed().as_secs_f64(), "loss": loss }))
     }
 
@@ -152,31 +149,29 @@ impl Session {
 /// The model made ready for inference, with its head or without.
 fn forward(
     checkpoint: &Checkpoint,
-    config: &DebertaConfig,
+    config: &ModelConfig,
     head: bool,
     device: &Device,
     precision: Precision,
 ) -> Result<Forward> {
-    let architecture = config.task.architectures.first().filter(|_| head);
+    let architecture = config.task().architectures.first().filter(|_| head);
     match architecture.map(|name| name.rsplit("For").next().unwrap_or(name)) {
-        None => prepared(checkpoint, config.init(device), precision, |output| output.last_hidden_state),
+        None => prepared(checkpoint, Backbone::new(config, device), precision, |output| output.last_hidden_state),
         Some("SequenceClassification") => {
-            prepared(checkpoint, SequenceClassification::<DebertaModel>::new(config, device), precision, |logits| {
-                logits
-            })
+            prepared(checkpoint, SequenceClassification::new(config, device), precision, |logits| logits)
         }
         Some("TokenClassification") => {
-            prepared(checkpoint, TokenClassification::<DebertaModel>::new(config, device), precision, |logits| logits)
+            prepared(checkpoint, TokenClassification::new(config, device), precision, |logits| logits)
         }
         Some("QuestionAnswering") => {
-            let model = QuestionAnswering::<DebertaModel>::new(config, device);
+            let model = QuestionAnswering::new(config, device);
             prepared(checkpoint, model, precision, |spans| Tensor::stack::<3>(vec![spans.start, spans.end], 2))
         }
         Some(other) => bail!("no head for {other}"),
     }
 }
 
-fn prepared<M: Head + Module + 'static, const D: usize>(
+fn prepared<M: InferenceModel + Module + 'static, const D: usize>(
     checkpoint: &Checkpoint,
     model: M,
     precision: Precision,

@@ -21,8 +21,10 @@ use std::sync::Arc;
 use burn::{Tensor, module::Module};
 
 use crate::{
-    config::{DebertaConfig, PositionTerms, RobertaConfig},
-    model::{dropout::Dropout, init::Init, linear::Linear, masked_positions::Places, token_layout::TokenLayout},
+    config::PositionTerms,
+    model::{
+        dropout::Dropout, init::Init, linear::Linear, masked_positions::MaskedPositions, token_layout::TokenLayout,
+    },
 };
 use operands::{AttentionOperands, PositionIndex, RelativeOperands, TalkingHeads};
 
@@ -47,39 +49,6 @@ pub struct AttentionConfig {
     pub dropout: f64,
     /// Dropout of the position table.
     pub position_dropout: f64,
-}
-
-impl From<&DebertaConfig> for AttentionConfig {
-    fn from(config: &DebertaConfig) -> Self {
-        Self {
-            hidden_size: config.hidden_size,
-            heads: config.num_attention_heads,
-            terms: config.pos_att_type,
-            relative: config.relative_attention,
-            share_projections: config.share_projections(),
-            key_bias: config.key_bias(),
-            talking_heads: config.talking_heads(),
-            dropout: config.attention_probs_dropout_prob,
-            position_dropout: config.hidden_dropout_prob,
-        }
-    }
-}
-
-impl From<&RobertaConfig> for AttentionConfig {
-    /// Plain attention: no position terms.
-    fn from(config: &RobertaConfig) -> Self {
-        Self {
-            hidden_size: config.hidden_size,
-            heads: config.num_attention_heads,
-            terms: PositionTerms::default(),
-            relative: false,
-            share_projections: false,
-            key_bias: true,
-            talking_heads: false,
-            dropout: config.attention_probs_dropout_prob,
-            position_dropout: 0.0,
-        }
-    }
 }
 
 /// The projections of one layer's attention.
@@ -134,18 +103,18 @@ pub struct KeyValue {
 
 /// What attention reads.
 pub struct AttentionInput<'a> {
-    /// What the queries are made of: [batch, length, hidden], or [1, places, hidden].
+    /// What the queries are made of: [batch, length, hidden], or [1, queries, hidden].
     pub query_states: Tensor<3>,
     /// What they attend to.
     pub key_value: KeyValue,
     /// How the tokens lie in the states.
     pub layout: &'a TokenLayout,
     /// The positions of the queries, if not every token has one (the enhanced mask decoder).
-    pub places: Option<&'a Places>,
+    pub query_positions: Option<&'a MaskedPositions>,
     /// The projected position table and the rows to use from it.
     pub relative: Option<(PositionProjections, PositionIndex)>,
-    /// Whether the attention probabilities are to be returned as well.
-    pub maps: bool,
+    /// Whether to return the attention weights as well.
+    pub with_weights: bool,
 }
 
 impl AttentionConfig {
@@ -197,7 +166,7 @@ impl DisentangledAttention {
     /// Attends.
     ///
     /// # Shapes
-    /// - output: context, of the shape of the query's states, and probabilities [batch, heads, query, key] if asked for
+    /// - output: context, of the shape of the query's states, and attention weights [batch, heads, query, key] if asked for
     pub fn forward(&self, input: AttentionInput<'_>) -> (Tensor<3>, Option<Tensor<4>>) {
         let query = self.query_proj.forward(input.query_states);
         let head_size = query.dims()[2] / self.heads;
@@ -211,12 +180,12 @@ impl DisentangledAttention {
                 heads: self.heads,
                 relative: input.relative.map(|(positions, index)| RelativeOperands { positions, index }),
                 layout: input.layout,
-                places: input.places,
+                query_positions: input.query_positions,
                 scale: 1.0 / ((head_size * terms) as f64).sqrt(),
                 dropout: &self.dropout,
             },
             talking_heads.map(|(logits, weights)| TalkingHeads { logits, weights }),
-            input.maps,
+            input.with_weights,
         )
     }
 

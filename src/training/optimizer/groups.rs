@@ -6,13 +6,13 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-/// How parameters differ, by their place in the model.
+/// How parameters are treated, by their position in the model.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ParameterGroups {
     /// Number of encoder layers.
     pub layers: usize,
-    /// Factor of the learning rate from each layer to the one below it: the head has 1, the last layer this, the embeddings
-    /// its power of `layers + 1`. 1 for none.
+    /// Factor of the learning rate from each layer to the one below it. The head has the full rate, the last layer this
+    /// factor of it, and the embeddings its power of `layers + 1`. 1 gives all layers the same rate.
     pub layer_decay: f64,
 }
 
@@ -25,17 +25,17 @@ pub struct Group {
     pub decays: bool,
 }
 
-/// A parameter's place, counted from below.
-enum Place {
-    /// Word, position and type tables and their projection, and the table of relative positions.
+/// The part of the model that a parameter belongs to.
+enum ModulePart {
+    /// Token, position and type embeddings and their projection, and the embeddings of relative positions.
     Embeddings,
     /// An encoder layer.
     Layer(usize),
-    /// Whatever stands on the encoder.
+    /// What follows the encoder.
     Head,
 }
 
-impl Place {
+impl ModulePart {
     fn of(path: &str) -> Self {
         let path = path.strip_prefix("backbone.").unwrap_or(path);
         if let Some(rest) = path.strip_prefix("encoder.layer.") {
@@ -52,10 +52,10 @@ impl Place {
 impl ParameterGroups {
     /// The group of the parameter at this path of field names.
     pub fn of(&self, path: &str) -> Group {
-        let below = match Place::of(path) {
-            Place::Head => 0,
-            Place::Layer(number) => self.layers.saturating_sub(number),
-            Place::Embeddings => self.layers + 1,
+        let below = match ModulePart::of(path) {
+            ModulePart::Head => 0,
+            ModulePart::Layer(number) => self.layers.saturating_sub(number),
+            ModulePart::Embeddings => self.layers + 1,
         };
         // Biases and LayerNorms (burn's gamma and beta).
         let last = path.rsplit('.').next().unwrap_or(path);
@@ -73,7 +73,7 @@ pub struct Frozen {
 }
 
 impl Frozen {
-    /// Takes the frozen parameters off the tape: they get no gradient, and none is computed for them.
+    /// Marks the frozen parameters: no gradient is computed for them.
     pub fn freeze<M: Module>(self, model: M) -> M {
         if self == Self::default() {
             return model;
@@ -82,10 +82,10 @@ impl Frozen {
     }
 
     fn holds(&self, path: &str) -> bool {
-        match Place::of(path) {
-            Place::Embeddings => self.embeddings,
-            Place::Layer(number) => number < self.layers,
-            Place::Head => false,
+        match ModulePart::of(path) {
+            ModulePart::Embeddings => self.embeddings,
+            ModulePart::Layer(number) => number < self.layers,
+            ModulePart::Head => false,
         }
     }
 }
