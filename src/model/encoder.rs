@@ -20,7 +20,7 @@ use super::{
     output::LayerRecord,
     token_layout::{Packing, TokenLayout},
 };
-use crate::{config::DebertaConfig, kernels::can_fuse};
+use crate::{config::DebertaConfig, kernels::attention_serves};
 
 /// How the tokens of an input are to lie in the states: packed where something is padded and fused attention will serve every
 /// layer, padded otherwise.
@@ -28,7 +28,7 @@ pub(crate) fn token_layout(layers: &[EncoderLayer], input: &ModelInput) -> Token
     let talking_heads = layers.iter().any(|layer| layer.attention().has_talking_heads());
     let device = input.input_ids.device();
     let dtype = layers.first().map(EncoderLayer::dtype);
-    let packs = !talking_heads && !input.output_attentions && dtype.is_some_and(|dtype| can_fuse(&device, dtype));
+    let packs = !talking_heads && !input.output_attentions && dtype.is_some_and(|dtype| attention_serves(&device, dtype));
     match input.attention_mask.as_ref().filter(|_| packs).and_then(Packing::new) {
         Some(packing) => TokenLayout::Packed(Arc::new(packing)),
         None => TokenLayout::Padded(input.attention_mask.clone()),

@@ -7,10 +7,7 @@ use super::{
     operands::{AttentionOperands, TalkingHeads},
 };
 use crate::{
-    kernels::{
-        SequenceBounds, can_fuse,
-        cpu::attention::operation::{self, FusedPlan},
-    },
+    kernels::{self, AttentionPlan, SequenceBounds},
     model::token_layout::TokenLayout,
 };
 
@@ -24,7 +21,7 @@ pub fn attend(
     talking_heads: Option<TalkingHeads<'_>>,
     maps: bool,
 ) -> (Tensor<3>, Option<Tensor<4>>) {
-    let fused = can_fuse(&operands.query.device(), operands.query.dtype()) && talking_heads.is_none() && !maps;
+    let fused = kernels::attention_serves(&operands.query.device(), operands.query.dtype()) && talking_heads.is_none() && !maps;
     let (sequences, queries) = match operands.layout {
         TokenLayout::Packed(packing) => {
             assert!(fused, "a packed layout needs fused attention, without maps and talking heads");
@@ -41,7 +38,7 @@ pub fn attend(
             return (context, maps.then_some(probabilities));
         }
     };
-    let plan = FusedPlan {
+    let plan = AttentionPlan {
         heads: operands.heads,
         scale: operands.scale,
         sequences,
@@ -52,5 +49,6 @@ pub fn attend(
     };
     let positions = operands.relative.map(|relative| relative.positions);
     let (position_key, position_query) = positions.map_or((None, None), |tables| (tables.key, tables.query));
-    (operation::attend(operands.query, operands.key, operands.value, position_key, position_query, plan), None)
+    let AttentionOperands { query, key, value, .. } = operands;
+    (kernels::attend(query, key, value, position_key, position_query, plan), None)
 }
