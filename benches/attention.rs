@@ -74,7 +74,7 @@ impl Case {
                 positions: PositionProjections { key: Some(position_key), query: Some(position_query), first_row: 0 },
                 index: self.index.clone(),
             }),
-            places: None,
+            query_positions: None,
             layout: &self.layout,
             scale: 1.0 / ((head_size * 3) as f64).sqrt(),
             dropout: &self.dropout,

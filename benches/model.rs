@@ -14,7 +14,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use deberta_burn::{
     ModelInput, Preset,
-    heads::{Head, SequenceClassification},
+    heads::{InferenceModel, SequenceClassification},
     model::inference::Prepared,
 };
 use training::Training;

@@ -1,5 +1,5 @@
 //! What it costs to pretrain with a vocabulary of 128,100: a step of masked language modelling of v3-base's shape, with the
-//! decoder and the vocabulary at the masked places only, and everywhere.
+//! decoder and the vocabulary at the masked positions only, and everywhere.
 //!
 //! ```sh
 //! cargo bench --bench pretraining            # a batch of 8 texts of 512 tokens, 20 minutes and 14 GB of memory
@@ -24,7 +24,7 @@ use burn::{
 use deberta_burn::{
     DebertaConfig, ModelInput, Preset,
     heads::{DebertaForMaskedLm, MaskedLmLayout, loss},
-    model::masked_positions::Places,
+    model::masked_positions::MaskedPositions,
     training::{
         AdamW, AdamWConfig, ParameterGroups, Schedule, ScheduleKind, Trainer, Warmup,
         objective::{Compared, MaskedLmLabels, Objective},
@@ -51,8 +51,8 @@ impl Way {
 
     fn describe(self) -> &'static str {
         match self {
-            Self::Masked => "decoder and vocabulary at masked places",
-            Self::DecoderEverywhere => "decoder at all tokens, vocabulary at masked places",
+            Self::Masked => "decoder and vocabulary at masked positions",
+            Self::DecoderEverywhere => "decoder at all tokens, vocabulary at masked positions",
             Self::AllEverywhere => "decoder and vocabulary at all tokens",
         }
     }
@@ -71,7 +71,7 @@ impl Objective for Pretraining {
     type Logits = Tensor<2>;
 
     fn logits(&self, input: ModelInput, labels: &MaskedLmLabels) -> Tensor<2> {
-        let rows = labels.places.rows(&input.input_ids.device());
+        let rows = labels.positions.rows(&input.input_ids.device());
         match self.way {
             Way::Masked => self.model.logits(input, labels),
             Way::DecoderEverywhere => {
@@ -83,7 +83,7 @@ impl Objective for Pretraining {
     }
 
     fn loss(&self, logits: Tensor<2>, labels: MaskedLmLabels) -> Tensor<1> {
-        loss::cross_entropy(logits, labels.words)
+        loss::cross_entropy(logits, labels.tokens)
     }
 
     fn compared(&self, logits: Tensor<2>, _: &MaskedLmLabels, _: Option<&Tensor<2, Bool>>) -> Compared {
@@ -112,12 +112,12 @@ fn worker(way: Way, batch: usize, length: usize) {
     let ids: Vec<i32> = (0..batch * length).map(|token| 3 + (token as i32 * 7919) % 128_000).collect();
     let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [batch, length]), &device);
     let masked: Vec<usize> = (1..length).step_by(EVERY).collect();
-    let places = Places::new(length, vec![&masked; batch]);
-    let words = ids.clone().flatten::<1>(0, 1).select(0, places.rows(&device));
+    let positions = MaskedPositions::new(length, vec![&masked; batch]);
+    let tokens = ids.clone().flatten::<1>(0, 1).select(0, positions.rows(&device));
     for _ in 0..STEPS {
-        let labels = MaskedLmLabels { places: places.clone(), words: words.clone() };
+        let labels = MaskedLmLabels { positions: positions.clone(), tokens: tokens.clone() };
         let start = Instant::now();
-        let report = trainer.step(vec![(ModelInput::new(ids.clone()), labels)]);
+        let report = trainer.train_step(vec![(ModelInput::new(ids.clone()), labels)]);
         println!("{} {}", start.elapsed().as_secs_f64(), report.loss);
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

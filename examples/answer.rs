@@ -59,7 +59,7 @@ fn main() -> ExitCode {
 
 fn answer(args: Args) -> Result<(), Failure> {
     let Args { common, question, .. } = args;
-    let (questions, places) = common.input.read(|context| Question { question: question.clone(), context })?;
+    let (questions, locations) = common.input.read(|context| Question { question: question.clone(), context })?;
     let answerer = QuestionAnswerer::open(common.folder()?, common.options()?)?;
     common::warn(answerer.report());
     let options = AnswerOptions {
@@ -69,7 +69,7 @@ fn answer(args: Args) -> Result<(), Failure> {
         no_answer_threshold: args.no_answer,
     };
     let mut output = common.output.open();
-    for (index, answers) in places.locate(answerer.answer(&questions, &options))?.iter().enumerate() {
+    for (index, answers) in locations.locate(answerer.answer(&questions, &options))?.iter().enumerate() {
         output.write(answers, |out| {
             if index > 0 {
                 writeln!(out)?;

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 }
 
 fn classify(Args { common, pair }: Args) -> Result<(), Failure> {
-    let (rows, places) = common.input.read(|text| Row { text, pair: pair.clone() })?;
+    let (rows, locations) = common.input.read(|text| Row { text, pair: pair.clone() })?;
     let classifier = Classifier::open(common.folder()?, common.options()?)?;
     common::warn(classifier.report());
     let texts = rows.iter().map(|row| match &row.pair {
@@ -52,7 +52,7 @@ fn classify(Args { common, pair }: Args) -> Result<(), Failure> {
         None => Text::from(&row.text),
     });
     let mut output = common.output.open();
-    for scores in places.locate(classifier.classify(texts))? {
+    for scores in locations.locate(classifier.classify(texts))? {
         output.write(&scores, |out| {
             let scores: Vec<_> = scores.iter().map(|score| format!("{} {:.4}", score.label, score.score)).collect();
             writeln!(out, "{}", scores.join("\t"))

@@ -91,12 +91,12 @@ fn main() -> ExitCode {
 }
 
 fn embed(Args { common, output: file, pooling, normalize }: Args) -> Result<(), Failure> {
-    let (rows, places) = common.input.read(|text| Row { text })?;
+    let (rows, locations) = common.input.read(|text| Row { text })?;
     let folder = common.folder()?;
     let embedder = Embedder::open(&folder, common.options()?)?;
     common::warn(embedder.report());
     let options = embed_options(&folder, pooling, normalize)?;
-    let embeddings = places.locate(embedder.embed(rows.iter().map(|row| &row.text), &options))?;
+    let embeddings = locations.locate(embedder.embed(rows.iter().map(|row| &row.text), &options))?;
     if let Some(file) = file {
         write_tensor(&file, &embeddings)?;
         eprintln!("{}: {} vectors of {}", file.display(), embeddings.len(), embeddings[0].len());

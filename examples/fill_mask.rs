@@ -47,13 +47,13 @@ fn main() -> ExitCode {
 }
 
 fn fill_mask(Args { common, top_k }: Args) -> Result<(), Failure> {
-    let (rows, places) = common.input.read(|text| Row { text })?;
+    let (rows, locations) = common.input.read(|text| Row { text })?;
     let model = FillMask::open(common.folder()?, common.options()?)?;
     common::warn(model.report());
     eprintln!("head: {}", model.head());
     let texts: Vec<_> = rows.into_iter().map(|row| row.text).collect();
     let mut output = common.output.open();
-    for masks in places.locate(model.fill(&texts, top_k))? {
+    for masks in locations.locate(model.fill(&texts, top_k))? {
         output.write(&masks, |out| {
             masks.iter().try_for_each(|mask| {
                 let words: Vec<_> = mask.words.iter().map(|word| format!("{} {:.4}", word.word, word.score)).collect();

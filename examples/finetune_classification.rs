@@ -27,7 +27,7 @@ use clap::{Parser, ValueEnum};
 use deberta_burn::{
     DebertaModel, ModelConfig, Result, RobertaModel,
     config::{ProblemType, TaskConfig},
-    data::{LabelNotation, Labelling, TextColumns, TextRow, read_table},
+    data::{LabelEncoder, LabelNotation, TextColumns, TextRow, read_table},
     heads::{Backbone, SequenceClassification},
     tokenizer::{EncodeOptions, Text},
     training::tasks::{ClassificationTask, Examples},
@@ -122,35 +122,36 @@ fn main() -> ExitCode {
         let default = session.flags.train.is_none().then(|| Path::new(DEFAULT_DATA));
         let train = session.flags.parts(default)?.train;
         let problem = args.problem.into();
-        let labelling = Labelling::from_rows(problem, &reader.notation, &read_table(&train, &reader.columns)?, &train)?;
-        let (labelling, same_labels) = with_labels_of(session.config.task(), problem, labelling);
+        let encoder =
+            LabelEncoder::from_rows(problem, &reader.notation, &read_table(&train, &reader.columns)?, &train)?;
+        let (encoder, same_labels) = with_labels_of(session.config.task(), problem, encoder);
         let task = session.config.task_mut();
         task.problem_type = Some(problem);
-        task.labels = labelling.labels().map_or_else(|| vec!["score".into()], |labels| labels.names().to_vec());
+        task.labels = encoder.labels().map_or_else(|| vec!["score".into()], |labels| labels.names().to_vec());
         match session.config.clone() {
             ModelConfig::Deberta(mut config) => {
                 let class = config.model_type.class_name("ForSequenceClassification");
                 config.task.architectures = vec![class];
                 session.config = config.clone().into();
-                train_on::<DebertaModel>(&session, &config, &labelling, same_labels, &reader, default)
+                train_on::<DebertaModel>(&session, &config, &encoder, same_labels, &reader, default)
             }
             ModelConfig::Roberta(mut config) => {
                 config.task.architectures = vec!["RobertaForSequenceClassification".into()];
                 session.config = config.clone().into();
-                train_on::<RobertaModel>(&session, &config, &labelling, same_labels, &reader, default)
+                train_on::<RobertaModel>(&session, &config, &encoder, same_labels, &reader, default)
             }
         }
     })
 }
 
 /// The checkpoint's labels where the training file has no others, else the file's; and whether they are the checkpoint's.
-fn with_labels_of(task: &TaskConfig, problem: ProblemType, labelling: Labelling) -> (Labelling, bool) {
+fn with_labels_of(task: &TaskConfig, problem: ProblemType, encoder: LabelEncoder) -> (LabelEncoder, bool) {
     let fits = task.problem_type() == problem;
-    match labelling.with_order_of(&task.labels).filter(|_| fits) {
+    match encoder.with_order_of(&task.labels).filter(|_| fits) {
         Some(known) => (known, true),
         None => {
-            let same = fits && labelling == Labelling::Regression && task.num_labels() == 1;
-            (labelling, same)
+            let same = fits && encoder == LabelEncoder::Regression && task.num_labels() == 1;
+            (encoder, same)
         }
     }
 }
@@ -158,14 +159,14 @@ fn with_labels_of(task: &TaskConfig, problem: ProblemType, labelling: Labelling)
 fn train_on<B: Backbone>(
     session: &Session,
     config: &B::Config,
-    labelling: &Labelling,
+    encoder: &LabelEncoder,
     same_labels: bool,
     reader: &Reader,
     default: Option<&Path>,
 ) -> Result<()> {
     let data = session.splits(default, |path, is_train| {
         let rows = reader.read(path)?;
-        let targets = if is_train { labelling.training_targets(&rows, path) } else { labelling.targets(&rows, path) }?;
+        let targets = if is_train { encoder.training_targets(&rows, path) } else { encoder.targets(&rows, path) }?;
         let texts: Vec<_> = rows
             .iter()
             .map(|row| match &row.pair {

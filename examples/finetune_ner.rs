@@ -17,7 +17,7 @@ use std::{path::Path, process::ExitCode};
 use clap::Parser;
 use deberta_burn::{
     DebertaModel, ModelConfig, Result, RobertaModel,
-    data::{Labels, WordColumns, read_sentences, tag_labels},
+    data::{LabelSet, WordColumns, read_sentences, tag_labels},
     heads::{Backbone, TokenClassification},
     training::tasks::TaggingTask,
 };
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
 fn train_on<B: Backbone>(
     session: &Session,
     config: &B::Config,
-    labels: &Labels,
+    labels: &LabelSet,
     same_labels: bool,
     columns: WordColumns,
 ) -> Result<()> {

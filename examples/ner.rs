@@ -1,4 +1,4 @@
-//! Named entities with their places in the text, by a token classification checkpoint.
+//! Named entities with their positions in the text, by a token classification checkpoint.
 //!
 //! ```sh
 //! cargo run --release --example ner -- --model path/to/ner-checkpoint "Ada Lovelace was born in London."
@@ -71,11 +71,11 @@ fn main() -> ExitCode {
 }
 
 fn ner(Args { common, words, stride }: Args) -> Result<(), Failure> {
-    let (rows, places) = common.input.read(|text| Row { text })?;
+    let (rows, locations) = common.input.read(|text| Row { text })?;
     let tagger = TokenTagger::open(common.folder()?, common.options()?)?;
     common::warn(tagger.report());
     let texts: Vec<_> = rows.into_iter().map(|row| row.text).collect();
-    let tagged = places.locate(tagger.tag(&texts, TagOptions { words: words.into(), stride }))?;
+    let tagged = locations.locate(tagger.tag(&texts, TagOptions { words: words.into(), stride }))?;
     let mut output = common.output.open();
     for (index, entities) in tagged.iter().enumerate() {
         output.write(entities, |out| {

@@ -53,7 +53,7 @@ struct Args {
     training: TrainingFlags,
 
     /// Train a model from scratch: a config.json, or the name of a published architecture, such as deberta-v3-small or
-    /// roberta-base. Its word table gets as many rows as --tokenizer has tokens
+    /// roberta-base. Its token embeddings get as many rows as --tokenizer has tokens
     #[arg(long, value_name = "CONFIG", requires = "tokenizer", conflicts_with = "model", help_heading = "Model")]
     config: Option<String>,
 

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 fn rerank(Args { common, query }: Args) -> Result<(), Failure> {
     // Without a query the lines bring their own.
     let plain = |passage| RankRequest { query: query.clone().unwrap_or_default(), passages: vec![passage] };
-    let (mut requests, places) = common.input.read(plain)?;
+    let (mut requests, locations) = common.input.read(plain)?;
     let one_query = query.is_some();
     match query {
         Some(query) => {
@@ -61,7 +61,7 @@ fn rerank(Args { common, query }: Args) -> Result<(), Failure> {
     eprintln!("score: {}", reranker.meaning());
     let ranked = reranker.rank(&requests);
     // With a query of its own, each line is a passage.
-    let rankings = if one_query { places.locate(ranked) } else { ranked }?;
+    let rankings = if one_query { locations.locate(ranked) } else { ranked }?;
     let mut output = common.output.open();
     for (index, (request, ranking)) in requests.iter().zip(rankings).enumerate() {
         output.write(&ranking, |out| {

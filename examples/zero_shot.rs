@@ -54,13 +54,13 @@ fn main() -> ExitCode {
 }
 
 fn zero_shot(Args { common, labels, template, multi_label }: Args) -> Result<(), Failure> {
-    let (rows, places) = common.input.read(|text| Row { text })?;
+    let (rows, locations) = common.input.read(|text| Row { text })?;
     let classifier = ZeroShot::open(common.folder()?, common.options()?)?;
     common::warn(classifier.report());
     let texts: Vec<_> = rows.into_iter().map(|row| row.text).collect();
     let scored = classifier.classify(&texts, &labels, &ZeroShotOptions { template, multi_label });
     let mut output = common.output.open();
-    for scores in places.locate(scored)? {
+    for scores in locations.locate(scored)? {
         output.write(&scores, |out| {
             let scores: Vec<_> = scores.iter().map(|score| format!("{} {:.4}", score.label, score.score)).collect();
             writeln!(out, "{}", scores.join("\t"))

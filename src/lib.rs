@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod answer_spans;
 pub mod batch;
 pub mod checkpoint;
 pub mod config;
@@ -17,7 +18,6 @@ pub mod parity;
 pub mod pipeline;
 mod replacement;
 mod scores;
-mod spans;
 mod text_file;
 pub mod tokenizer;
 pub mod training;

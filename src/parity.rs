@@ -15,7 +15,7 @@ use crate::{
     checkpoint::{Checkpoint, LoadOptions},
     config::{DebertaConfig, ModelConfig, RobertaConfig},
     heads::{
-        BackboneConfig, DebertaForMaskedLm, Head, MaskedLmLayout, MultipleChoice, QuestionAnswering,
+        BackboneConfig, DebertaForMaskedLm, InferenceModel, MaskedLmLayout, MultipleChoice, QuestionAnswering,
         RobertaForMaskedLm, SequenceClassification, TokenClassification,
     },
     model::{ModelOutput, input::ModelInput},

@@ -12,7 +12,7 @@ const FLOORS: [&[&str]; 9] = [
     &["device", "foreign", "replacement", "scores", "text_file"],
     &["config"],
     &["kernels", "batch"],
-    &["model", "tokenizer", "spans"],
+    &["model", "tokenizer", "answer_spans"],
     &["heads", "data"],
     &["checkpoint"],
     &["pipeline", "training"],

@@ -1,4 +1,4 @@
-//! Fused attention equal to the composed definition: context and every gradient, for all position terms, spans, buckets,
+//! Fused attention equal to the composed definition: context and every gradient, for all position terms, attention spans, buckets,
 //! lengths and padding.
 
 mod common;
@@ -14,8 +14,8 @@ use deberta_burn::model::{
         relative_position::{RelativeIndex, RelativePositions},
     },
     dropout::{Dropout, keyed},
-    masked_positions::Places,
-    token_layout::{Packing, TokenLayout},
+    masked_positions::MaskedPositions,
+    token_layout::{TokenLayout, Unpadding},
 };
 use proptest::prelude::*;
 
@@ -74,11 +74,11 @@ impl Case {
     }
 
     /// Where the queries are: not the same number in each sequence.
-    fn places(&self) -> Option<Places> {
+    fn query_positions(&self) -> Option<MaskedPositions> {
         let every = self.every?;
         let sequences = self.lengths.iter().enumerate();
         let of = |(number, length): (usize, &usize)| (number % every..*length).step_by(every).collect::<Vec<_>>();
-        Some(Places::new(self.padded_length(), sequences.map(of)))
+        Some(MaskedPositions::new(self.padded_length(), sequences.map(of)))
     }
 
     /// Context and gradients of the five inputs.
@@ -89,12 +89,12 @@ impl Case {
     fn run_in(&self, dtype: DType, fused: bool, device: &Device, dropout: &Dropout) -> Vec<Vec<f32>> {
         let Inputs { tensors, weights } = self.inputs(device, dtype);
         let mask = self.mask(device);
-        let layout = match mask.as_ref().filter(|_| fused).and_then(Packing::new) {
-            Some(packing) => TokenLayout::Packed(Arc::new(packing)),
+        let layout = match mask.as_ref().filter(|_| fused).and_then(Unpadding::new) {
+            Some(unpadding) => TokenLayout::Unpadded(Arc::new(unpadding)),
             None => TokenLayout::Padded(mask.clone()),
         };
         let arrange = |states: Tensor<3>| match &layout {
-            TokenLayout::Packed(packing) => packing.pack(states),
+            TokenLayout::Unpadded(unpadding) => unpadding.unpad(states),
             TokenLayout::Padded(_) => states,
         };
         let table = |on: bool, at: usize| on.then(|| tensors[at].clone().squeeze_dim::<2>(0));
@@ -103,9 +103,9 @@ impl Case {
             index: PositionIndex::new(self.index(), device),
         });
         let terms = 1 + usize::from(self.c2p) + usize::from(self.p2c);
-        let places = self.places();
-        let query = match &places {
-            Some(places) => layout.select(arrange(tensors[0].clone()), places),
+        let query_positions = self.query_positions();
+        let query = match &query_positions {
+            Some(query_positions) => layout.select(arrange(tensors[0].clone()), query_positions),
             None => arrange(tensors[0].clone()),
         };
         let operands = AttentionOperands {
@@ -115,7 +115,7 @@ impl Case {
             heads: self.heads,
             relative,
             layout: &layout,
-            places: places.as_ref(),
+            query_positions: query_positions.as_ref(),
             scale: 1.0 / ((self.head_size * terms) as f64).sqrt(),
             dropout,
         };
@@ -123,8 +123,8 @@ impl Case {
             true => fused::attend(operands, None, false).0,
             false => composed::attend(operands, None).0,
         });
-        let (context, weights) = match &places {
-            Some(places) => (context, TokenLayout::Padded(None).select(weights, places)),
+        let (context, weights) = match &query_positions {
+            Some(query_positions) => (context, TokenLayout::Padded(None).select(weights, query_positions)),
             None => (layout.restore(context), weights),
         };
         let gradients = (context.clone() * weights).sum().backward();
@@ -162,9 +162,9 @@ fn values(tensor: Tensor<3>) -> Vec<f32> {
 
 fn positions() -> impl Strategy<Value = RelativePositions> {
     prop_oneof![
-        (1usize..40).prop_map(|span| RelativePositions { span, buckets: None, max_distance: span }),
+        (1usize..40).prop_map(|span| RelativePositions { attention_span: span, buckets: None, max_distance: span }),
         (2usize..40, 1usize..200).prop_map(|(buckets, more)| RelativePositions {
-            span: buckets,
+            attention_span: buckets,
             buckets: Some(buckets),
             max_distance: buckets / 2 + 1 + more,
         }),
@@ -184,7 +184,7 @@ proptest! {
         every in prop::option::of(1usize..9),
     ) {
         let case = Case { lengths, heads, head_size, c2p, p2c, positions, dropout_seed: 0, every };
-        prop_assume!(case.places().is_none_or(|places| !places.is_empty()));
+        prop_assume!(case.query_positions().is_none_or(|positions| !positions.is_empty()));
         case.check()?;
     }
 }
@@ -192,7 +192,7 @@ proptest! {
 /// The published rule at lengths where blocks, far buckets and the clamp come into play.
 #[test]
 fn long_sequences() {
-    let positions = RelativePositions { span: 256, buckets: Some(256), max_distance: 512 };
+    let positions = RelativePositions { attention_span: 256, buckets: Some(256), max_distance: 512 };
     for lengths in [vec![1], vec![2, 1], vec![129], vec![300, 513], vec![1100]] {
         let case =
             Case { lengths, heads: 2, head_size: 8, c2p: true, p2c: true, positions, dropout_seed: 0, every: None };
@@ -202,7 +202,7 @@ fn long_sequences() {
 
 #[test]
 fn two_thousand_tokens() {
-    let positions = RelativePositions { span: 256, buckets: Some(256), max_distance: 512 };
+    let positions = RelativePositions { attention_span: 256, buckets: Some(256), max_distance: 512 };
     let case = Case {
         lengths: vec![2048],
         heads: 1,
@@ -219,7 +219,7 @@ fn two_thousand_tokens() {
 /// The fused kernel and the composed definition, each in f32, against the definition in f64.
 #[test]
 fn both_equal_f64() {
-    let positions = RelativePositions { span: 16, buckets: Some(16), max_distance: 64 };
+    let positions = RelativePositions { attention_span: 16, buckets: Some(16), max_distance: 64 };
     let dropout = Dropout::new(0.0);
     for lengths in [vec![1], vec![7, 3], vec![64, 33], vec![200]] {
         let case =
@@ -253,7 +253,7 @@ fn nan_is_not_hidden() {
             heads: 2,
             relative: None,
             layout: &layout,
-            places: None,
+            query_positions: None,
             scale: 0.5,
             dropout: &dropout,
         };
@@ -263,10 +263,10 @@ fn nan_is_not_hidden() {
     }
 }
 
-/// Queries at some places get what they get among all queries, also where there is no query at all in a sequence.
+/// Queries at some positions get what they get among all queries, also where there is no query at all in a sequence.
 #[test]
-fn places_are_a_selection() {
-    let positions = RelativePositions { span: 16, buckets: Some(16), max_distance: 64 };
+fn query_positions_are_a_selection() {
+    let positions = RelativePositions { attention_span: 16, buckets: Some(16), max_distance: 64 };
     let dropout = Dropout::new(0.0);
     for lengths in [vec![150], vec![40, 1, 23], vec![1, 1, 1]] {
         let all =
@@ -274,16 +274,16 @@ fn places_are_a_selection() {
         let some = Case { every: Some(3), ..all.clone() };
         for (backend, device) in cpu_devices() {
             let device = device.autodiff();
-            let places = some.places().unwrap();
+            let query_positions = some.query_positions().unwrap();
             for fused in [true, false] {
                 let [all, some] = [&all, &some].map(|case| case.run(fused, &device, &dropout).swap_remove(0));
-                let rows = places.rows(&device).into_data().convert::<i64>().try_to_vec::<i64>().unwrap();
+                let rows = query_positions.rows(&device).into_data().convert::<i64>().try_to_vec::<i64>().unwrap();
                 assert_eq!(some.len(), 16 * rows.len());
-                for (place, row) in rows.into_iter().enumerate() {
-                    let (found, expected) = (&some[16 * place..][..16], &all[16 * row as usize..][..16]);
+                for (query, row) in rows.into_iter().enumerate() {
+                    let (found, expected) = (&some[16 * query..][..16], &all[16 * row as usize..][..16]);
                     // The same sums, in blocks of other sizes.
                     let close = found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-5);
-                    assert!(close, "{backend}, fused {fused}, place {place}: {found:?} != {expected:?}");
+                    assert!(close, "{backend}, fused {fused}, query {query}: {found:?} != {expected:?}");
                 }
             }
         }
@@ -293,7 +293,7 @@ fn places_are_a_selection() {
 /// A batch's sequence does not depend on its neighbours, to the bit.
 #[test]
 fn batch_equals_single() {
-    let positions = RelativePositions { span: 16, buckets: Some(16), max_distance: 64 };
+    let positions = RelativePositions { attention_span: 16, buckets: Some(16), max_distance: 64 };
     let (_, device) = cpu_devices()[0].clone();
     let device = device.autodiff();
     let dropout = Dropout::new(0.0);
@@ -316,7 +316,7 @@ fn batch_equals_single() {
 /// Dropout keeps the mean, acts in training only, and repeats with the seed.
 #[test]
 fn dropout_is_unbiased_and_repeatable() {
-    let positions = RelativePositions { span: 16, buckets: None, max_distance: 16 };
+    let positions = RelativePositions { attention_span: 16, buckets: None, max_distance: 16 };
     let case = Case {
         lengths: vec![64, 50],
         heads: 2,

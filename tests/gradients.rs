@@ -18,7 +18,7 @@ use deberta_burn::{
         Backbone, BackboneConfig, DebertaForMaskedLm, MaskedLmLayout, MultipleChoice, QuestionAnswering,
         ReplacedTokenDetection, RobertaForMaskedLm, SequenceClassification, SequenceLabels, TokenClassification,
     },
-    model::masked_positions::Places,
+    model::masked_positions::MaskedPositions,
     parity::Reference,
     training::objective::{MaskedLmLabels, Objective},
 };
@@ -171,7 +171,7 @@ impl Case<'_> {
         self.masked_only(model, loss)
     }
 
-    /// Training predicts words at the masked places only: the same loss, and the gradients that are compared.
+    /// Training predicts words at the masked positions only: the same loss, and the gradients that are compared.
     fn masked_only<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>>(
         &self,
         model: M,
@@ -182,12 +182,12 @@ impl Case<'_> {
         let rows = labels.clone().into_data().convert::<i64>().try_to_vec::<i64>().unwrap();
         let rows = rows.chunks(length);
         let chosen = |row: &[i64]| (0..length).filter(|position| row[*position] >= 0).collect::<Vec<_>>();
-        let places = Places::new(length, rows.map(chosen));
-        let words = labels.flatten::<1>(0, 1).select(0, places.rows(self.device));
-        let labels = MaskedLmLabels { places, words };
+        let positions = MaskedPositions::new(length, rows.map(chosen));
+        let tokens = labels.flatten::<1>(0, 1).select(0, positions.rows(self.device));
+        let labels = MaskedLmLabels { positions, tokens };
         let masked = model.loss(model.logits(self.input(), &labels), labels);
         let (all, only) = (loss.into_scalar::<f32>(), masked.clone().into_scalar::<f32>());
-        assert!((all - only).abs() <= 1e-6 * all, "{}: {only} at the masked places, {all} at all", self.name);
+        assert!((all - only).abs() <= 1e-6 * all, "{}: {only} at the masked positions, {all} at all", self.name);
         self.finish(model, masked)
     }
 

@@ -11,7 +11,7 @@ use common::{cpu_devices, fixture, fixtures_with};
 use deberta_burn::{
     DebertaModel, ModelConfig, ModelInput, ModelOutput, RobertaModel,
     checkpoint::{Checkpoint, LoadOptions},
-    heads::{Backbone, BackboneConfig, DebertaForMaskedLm, Head, MaskedLmLayout, ReplacedTokenDetection},
+    heads::{Backbone, BackboneConfig, DebertaForMaskedLm, InferenceModel, MaskedLmLayout, ReplacedTokenDetection},
     model::inference::Prepared,
     parity::Reference,
 };
@@ -99,7 +99,7 @@ fn prepared_models_equal_plain_ones() {
         let (model, _) = checkpoint.load(config.backbone(device), &LoadOptions::default()).unwrap();
         let prepared = Prepared::new(model.clone());
         let length = whole.input_ids.dims()[1];
-        let states = |model: &dyn Head<Output = ModelOutput>, length: usize| {
+        let states = |model: &dyn InferenceModel<Output = ModelOutput>, length: usize| {
             let input = ModelInput::new(whole.input_ids.clone().narrow(1, 0, length));
             model.forward(input).last_hidden_state
         };
@@ -129,8 +129,8 @@ fn prepared_models_equal_plain_ones() {
     }
 }
 
-/// Asking for attention maps leaves the fused kernels aside: the composed definition, which other devices run, equals the
-/// reference as well. Its maps are distributions over the real tokens.
+/// Asking for attention weights leaves the fused kernels aside: the composed definition, which other devices run, equals the
+/// reference as well. The weights are distributions over the real tokens.
 #[test]
 fn composed_attention_equals_the_reference() {
     fn check<B: Backbone>(
@@ -144,8 +144,8 @@ fn composed_attention_equals_the_reference() {
         let (model, _) = checkpoint.load(config.backbone(device), &LoadOptions::default()).unwrap();
         let mask = input.attention_mask.clone();
         let output = model.forward(input.with_attentions());
-        for maps in output.attentions.unwrap() {
-            let sums = maps.clone().sum_dim(3).squeeze_dim::<3>(3); // [batch, heads, query]
+        for weights in output.attentions.unwrap() {
+            let sums = weights.clone().sum_dim(3).squeeze_dim::<3>(3); // [batch, heads, query]
             let [batch, heads, length] = sums.dims();
             let real = match &mask {
                 Some(mask) => mask.clone().float(),
@@ -157,7 +157,7 @@ fn composed_attention_equals_the_reference() {
                 assert!((sums - real.clone()).abs().max().into_scalar::<f32>() < 1e-5, "{name}");
             }
             let padding = real.neg().add_scalar(1.0).unsqueeze_dim::<4>(2);
-            assert_eq!((maps * padding).abs().max().into_scalar::<f32>(), 0.0, "{name}: attention to padding");
+            assert_eq!((weights * padding).abs().max().into_scalar::<f32>(), 0.0, "{name}: attention to padding");
         }
         reference.compare_output("last_hidden_state", output.last_hidden_state).unwrap().max
     }

@@ -7,7 +7,7 @@ use deberta_burn::{
     heads::{DebertaForMaskedLm, MaskedLmLayout, RobertaForMaskedLm},
 };
 
-/// Millions of parameters as published: with the word table, and without it. Heads, poolers, and the absolute positions of
+/// Millions of parameters as published: with the token embeddings, and without them. Heads, poolers, and the absolute positions of
 /// the enhanced mask decoder are not counted.
 const SIZES: [(Preset, f64, f64); 12] = [
     (Preset::DebertaBase, 138.6, 100.0),
@@ -29,7 +29,7 @@ fn millions(parameters: usize) -> f64 {
     (parameters as f64 / 1e5).round() / 10.0
 }
 
-/// Parameters of the model without a head, and of its word table.
+/// Parameters of the model without a head, and of its token embeddings.
 fn sizes(preset: Preset, device: &Device) -> (usize, usize) {
     match preset.config() {
         ModelConfig::Deberta(config) => (config.init(device).num_params(), config.vocab_size * config.embedding_size()),
@@ -58,7 +58,7 @@ fn every_card_tells_the_size_of_its_model() {
 }
 
 #[test]
-fn a_masked_language_model_has_its_word_table_once() {
+fn a_masked_language_model_has_its_token_embeddings_once() {
     let device = Device::flex();
     for preset in Preset::ALL.iter().copied() {
         let (model, _) = sizes(preset, &device);

@@ -15,7 +15,7 @@ use deberta_burn::{
     checkpoint::{self, Checkpoint, LoadOptions},
     data::{Random, file_digest},
     heads::ReplacedTokenDetection,
-    model::{dropout::keyed, masked_positions::Places},
+    model::{dropout::keyed, masked_positions::MaskedPositions},
     tokenizer::Tokenizer,
     training::{
         AdamW, AdamWConfig, Learner, ParameterGroups, Run, Schedule, ScheduleKind, Sift, TrainingSettings, Warmup,
@@ -63,7 +63,7 @@ impl Case {
         Tensor::from_data(TensorData::new(values, shape), &self.device)
     }
 
-    /// The text with its masked places, and what was there.
+    /// The text with its masked positions, and what was there.
     fn batch(&self) -> (ModelInput, MaskedLmLabels) {
         let shape = [self.data["input_ids"].0[0], self.data["input_ids"].0[1]];
         let (ids, masked) = (self.values("input_ids"), self.values("masked"));
@@ -71,8 +71,10 @@ impl Case {
         let words: Vec<i32> =
             ids.into_iter().zip(&masked).filter_map(|(id, masked)| (*masked == 1).then_some(id)).collect();
         let positions = masked.chunks(shape[1]).map(|row| (0..shape[1]).filter(|at| row[*at] == 1).collect::<Vec<_>>());
-        let labels =
-            MaskedLmLabels { places: Places::new(shape[1], positions), words: self.ints(words.clone(), [words.len()]) };
+        let labels = MaskedLmLabels {
+            positions: MaskedPositions::new(shape[1], positions),
+            tokens: self.ints(words.clone(), [words.len()]),
+        };
         let mask = self.ints(self.values("attention_mask"), shape).equal_elem(1);
         (ModelInput::new(self.ints(hidden, shape)).attention_mask(mask), labels)
     }
@@ -230,7 +232,7 @@ fn a_step_is_made_of_these_pieces() {
         for sharing in SHARINGS {
             let case = Case::new(name, &cpu_devices()[0].1.clone().autodiff());
             let mut trainer = begin(&case, sharing, std::slice::from_ref(&case.device), None);
-            let report = trainer.step(vec![case.batch()]);
+            let report = trainer.train_step(vec![case.batch()]);
             let parts: Vec<f64> = report.parts.iter().map(|(_, value)| *value).collect();
             assert_eq!(report.loss, parts[0] + WEIGHT * parts[1]);
 
@@ -287,7 +289,7 @@ fn what_is_exported_is_what_was_trained() {
         for sharing in SHARINGS {
             let case = Case::new(name, &cpu_devices()[0].1.clone().autodiff());
             let mut trainer = begin(&case, sharing, std::slice::from_ref(&case.device), None);
-            (0..3).for_each(|_| drop(trainer.step(vec![case.batch()])));
+            (0..3).for_each(|_| drop(trainer.train_step(vec![case.batch()])));
             let folder = tempfile::tempdir().unwrap();
             let (config, tokenizer) = (case.config.clone().into(), tokenizer());
             trainer.export(&run(&config, &tokenizer, &[]), folder.path()).unwrap();
@@ -332,14 +334,14 @@ fn a_resumed_trainer_is_one_that_never_stopped() {
         let mut whole = begin(&case, sharing, &devices, None);
         let mut first = begin(&case, sharing, &devices, None);
         for _ in 0..3 {
-            assert_eq!(whole.step(vec![case.batch()]), first.step(vec![case.batch()]));
+            assert_eq!(whole.train_step(vec![case.batch()]), first.train_step(vec![case.batch()]));
         }
         let folder = tempfile::tempdir().unwrap();
         first.save(&config, folder.path()).unwrap();
         let mut second = begin(&case, sharing, &devices, Some(folder.path()));
         assert_eq!(second.steps(), 3);
         for _ in 0..3 {
-            assert_eq!(whole.step(vec![case.batch()]), second.step(vec![case.batch()]), "{sharing:?}");
+            assert_eq!(whole.train_step(vec![case.batch()]), second.train_step(vec![case.batch()]), "{sharing:?}");
         }
         // To the bit, E_delta included.
         assert_eq!(
@@ -358,7 +360,7 @@ fn two_devices_share_a_step() {
         let mut trainer = begin(&cases[0], Sharing::GradientDisentangled, devices, None);
         let step = |trainer: &mut ReplacedTokenTrainer| {
             let batches = (0..4).map(|number| cases[number % devices.len()].batch()).collect();
-            trainer.step(batches).parts
+            trainer.train_step(batches).parts
         };
         (0..3).map(|_| step(&mut trainer)).collect::<Vec<_>>()
     };

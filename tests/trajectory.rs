@@ -16,7 +16,7 @@ use deberta_burn::{
     heads::{Backbone, MultipleChoice, QuestionAnswering, SequenceClassification, SequenceLabels, TokenClassification},
     training::{
         AdamW, AdamWConfig, Objective, ParameterGroups, Schedule, ScheduleKind, Sift, Trainer, Warmup,
-        objective::{ChoiceLabels, SpanLabels},
+        objective::{AnswerLabels, ChoiceLabels},
         sift::SiftLoss,
     },
 };
@@ -96,7 +96,7 @@ fn trajectory<B: Backbone>(name: &str, backend: &str, config: &ModelConfig, own:
         let ids = ints(&batch("input_ids", number), device);
         let labels = SequenceLabels::Classes(ints(&batch("labels", number), device));
         let input = input(ids, ints(&batch("attention_mask", number), device), None);
-        let report = trainer.step(vec![(input, labels)]);
+        let report = trainer.train_step(vec![(input, labels)]);
         for (key, found, tolerance) in [
             // The acceptance bounds; rounding explains 1e-5 after thirty steps.
             ("loss", report.loss, 1e-3),
@@ -169,7 +169,7 @@ impl SiftCase<'_> {
             self.check(TokenClassification::<B>::new(config, device), ints(labels(), device));
         } else if self.name.ends_with("question_answering") {
             let side = |key: &str| ints(&self.data[key], device);
-            let labels = SpanLabels { starts: side("start_positions"), ends: side("end_positions") };
+            let labels = AnswerLabels { starts: side("start_positions"), ends: side("end_positions") };
             self.check(QuestionAnswering::<B>::new(config, device), labels);
         } else {
             let choices = self.data["input_ids"].0[1];
@@ -283,7 +283,7 @@ fn two_devices_equal_one() {
                 (input(ids, mask, None), labels)
             });
             let batches = batches.collect();
-            losses.push(trainer.step(batches).loss);
+            losses.push(trainer.train_step(batches).loss);
         }
         losses
     };

@@ -28,6 +28,6 @@ impl Training {
 
     /// One step towards `classes`, [batch]; the loss before it.
     pub fn step(&mut self, input: ModelInput, classes: Tensor<1, Int>) -> f64 {
-        self.0.step(vec![(input, SequenceLabels::Classes(classes))]).loss
+        self.0.train_step(vec![(input, SequenceLabels::Classes(classes))]).loss
     }
 }

@@ -13,8 +13,8 @@ use deberta_burn::{
             relative_position::RelativePositions,
         },
         dropout::{Dropout, keyed},
-        masked_positions::Places,
-        token_layout::{Packing, TokenLayout},
+        masked_positions::MaskedPositions,
+        token_layout::{TokenLayout, Unpadding},
     },
 };
 use std::sync::Arc;
@@ -56,7 +56,7 @@ pub struct Inputs {
     weight: Tensor<3>,
     index: PositionIndex,
     layout: TokenLayout,
-    places: Option<Places>,
+    query_positions: Option<MaskedPositions>,
 }
 
 impl Inputs {
@@ -111,7 +111,7 @@ impl Case {
         });
         let layout = match (&mask, implementation) {
             (Some(mask), Implementation::Fused) => {
-                TokenLayout::Packed(Arc::new(Packing::new(mask).expect("padding at the end")))
+                TokenLayout::Unpadded(Arc::new(Unpadding::new(mask).expect("padding at the end")))
             }
             _ => TokenLayout::Padded(mask),
         };
@@ -125,7 +125,7 @@ impl Case {
             weight: tensor(6, of_queries, false),
             index: PositionIndex::new(self.rule.index(length, length), device),
             layout,
-            places: self.queries.as_ref().map(|queries| Places::new(length, queries)),
+            query_positions: self.queries.as_ref().map(|queries| MaskedPositions::new(length, queries)),
         }
     }
 
@@ -133,7 +133,7 @@ impl Case {
     pub fn attend(&self, implementation: Implementation, inputs: &Inputs) -> Tensor<3> {
         let [query, key, value] = inputs.states.clone();
         let pack = |states: Tensor<3>| match &inputs.layout {
-            TokenLayout::Packed(packing) => packing.pack(states),
+            TokenLayout::Unpadded(unpadding) => unpadding.unpad(states),
             TokenLayout::Padded(_) => states,
         };
         let query = if self.queries.is_some() { query } else { pack(query) };
@@ -153,7 +153,7 @@ impl Case {
                 },
                 index: inputs.index.clone(),
             }),
-            places: inputs.places.as_ref(),
+            query_positions: inputs.query_positions.as_ref(),
             layout: &inputs.layout,
             scale: 1.0 / ((self.head_size * terms) as f64).sqrt(),
             dropout: &dropout,
@@ -208,7 +208,7 @@ impl Case {
     }
 }
 
-/// Cases that reach every path: terms, lengths of 1 to beyond a tile, far tiles, places, dropout, sizes of heads.
+/// Cases that reach every path: terms, lengths of 1 to beyond a tile, far tiles, masked positions, dropout, sizes of heads.
 pub fn cases() -> Vec<Case> {
     let plain = |lengths: &[usize]| Case::new(lengths, 2, 64);
     let terms = |c2p, p2c| Case { terms: PositionTerms { c2p, p2c }, ..plain(&[70, 33]) };

@@ -39,15 +39,15 @@ impl InputArgs {
     ///
     /// # Errors
     /// A file that cannot be read, a text that is blank, what is not UTF-8 or not the JSON wanted, or nothing at all.
-    pub fn read<R: DeserializeOwned>(&self, from_text: impl Fn(String) -> R) -> Result<(Vec<R>, Places)> {
+    pub fn read<R: DeserializeOwned>(&self, from_text: impl Fn(String) -> R) -> Result<(Vec<R>, Locations)> {
         if let Some(text) = &self.text {
             let place = "the text argument";
-            return Ok((vec![from_text(not_blank(place, text)?)], Places::whole(place)));
+            return Ok((vec![from_text(not_blank(place, text)?)], Locations::whole(place)));
         }
         let (name, bytes) = self.bytes()?;
         let text = decode_text(&name, bytes)?;
         if self.whole {
-            return Ok((vec![from_text(not_blank(&name, &text)?)], Places::whole(&name)));
+            return Ok((vec![from_text(not_blank(&name, &text)?)], Locations::whole(&name)));
         }
         let blank = |line: &str| line.trim().is_empty();
         let Some(last) = text.lines().collect::<Vec<_>>().iter().rposition(|line| !blank(line)) else {
@@ -63,7 +63,7 @@ impl InputArgs {
             });
             lines.push(line);
         }
-        Ok((rows, Places { name, lines }))
+        Ok((rows, Locations { name, lines }))
     }
 
     /// The input's name and content.
@@ -88,13 +88,13 @@ fn not_blank(place: &str, text: &str) -> Result<String> {
 }
 
 /// Where the rows of an input come from.
-pub struct Places {
+pub struct Locations {
     name: String,
     /// The line of each row; none if there is one row that is the whole input.
     lines: Vec<usize>,
 }
 
-impl Places {
+impl Locations {
     fn whole(name: &str) -> Self {
         Self { name: name.to_owned(), lines: Vec::new() }
     }

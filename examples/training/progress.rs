@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use deberta_burn::training::{Observer, StepReport, metrics::Metrics, report::Report};
+use deberta_burn::training::{Observer, TrainStepReport, metrics::Metrics, report::Report};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 pub struct Progress {
@@ -48,7 +48,7 @@ impl Progress {
 }
 
 impl Observer for Progress {
-    fn step(&mut self, done: usize, total: usize, report: &StepReport) {
+    fn step(&mut self, done: usize, total: usize, report: &TrainStepReport) {
         self.begun.get_or_insert_with(|| (Instant::now(), done));
         self.total = total;
         if let Some(bar) = &self.bar {

@@ -54,7 +54,7 @@ impl Checkpoint {
     /// of another head, and a bare backbone reads the file of any head.
     ///
     /// Parameters that are loaded are never initialised at random first. On CPU devices, tensors whose type and layout need
-    /// no change (the large word table of an f32 model, for one) stay in the mapped file instead of being copied.
+    /// no change (the large token embeddings of an f32 model, for one) stay in the mapped file instead of being copied.
     ///
     /// # Errors
     /// - [`Error::Checkpoint`] if a parameter of the backbone, or with [`HeadPolicy::Required`] of the head, is missing or

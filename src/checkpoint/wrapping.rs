@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 const WRAPPERS: [&str; 5] =
     ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"];
 
-/// How the key of the word table ends: what is in front of it is the backbone's name and what the model was wrapped in.
+/// How the key of the token embeddings ends: what is in front of it is the backbone's name and what the model was wrapped in.
 const WORDS: &str = "embeddings.word_embeddings.weight";
 
 /// The backbones' own names within a head.
@@ -44,7 +44,7 @@ pub(super) fn unwrap(keys: &mut [&mut String]) -> Result<(), String> {
     Ok(())
 }
 
-/// What is in front of the model that this key is the word table of.
+/// What is in front of the model that this key is the token embeddings of.
 fn in_front_of_model(key: &str) -> Option<&str> {
     let names = key.strip_suffix(WORDS)?;
     let prefix = BACKBONES.into_iter().find_map(|backbone| names.strip_suffix(backbone)).unwrap_or(names);
@@ -86,8 +86,8 @@ mod tests {
 
     #[test]
     fn one_of_several_models_must_be_told() {
-        let word_table = |model: &str| format!("{model}.deberta.embeddings.word_embeddings.weight");
-        let (generator, discriminator) = (word_table("generator"), word_table("discriminator"));
+        let token_embeddings = |model: &str| format!("{model}.deberta.embeddings.word_embeddings.weight");
+        let (generator, discriminator) = (token_embeddings("generator"), token_embeddings("discriminator"));
         let problem = unwrapped(&[&generator, &discriminator]).unwrap_err();
         assert!(problem.contains("`discriminator.…` and `generator.…`"), "{problem}");
         let own = "deberta.embeddings.word_embeddings.weight";

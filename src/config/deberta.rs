@@ -85,7 +85,7 @@ impl<'de> Deserialize<'de> for PositionTerms {
 pub struct DebertaConfig {
     /// The checkpoint's layout.
     pub model_type: DebertaVersion,
-    /// Rows of the word table.
+    /// Rows of the token embeddings.
     pub vocab_size: usize,
     /// Width of the hidden states.
     pub hidden_size: usize,
@@ -105,7 +105,7 @@ pub struct DebertaConfig {
     pub hidden_dropout_prob: f64,
     /// Dropout of attention probabilities.
     pub attention_probs_dropout_prob: f64,
-    /// Rows of the absolute position table, and the default span of relative positions.
+    /// Rows of the absolute position table, and the default attention span of relative positions.
     pub max_position_embeddings: usize,
     /// Rows of the token type table; 0 for none.
     pub type_vocab_size: usize,
@@ -334,11 +334,11 @@ impl DebertaConfig {
         require_matrix("max_position_embeddings", self.max_position_embeddings, hidden)?;
         require_matrix("hidden_size", hidden, hidden)?;
         require_matrix("intermediate_size", self.intermediate_size, hidden)?;
-        let (key, span) = match self.position_buckets() {
+        let (key, attention_span) = match self.position_buckets() {
             Some(buckets) => ("position_buckets", buckets),
             None => ("max_relative_positions", self.max_relative_positions()),
         };
-        require_matrix(key, span, 2 * hidden)?;
+        require_matrix(key, attention_span, 2 * hidden)?;
         require_matrix("num_labels", self.task.num_labels(), hidden)?;
         if let Some(kernel) = self.conv_kernel_size() {
             require("conv_kernel_size", kernel, kernel % 2 == 1, "odd, so that the length is kept")?;

@@ -223,7 +223,7 @@ fn require_layers(value: usize) -> Result<()> {
 /// Most of a width or a number of rows.
 const MAX_SIZE: usize = 1 << 28;
 
-/// Most elements of one matrix. The largest of a published model is the word table of v2-xxlarge, 2^27.6.
+/// Most elements of one matrix. The largest of a published model holds the token embeddings of v2-xxlarge, 2^27.6.
 const MAX_ELEMENTS: usize = 1 << 34;
 
 /// A width or a number of rows.

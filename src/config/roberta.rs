@@ -14,7 +14,7 @@ use crate::{Result, config::Activation};
 pub struct RobertaConfig {
     /// Always `roberta`.
     pub model_type: String,
-    /// Rows of the word table.
+    /// Rows of the token embeddings.
     pub vocab_size: usize,
     /// Width of the hidden states.
     pub hidden_size: usize,

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path};
 use serde::Deserialize;
 
 use super::{
-    Labels,
+    LabelSet,
     lines::{at_line, is_jsonl, json_lines, no_rows, read_text},
 };
 use crate::{Error, Result};
@@ -59,7 +59,7 @@ pub fn read_sentences(path: impl AsRef<Path>, columns: WordColumns) -> Result<Ve
 ///
 /// # Errors
 /// No sentence has an entity; `path` is their file.
-pub fn tag_labels(sentences: &[Sentence], known: &[String], path: impl AsRef<Path>) -> Result<Labels> {
+pub fn tag_labels(sentences: &[Sentence], known: &[String], path: impl AsRef<Path>) -> Result<LabelSet> {
     let tags: BTreeSet<&str> = sentences.iter().flat_map(|sentence| &sentence.tags).map(String::as_str).collect();
     let kinds: BTreeSet<&str> = tags.iter().filter_map(|tag| tag.split_once('-')).map(|(_, kind)| kind).collect();
     if kinds.is_empty() {
@@ -67,17 +67,17 @@ pub fn tag_labels(sentences: &[Sentence], known: &[String], path: impl AsRef<Pat
         return Err(Error::input(path.as_ref().display().to_string(), problem));
     }
     if tags.iter().all(|tag| known.iter().any(|label| label == tag)) {
-        return Labels::new(known.to_vec());
+        return LabelSet::new(known.to_vec());
     }
     let entities = kinds.iter().flat_map(|kind| [format!("B-{kind}"), format!("I-{kind}")]);
-    Labels::new(std::iter::once("O".to_owned()).chain(entities).collect())
+    LabelSet::new(std::iter::once("O".to_owned()).chain(entities).collect())
 }
 
 /// The indices of each sentence's tags; `path` is the sentences' file.
 ///
 /// # Errors
 /// A tag that is not among the labels.
-pub fn tag_indices(sentences: &[Sentence], labels: &Labels, path: impl AsRef<Path>) -> Result<Vec<Vec<usize>>> {
+pub fn tag_indices(sentences: &[Sentence], labels: &LabelSet, path: impl AsRef<Path>) -> Result<Vec<Vec<usize>>> {
     let indices =
         |sentence: &Sentence| sentence.tags.iter().map(|tag| labels.find(tag, path.as_ref(), sentence.line)).collect();
     sentences.iter().map(indices).collect()
@@ -173,7 +173,7 @@ impl Layout {
         let fields = self.separator.fields(line);
         let is_row = || {
             let tag = self.columns.of(&fields).map(|(_, tag)| tag);
-            tag.is_some_and(|tag| Place::parse(tag).is_some()) && (self.width == 0 || fields.len() == self.width)
+            tag.is_some_and(|tag| Tag::parse(tag).is_some()) && (self.width == 0 || fields.len() == self.width)
         };
         line.starts_with('#') && !line.starts_with("#\t") && !is_row()
     }
@@ -206,8 +206,8 @@ fn read_jsonl(path: &Path, text: &str) -> Result<Vec<Sentence>> {
         .collect()
 }
 
-/// Where a word stands, by its tag.
-struct Place<'a> {
+/// What a tag says of its word.
+struct Tag<'a> {
     /// Whether an entity begins, whatever is before it.
     begins: bool,
     /// Whether nothing after it continues an entity.
@@ -216,7 +216,7 @@ struct Place<'a> {
     kind: Option<&'a str>,
 }
 
-impl<'a> Place<'a> {
+impl<'a> Tag<'a> {
     /// The meaning of a tag; none if it is of no known scheme.
     fn parse(tag: &'a str) -> Option<Self> {
         let (begins, ends, kind) = match tag.split_once('-') {
@@ -245,7 +245,7 @@ impl SentenceReader {
 
     /// `place` is where the tag was read, for the error.
     fn push(&mut self, word: &str, tag: &str, place: String) -> Result<()> {
-        let Some(Place { begins, ends, kind }) = Place::parse(tag) else {
+        let Some(Tag { begins, ends, kind }) = Tag::parse(tag) else {
             let problem = format!(
                 "tag `{tag}` is of no known scheme, expected `O`, or a type after `B-` or `I-` (IOB) or after \
                  `B-`, `I-`, `E-` or `S-` (BIOES): check which column holds the tags"

@@ -15,12 +15,12 @@ use crate::{Error, Result, config::ProblemType};
 /// A set of labels, each with its index: the model's outputs in order. A whole number may be spelled in several ways (`1`,
 /// `1.0`) and is the same label.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Labels {
+pub struct LabelSet {
     names: Vec<String>,
     indices: HashMap<String, usize>,
 }
 
-impl Labels {
+impl LabelSet {
     /// Labels in the given order, such as a checkpoint's `id2label`.
     ///
     /// # Errors
@@ -49,7 +49,7 @@ impl Labels {
     /// The distinct labels among these: by number if all are integers, else by their characters.
     ///
     /// # Errors
-    /// As [`Labels::new`].
+    /// As [`LabelSet::new`].
     pub fn sorted<'a>(labels: impl IntoIterator<Item = &'a str>) -> Result<Self> {
         let mut names: Vec<String> = labels
             .into_iter()
@@ -66,7 +66,7 @@ impl Labels {
     /// `count` labels without names of their own, called as transformers does.
     ///
     /// # Errors
-    /// As [`Labels::new`].
+    /// As [`LabelSet::new`].
     pub fn numbered(count: usize) -> Result<Self> {
         Self::new((0..count).map(|index| format!("LABEL_{index}")).collect())
     }
@@ -116,21 +116,21 @@ pub enum Target {
 
 /// How the labels of rows become targets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Labelling {
+pub enum LabelEncoder {
     /// A row's label is one of these; white space around it does not count.
-    Single(Labels),
+    Single(LabelSet),
     /// A row has any number of these, written with a separator between them or as a list in JSON or Python. An empty field
     /// means that none applies.
     Multi {
         /// All labels.
-        labels: Labels,
+        labels: LabelSet,
         /// What stands between the labels of a row, such as a comma.
         separator: char,
     },
     /// A row has a 0 or a 1 for each of these.
     Indicators {
         /// All labels.
-        labels: Labels,
+        labels: LabelSet,
         /// What stands between the numbers of a row that is not written as a list.
         separator: char,
     },
@@ -138,10 +138,10 @@ pub enum Labelling {
     Regression,
 }
 
-impl Labelling {
-    /// The labelling whose labels are those of these rows, [sorted](Labels::sorted): the training file's. Rows of several
+impl LabelEncoder {
+    /// The encoder whose labels are those of these rows, [sorted](LabelSet::sorted): the training file's. Rows of several
     /// labels that hold nothing but 0 and 1, and equally many, are [indicators](Self::Indicators) of
-    /// [numbered](Labels::numbered) labels. Rows without a label by the notation do not count.
+    /// [numbered](LabelSet::numbered) labels. Rows without a label by the notation do not count.
     ///
     /// # Errors
     /// A row without a label, with a list for a single label, with one that cannot be read, or with `-` or `-1` if the
@@ -162,18 +162,18 @@ impl Labelling {
         }
         if problem == ProblemType::SingleLabelClassification {
             let labels = rows.map(|row| single(row, path)).collect::<Result<Vec<_>>>()?;
-            return Ok(Self::Single(Labels::sorted(labels).map_err(in_file)?));
+            return Ok(Self::Single(LabelSet::sorted(labels).map_err(in_file)?));
         }
         let lists = rows.map(|row| several(row, path, separator)).collect::<Result<Vec<_>>>()?;
         if let Some(count) = indicators(&lists).map_err(|problem| Error::input(path.display().to_string(), problem))? {
-            return Ok(Self::Indicators { labels: Labels::numbered(count)?, separator });
+            return Ok(Self::Indicators { labels: LabelSet::numbered(count)?, separator });
         }
         let labels = lists.iter().flat_map(|list| &list.labels).map(String::as_str);
-        Ok(Self::Multi { labels: Labels::sorted(labels).map_err(in_file)?, separator })
+        Ok(Self::Multi { labels: LabelSet::sorted(labels).map_err(in_file)?, separator })
     }
 
     /// The labels, in the order of the model's outputs; none for regression.
-    pub fn labels(&self) -> Option<&Labels> {
+    pub fn labels(&self) -> Option<&LabelSet> {
         match self {
             Self::Single(labels) | Self::Multi { labels, .. } | Self::Indicators { labels, .. } => Some(labels),
             Self::Regression => None,
@@ -185,7 +185,7 @@ impl Labelling {
     pub fn with_order_of(&self, known: &[String]) -> Option<Self> {
         let labels = self.labels().filter(|labels| labels.names().len() == known.len())?;
         let same = matches!(self, Self::Indicators { .. }) || known.iter().all(|name| labels.index(name).is_some());
-        let labels = Labels::new(known.to_vec()).ok().filter(|_| same)?;
+        let labels = LabelSet::new(known.to_vec()).ok().filter(|_| same)?;
         Some(match self {
             Self::Multi { separator, .. } => Self::Multi { labels, separator: *separator },
             Self::Indicators { separator, .. } => Self::Indicators { labels, separator: *separator },
@@ -202,7 +202,7 @@ impl Labelling {
         rows.iter().map(|row| self.target(row, path.as_ref())).collect()
     }
 
-    /// As [`Labelling::targets`], for the file that is learnt from.
+    /// As [`LabelEncoder::targets`], for the file that is learnt from.
     ///
     /// # Errors
     /// Also if all rows have the same target.
@@ -334,9 +334,9 @@ mod tests {
     /// The labels in order and the targets that these training rows give.
     fn learn(problem: ProblemType, labels: &[&str]) -> Result<(Vec<String>, Vec<Target>)> {
         let rows = rows(labels);
-        let labelling = Labelling::from_rows(problem, &LabelNotation::default(), &rows, PATH)?;
-        let names = labelling.labels().map(|labels| labels.names().to_vec()).unwrap_or_default();
-        Ok((names, labelling.training_targets(&rows, PATH)?))
+        let encoder = LabelEncoder::from_rows(problem, &LabelNotation::default(), &rows, PATH)?;
+        let names = encoder.labels().map(|labels| labels.names().to_vec()).unwrap_or_default();
+        Ok((names, encoder.training_targets(&rows, PATH)?))
     }
 
     fn message<T: std::fmt::Debug>(result: Result<T>) -> String {
@@ -362,9 +362,9 @@ mod tests {
         assert_eq!(targets, expected.map(Target::Classes));
 
         let notation = LabelNotation { separator: '|', ..LabelNotation::default() };
-        let labelling =
-            Labelling::from_rows(MultiLabelClassification, &notation, &rows(&["a,b|c", "c"]), PATH).unwrap();
-        assert_eq!(labelling.labels().unwrap().names(), ["a,b", "c"]);
+        let encoder =
+            LabelEncoder::from_rows(MultiLabelClassification, &notation, &rows(&["a,b|c", "c"]), PATH).unwrap();
+        assert_eq!(encoder.labels().unwrap().names(), ["a,b", "c"]);
     }
 
     #[test]
@@ -379,15 +379,15 @@ mod tests {
 
     #[test]
     fn an_unknown_label_is_an_error_that_lists_the_known() {
-        let labels = Labels::new(vec!["no".into(), "yes".into()]).unwrap();
+        let labels = LabelSet::new(vec!["no".into(), "yes".into()]).unwrap();
         let expected = "a.csv, line 3: label `maybe` is unknown, expected one of `no`, `yes`: correct the row";
-        let single = Labelling::Single(labels.clone());
+        let single = LabelEncoder::Single(labels.clone());
         assert_eq!(message(single.targets(&rows(&["yes", "maybe"]), PATH)), expected);
-        let multi = Labelling::Multi { labels, separator: ',' };
+        let multi = LabelEncoder::Multi { labels, separator: ',' };
         assert_eq!(message(multi.targets(&rows(&["yes,no", "no,maybe"]), PATH)), expected);
 
-        let many = Labels::new((0..30).map(|label| label.to_string()).collect()).unwrap();
-        let error = message(Labelling::Single(many).targets(&rows(&["30"]), PATH));
+        let many = LabelSet::new((0..30).map(|label| label.to_string()).collect()).unwrap();
+        let error = message(LabelEncoder::Single(many).targets(&rows(&["30"]), PATH));
         assert!(error.contains("`18`, `19`, … (30 in all)"), "{error}");
     }
 
@@ -400,8 +400,8 @@ mod tests {
         ] {
             let error = message(learn(problem, &labels));
             assert!(error.starts_with("a.csv: all its rows have the same label, "), "{error}");
-            let labelling = Labelling::from_rows(problem, &LabelNotation::default(), &rows(&labels), PATH).unwrap();
-            assert!(labelling.targets(&rows(&labels), PATH).is_ok());
+            let encoder = LabelEncoder::from_rows(problem, &LabelNotation::default(), &rows(&labels), PATH).unwrap();
+            assert!(encoder.targets(&rows(&labels), PATH).is_ok());
         }
     }
 
@@ -419,7 +419,7 @@ mod tests {
         let error = message(learn(MultiLabelClassification, &["", "[]"]));
         assert!(error.starts_with("a.csv: label set: it is empty"), "{error}");
         let unread = [TextRow { label: None, ..rows(&["a"]).remove(0) }];
-        let error = message(Labelling::Regression.targets(&unread, PATH));
+        let error = message(LabelEncoder::Regression.targets(&unread, PATH));
         assert!(error.starts_with("a.csv: it was read without a label column"), "{error}");
     }
 
@@ -428,7 +428,7 @@ mod tests {
         for (names, expected) in
             [(vec![], "it is empty"), (vec!["a", " "], "label 1 is blank"), (vec!["a", "a"], "`a` is there twice")]
         {
-            let error = message(Labels::new(names.into_iter().map(str::to_owned).collect()));
+            let error = message(LabelSet::new(names.into_iter().map(str::to_owned).collect()));
             assert!(error.contains(expected), "{error}");
         }
     }
@@ -441,7 +441,7 @@ mod tests {
         assert_eq!(names, ["1", "2", "3"]);
         assert_eq!(targets, [vec![0, 1], vec![1], vec![0, 2]].map(Target::Classes));
         // A checkpoint may spell its labels otherwise.
-        let labels = Labels::new(vec!["0.0".into(), "1.0".into()]).unwrap();
+        let labels = LabelSet::new(vec!["0.0".into(), "1.0".into()]).unwrap();
         assert_eq!((labels.index("1"), labels.index("1.00"), labels.index("2")), (Some(1), Some(1), None));
 
         for (labels, expected) in [
@@ -466,9 +466,9 @@ mod tests {
 
         let read = |no_label: &str, labels: &[&str]| {
             let notation = LabelNotation { no_label: Some(no_label.into()), ..LabelNotation::default() };
-            let labelling = Labelling::from_rows(SingleLabelClassification, &notation, &rows(labels), PATH).unwrap();
+            let encoder = LabelEncoder::from_rows(SingleLabelClassification, &notation, &rows(labels), PATH).unwrap();
             let rows = notation.labelled(rows(labels), PATH).unwrap();
-            (labelling.labels().unwrap().names().to_vec(), labelling.targets(&rows, PATH).unwrap())
+            (encoder.labels().unwrap().names().to_vec(), encoder.targets(&rows, PATH).unwrap())
         };
         let expected = (vec!["neutral".to_owned(), "yes".to_owned()], [1, 0].map(Target::Class).to_vec());
         assert_eq!(read("-", &["yes", "-", "neutral", " - "]), expected);
@@ -499,9 +499,9 @@ mod tests {
         let error = message(learn(MultiLabelClassification, &["[1, 0, 1]", "[1, 0]"]));
         assert!(error.starts_with("a.csv: its labels are lists of 0 and 1 of different lengths"), "{error}");
         assert!(message(learn(MultiLabelClassification, &["[1]", "[0]"])).contains("a list of one 0 or 1"));
-        let labelling = Labelling::Indicators { labels: Labels::numbered(2).unwrap(), separator: ',' };
+        let encoder = LabelEncoder::Indicators { labels: LabelSet::numbered(2).unwrap(), separator: ',' };
         for wrong in ["[1]", "[1, 2]", ""] {
-            let error = message(labelling.targets(&rows(&["[1, 0]", wrong]), PATH));
+            let error = message(encoder.targets(&rows(&["[1, 0]", wrong]), PATH));
             assert!(
                 error.starts_with(&format!("a.csv, line 3: its label is `{wrong}`, expected 2 numbers")),
                 "{error}"
@@ -512,22 +512,22 @@ mod tests {
     #[test]
     fn a_checkpoints_labels_keep_their_order() {
         let known = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-        let labelling = |problem, labels: &[&str]| {
-            Labelling::from_rows(problem, &LabelNotation::default(), &rows(labels), PATH).unwrap()
+        let encoder = |problem, labels: &[&str]| {
+            LabelEncoder::from_rows(problem, &LabelNotation::default(), &rows(labels), PATH).unwrap()
         };
-        let single = labelling(SingleLabelClassification, &["a", "b"]);
+        let single = encoder(SingleLabelClassification, &["a", "b"]);
         assert_eq!(single.with_order_of(&known(&["b", "a"])).unwrap().labels().unwrap().names(), ["b", "a"]);
         assert_eq!(single.with_order_of(&known(&["b", "c"])), None);
         assert_eq!(single.with_order_of(&known(&["b", "a", "c"])), None);
-        let indicators = labelling(MultiLabelClassification, &["[1, 0]", "[1, 1]"]);
+        let indicators = encoder(MultiLabelClassification, &["[1, 0]", "[1, 1]"]);
         assert_eq!(indicators.with_order_of(&known(&["b", "a"])).unwrap().labels().unwrap().names(), ["b", "a"]);
-        assert_eq!(Labelling::Regression.with_order_of(&known(&["b"])), None);
+        assert_eq!(LabelEncoder::Regression.with_order_of(&known(&["b"])), None);
     }
 
     proptest! {
         #[test]
         fn sorted_labels_are_distinct_and_found_again(labels in proptest::collection::vec("[ab0-3-]{1,3}", 1..20)) {
-            let set = Labels::sorted(labels.iter().map(String::as_str)).unwrap();
+            let set = LabelSet::sorted(labels.iter().map(String::as_str)).unwrap();
             prop_assert!(labels.iter().all(|label| set.names()[set.index(label).unwrap()] == canonical(label)));
             prop_assert_eq!(set.names().len(), labels.iter().map(|label| canonical(label)).collect::<BTreeSet<_>>().len());
         }

@@ -2,7 +2,7 @@
 //!
 //! Every reader checks a whole file before it gives out a row, and its errors name the file and the line (or the
 //! question) together with what was expected there.
-//! - [`read_table`]: texts and pairs with labels, from CSV, TSV and JSON lines; [`Labelling`]: from labels to targets.
+//! - [`read_table`]: texts and pairs with labels, from CSV, TSV and JSON lines; [`LabelEncoder`]: from labels to targets.
 //! - [`read_sentences`]: words with entity tags, from CoNLL columns and JSON lines.
 //! - [`read_squad`]: questions about passages. [`read_choices`]: multiple choice.
 //! - [`Split`]: parts of a data set by the content of texts; [`file_digest`]: which data a run saw;
@@ -10,15 +10,15 @@
 //! - [`training_batches`]: the order of an epoch; [`Random`]: the one source of random numbers.
 //!
 //! ```no_run
-//! use deberta_burn::{config::ProblemType, data::{LabelNotation, Labelling, TextColumns, read_table}};
+//! use deberta_burn::{config::ProblemType, data::{LabelNotation, LabelEncoder, TextColumns, read_table}};
 //!
 //! # fn main() -> deberta_burn::Result<()> {
 //! let columns = TextColumns { text: "text".into(), pair: None, label: Some("label".into()) };
 //! let (train, valid) = (read_table("train.csv", &columns)?, read_table("valid.csv", &columns)?);
 //! let notation = LabelNotation::default();
-//! let labelling = Labelling::from_rows(ProblemType::SingleLabelClassification, &notation, &train, "train.csv")?;
-//! let targets = labelling.training_targets(&train, "train.csv")?;
-//! let valid_targets = labelling.targets(&valid, "valid.csv")?;
+//! let encoder = LabelEncoder::from_rows(ProblemType::SingleLabelClassification, &notation, &train, "train.csv")?;
+//! let targets = encoder.training_targets(&train, "train.csv")?;
+//! let valid_targets = encoder.targets(&valid, "valid.csv")?;
 //! # Ok(())
 //! # }
 //! ```
@@ -42,7 +42,7 @@ pub use batching::training_batches;
 pub use choice::{ChoiceExample, read_choices};
 pub use conll::{Sentence, WordColumns, read_sentences, tag_indices, tag_labels};
 pub use digest::file_digest;
-pub use labels::{Labelling, Labels, Target};
+pub use labels::{LabelEncoder, LabelSet, Target};
 pub use lines::{at_line, decode_text};
 pub use noise::swap_characters;
 pub use notation::LabelNotation;

@@ -26,7 +26,7 @@ pub struct TextRow {
     /// The second text, if a column was named for it.
     pub pair: Option<String>,
     /// The label as it is written, if a column was named for it: empty where the field is empty, JSON where it is a
-    /// JSON number, boolean or list. [`Labelling`](super::Labelling) makes sense of it.
+    /// JSON number, boolean or list. [`LabelEncoder`](super::LabelEncoder) makes sense of it.
     pub label: Option<String>,
     /// The line that the row starts on, from 1.
     pub line: usize,

@@ -7,18 +7,18 @@ use burn::{
     tensor::{Device, Int},
 };
 
-use super::{BackboneConfig, Head, loss};
+use super::{BackboneConfig, InferenceModel, loss};
 use crate::{
     Error, Result,
     config::{Activation, DebertaConfig, RobertaConfig},
     model::{
         DebertaModel, attention::PreparedPositions, decoder::EnhancedMaskDecoder, inference::Prepared, init::Init,
-        input::ModelInput, linear::Linear, masked_positions::Places, roberta::RobertaModel,
+        input::ModelInput, linear::Linear, masked_positions::MaskedPositions, roberta::RobertaModel,
     },
 };
 
-/// `LayerNorm( act( dense(h) ) ) E^T + bias`, with E the word table of the embeddings: it is passed in, never copied, so that
-/// it stays one parameter.
+/// `LayerNorm( act( dense(h) ) ) E^T + bias`, with E the token embeddings: they are passed in, never copied, so that they stay
+/// one parameter.
 #[derive(Module, Debug)]
 pub struct LmHead {
     dense: Linear,
@@ -40,11 +40,11 @@ impl LmHead {
 
     /// # Shapes
     /// - states: [batch, length, hidden]
-    /// - word_table: [vocabulary, embedding]
+    /// - token_embeddings: [vocabulary, embedding]
     /// - output: logits, [batch, length, vocabulary]
-    pub fn forward(&self, states: Tensor<3>, word_table: Tensor<2>) -> Tensor<3> {
+    pub fn forward(&self, states: Tensor<3>, token_embeddings: Tensor<2>) -> Tensor<3> {
         let states = self.layer_norm.forward(self.activation.forward(self.dense.forward(states)));
-        states.matmul(word_table.transpose().unsqueeze()) + self.bias.val().unsqueeze()
+        states.matmul(token_embeddings.transpose().unsqueeze()) + self.bias.val().unsqueeze()
     }
 }
 
@@ -108,22 +108,24 @@ impl DebertaForMaskedLm {
         self.predict(self.states(input, None))
     }
 
-    /// The states that words are predicted from: all, or those at a few places, which cost less and are the same.
+    /// The states that tokens are predicted from: all of them, or only those at the masked positions, which are the same and
+    /// cost less.
     ///
     /// # Shapes
-    /// - output: [batch, length, hidden], or [1, places, hidden]
+    /// - output: [batch, length, hidden], or [1, masked, hidden]
     ///
     /// # Panics
-    /// As [`forward`](Self::forward), on places of a batch of another shape, and on none at all. At padding there must be none.
-    pub fn states(&self, input: ModelInput, places: Option<&Places>) -> Tensor<3> {
-        check(&input, places);
+    /// As [`forward`](Self::forward); also if no position is masked, or the positions belong to a batch of another shape. A masked
+    /// position must not be padding.
+    pub fn states(&self, input: ModelInput, masked: Option<&MaskedPositions>) -> Tensor<3> {
+        check(&input, masked);
         let encoder = self.backbone.encoder();
         let own_layers = encoder.layers().len() - usize::from(self.decoder.is_some());
         let (states, context) = self.backbone.forward_layers(input, own_layers, &mut Default::default());
-        match (&self.decoder, places) {
-            (Some(decoder), Some(_)) => decoder.forward(states, places, encoder, &context),
+        match (&self.decoder, masked) {
+            (Some(decoder), Some(_)) => decoder.forward(states, masked, encoder, &context),
             (Some(decoder), None) => context.layout.restore(decoder.forward(states, None, encoder, &context)),
-            (None, Some(places)) => context.layout.select(states, places),
+            (None, Some(masked)) => context.layout.select(states, masked),
             (None, None) => context.layout.restore(states),
         }
     }
@@ -132,7 +134,7 @@ impl DebertaForMaskedLm {
     /// - states: [batch, positions, hidden], from [`states`](Self::states)
     /// - output: logits, [batch, positions, vocabulary]
     pub fn predict(&self, states: Tensor<3>) -> Tensor<3> {
-        self.lm_head.forward(states, self.backbone.embeddings().word_table())
+        self.lm_head.forward(states, self.backbone.embeddings().token_embeddings())
     }
 
     /// The longest input in tokens, if the decoder sets a limit.
@@ -174,19 +176,19 @@ impl RobertaForMaskedLm {
         self.predict(self.states(input, None))
     }
 
-    /// The states that words are predicted from: all, or those at a few places.
+    /// The states that tokens are predicted from: all of them, or only those at the masked positions.
     ///
     /// # Shapes
-    /// - output: [batch, length, hidden], or [1, places, hidden]
+    /// - output: [batch, length, hidden], or [1, masked, hidden]
     ///
     /// # Panics
-    /// On places of a batch of another shape, and on none at all.
-    pub fn states(&self, input: ModelInput, places: Option<&Places>) -> Tensor<3> {
-        check(&input, places);
+    /// If no position is masked, or the positions belong to a batch of another shape.
+    pub fn states(&self, input: ModelInput, masked: Option<&MaskedPositions>) -> Tensor<3> {
+        check(&input, masked);
         let states = self.backbone.forward(input).last_hidden_state;
-        match places {
-            Some(places) => {
-                let rows = places.rows(&states.device());
+        match masked {
+            Some(masked) => {
+                let rows = masked.rows(&states.device());
                 states.flatten::<2>(0, 1).select(0, rows).unsqueeze()
             }
             None => states,
@@ -197,7 +199,7 @@ impl RobertaForMaskedLm {
     /// - states: [batch, positions, hidden], from [`states`](Self::states)
     /// - output: logits, [batch, positions, vocabulary]
     pub fn predict(&self, states: Tensor<3>) -> Tensor<3> {
-        self.lm_head.forward(states, self.backbone.word_table())
+        self.lm_head.forward(states, self.backbone.token_embeddings())
     }
 
     /// Mean cross entropy over the positions whose label is not negative.
@@ -211,44 +213,45 @@ impl RobertaForMaskedLm {
     }
 }
 
-/// Places of another batch would select other states than are meant.
-fn check(input: &ModelInput, places: Option<&Places>) {
+/// Masked positions of another batch would select the wrong states.
+fn check(input: &ModelInput, masked: Option<&MaskedPositions>) {
     let shape = input.input_ids.dims();
-    assert!(places.is_none_or(|places| places.fit(shape)), "places that are not of a batch of {shape:?}");
-    assert!(places.is_none_or(|places| !places.is_empty()), "a batch without a place");
+    assert!(masked.is_none_or(|masked| masked.fit(shape)), "masked positions of another batch than {shape:?}");
+    assert!(masked.is_none_or(|masked| !masked.is_empty()), "a batch without a masked position");
 }
 
 /// A model with a language-model head, of either family, plain or prepared for inference.
-pub trait MaskedLm: Head<Output = Tensor<3>> {
-    /// Predicts words at some places only: the logits of all places of a large vocabulary would be the largest tensor by far.
+pub trait MaskedLm: InferenceModel<Output = Tensor<3>> {
+    /// Predicts tokens at the masked positions only: with a large vocabulary, the logits of all positions would be by far the
+    /// largest tensor.
     ///
     /// # Shapes
-    /// - output: logits, [places, vocabulary]
+    /// - output: logits, [masked, vocabulary]
     ///
     /// # Panics
-    /// On lengths that the model does not reach, on places of a batch of another shape, and on none at all.
-    fn predict_at(&self, input: ModelInput, places: &Places) -> Tensor<2>;
+    /// If the input is longer than the model allows, no position is masked, or the positions belong to a batch of another shape.
+    fn predict_at(&self, input: ModelInput, masked: &MaskedPositions) -> Tensor<2>;
 }
 
 impl MaskedLm for DebertaForMaskedLm {
-    fn predict_at(&self, input: ModelInput, places: &Places) -> Tensor<2> {
-        self.predict(self.states(input, Some(places))).squeeze_dim(0)
+    fn predict_at(&self, input: ModelInput, masked: &MaskedPositions) -> Tensor<2> {
+        self.predict(self.states(input, Some(masked))).squeeze_dim(0)
     }
 }
 
 impl MaskedLm for RobertaForMaskedLm {
-    fn predict_at(&self, input: ModelInput, places: &Places) -> Tensor<2> {
-        self.predict(self.states(input, Some(places))).squeeze_dim(0)
+    fn predict_at(&self, input: ModelInput, masked: &MaskedPositions) -> Tensor<2> {
+        self.predict(self.states(input, Some(masked))).squeeze_dim(0)
     }
 }
 
 impl<M: MaskedLm> MaskedLm for Prepared<M> {
-    fn predict_at(&self, input: ModelInput, places: &Places) -> Tensor<2> {
-        self.run(input, |model, input| model.predict_at(input, places))
+    fn predict_at(&self, input: ModelInput, masked: &MaskedPositions) -> Tensor<2> {
+        self.run(input, |model, input| model.predict_at(input, masked))
     }
 }
 
-impl Head for DebertaForMaskedLm {
+impl InferenceModel for DebertaForMaskedLm {
     type Output = Tensor<3>;
 
     fn forward(&self, input: ModelInput) -> Tensor<3> {
@@ -264,7 +267,7 @@ impl Head for DebertaForMaskedLm {
     }
 }
 
-impl Head for RobertaForMaskedLm {
+impl InferenceModel for RobertaForMaskedLm {
     type Output = Tensor<3>;
 
     fn forward(&self, input: ModelInput) -> Tensor<3> {
@@ -304,7 +307,7 @@ mod tests {
         DebertaForMaskedLm::new(&config, MaskedLmLayout::EnhancedMaskDecoder, device).unwrap()
     }
 
-    /// Two sequences of 10 places: one padded in front, one behind.
+    /// Two sequences of 10 positions: one padded in front, one behind.
     fn input(device: &Device) -> ModelInput {
         let ids: Vec<i32> = (0..20).map(|token| 1 + token * 7 % 19).collect();
         let mask: Vec<bool> = (0..20).map(|token| (3..17).contains(&token)).collect();
@@ -313,21 +316,21 @@ mod tests {
     }
 
     #[test]
-    fn states_at_places_are_those_among_all() {
+    fn states_at_masked_positions_are_those_among_all() {
         let device = Device::flex();
         let model = model(&device);
-        let places = Places::new(10, [vec![3, 5, 9], vec![0, 6]]);
-        let all = model.states(input(&device), None).flatten::<2>(0, 1).select(0, places.rows(&device));
-        let some = model.states(input(&device), Some(&places)).squeeze_dim::<2>(0);
+        let masked = MaskedPositions::new(10, [vec![3, 5, 9], vec![0, 6]]);
+        let all = model.states(input(&device), None).flatten::<2>(0, 1).select(0, masked.rows(&device));
+        let some = model.states(input(&device), Some(&masked)).squeeze_dim::<2>(0);
         let difference = (all - some).abs().max().into_scalar::<f32>();
         // The same sums of numbers of size 1, in blocks of other sizes.
         assert!(difference < 1e-5, "{difference}");
     }
 
     #[test]
-    #[should_panic(expected = "places that are not of a batch of [2, 10]")]
-    fn places_of_another_batch_are_refused() {
+    #[should_panic(expected = "masked positions of another batch than [2, 10]")]
+    fn masked_positions_of_another_batch_are_refused() {
         let device = Device::flex();
-        model(&device).states(input(&device), Some(&Places::new(12, [vec![1], vec![2]])));
+        model(&device).states(input(&device), Some(&MaskedPositions::new(12, [vec![1], vec![2]])));
     }
 }

@@ -14,10 +14,10 @@ use burn::{
     tensor::Device,
 };
 
-pub use crate::model::inference::Head;
+pub use crate::model::inference::InferenceModel;
 pub use masked_lm::{DebertaForMaskedLm, LmHead, MaskedLm, MaskedLmLayout, RobertaForMaskedLm};
 pub use multiple_choice::MultipleChoice;
-pub use question_answering::{QuestionAnswering, SpanLogits};
+pub use question_answering::{AnswerLogits, QuestionAnswering};
 pub use replaced_token::ReplacedTokenDetection;
 pub use sequence::{SequenceClassification, SequenceLabels};
 pub use token::TokenClassification;
@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// An encoder that heads can stand on.
-pub trait Backbone: Head<Output = ModelOutput> + Module + ModuleDisplay {
+pub trait Backbone: InferenceModel<Output = ModelOutput> + Module + ModuleDisplay {
     /// Its configuration.
     type Config: BackboneConfig<Backbone = Self>;
 }
@@ -86,7 +86,7 @@ impl HeadSettings {
     }
 }
 
-impl Head for DebertaModel {
+impl InferenceModel for DebertaModel {
     type Output = ModelOutput;
 
     fn forward(&self, input: ModelInput) -> ModelOutput {
@@ -130,7 +130,7 @@ impl BackboneConfig for DebertaConfig {
     }
 }
 
-impl Head for RobertaModel {
+impl InferenceModel for RobertaModel {
     type Output = ModelOutput;
 
     fn forward(&self, input: ModelInput) -> ModelOutput {

@@ -6,7 +6,7 @@ use burn::{
     tensor::{Device, Int},
 };
 
-use super::{Backbone, BackboneConfig, Head, loss};
+use super::{Backbone, BackboneConfig, InferenceModel, loss};
 use crate::model::{attention::PreparedPositions, input::ModelInput, linear::Linear};
 
 /// A linear map from each state to two scores.
@@ -18,7 +18,7 @@ pub struct QuestionAnswering<B: Backbone> {
 
 /// Scores of every token as the first and as the last of the answer.
 #[derive(Clone, Debug)]
-pub struct SpanLogits {
+pub struct AnswerLogits {
     /// First token, [batch, length].
     pub start: Tensor<2>,
     /// Last token, [batch, length].
@@ -34,10 +34,10 @@ impl<B: Backbone> QuestionAnswering<B> {
 
     /// # Shapes
     /// - output: [batch, length] each
-    pub fn forward(&self, input: ModelInput) -> SpanLogits {
+    pub fn forward(&self, input: ModelInput) -> AnswerLogits {
         let logits = self.qa_outputs.forward(self.backbone.forward(input).last_hidden_state); // [batch, length, 2]
         let side = |index| logits.clone().narrow(2, index, 1).squeeze_dim(2);
-        SpanLogits { start: side(0), end: side(1) }
+        AnswerLogits { start: side(0), end: side(1) }
     }
 
     /// Mean of the cross entropies of start and end. A position outside the input does not count.
@@ -45,7 +45,7 @@ impl<B: Backbone> QuestionAnswering<B> {
     /// # Shapes
     /// - starts, ends: \[batch\]
     /// - output: \[1\]
-    pub fn loss(&self, logits: SpanLogits, starts: Tensor<1, Int>, ends: Tensor<1, Int>) -> Tensor<1> {
+    pub fn loss(&self, logits: AnswerLogits, starts: Tensor<1, Int>, ends: Tensor<1, Int>) -> Tensor<1> {
         let side = |logits: Tensor<2>, positions: Tensor<1, Int>| {
             let outside = positions.clone().greater_equal_elem(logits.dims()[1] as i64);
             loss::cross_entropy(logits, positions.clamp_min(0).mask_fill(outside, -1))
@@ -54,10 +54,10 @@ impl<B: Backbone> QuestionAnswering<B> {
     }
 }
 
-impl<B: Backbone> Head for QuestionAnswering<B> {
-    type Output = SpanLogits;
+impl<B: Backbone> InferenceModel for QuestionAnswering<B> {
+    type Output = AnswerLogits;
 
-    fn forward(&self, input: ModelInput) -> SpanLogits {
+    fn forward(&self, input: ModelInput) -> AnswerLogits {
         QuestionAnswering::forward(self, input)
     }
 

@@ -7,7 +7,7 @@ use burn::{
     tensor::{Bool, Device},
 };
 
-use super::{Head, loss};
+use super::{InferenceModel, loss};
 use crate::{
     config::{Activation, DebertaConfig},
     model::{DebertaModel, attention::PreparedPositions, input::ModelInput, linear::Linear},
@@ -82,7 +82,7 @@ impl ReplacedTokenDetection {
     }
 }
 
-impl Head for ReplacedTokenDetection {
+impl InferenceModel for ReplacedTokenDetection {
     type Output = Tensor<2>;
 
     fn forward(&self, input: ModelInput) -> Tensor<2> {

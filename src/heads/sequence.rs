@@ -6,7 +6,7 @@ use burn::{
     tensor::{Device, Int},
 };
 
-use super::{Backbone, BackboneConfig, Head, loss};
+use super::{Backbone, BackboneConfig, InferenceModel, loss};
 use crate::model::{Pooler, attention::PreparedPositions, dropout::Dropout, input::ModelInput, linear::Linear};
 
 /// Pooler -> dropout -> linear.
@@ -63,7 +63,7 @@ impl<B: Backbone> SequenceClassification<B> {
     }
 }
 
-impl<B: Backbone> Head for SequenceClassification<B> {
+impl<B: Backbone> InferenceModel for SequenceClassification<B> {
     type Output = Tensor<2>;
 
     fn forward(&self, input: ModelInput) -> Tensor<2> {

@@ -6,7 +6,7 @@ use burn::{
     tensor::{Device, Int},
 };
 
-use super::{Backbone, BackboneConfig, Head, loss};
+use super::{Backbone, BackboneConfig, InferenceModel, loss};
 use crate::model::{attention::PreparedPositions, dropout::Dropout, input::ModelInput, linear::Linear};
 
 /// Dropout -> linear, with a bias, on every state.
@@ -45,7 +45,7 @@ impl<B: Backbone> TokenClassification<B> {
     }
 }
 
-impl<B: Backbone> Head for TokenClassification<B> {
+impl<B: Backbone> InferenceModel for TokenClassification<B> {
     type Output = Tensor<3>;
 
     fn forward(&self, input: ModelInput) -> Tensor<3> {

@@ -32,7 +32,7 @@ pub(crate) fn attention_serves(device: &Device, dtype: DType) -> bool {
 ///
 /// # Shapes
 /// - key, value: [.., tokens, hidden]; leading axes of any size count as more tokens
-/// - query, output: the same, or [1, places, hidden]
+/// - query, output: the same, or [1, queries, hidden]
 /// - position_key, position_query: [rows, hidden], from the plan's first row on at least those that its index reaches
 pub(crate) fn attend<const D: usize>(
     query: Tensor<D>,

@@ -52,7 +52,7 @@ impl ConvLayer {
         let ngrams = self.conv.forward(embeddings.swap_dims(1, 2)).swap_dims(1, 2);
         let ngrams = match layout {
             TokenLayout::Padded(_) => layout.zero_padding(ngrams),
-            TokenLayout::Packed(packing) => packing.pack(ngrams),
+            TokenLayout::Unpadded(unpadding) => unpadding.unpad(ngrams),
         };
         let ngrams = self.activation.forward(self.dropout.forward(ngrams));
         layout.zero_padding(self.layer_norm.forward(layer_output + ngrams))

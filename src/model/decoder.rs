@@ -13,7 +13,7 @@
 
 use burn::{Tensor, module::Module, nn::Embedding};
 
-use crate::model::{context::EncoderContext, encoder::DebertaEncoder, init::Init, masked_positions::Places};
+use crate::model::{context::EncoderContext, encoder::DebertaEncoder, init::Init, masked_positions::MaskedPositions};
 
 /// How often the last layer runs (the original's `n_layers` of 2 for released models).
 const STEPS: usize = 2;
@@ -34,18 +34,18 @@ impl EnhancedMaskDecoder {
         self.position_embeddings.weight.dims()[0]
     }
 
-    /// The states that words are guessed from, at all tokens or at some places.
+    /// The states that tokens are predicted from, at all positions or at the masked ones.
     ///
     /// # Shapes
     /// - states: [batch, length, hidden] as the context's layout has them, output of the second last layer
-    /// - output: the same, or [1, places, hidden]
+    /// - output: the same, or [1, masked, hidden]
     ///
     /// # Panics
     /// If the length is above [`max_length`](Self::max_length).
     pub fn forward(
         &self,
         states: Tensor<3>,
-        places: Option<&Places>,
+        masked: Option<&MaskedPositions>,
         encoder: &DebertaEncoder,
         context: &EncoderContext,
     ) -> Tensor<3> {
@@ -53,13 +53,13 @@ impl EnhancedMaskDecoder {
         let last_layer = &encoder.layers()[number];
         let table = self.position_embeddings.weight.val();
         let key_value = last_layer.key_value(states.clone());
-        let first = match places {
-            Some(places) => {
-                let positions = table.select(0, places.position_tensor(&states.device()));
-                context.layout.select(states, places) + positions.unsqueeze()
+        let first = match masked {
+            Some(masked) => {
+                let positions = table.select(0, masked.position_tensor(&states.device()));
+                context.layout.select(states, masked) + positions.unsqueeze()
             }
             None => context.layout.absolute_positions(table, &states) + states,
         };
-        (0..STEPS).fold(first, |query, _| last_layer.attend(query, key_value.clone(), places, number, context, false).0)
+        (0..STEPS).fold(first, |query, _| last_layer.attend(query, key_value.clone(), masked, number, context, false).0)
     }
 }

@@ -41,15 +41,15 @@ impl DebertaEmbeddings {
         }
     }
 
-    /// The word table, [vocabulary, embedding], which the language-model head uses again.
-    pub fn word_table(&self) -> Tensor<2> {
+    /// The token embeddings, [vocabulary, embedding]; the language-model head uses them again as its output layer.
+    pub fn token_embeddings(&self) -> Tensor<2> {
         self.word_embeddings.weight.val()
     }
 
     /// The tables that another model may share.
     pub(crate) fn shareable(&self) -> EmbeddingTables {
         EmbeddingTables {
-            words: self.word_table(),
+            tokens: self.token_embeddings(),
             positions: self.position_embeddings.as_ref().map(|table| table.weight.val()),
         }
     }
@@ -64,7 +64,7 @@ impl DebertaEmbeddings {
 
     /// The same with other such tables.
     pub(crate) fn with_tables(mut self, tables: EmbeddingTables) -> Self {
-        self.word_embeddings.weight = Param::from_tensor(tables.words.detach());
+        self.word_embeddings.weight = Param::from_tensor(tables.tokens.detach());
         if let (Some(own), Some(table)) = (&mut self.position_embeddings, tables.positions) {
             own.weight = Param::from_tensor(table.detach());
         }
@@ -103,7 +103,7 @@ impl DebertaEmbeddings {
             EmbeddingSource::Based(tables) => vec![self.shareable(), tables.clone()],
             _ => vec![self.shareable()],
         };
-        let words = tables.iter().map(|tables| embedding(tables.words.clone(), input_ids.clone()));
+        let words = tables.iter().map(|tables| embedding(tables.tokens.clone(), input_ids.clone()));
         let words = words.reduce(|own, base| own + base).expect("one table at least");
         let positions = tables.into_iter().filter_map(|tables| tables.positions);
         let positions = positions.map(|table| layout.absolute_positions(table, &words)).reduce(|own, base| own + base);
@@ -126,20 +126,20 @@ impl DebertaEmbeddings {
 #[derive(Clone, Debug)]
 pub(crate) struct EmbeddingTables {
     /// [vocabulary, embedding]
-    pub words: Tensor<2>,
+    pub tokens: Tensor<2>,
     /// [positions, embedding]
     pub positions: Option<Tensor<2>>,
 }
 
 impl EmbeddingTables {
     pub fn map(self, map: impl Fn(Tensor<2>) -> Tensor<2>) -> Self {
-        Self { words: map(self.words), positions: self.positions.map(map) }
+        Self { tokens: map(self.tokens), positions: self.positions.map(map) }
     }
 
     /// Joins two models' tables; a table that one of them lacks is left out.
     pub fn zip(self, other: Self, join: impl Fn(Tensor<2>, Tensor<2>) -> Tensor<2>) -> Self {
         let positions = self.positions.zip(other.positions).map(|(own, other)| join(own, other));
-        Self { words: join(self.words, other.words), positions }
+        Self { tokens: join(self.tokens, other.tokens), positions }
     }
 }
 

@@ -18,19 +18,18 @@ use super::{
     layer::{EncoderLayer, EncoderLayerConfig},
     linear::Linear,
     output::LayerRecord,
-    token_layout::{Packing, TokenLayout},
+    token_layout::{TokenLayout, Unpadding},
 };
 use crate::{config::DebertaConfig, kernels::attention_serves};
 
-/// How the tokens of an input are to lie in the states: packed where something is padded and fused attention will serve every
-/// layer, padded otherwise.
+/// The layout of the states: unpadded if the input has padding and fused attention serves every layer, else padded.
 pub(crate) fn token_layout(layers: &[EncoderLayer], input: &ModelInput) -> TokenLayout {
     let talking_heads = layers.iter().any(|layer| layer.attention().has_talking_heads());
     let device = input.input_ids.device();
     let dtype = layers.first().map(EncoderLayer::dtype);
-    let packs = !talking_heads && !input.output_attentions && dtype.is_some_and(|dtype| attention_serves(&device, dtype));
-    match input.attention_mask.as_ref().filter(|_| packs).and_then(Packing::new) {
-        Some(packing) => TokenLayout::Packed(Arc::new(packing)),
+    let unpads = !talking_heads && !input.output_attentions && dtype.is_some_and(|dtype| attention_serves(&device, dtype));
+    match input.attention_mask.as_ref().filter(|_| unpads).and_then(Unpadding::new) {
+        Some(unpadding) => TokenLayout::Unpadded(Arc::new(unpadding)),
         None => TokenLayout::Padded(input.attention_mask.clone()),
     }
 }
@@ -52,7 +51,9 @@ impl DebertaEncoder {
         let positions = RelativePositions::new(config);
         Self {
             layer: (0..config.num_hidden_layers).map(|_| layer.init(init)).collect(),
-            rel_embeddings: config.relative_attention.then(|| init.embedding(2 * positions.span, config.hidden_size)),
+            rel_embeddings: config
+                .relative_attention
+                .then(|| init.embedding(2 * positions.attention_span, config.hidden_size)),
             layer_norm: config.norm_relative_embeddings().then(|| init.layer_norm(config.hidden_size)),
             conv: config.conv_kernel_size().map(|kernel_size| ConvLayer::new(config, kernel_size, init)),
             positions,
@@ -122,13 +123,13 @@ impl DebertaEncoder {
         record.keep_states(&embeddings, &context.layout);
         let mut states = embeddings.clone();
         for number in layers {
-            let (output, maps) = self.layer[number].forward(states, number, context, record.wants_maps());
+            let (output, weights) = self.layer[number].forward(states, number, context, record.wants_weights());
             states = match &self.conv {
                 Some(conv) if number == 0 => conv.forward(embeddings.clone(), output, &context.layout),
                 _ => output,
             };
             record.keep_states(&states, &context.layout);
-            record.keep_maps(maps);
+            record.keep_weights(weights);
         }
         states
     }

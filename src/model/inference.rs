@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::{attention::PreparedPositions, input::ModelInput, linear::Linear};
 
 /// A model as inference sees it, with a head or without.
-pub trait Head: Send + Sync {
+pub trait InferenceModel: Send + Sync {
     /// What it computes: logits of some shape, or hidden states.
     type Output;
 
@@ -30,21 +30,21 @@ pub trait Head: Send + Sync {
 /// parameters of weights that are laid out are empty; [`into_inner`](Self::into_inner) gives the model back as it was. The
 /// tables are made when first needed, and again when a text is more than twice as long as all before. On a device with
 /// gradients nothing is prepared.
-pub struct Prepared<H> {
-    head: H,
+pub struct Prepared<M> {
+    model: M,
     positions: Mutex<Option<PreparedPositions>>,
 }
 
-impl<H: Head> Prepared<H> {
+impl<M: InferenceModel> Prepared<M> {
     /// Takes the model.
-    pub fn new(mut head: H) -> Self {
-        head.linears().into_par_iter().for_each(Linear::pack);
-        Self { head, positions: Mutex::default() }
+    pub fn new(mut model: M) -> Self {
+        model.linears().into_par_iter().for_each(Linear::pack);
+        Self { model, positions: Mutex::default() }
     }
 
     /// Runs one of the model's own methods on an input, with the tables added.
-    pub(crate) fn run<T>(&self, input: ModelInput, method: impl FnOnce(&H, ModelInput) -> T) -> T {
-        method(&self.head, self.prepare(input))
+    pub(crate) fn run<T>(&self, input: ModelInput, method: impl FnOnce(&M, ModelInput) -> T) -> T {
+        method(&self.model, self.prepare(input))
     }
 
     fn prepare(&self, input: ModelInput) -> ModelInput {
@@ -56,23 +56,23 @@ impl<H: Head> Prepared<H> {
         // The tables are replaced whole, so that a thread that panicked leaves none half made.
         let mut positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
         if positions.as_ref().is_none_or(|tables| tables.length < length) {
-            *positions = self.head.prepare_positions(length.next_power_of_two());
+            *positions = self.model.prepare_positions(length.next_power_of_two());
         }
         ModelInput { positions: positions.clone(), ..input }
     }
 
     /// The model, to be changed.
-    pub fn into_inner(mut self) -> H {
-        self.head.linears().into_par_iter().for_each(Linear::unpack);
-        self.head
+    pub fn into_inner(mut self) -> M {
+        self.model.linears().into_par_iter().for_each(Linear::unpack);
+        self.model
     }
 }
 
-impl<H: Head> Head for Prepared<H> {
-    type Output = H::Output;
+impl<M: InferenceModel> InferenceModel for Prepared<M> {
+    type Output = M::Output;
 
-    fn forward(&self, input: ModelInput) -> H::Output {
-        self.run(input, H::forward)
+    fn forward(&self, input: ModelInput) -> M::Output {
+        self.run(input, M::forward)
     }
 
     /// None: they are laid out already.

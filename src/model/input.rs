@@ -23,7 +23,7 @@ pub struct ModelInput {
     pub token_type_ids: Option<Tensor<2, Int>>,
     /// Whether to return the states of every layer.
     pub output_hidden_states: bool,
-    /// Whether to return the attention maps of every layer.
+    /// Whether to return the attention weights of every layer.
     pub output_attentions: bool,
     /// What stands in front of the embeddings' LayerNorm.
     pub(crate) embedding: EmbeddingSource,
@@ -63,7 +63,7 @@ impl ModelInput {
         self
     }
 
-    /// Returns the attention maps of every layer too.
+    /// Returns the attention weights of every layer too.
     pub fn with_attentions(mut self) -> Self {
         self.output_attentions = true;
         self

@@ -8,7 +8,7 @@ use super::{
     feed_forward::{FeedForward, ResidualOutput},
     init::Init,
     linear::Linear,
-    masked_positions::Places,
+    masked_positions::MaskedPositions,
 };
 use crate::config::{Activation, DebertaConfig, RobertaConfig};
 
@@ -93,38 +93,45 @@ impl EncoderLayer {
     ///
     /// # Shapes
     /// - states, output: [batch, length, hidden]
-    /// - attention maps, if asked for: [batch, heads, query, key]
+    /// - attention weights, if asked for: [batch, heads, query, key]
     pub fn forward(
         &self,
         states: Tensor<3>,
         number: usize,
         context: &EncoderContext,
-        maps: bool,
+        with_weights: bool,
     ) -> (Tensor<3>, Option<Tensor<4>>) {
         let key_value = self.key_value(states.clone());
-        self.attend(states, key_value, None, number, context, maps)
+        self.attend(states, key_value, None, number, context, with_weights)
     }
 
     /// Runs the layer on queries of their own: `query_states` attend to keys and values, and are the residual. They are the
-    /// states of all tokens, or of those at the places.
+    /// states of all tokens, or of those at `query_positions`.
     ///
     /// # Shapes
-    /// - query_states, output: [batch, length, hidden], or [1, places, hidden]
-    /// - attention maps, if asked for: [batch, heads, query, key]
+    /// - query_states, output: [batch, length, hidden], or [1, queries, hidden]
+    /// - attention weights, if asked for: [batch, heads, query, key]
     pub fn attend(
         &self,
         query_states: Tensor<3>,
         key_value: KeyValue,
-        places: Option<&Places>,
+        query_positions: Option<&MaskedPositions>,
         number: usize,
         context: &EncoderContext,
-        maps: bool,
+        with_weights: bool,
     ) -> (Tensor<3>, Option<Tensor<4>>) {
         let relative =
             context.relative.as_ref().map(|table| (table.project(number, &self.attention), table.index.clone()));
         let residual = query_states.clone();
-        let input = AttentionInput { query_states, key_value, layout: &context.layout, places, relative, maps };
-        let (attended, maps) = self.attention.forward(input);
-        (self.feed_forward.forward(self.attention_output.forward(attended, residual)), maps)
+        let input = AttentionInput {
+            query_states,
+            key_value,
+            layout: &context.layout,
+            query_positions,
+            relative,
+            with_weights,
+        };
+        let (attended, weights) = self.attention.forward(input);
+        (self.feed_forward.forward(self.attention_output.forward(attended, residual)), weights)
     }
 }

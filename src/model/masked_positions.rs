@@ -1,4 +1,4 @@
-//! Some positions of each sequence of a batch: where words are to be guessed.
+//! The positions of a batch whose tokens are to be predicted.
 
 use burn::{
     Tensor,
@@ -7,42 +7,44 @@ use burn::{
 
 use crate::kernels::{QueryPositions, SequenceBounds};
 
-/// Positions of a batch's sequences, sequence by sequence. States "at the places" are [1, places, hidden], in this order.
+/// The masked positions of a batch, sequence by sequence. A tensor that has a row for each of them has the shape
+/// [1, masked, ..], in the same order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Places {
-    /// Of the padded batch.
+pub struct MaskedPositions {
+    /// The length of the padded batch.
     length: usize,
     queries: QueryPositions,
 }
 
-impl Places {
-    /// Positions in rising order for each sequence of a batch that is padded to `length` tokens.
+impl MaskedPositions {
+    /// The positions of each sequence, in rising order, in a batch that is padded to `length` tokens.
     ///
     /// # Panics
-    /// If positions do not rise, or one is not below `length`.
+    /// If the positions of a sequence do not rise, or one of them is not below `length`.
     pub fn new<P: AsRef<[usize]>>(length: usize, sequences: impl IntoIterator<Item = P>) -> Self {
         let (mut bounds, mut positions) = (Vec::new(), Vec::new());
-        for places in sequences {
-            let places = places.as_ref();
-            assert!(places.is_sorted_by(|a, b| a < b), "places that do not rise: {places:?}");
-            assert!(places.last().is_none_or(|last| *last < length), "a place beyond {length} tokens: {places:?}");
-            bounds.push(SequenceBounds { start: positions.len(), length: places.len() });
-            positions.extend(places.iter().map(|place| *place as u32));
+        for masked in sequences {
+            let masked = masked.as_ref();
+            assert!(masked.is_sorted_by(|a, b| a < b), "masked positions that do not rise: {masked:?}");
+            assert!(masked.last().is_none_or(|last| *last < length), "a position beyond {length} tokens: {masked:?}");
+            bounds.push(SequenceBounds { start: positions.len(), length: masked.len() });
+            positions.extend(masked.iter().map(|position| *position as u32));
         }
         Self { length, queries: QueryPositions { bounds: bounds.into(), positions: positions.into() } }
     }
 
-    /// The number of places.
+    /// The number of masked positions in the batch.
     pub fn len(&self) -> usize {
         self.queries.positions.len()
     }
 
-    /// Whether there is no place.
+    /// Whether nothing is masked.
     pub fn is_empty(&self) -> bool {
         self.queries.positions.is_empty()
     }
 
-    /// The same places counted from the first token of each sequence, where there are so many tokens of padding in front of it.
+    /// The positions as queries of an unpadded batch: counted from the first token of each sequence, which has `offsets` tokens
+    /// of padding in front of it.
     pub(crate) fn counted_from_first_token(&self, offsets: &[usize]) -> QueryPositions {
         let bounds = self.queries.bounds.clone();
         let positions = bounds.iter().zip(offsets).flat_map(|(bounds, offset)| {
@@ -51,22 +53,22 @@ impl Places {
         QueryPositions { positions: positions.collect(), bounds: bounds.clone() }
     }
 
-    /// Whether the places are those of a batch of this shape.
+    /// Whether these positions belong to a batch of this shape.
     pub(crate) fn fit(&self, [batch, length]: [usize; 2]) -> bool {
         (self.queries.bounds.len(), self.length) == (batch, length)
     }
 
-    /// The places as the queries of an attention.
+    /// The positions as queries of a padded batch.
     pub(crate) fn queries(&self) -> &QueryPositions {
         &self.queries
     }
 
-    /// The positions on a device, \[places\].
+    /// The position of each in its sequence, \[masked\].
     pub fn position_tensor(&self, device: &Device) -> Tensor<1, Int> {
         indices(self.queries.positions.iter().map(|position| *position as usize), device)
     }
 
-    /// Where the places are in [batch * length], \[places\].
+    /// The row of each in a tensor [batch * length, ..], \[masked\].
     pub fn rows(&self, device: &Device) -> Tensor<1, Int> {
         let rows = self.queries.bounds.iter().enumerate().flat_map(|(sequence, bounds)| {
             let positions = self.queries.positions[bounds.rows()].iter();
@@ -75,45 +77,45 @@ impl Places {
         indices(rows, device)
     }
 
-    /// The same with as many slots for each sequence, for tensors that want a rectangle.
+    /// The same in a rectangle, with as many slots for each sequence as the longest one needs.
     pub(crate) fn slots(&self, device: &Device) -> Slots {
         let QueryPositions { bounds, positions } = &self.queries;
         let most = bounds.iter().map(|bounds| bounds.length).max().unwrap_or(0);
         let filled = |bounds: &SequenceBounds| bounds.start..bounds.start + most;
-        // A slot beyond a sequence's places repeats the last of all; nobody reads what comes of it.
+        // A slot that its sequence does not need holds any masked position; its result is dropped again.
         let last = self.len().saturating_sub(1);
-        let places: Vec<usize> = bounds.iter().flat_map(filled).map(|place| place.min(last)).collect();
+        let masked: Vec<usize> = bounds.iter().flat_map(filled).map(|index| index.min(last)).collect();
         let slots = bounds.iter().enumerate();
         let slots = slots.flat_map(|(sequence, bounds)| sequence * most..sequence * most + bounds.length);
         Slots {
             most,
             slots: indices(slots, device),
-            positions: indices(places.iter().map(|place| positions[*place] as usize), device),
-            places: indices(places, device),
+            positions: indices(masked.iter().map(|index| positions[*index] as usize), device),
+            masked: indices(masked, device),
         }
     }
 }
 
-/// Places in a rectangle of [batch, most].
+/// Masked positions in a rectangle of slots, [batch, most].
 pub(crate) struct Slots {
-    /// The most places that a sequence has.
+    /// The largest number of masked positions in a sequence.
     pub most: usize,
-    /// The slot of each place, \[places\].
+    /// The slot of each masked position, \[masked\].
     pub slots: Tensor<1, Int>,
-    /// The place of each slot, [batch * most].
-    pub places: Tensor<1, Int>,
-    /// The position of each slot, [batch * most].
+    /// Which masked position is in each slot, [batch * most].
+    pub masked: Tensor<1, Int>,
+    /// The position in its sequence of what is in each slot, [batch * most].
     pub positions: Tensor<1, Int>,
 }
 
 impl Slots {
-    /// [1, places, hidden] -> [batch, most, hidden]
+    /// [1, masked, hidden] -> [batch, most, hidden]
     pub fn spread(&self, states: Tensor<3>, batch: usize) -> Tensor<3> {
         let hidden = states.dims()[2];
-        states.squeeze_dim::<2>(0).select(0, self.places.clone()).reshape([batch, self.most, hidden])
+        states.squeeze_dim::<2>(0).select(0, self.masked.clone()).reshape([batch, self.most, hidden])
     }
 
-    /// [batch, most, hidden] -> [1, places, hidden]
+    /// [batch, most, hidden] -> [1, masked, hidden]
     pub fn collect(&self, states: Tensor<3>) -> Tensor<3> {
         states.flatten::<2>(0, 1).select(0, self.slots.clone()).unsqueeze()
     }

@@ -11,7 +11,7 @@ pub struct ModelOutput {
     pub last_hidden_state: Tensor<3>,
     /// The embeddings' output and each layer's, if asked for.
     pub hidden_states: Option<Vec<Tensor<3>>>,
-    /// Each layer's attention probabilities, [batch, heads, query, key], if asked for.
+    /// Each layer's attention weights, [batch, heads, query, key], if asked for.
     pub attentions: Option<Vec<Tensor<4>>>,
 }
 
@@ -21,12 +21,12 @@ impl ModelOutput {
     }
 }
 
-/// States and maps of every layer, kept where the input asks for them.
+/// States and attention weights of every layer, kept where the input asks for them.
 #[derive(Clone, Debug, Default)]
 pub struct LayerRecord {
     /// The embeddings' output, then each layer's, [batch, length, hidden].
     pub hidden_states: Option<Vec<Tensor<3>>>,
-    /// Each layer's attention probabilities, [batch, heads, query, key].
+    /// Each layer's attention weights, [batch, heads, query, key].
     pub attentions: Option<Vec<Tensor<4>>>,
 }
 
@@ -42,14 +42,14 @@ impl LayerRecord {
         }
     }
 
-    pub(crate) fn keep_maps(&mut self, maps: Option<Tensor<4>>) {
+    pub(crate) fn keep_weights(&mut self, weights: Option<Tensor<4>>) {
         if let Some(kept) = &mut self.attentions {
-            kept.extend(maps);
+            kept.extend(weights);
         }
     }
 
-    /// Whether maps are to be kept.
-    pub(crate) fn wants_maps(&self) -> bool {
+    /// Whether attention weights are to be kept.
+    pub(crate) fn wants_weights(&self) -> bool {
         self.attentions.is_some()
     }
 }

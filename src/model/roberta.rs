@@ -129,10 +129,10 @@ impl RobertaModel {
             self.embeddings.forward(input.input_ids, input.token_type_ids, &input.embedding, &context.layout);
         record.keep_states(&states, &context.layout);
         for (number, layer) in self.encoder.layer.iter().enumerate() {
-            let (output, maps) = layer.forward(states, number, &context, record.wants_maps());
+            let (output, weights) = layer.forward(states, number, &context, record.wants_weights());
             states = output;
             record.keep_states(&states, &context.layout);
-            record.keep_maps(maps);
+            record.keep_weights(weights);
         }
         ModelOutput::new(context.layout.restore(states), record)
     }
@@ -147,8 +147,8 @@ impl RobertaModel {
         self.pooler.as_ref().map(|pooler| pooler.forward(last_hidden_state))
     }
 
-    /// The word table, [vocabulary, hidden].
-    pub fn word_table(&self) -> Tensor<2> {
+    /// The token embeddings, [vocabulary, hidden].
+    pub fn token_embeddings(&self) -> Tensor<2> {
         self.embeddings.word_embeddings.weight.val()
     }
 }

@@ -1,8 +1,8 @@
-//! Sequences without their padding: the tokens of a batch, end to end.
+//! Batches with and without padding.
 //!
-//! Everything between embeddings and heads but attention and convolution treats each token by itself, and the CPU's attention
-//! takes sequences as runs of rows. So there, a ragged batch [batch, length, ..] becomes [1, tokens, ..] and costs what its
-//! tokens cost.
+//! Between embeddings and heads, only attention and convolution look at more than one token at a time. The attention kernels of
+//! the CPU take sequences that lie end to end, so a padded batch [batch, length, ..] is turned into its tokens alone,
+//! [1, tokens, ..], and padding costs nothing.
 
 use std::sync::Arc;
 
@@ -13,31 +13,33 @@ use burn::{
 
 use crate::{
     kernels::SequenceBounds,
-    model::masked_positions::{Places, indices},
+    model::masked_positions::{MaskedPositions, indices},
 };
 
-/// Where the tokens of a padded batch go, and come from.
+/// How to take the padding out of a batch and put it back.
 #[derive(Clone, Debug)]
-pub struct Packing {
-    sequences: Arc<[SequenceBounds]>,
-    /// Tokens of padding in front of each sequence.
+pub struct Unpadding {
+    /// Where each sequence lies among the tokens.
+    bounds: Arc<[SequenceBounds]>,
+    /// The number of padding tokens in front of each sequence.
     offsets: Arc<[usize]>,
-    /// The row of each token in [batch * length].
+    /// For each token, its row in the padded [batch * length].
     rows: Tensor<1, Int>,
-    /// The token of each row in [batch * length]; any, where it is padding.
+    /// For each row of the padded [batch * length], its token; any token where the row is padding.
     tokens: Tensor<1, Int>,
-    /// The position of each token in its sequence.
+    /// For each token, its position in the padded sequence.
     positions: Tensor<1, Int>,
+    /// True at tokens, [batch, length].
     mask: Tensor<2, Bool>,
 }
 
-impl Packing {
-    /// The packing of a batch with this mask, [batch, length]. None if padding interrupts a sequence, which attention then has
-    /// to mask, or if there is no token at all.
+impl Unpadding {
+    /// For a batch with this mask, [batch, length]. None if there is padding inside a sequence, which only a mask can express, or
+    /// no token at all.
     pub fn new(mask: &Tensor<2, Bool>) -> Option<Self> {
         let ([_, length], device) = (mask.dims(), mask.device());
         let real = mask.clone().try_into_data().ok()?.try_to_vec::<bool>().ok()?;
-        let (mut sequences, mut offsets) = (Vec::new(), Vec::new());
+        let (mut bounds, mut offsets) = (Vec::new(), Vec::new());
         let (mut rows, mut tokens, mut positions) = (Vec::new(), vec![0; real.len()], Vec::new());
         for (sequence, real) in real.chunks(length).enumerate() {
             let first = real.iter().position(|token| *token).unwrap_or(0);
@@ -45,7 +47,7 @@ impl Packing {
             if real[first + count..].contains(&true) {
                 return None;
             }
-            sequences.push(SequenceBounds { start: rows.len(), length: count });
+            bounds.push(SequenceBounds { start: rows.len(), length: count });
             offsets.push(first);
             for position in first..first + count {
                 let row = sequence * length + position;
@@ -55,7 +57,7 @@ impl Packing {
             }
         }
         (!rows.is_empty()).then(|| Self {
-            sequences: sequences.into(),
+            bounds: bounds.into(),
             offsets: offsets.into(),
             rows: indices(rows, &device),
             tokens: indices(tokens, &device),
@@ -64,12 +66,12 @@ impl Packing {
         })
     }
 
-    /// The sequences, as runs of tokens.
-    pub fn sequences(&self) -> &Arc<[SequenceBounds]> {
-        &self.sequences
+    /// Where each sequence lies among the tokens.
+    pub fn sequence_bounds(&self) -> &Arc<[SequenceBounds]> {
+        &self.bounds
     }
 
-    /// Tokens of padding in front of each sequence.
+    /// The number of padding tokens in front of each sequence.
     pub fn offsets(&self) -> &[usize] {
         &self.offsets
     }
@@ -79,23 +81,23 @@ impl Packing {
         self.mask.dims()[1]
     }
 
-    /// The position of each token in its padded row, \[tokens\].
+    /// The position of each token in its padded sequence, \[tokens\].
     pub fn positions(&self) -> Tensor<1, Int> {
         self.positions.clone()
     }
 
     /// [batch, length] -> [1, tokens]
-    pub fn pack_ids(&self, ids: Tensor<2, Int>) -> Tensor<2, Int> {
+    pub fn unpad_ids(&self, ids: Tensor<2, Int>) -> Tensor<2, Int> {
         ids.flatten::<1>(0, 1).select(0, self.rows.clone()).unsqueeze()
     }
 
     /// [batch, length, hidden] -> [1, tokens, hidden]
-    pub fn pack(&self, states: Tensor<3>) -> Tensor<3> {
+    pub fn unpad(&self, states: Tensor<3>) -> Tensor<3> {
         states.flatten::<2>(0, 1).select(0, self.rows.clone()).unsqueeze()
     }
 
     /// [1, tokens, hidden] -> [batch, length, hidden], zero at padding.
-    pub fn unpack(&self, states: Tensor<3>) -> Tensor<3> {
+    pub fn pad(&self, states: Tensor<3>) -> Tensor<3> {
         let ([batch, length], [_, _, hidden]) = (self.mask.dims(), states.dims());
         let rows = states.squeeze_dim::<2>(0).select(0, self.tokens.clone());
         let padding = self.mask.clone().bool_not().unsqueeze_dim::<3>(2);
@@ -103,22 +105,22 @@ impl Packing {
     }
 }
 
-/// How the tokens of a batch lie in its tensors.
+/// Whether the tensors of a batch hold its padding.
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant, reason = "there is one in a forward pass")]
 pub enum TokenLayout {
-    /// A row a sequence, [batch, length]; the mask is true at tokens, and absent where nothing is padded.
+    /// They do: [batch, length, ..]. The mask is true at tokens; there is none if nothing is padded.
     Padded(Option<Tensor<2, Bool>>),
-    /// One row of all tokens, [1, tokens].
-    Packed(Arc<Packing>),
+    /// They hold the tokens alone, sequence after sequence: [1, tokens, ..].
+    Unpadded(Arc<Unpadding>),
 }
 
 impl TokenLayout {
-    /// The mask of a padded layout that pads.
+    /// The mask, if there is padding in the tensors.
     pub fn mask(&self) -> Option<&Tensor<2, Bool>> {
         match self {
             Self::Padded(mask) => mask.as_ref(),
-            Self::Packed(_) => None,
+            Self::Unpadded(_) => None,
         }
     }
 
@@ -126,7 +128,7 @@ impl TokenLayout {
     pub fn arrange_ids(&self, ids: Tensor<2, Int>) -> Tensor<2, Int> {
         match self {
             Self::Padded(_) => ids,
-            Self::Packed(packing) => packing.pack_ids(ids),
+            Self::Unpadded(unpadding) => unpadding.unpad_ids(ids),
         }
     }
 
@@ -134,26 +136,26 @@ impl TokenLayout {
     pub fn restore(&self, states: Tensor<3>) -> Tensor<3> {
         match self {
             Self::Padded(_) => states,
-            Self::Packed(packing) => packing.unpack(states),
+            Self::Unpadded(unpadding) => unpadding.pad(states),
         }
     }
 
-    /// The states of this layout at some places, [1, places, hidden].
-    pub fn select(&self, states: Tensor<3>, places: &Places) -> Tensor<3> {
-        let rows = places.rows(&states.device());
+    /// The states at the masked positions, [1, masked, hidden].
+    pub fn select(&self, states: Tensor<3>, masked: &MaskedPositions) -> Tensor<3> {
+        let rows = masked.rows(&states.device());
         let rows = match self {
             Self::Padded(_) => rows,
-            Self::Packed(packing) => packing.tokens.clone().select(0, rows),
+            Self::Unpadded(unpadding) => unpadding.tokens.clone().select(0, rows),
         };
         states.flatten::<2>(0, 1).select(0, rows).unsqueeze()
     }
 
-    /// The rows of a table of absolute positions, [positions, hidden], for the tokens of `states`, in a shape that can be
-    /// added to them.
+    /// For each token of `states`, its row of a table of absolute positions, [positions, hidden]; the result can be added to
+    /// `states`.
     pub fn absolute_positions(&self, table: Tensor<2>, states: &Tensor<3>) -> Tensor<3> {
         match self {
             Self::Padded(_) => table.narrow(0, 0, states.dims()[1]).unsqueeze(),
-            Self::Packed(packing) => table.select(0, packing.positions()).unsqueeze(),
+            Self::Unpadded(unpadding) => table.select(0, unpadding.positions()).unsqueeze(),
         }
     }
 

@@ -10,11 +10,11 @@ use super::{
 };
 use crate::{
     Error, Result,
+    answer_spans::{AnswerSpan, LONGEST_ANSWER, ScoredWindow, passage},
     batch::Encoding,
     checkpoint::LoadReport,
-    heads::{Head, QuestionAnswering, SpanLogits},
+    heads::{AnswerLogits, InferenceModel, QuestionAnswering},
     scores::{log_sum_exp, rows, sort_by_score},
-    spans::{LONGEST_ANSWER, ScoredSpan, ScoredWindow, passage},
     tokenizer::{Text, Truncation, default_stride},
 };
 
@@ -79,7 +79,7 @@ pub struct Answer {
 /// Questions with contexts in, answers out.
 pub struct QuestionAnswerer {
     runner: Runner,
-    head: Box<dyn Head<Output = SpanLogits>>,
+    head: Box<dyn InferenceModel<Output = AnswerLogits>>,
 }
 
 impl QuestionAnswerer {
@@ -125,7 +125,7 @@ impl QuestionAnswerer {
         let stride = options.stride.unwrap_or(default_stride(self.runner.max_length));
         let encodings = self.runner.encode(&pairs, Truncation::OnlySecond, Some(stride))?;
         let forward = |input, windows: &[&Encoding]| {
-            let SpanLogits { start, end } = self.head.forward(input);
+            let AnswerLogits { start, end } = self.head.forward(input);
             let both = windows.iter().zip(rows(start)?).zip(rows(end)?);
             Ok(both.map(|((window, start), end)| [&start[..window.len()], &end[..window.len()]].concat()).collect())
         };
@@ -159,7 +159,7 @@ fn log_norm(window: &ScoredWindow, with_null: bool) -> f64 {
 
 /// The best spans of a question's windows; none if there is no token in the context.
 fn best_answers(context: &str, windows: &[ScoredWindow], options: &AnswerOptions) -> Option<Answers> {
-    let mut spans: Vec<ScoredSpan> =
+    let mut spans: Vec<AnswerSpan> =
         windows.iter().flat_map(|window| window.spans(options.max_answer_tokens)).collect();
     sort_by_score(&mut spans, |span| span.score);
     let best = spans.first()?.score;
@@ -172,7 +172,7 @@ fn best_answers(context: &str, windows: &[ScoredWindow], options: &AnswerOptions
 
     // Neighbouring windows share spans.
     let mut seen = BTreeSet::new();
-    let answer = |ScoredSpan { score, from, to }: ScoredSpan| Answer {
+    let answer = |AnswerSpan { score, from, to }: AnswerSpan| Answer {
         text: characters(context, from, to),
         start: from,
         end: to,

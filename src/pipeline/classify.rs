@@ -14,7 +14,7 @@ use crate::{
     batch::Encoding,
     checkpoint::LoadReport,
     config::{ProblemType, TaskConfig},
-    heads::{Head, SequenceClassification},
+    heads::{InferenceModel, SequenceClassification},
     scores::{rows, sigmoid, softmax, sort_by_score},
     tokenizer::{Text, Truncation},
 };
@@ -31,7 +31,7 @@ pub struct LabelScore {
 /// Texts in, labels with scores out, by a sequence classification head.
 pub struct Classifier {
     runner: Runner,
-    head: Box<dyn Head<Output = Tensor<2>>>,
+    head: Box<dyn InferenceModel<Output = Tensor<2>>>,
 }
 
 impl Classifier {

@@ -13,7 +13,7 @@ use crate::{
     Error, Result,
     batch::Encoding,
     checkpoint::LoadReport,
-    heads::{Backbone, BackboneConfig, Head},
+    heads::{Backbone, BackboneConfig, InferenceModel},
     model::{attention::PreparedPositions, input::ModelInput, linear::Linear},
     scores::rows,
     tokenizer::{Text, Truncation},
@@ -49,7 +49,7 @@ impl EmbedOptions {
 /// Texts in, vectors out, by the encoder alone; any checkpoint serves.
 pub struct Embedder {
     runner: Runner,
-    encoder: Box<dyn Head<Output = Tensor<3>>>,
+    encoder: Box<dyn InferenceModel<Output = Tensor<3>>>,
 }
 
 /// The backbone as a head of its own, so that it reads the file of any head.
@@ -64,7 +64,7 @@ impl<B: Backbone> HiddenStates<B> {
     }
 }
 
-impl<B: Backbone> Head for HiddenStates<B> {
+impl<B: Backbone> InferenceModel for HiddenStates<B> {
     type Output = Tensor<3>;
 
     fn forward(&self, input: ModelInput) -> Tensor<3> {

@@ -28,9 +28,9 @@ pub(super) struct LabelledWord<'a> {
     pub score: f32,
 }
 
-/// Where in an entity a label stands.
+/// The part of an entity that a label marks, by its prefix.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum TagPrefix {
     /// `B-`: the first of several, or of one.
     First,
     /// `I-`, and labels without a prefix: in the middle or at the end; where nothing is open, the first.
@@ -41,19 +41,19 @@ enum Place {
     Single,
 }
 
-/// The place and type that a label names; none for `O`.
-fn parse(label: &str) -> Option<(Place, &str)> {
+/// The prefix and the type of a label; none for `O`.
+fn parse(label: &str) -> Option<(TagPrefix, &str)> {
     if label == "O" {
         return None;
     }
-    let place = match label.split_once('-') {
-        Some(("B", kind)) => (Place::First, kind),
-        Some(("I", kind)) => (Place::Inside, kind),
-        Some(("E" | "L", kind)) => (Place::Last, kind),
-        Some(("S" | "U", kind)) => (Place::Single, kind),
-        _ => (Place::Inside, label),
+    let parsed = match label.split_once('-') {
+        Some(("B", kind)) => (TagPrefix::First, kind),
+        Some(("I", kind)) => (TagPrefix::Inside, kind),
+        Some(("E" | "L", kind)) => (TagPrefix::Last, kind),
+        Some(("S" | "U", kind)) => (TagPrefix::Single, kind),
+        _ => (TagPrefix::Inside, label),
     };
-    Some(place)
+    Some(parsed)
 }
 
 /// Joins neighbouring words to entities. As in the CoNLL evaluation, a continuation that fits nothing before it starts an
@@ -62,15 +62,15 @@ pub(super) fn entities(text: &str, words: &[LabelledWord<'_>]) -> Vec<Entity> {
     let mut spans: Vec<(&str, Vec<&LabelledWord<'_>>)> = Vec::new();
     let mut open = false;
     for word in words {
-        let Some((place, kind)) = parse(word.label) else {
+        let Some((prefix, kind)) = parse(word.label) else {
             open = false;
             continue;
         };
         match spans.last_mut().filter(|(last, _)| open && *last == kind) {
-            Some((_, span)) if matches!(place, Place::Inside | Place::Last) => span.push(word),
+            Some((_, span)) if matches!(prefix, TagPrefix::Inside | TagPrefix::Last) => span.push(word),
             _ => spans.push((kind, vec![word])),
         }
-        open = matches!(place, Place::First | Place::Inside);
+        open = matches!(prefix, TagPrefix::First | TagPrefix::Inside);
     }
     let entity = |(kind, words): (&str, Vec<&LabelledWord<'_>>)| {
         let (start, end) = (words[0].start, words[words.len() - 1].end);

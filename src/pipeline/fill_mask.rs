@@ -11,7 +11,7 @@ use crate::{
     checkpoint::LoadReport,
     config::ModelConfig,
     heads::{DebertaForMaskedLm, MaskedLm, MaskedLmLayout, RobertaForMaskedLm},
-    model::{inference::Prepared, input::ModelInput, masked_positions::Places},
+    model::{inference::Prepared, input::ModelInput, masked_positions::MaskedPositions},
     scores::{rows, softmax, sort_by_score},
     tokenizer::{Text, Truncation},
 };
@@ -105,7 +105,7 @@ impl FillMask {
         let forward = |input: ModelInput, batch: &[&Encoding]| {
             let [_, length] = input.input_ids.dims();
             let masks = batch.iter().map(|encoding| self.masks(encoding).collect::<Vec<_>>());
-            let mut logits = rows(self.model.predict_at(input, &Places::new(length, masks)))?.into_iter();
+            let mut logits = rows(self.model.predict_at(input, &MaskedPositions::new(length, masks)))?.into_iter();
             let of_text = |encoding: &&Encoding| logits.by_ref().take(self.masks(encoding).count()).flatten().collect();
             Ok(batch.iter().map(of_text).collect())
         };
@@ -126,7 +126,7 @@ impl FillMask {
         let tokenizer = &self.runner.tokenizer;
         let mut scores: Vec<(u32, f32)> = (0..).zip(softmax(logits)).collect();
         sort_by_score(&mut scores, |score| score.1);
-        // The word table may have more rows than there are tokens.
+        // There may be more embeddings than tokens.
         let tokens = scores.into_iter().filter_map(|(id, score)| Some((id, score, tokenizer.token(id)?)));
         let word = |(id, score, token): (u32, f32, String)| {
             let word = tokenizer.decode(&[id], false).unwrap_or_default().trim().to_owned();

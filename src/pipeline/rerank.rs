@@ -21,7 +21,7 @@ pub struct RankRequest {
     pub passages: Vec<String>,
 }
 
-/// A passage's place in a ranking.
+/// A passage and its score.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RankedPassage {
     /// Which of the request's passages it is, from 0.

@@ -14,7 +14,7 @@ use crate::{
     config::ModelConfig,
     foreign::{self, Part},
     model::{
-        inference::{Head, Prepared},
+        inference::{InferenceModel, Prepared},
         input::ModelInput,
     },
     tokenizer::{EncodeOptions, Text, Tokenizer, Truncation},
@@ -97,7 +97,7 @@ impl Runner {
     }
 
     /// The same, made ready for inference.
-    pub fn prepare<H: Head + Module>(&mut self, head: H) -> Result<Prepared<H>> {
+    pub fn prepare<M: InferenceModel + Module>(&mut self, head: M) -> Result<Prepared<M>> {
         self.load(head).map(Prepared::new)
     }
 
@@ -192,10 +192,10 @@ fn default_length(config: &ModelConfig, tokenizer: &Tokenizer) -> usize {
     config.max_length().map_or(length, |limit| length.min(limit))
 }
 
-/// Makes the head `$head` on the backbone that the configuration names, loads it and prepares it: a `Box<dyn Head<Output = ..>>`.
+/// Makes the head `$head` on the backbone that the configuration names, loads it and prepares it: a `Box<dyn InferenceModel<Output = ..>>`.
 macro_rules! load_head {
     ($runner:expr, $head:ident) => {{
-        let head: Box<dyn $crate::heads::Head<Output = _>> = match $runner.config.clone() {
+        let head: Box<dyn $crate::heads::InferenceModel<Output = _>> = match $runner.config.clone() {
             $crate::ModelConfig::Deberta(config) => {
                 Box::new($runner.prepare($head::<$crate::DebertaModel>::new(&config, $runner.device()))?)
             }

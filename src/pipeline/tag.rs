@@ -14,7 +14,7 @@ use crate::{
     batch::Encoding,
     checkpoint::LoadReport,
     config::TaskConfig,
-    heads::{Head, TokenClassification},
+    heads::{InferenceModel, TokenClassification},
     scores::{argmax, rows, softmax},
     tokenizer::{Text, Truncation, default_stride},
 };
@@ -45,7 +45,7 @@ pub struct TagOptions {
 /// Texts in, entities out.
 pub struct TokenTagger {
     runner: Runner,
-    head: Box<dyn Head<Output = Tensor<3>>>,
+    head: Box<dyn InferenceModel<Output = Tensor<3>>>,
 }
 
 /// A token with the probability of each label.
@@ -134,11 +134,11 @@ fn join_windows(windows: &[(Encoding, Vec<Vec<f32>>)], stride: usize) -> Vec<Sco
     let mut tokens: Vec<(usize, ScoredToken)> = Vec::new();
     for (encoding, scores) in windows {
         let size = inner(encoding);
-        let places = (0..encoding.len()).filter(|&place| !encoding.special[place]);
-        for (inside, place) in places.enumerate() {
+        let own = (0..encoding.len()).filter(|&token| !encoding.special[token]);
+        for (inside, index) in own.enumerate() {
             let context = inside.min(size - 1 - inside);
-            let (start, end) = encoding.offsets[place];
-            let token = (context, ScoredToken { start, end, scores: scores[place].clone() });
+            let (start, end) = encoding.offsets[index];
+            let token = (context, ScoredToken { start, end, scores: scores[index].clone() });
             match tokens.get_mut(encoding.window * step + inside) {
                 Some(known) if known.0 < context => *known = token,
                 Some(_) => {}

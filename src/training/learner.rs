@@ -46,7 +46,7 @@ pub trait Learner: Sized {
     ///
     /// # Panics
     /// Without any batch.
-    fn step(&mut self, batches: Vec<Self::Batch>) -> StepReport;
+    fn train_step(&mut self, batches: Vec<Self::Batch>) -> TrainStepReport;
 
     /// Writes everything that [`begin`](Self::begin) needs to go on as if nothing had happened.
     ///
@@ -69,7 +69,7 @@ pub trait Learner: Sized {
 
 /// What a step reports.
 #[derive(Clone, Debug, PartialEq)]
-pub struct StepReport {
+pub struct TrainStepReport {
     /// The loss before the step, averaged over its batches; without what SiFT adds to it.
     pub loss: f64,
     /// Parts of the loss, or terms beside it, by name.

@@ -24,7 +24,7 @@ pub mod tasks;
 mod train;
 pub mod trainer;
 
-pub use learner::{Learner, StepReport};
+pub use learner::{Learner, TrainStepReport};
 pub use objective::Objective;
 pub use optimizer::{AdamW, AdamWConfig, Frozen, ParameterGroups, Schedule, ScheduleKind, Warmup};
 pub use run::Run;

@@ -8,10 +8,10 @@ use burn::{
 
 use crate::{
     heads::{
-        Backbone, DebertaForMaskedLm, MaskedLm, MultipleChoice, QuestionAnswering, RobertaForMaskedLm,
-        SequenceClassification, SequenceLabels, SpanLogits, TokenClassification, loss,
+        AnswerLogits, Backbone, DebertaForMaskedLm, MaskedLm, MultipleChoice, QuestionAnswering, RobertaForMaskedLm,
+        SequenceClassification, SequenceLabels, TokenClassification, loss,
     },
-    model::{input::ModelInput, masked_positions::Places},
+    model::{input::ModelInput, masked_positions::MaskedPositions},
 };
 
 /// A model with a head that can be trained.
@@ -42,7 +42,7 @@ pub enum Compared {
 
 /// First and last token of each answer.
 #[derive(Clone, Debug)]
-pub struct SpanLabels {
+pub struct AnswerLabels {
     /// \[batch\]
     pub starts: Tensor<1, Int>,
     /// \[batch\]
@@ -109,19 +109,19 @@ impl<B: Backbone> Objective for TokenClassification<B> {
 }
 
 impl<B: Backbone> Objective for QuestionAnswering<B> {
-    type Labels = SpanLabels;
-    type Logits = SpanLogits;
+    type Labels = AnswerLabels;
+    type Logits = AnswerLogits;
 
-    fn logits(&self, input: ModelInput, _labels: &SpanLabels) -> SpanLogits {
+    fn logits(&self, input: ModelInput, _labels: &AnswerLabels) -> AnswerLogits {
         self.forward(input)
     }
 
-    fn loss(&self, logits: SpanLogits, labels: SpanLabels) -> Tensor<1> {
+    fn loss(&self, logits: AnswerLogits, labels: AnswerLabels) -> Tensor<1> {
         self.loss(logits, labels.starts, labels.ends)
     }
 
     /// A row a start and a row an end, over the positions that are not padding.
-    fn compared(&self, logits: SpanLogits, _labels: &SpanLabels, mask: Option<&Tensor<2, Bool>>) -> Compared {
+    fn compared(&self, logits: AnswerLogits, _labels: &AnswerLabels, mask: Option<&Tensor<2, Bool>>) -> Compared {
         let rows = [logits.start, logits.end].map(|side| match mask {
             // Finite, so that its probability of zero times its logarithm is zero.
             Some(mask) => side.mask_fill(mask.clone().bool_not(), -1e4),
@@ -149,28 +149,28 @@ impl<B: Backbone> Objective for MultipleChoice<B> {
     }
 }
 
-/// The tokens that were chosen, and what they are.
+/// The masked positions of a batch, and the tokens that were there.
 #[derive(Clone, Debug)]
 pub struct MaskedLmLabels {
-    /// Where they are.
-    pub places: Places,
-    /// Their ids, \[chosen\].
-    pub words: Tensor<1, Int>,
+    /// The masked positions.
+    pub positions: MaskedPositions,
+    /// The ids of their tokens, \[masked\].
+    pub tokens: Tensor<1, Int>,
 }
 
 macro_rules! masked_lm {
     ($model:ty) => {
         impl Objective for $model {
             type Labels = MaskedLmLabels;
-            /// [chosen, vocabulary]
+            /// [masked, vocabulary]
             type Logits = Tensor<2>;
 
             fn logits(&self, input: ModelInput, labels: &MaskedLmLabels) -> Tensor<2> {
-                self.predict_at(input, &labels.places)
+                self.predict_at(input, &labels.positions)
             }
 
             fn loss(&self, logits: Tensor<2>, labels: MaskedLmLabels) -> Tensor<1> {
-                loss::cross_entropy(logits, labels.words)
+                loss::cross_entropy(logits, labels.tokens)
             }
 
             fn compared(&self, logits: Tensor<2>, _: &MaskedLmLabels, _: Option<&Tensor<2, Bool>>) -> Compared {

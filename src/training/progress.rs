@@ -3,7 +3,7 @@
 use burn::tensor::FloatDType;
 use serde::{Deserialize, Serialize};
 
-use super::{learner::StepReport, metrics::Score, report::Report, run::Run, settings::TrainingSettings};
+use super::{learner::TrainStepReport, metrics::Score, report::Report, run::Run, settings::TrainingSettings};
 use crate::Error;
 
 /// Steps in a row without finite gradients, none of which changed the model, after which a run ends. Scaling the loss of f16
@@ -38,7 +38,7 @@ struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, step: &StepReport) {
+    fn add(&mut self, step: &TrainStepReport) {
         self.steps += 1;
         self.loss += step.loss;
         if self.parts.is_empty() {
@@ -51,14 +51,14 @@ impl Sums {
 
 impl Progress {
     /// Notes a step on so many tokens.
-    pub fn add(&mut self, step: &StepReport, tokens: usize) {
+    pub fn add(&mut self, step: &TrainStepReport, tokens: usize) {
         self.sums.add(step);
         self.tokens += tokens;
         self.skipped = if step.gradient_norm.is_finite() { 0 } else { self.skipped + 1 };
     }
 
     /// What of the last step ends the run, if anything does.
-    pub fn failure(&self, step: &StepReport) -> Option<String> {
+    pub fn failure(&self, step: &TrainStepReport) -> Option<String> {
         let mut losses = [("loss", step.loss)].into_iter().chain(step.parts.iter().copied());
         if let Some((name, value)) = losses.find(|(_, value)| !value.is_finite()) {
             return Some(format!("the {} is {value}", name.replace('_', " ")));
@@ -86,7 +86,7 @@ impl Progress {
     }
 
     /// A line of `metrics.csv`, with the means of the losses since the last one.
-    pub fn report(&mut self, done: usize, step: &StepReport, steps_per_epoch: f64) -> Report {
+    pub fn report(&mut self, done: usize, step: &TrainStepReport, steps_per_epoch: f64) -> Report {
         let Sums { steps, loss, parts } = std::mem::take(&mut self.sums);
         let report = Report::new(done, done as f64 / steps_per_epoch)
             .with("learning_rate", step.learning_rate)
@@ -118,19 +118,19 @@ impl Progress {
 mod tests {
     use super::*;
 
-    fn step(loss: f64, gradient_norm: f64) -> StepReport {
-        StepReport { loss, parts: vec![("adversarial_term", loss / 2.0)], gradient_norm, learning_rate: 0.1 }
+    fn step(loss: f64, gradient_norm: f64) -> TrainStepReport {
+        TrainStepReport { loss, parts: vec![("adversarial_term", loss / 2.0)], gradient_norm, learning_rate: 0.1 }
     }
 
     #[test]
     fn a_loss_that_is_no_number_ends_a_run_and_some_gradients_do_not() {
         let mut progress = Progress::default();
-        let mut add = |step: &StepReport| {
+        let mut add = |step: &TrainStepReport| {
             progress.add(step, 1);
             progress.failure(step)
         };
         assert_eq!(add(&step(f64::NAN, 1.0)), Some("the loss is NaN".to_owned()));
-        let infinite = StepReport { parts: vec![("adversarial_term", f64::INFINITY)], ..step(1.0, 1.0) };
+        let infinite = TrainStepReport { parts: vec![("adversarial_term", f64::INFINITY)], ..step(1.0, 1.0) };
         assert_eq!(add(&infinite), Some("the adversarial term is inf".to_owned()));
         for _ in 0..2 {
             (1..MOST_SKIPPED).for_each(|_| assert_eq!(add(&step(1.0, f64::INFINITY)), None));

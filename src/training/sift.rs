@@ -14,7 +14,7 @@
 //! sg stops the gradient. Between distributions D(p, q) is the symmetric cross entropy CE(sg(p), q) + CE(sg(q), p), which is
 //! not zero at equality but has no gradient there; between numbers it is the mean squared error (the reference's softmax over
 //! a single output is a defect). All but the passes through the model is f32. Each pass draws its own dropout. The parameters get no gradient from the inner pass, and the
-//! word table none through the perturbed one. The reference leaves the first normalisation in place for evaluation, too; here
+//! token embeddings none through the perturbed one. The reference leaves the first normalisation in place for evaluation, too; here
 //! only training has it. In front of a LayerNorm it changes nothing but the weight of that norm's epsilon.
 
 use std::sync::{Arc, OnceLock};
@@ -29,7 +29,7 @@ use super::objective::{Compared, Objective};
 use crate::{
     heads::loss::in_f32,
     kernels::draws::normals,
-    model::{embeddings::EmbeddingSource, input::ModelInput, token_layout::Packing},
+    model::{embeddings::EmbeddingSource, input::ModelInput, token_layout::Unpadding},
 };
 
 /// What the inner pass climbs.
@@ -179,8 +179,8 @@ fn arrange(noise: Tensor<3>, mask: Option<&Tensor<2, Bool>>, states: &Tensor<3>)
     if noise.dims() == states.dims() {
         return noise;
     }
-    let packing = mask.and_then(Packing::new).expect("states are packed only where the mask allows it");
-    packing.pack(noise)
+    let unpadding = mask.and_then(Unpadding::new).expect("states are unpadded only where the mask allows it");
+    unpadding.unpad(noise)
 }
 
 /// Whether the norm of all elements is a finite number.

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    learner::{Learner, Start, StepReport},
+    learner::{Learner, Start, TrainStepReport},
     metrics::Metrics,
     optimizer::Schedule,
     plan::{EpochOrder, Plan},
@@ -28,7 +28,7 @@ use crate::{Error, Result, checkpoint, data::Part, write_file};
 /// Told how training goes.
 pub trait Observer {
     /// A step is done: how many of how many, and what it reports.
-    fn step(&mut self, _done: usize, _total: usize, _report: &StepReport) {}
+    fn step(&mut self, _done: usize, _total: usize, _report: &TrainStepReport) {}
 
     /// A report has been written to `metrics.csv`.
     fn report(&mut self, _report: &Report) {}
@@ -97,7 +97,7 @@ pub fn train<T: Task>(
         let batches = batches.iter().enumerate();
         let batches = batches.map(|(number, (epoch, examples))| task.batch(examples, *epoch, learner.device(number)));
         let batches = batches.collect::<Result<_>>()?;
-        let step = learner.step(batches);
+        let step = learner.train_step(batches);
         let done = learner.steps();
         observer.step(done, plan.steps, &step);
         progress.add(&step, tokens);
@@ -187,7 +187,7 @@ fn evaluate<T: Task>(
 }
 
 /// The loss and its parts, and the figure that selects the model where there is one.
-fn picture(log: &CurveLog, step: &StepReport, metrics: Option<&Metrics>) -> Figure {
+fn picture(log: &CurveLog, step: &TrainStepReport, metrics: Option<&Metrics>) -> Figure {
     let panel = |label: &str, column: &str| Panel {
         y_label: label.into(),
         curves: vec![Curve::new(label, log.points(column))],

@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::tensor::Device;
 
 use super::{
-    learner::{Learner, Start, StepReport},
+    learner::{Learner, Start, TrainStepReport},
     objective::Objective,
     optimizer::{AdamW, Schedule},
     parallel::Devices,
@@ -71,7 +71,7 @@ impl<M: Objective> Trainer<M> {
     ///
     /// # Panics
     /// Without any batch.
-    pub fn step(&mut self, batches: Batches<M>) -> StepReport {
+    pub fn train_step(&mut self, batches: Batches<M>) -> TrainStepReport {
         let model = self.model.take().expect("every step puts it back");
         let (step, count, sift) = (self.steps(), batches.len() as f64, self.sift);
         let (seed, scale) = (Random::new(&[self.seed, step as u64]).next_u64(), self.optimizer.scale().factor());
@@ -97,7 +97,7 @@ impl<M: Objective> Trainer<M> {
         let learning_rate = self.schedule.learning_rate(step);
         let (model, gradient_norm) = self.optimizer.step(model, gradients, learning_rate);
         self.model = Some(model);
-        StepReport { loss, parts, gradient_norm, learning_rate }
+        TrainStepReport { loss, parts, gradient_norm, learning_rate }
     }
 }
 
@@ -128,8 +128,8 @@ impl<M: Objective> Learner for Trainer<M> {
         self.device(batch)
     }
 
-    fn step(&mut self, batches: Vec<Self::Batch>) -> StepReport {
-        self.step(batches)
+    fn train_step(&mut self, batches: Vec<Self::Batch>) -> TrainStepReport {
+        self.train_step(batches)
     }
 
     fn save(&self, config: &ModelConfig, folder: &Path) -> Result<()> {

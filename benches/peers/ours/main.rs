@@ -23,7 +23,7 @@ use deberta_burn::{
     batch::{Batch, Encoding, Padding},
     checkpoint::{Checkpoint, LoadOptions},
     device::describe,
-    heads::{Head, QuestionAnswering, SequenceClassification, TokenClassification},
+    heads::{InferenceModel, QuestionAnswering, SequenceClassification, TokenClassification},
     model::inference::Prepared,
 };
 use serde::Deserialize;
@@ -127,7 +127,7 @@ impl Session {
         let shape = [labels.len()];
         let labels = Tensor::from_data(TensorData::new(labels, shape), &self.device);
         let Model::Training(trainer) = &mut self.model else { bail!("the model was loaded for inference") };
-        let loss = trainer.step(input, labels);
+        let loss = trainer.train_step(input, labels);
         Ok(json!({ "seconds": start.elapsed().as_secs_f64(), "loss": loss }))
     }
 
@@ -165,7 +165,7 @@ fn forward(
     }
 }
 
-fn prepared<M: Head + Module + 'static, const D: usize>(
+fn prepared<M: InferenceModel + Module + 'static, const D: usize>(
     checkpoint: &Checkpoint,
     model: M,
     options: &LoadOptions,

@@ -2,7 +2,7 @@
 //!
 //! A product of matrices [a, b] and [b, c] counts 2 a b c, everything else nothing; a step of training counts as three forward
 //! passes (Kaplan et al. 2020, arXiv 2001.08361, section 2.1). With length L, width H, feed-forward width F, vocabulary V and M
-//! masked places a sequence,
+//! masked positions a sequence,
 //!
 //! ```text
 //! keys, values       4 L H^2                                         of a layer
@@ -12,7 +12,7 @@
 //! masked words       2 M H^2  +  2 M H V
 //! ```
 //!
-//! A layer has L queries. The last one of an enhanced mask decoder has M, for it is only asked about masked places, and these
+//! A layer has L queries. The last one of an enhanced mask decoder has M, for it is only asked about masked positions, and these
 //! twice. Replaced token detection costs a generator of half the layers, and a discriminator with a head of 2 L H^2 + 2 L H.
 
 use crate::{protocol::Settings, variant::Variant};

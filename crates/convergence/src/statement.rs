@@ -44,7 +44,7 @@ impl Report<'_> {
                 format!(
                     "{layers} layers of width {hidden}, {heads} heads, feed-forward networks of width {}, sequences of {length} \
                      tokens, dropout {}. Fresh weights from a normal distribution with a standard deviation of \
-                     {:.4} (0.02 at a width of 768), LayerNorms with an epsilon of {LAYER_NORM_EPSILON:e}, word table tied to the output.",
+                     {:.4} (0.02 at a width of 768), LayerNorms with an epsilon of {LAYER_NORM_EPSILON:e}, token embeddings tied to the output.",
                     self.settings.intermediate(),
                     self.settings.dropout,
                     self.settings.initializer_range(),

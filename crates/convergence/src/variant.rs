@@ -134,7 +134,7 @@ mod tests {
             Settings { vocabulary: 100, length: 16, layers: 2, hidden: 8, heads: 2, ..Preset::Minutes.settings() };
         // Four projections with biases, two of the feed-forward network of 32, two LayerNorms.
         let layer = 4 * (8 * 8 + 8) + (8 * 32 + 32) + (32 * 8 + 8) + 2 * 16;
-        // Word table, LayerNorm of the embeddings, language-model head with its LayerNorm and bias.
+        // Token embeddings, LayerNorm of the embeddings, language-model head with its LayerNorm and bias.
         let shared = 100 * 8 + 16 + 2 * layer + (8 * 8 + 8) + 16 + 100;
         let parameters = |variant: Variant| variant.parameters(&settings).unwrap();
         // 17 positions, one token type.

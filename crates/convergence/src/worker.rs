@@ -17,7 +17,7 @@ use deberta_burn::{
     checkpoint::{Checkpoint, HeadPolicy, LoadOptions},
     config::{ProblemType, TaskConfig},
     data::{
-        LabelNotation, Labelling, Target, TextColumns,
+        LabelEncoder, LabelNotation, Target, TextColumns,
         corpus::{Corpus, CorpusOptions},
         masking::{Masking, MaskingOptions, MaskingStrategy},
         read_table,
@@ -26,7 +26,7 @@ use deberta_burn::{
     heads::{Backbone, DebertaForMaskedLm, RobertaForMaskedLm, SequenceClassification},
     tokenizer::{EncodeOptions, Text, Tokenizer},
     training::{
-        Objective, Observer, Run, StepReport, Task, TaskModel,
+        Objective, Observer, Run, Task, TaskModel, TrainStepReport,
         objective::MaskedLmLabels,
         replaced_token::{ReplacedToken, ReplacedTokenPretraining},
         tasks::{ClassificationTask, Collator, Examples, MaskedLmTask, ReplacedTokenTask, Splits},
@@ -239,23 +239,23 @@ impl Downstream {
         let columns = TextColumns { text: "text".into(), pair: None, label: Some("label".into()) };
         let [train, valid, test] = ["train.tsv", "valid.tsv", "test.tsv"].map(|name| folder.join(name));
         let rows = read_table(&train, &columns)?;
-        let labelling =
-            Labelling::from_rows(ProblemType::SingleLabelClassification, &LabelNotation::default(), &rows, &train)?;
+        let encoder =
+            LabelEncoder::from_rows(ProblemType::SingleLabelClassification, &LabelNotation::default(), &rows, &train)?;
         let encode = |texts: Vec<&str>| {
             let texts: Vec<Text> = texts.into_iter().map(Text::from).collect();
             tokenizer.encode(&texts, &EncodeOptions { max_length: length, ..EncodeOptions::default() })
         };
         let examples = Examples {
             encodings: encode(rows.iter().map(|row| row.text.as_str()).collect())?,
-            targets: labelling.training_targets(&rows, &train)?,
+            targets: encoder.training_targets(&rows, &train)?,
         };
         let (mut judged, mut targets) = (read_table(&valid, &columns)?, Vec::new());
-        targets.extend(labelling.targets(&judged, &valid)?);
+        targets.extend(encoder.targets(&judged, &valid)?);
         let others = read_table(&test, &columns)?;
-        targets.extend(labelling.targets(&others, &test)?);
+        targets.extend(encoder.targets(&others, &test)?);
         judged.extend(others);
         let judged = Examples { encodings: encode(judged.iter().map(|row| row.text.as_str()).collect())?, targets };
-        let labels = labelling.labels().map(|labels| labels.names().to_vec()).unwrap_or_default();
+        let labels = encoder.labels().map(|labels| labels.names().to_vec()).unwrap_or_default();
         let problem_type = Some(ProblemType::SingleLabelClassification);
         Ok(Self {
             examples: Splits { train: examples, valid: None, test: Some(judged) },
@@ -274,7 +274,7 @@ struct Reporter {
 }
 
 impl Observer for Reporter {
-    fn step(&mut self, done: usize, _total: usize, report: &StepReport) {
+    fn step(&mut self, done: usize, _total: usize, report: &TrainStepReport) {
         if self.last.is_some_and(|last| last.elapsed() < Duration::from_millis(500)) {
             return;
         }

@@ -9,13 +9,13 @@ use burn::{
 use super::operands::{AttentionOperands, RelativeOperands, TalkingHeads};
 use crate::model::linear::Linear;
 
-/// Context, of the query's shape, and probabilities [batch, heads, query, key].
+/// Context, of the query's shape, and attention weights [batch, heads, query, key].
 ///
 /// Scores of padded keys never count, and rows of padded queries are zero, as in the original code (transformers makes such
 /// rows uniform; nothing reads them).
 pub fn attend(operands: AttentionOperands<'_>, talking_heads: Option<TalkingHeads<'_>>) -> (Tensor<3>, Tensor<4>) {
-    let AttentionOperands { query, key, value, heads, relative, layout, places, scale, dropout } = operands;
-    let slots = places.map(|places| places.slots(&query.device()));
+    let AttentionOperands { query, key, value, heads, relative, layout, query_positions, scale, dropout } = operands;
+    let slots = query_positions.map(|positions| positions.slots(&query.device()));
     let query = match &slots {
         Some(slots) => slots.spread(query, key.dims()[0]),
         None => query,
@@ -44,21 +44,21 @@ pub fn attend(operands: AttentionOperands<'_>, talking_heads: Option<TalkingHead
         let lowest = lowest(scores.dtype());
         scores = scores.mask_fill(padding.clone().unsqueeze_dims(&[1, 1]), lowest);
     }
-    let mut probabilities = softmax(scores, 3);
-    // Only tokens have places.
+    let mut weights = softmax(scores, 3);
+    // Queries with positions of their own are never padding.
     if let Some(padding) = padding.filter(|_| slots.is_none()) {
-        probabilities = probabilities.mask_fill(padding.unsqueeze_dims(&[1, 3]), 0.0);
+        weights = weights.mask_fill(padding.unsqueeze_dims(&[1, 3]), 0.0);
     }
-    probabilities = dropout.forward(probabilities);
+    weights = dropout.forward(weights);
     if let Some(mix) = talking_heads {
-        probabilities = mix_heads(mix.weights, probabilities);
+        weights = mix_heads(mix.weights, weights);
     }
-    let context = join_heads(probabilities.clone().matmul(value));
+    let context = join_heads(weights.clone().matmul(value));
     let context = match slots {
         Some(slots) => slots.collect(context),
         None => context,
     };
-    (context, probabilities)
+    (context, weights)
 }
 
 /// [batch, length, hidden] -> [batch, heads, length, head_size]
@@ -98,8 +98,8 @@ fn position_terms(
 }
 
 /// A linear map over the heads' axis of [batch, heads, query, key].
-fn mix_heads(projection: &Linear, maps: Tensor<4>) -> Tensor<4> {
-    projection.forward(maps.permute([0, 2, 3, 1])).permute([0, 3, 1, 2])
+fn mix_heads(projection: &Linear, scores: Tensor<4>) -> Tensor<4> {
+    projection.forward(scores.permute([0, 2, 3, 1])).permute([0, 3, 1, 2])
 }
 
 /// A finite number that the softmax turns into zero beside any real score.

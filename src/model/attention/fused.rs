@@ -11,31 +11,33 @@ use crate::{
     model::token_layout::TokenLayout,
 };
 
-/// Computes the context, of the query's shape, and the probabilities [batch, heads, query, key] if `maps` asks for them. Rows
+/// Computes the context, of the query's shape, and the attention weights [batch, heads, query, key] if `with_weights`. Rows
 /// of padded queries are zero.
 ///
 /// # Panics
-/// On a packed layout that no fused kernel can serve.
+/// On an unpadded batch that no fused kernel can serve.
 pub fn attend(
     operands: AttentionOperands<'_>,
     talking_heads: Option<TalkingHeads<'_>>,
-    maps: bool,
+    with_weights: bool,
 ) -> (Tensor<3>, Option<Tensor<4>>) {
-    let fused = kernels::attention_serves(&operands.query.device(), operands.query.dtype()) && talking_heads.is_none() && !maps;
+    let serves = kernels::attention_serves(&operands.query.device(), operands.query.dtype());
+    let fused = serves && talking_heads.is_none() && !with_weights;
     let (sequences, queries) = match operands.layout {
-        TokenLayout::Packed(packing) => {
-            assert!(fused, "a packed layout needs fused attention, without maps and talking heads");
-            let queries = operands.places.map(|places| places.counted_from_first_token(packing.offsets()));
-            (packing.sequences().clone(), queries)
+        TokenLayout::Unpadded(unpadding) => {
+            assert!(fused, "only fused attention, without weights and talking heads, takes an unpadded batch");
+            let queries =
+                operands.query_positions.map(|positions| positions.counted_from_first_token(unpadding.offsets()));
+            (unpadding.sequence_bounds().clone(), queries)
         }
         TokenLayout::Padded(None) if fused => {
             let [batch, length, _] = operands.key.dims();
             let sequences = (0..batch).map(|sequence| SequenceBounds { start: sequence * length, length });
-            (sequences.collect(), operands.places.map(|places| places.queries().clone()))
+            (sequences.collect(), operands.query_positions.map(|positions| positions.queries().clone()))
         }
         TokenLayout::Padded(_) => {
-            let (context, probabilities) = composed::attend(operands, talking_heads);
-            return (context, maps.then_some(probabilities));
+            let (context, weights) = composed::attend(operands, talking_heads);
+            return (context, with_weights.then_some(weights));
         }
     };
     let plan = AttentionPlan {

@@ -22,7 +22,9 @@ use burn::{Tensor, module::Module};
 
 use crate::{
     config::{DebertaConfig, PositionTerms, RobertaConfig},
-    model::{dropout::Dropout, init::Init, linear::Linear, masked_positions::Places, token_layout::TokenLayout},
+    model::{
+        dropout::Dropout, init::Init, linear::Linear, masked_positions::MaskedPositions, token_layout::TokenLayout,
+    },
 };
 use operands::{AttentionOperands, PositionIndex, RelativeOperands, TalkingHeads};
 
@@ -134,18 +136,18 @@ pub struct KeyValue {
 
 /// What attention reads.
 pub struct AttentionInput<'a> {
-    /// What the queries are made of: [batch, length, hidden], or [1, places, hidden].
+    /// What the queries are made of: [batch, length, hidden], or [1, queries, hidden].
     pub query_states: Tensor<3>,
     /// What they attend to.
     pub key_value: KeyValue,
     /// How the tokens lie in the states.
     pub layout: &'a TokenLayout,
     /// The positions of the queries, if not every token has one (the enhanced mask decoder).
-    pub places: Option<&'a Places>,
+    pub query_positions: Option<&'a MaskedPositions>,
     /// The projected position table and the rows to use from it.
     pub relative: Option<(PositionProjections, PositionIndex)>,
-    /// Whether the attention probabilities are to be returned as well.
-    pub maps: bool,
+    /// Whether to return the attention weights as well.
+    pub with_weights: bool,
 }
 
 impl AttentionConfig {
@@ -197,7 +199,7 @@ impl DisentangledAttention {
     /// Attends.
     ///
     /// # Shapes
-    /// - output: context, of the shape of the query's states, and probabilities [batch, heads, query, key] if asked for
+    /// - output: context, of the shape of the query's states, and attention weights [batch, heads, query, key] if asked for
     pub fn forward(&self, input: AttentionInput<'_>) -> (Tensor<3>, Option<Tensor<4>>) {
         let query = self.query_proj.forward(input.query_states);
         let head_size = query.dims()[2] / self.heads;
@@ -211,12 +213,12 @@ impl DisentangledAttention {
                 heads: self.heads,
                 relative: input.relative.map(|(positions, index)| RelativeOperands { positions, index }),
                 layout: input.layout,
-                places: input.places,
+                query_positions: input.query_positions,
                 scale: 1.0 / ((head_size * terms) as f64).sqrt(),
                 dropout: &self.dropout,
             },
             talking_heads.map(|(logits, weights)| TalkingHeads { logits, weights }),
-            input.maps,
+            input.with_weights,
         )
     }
 

@@ -10,12 +10,12 @@ use burn::{
 use super::PositionProjections;
 use crate::{
     kernels::RelativeIndex,
-    model::{dropout::Dropout, linear::Linear, masked_positions::Places, token_layout::TokenLayout},
+    model::{dropout::Dropout, linear::Linear, masked_positions::MaskedPositions, token_layout::TokenLayout},
 };
 
 /// Everything attention computes from.
 pub struct AttentionOperands<'a> {
-    /// Qc, [batch, length, hidden], or [1, places, hidden].
+    /// Qc, [batch, length, hidden], or [1, queries, hidden].
     pub query: Tensor<3>,
     /// Kc, [batch, length, hidden].
     pub key: Tensor<3>,
@@ -25,10 +25,10 @@ pub struct AttentionOperands<'a> {
     pub heads: usize,
     /// The position terms, if there are any.
     pub relative: Option<RelativeOperands>,
-    /// How the tokens lie in key and value, and in the query where there are no places. Only fused kernels take a packed layout.
+    /// The layout of key and value, and of the query if it has no positions of its own. Only fused kernels take an unpadded one.
     pub layout: &'a TokenLayout,
     /// The positions of the queries, if not every token has one.
-    pub places: Option<&'a Places>,
+    pub query_positions: Option<&'a MaskedPositions>,
     /// Factor of every term, 1 / sqrt(d n).
     pub scale: f64,
     /// Dropout of the probabilities.

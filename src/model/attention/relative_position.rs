@@ -16,7 +16,7 @@ pub use crate::kernels::RelativeIndex;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelativePositions {
     /// Attention span S: the table has 2 S rows.
-    pub span: usize,
+    pub attention_span: usize,
     /// Number of log buckets a side (b), if distances are bucketed.
     pub buckets: Option<usize>,
     /// Largest distance that the buckets tell apart (m).
@@ -27,7 +27,7 @@ impl RelativePositions {
     /// The rule of a configuration.
     pub fn new(config: &DebertaConfig) -> Self {
         Self {
-            span: config.attention_span(),
+            attention_span: config.attention_span(),
             buckets: config.position_buckets(),
             max_distance: config.max_relative_positions(),
         }
@@ -53,7 +53,7 @@ impl RelativePositions {
 
     /// idx: the row of the position table for the distance i - j.
     pub fn row(&self, distance: i64) -> usize {
-        let span = self.span as i64;
+        let span = self.attention_span as i64;
         (self.bucket(distance) + span).clamp(0, 2 * span - 1) as usize
     }
 
@@ -71,7 +71,7 @@ impl RelativePositions {
 mod tests {
     use super::*;
 
-    const V3: RelativePositions = RelativePositions { span: 256, buckets: Some(256), max_distance: 512 };
+    const V3: RelativePositions = RelativePositions { attention_span: 256, buckets: Some(256), max_distance: 512 };
 
     #[test]
     fn published_buckets_have_the_reference_values() {
@@ -92,8 +92,8 @@ mod tests {
     }
 
     #[test]
-    fn plain_spans_clamp() {
-        let plain = RelativePositions { span: 4, buckets: None, max_distance: 4 };
+    fn distances_beyond_the_attention_span_are_clamped() {
+        let plain = RelativePositions { attention_span: 4, buckets: None, max_distance: 4 };
         let rows: Vec<_> = (-6..=6).map(|distance| plain.row(distance)).collect();
         assert_eq!(rows, [0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 7, 7, 7]);
     }
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn consecutive_keys_fall_by_one() {
-        let clamped = RelativePositions { span: 4, buckets: None, max_distance: 4 };
+        let clamped = RelativePositions { attention_span: 4, buckets: None, max_distance: 4 };
         for positions in [V3, clamped] {
             let index = positions.index(300, 300);
             for query in [0, 1, 7, 150, 299] {

@@ -2,7 +2,7 @@
 //!
 //! Each task has one type that is made from targets and predictions and answers with its single figures or, for a
 //! training loop, with all of them as [`Metrics`]: [`Classification`], [`MultiLabel`], [`Regression`], [`Entities`],
-//! [`SpanAnswers`]. All rates are fractions between 0 and 1, also where the original programs print percentages.
+//! [`AnswerSpans`]. All rates are fractions between 0 and 1, also where the original programs print percentages.
 
 pub mod classification;
 mod counts;
@@ -20,7 +20,7 @@ pub use classification::{Classification, MultiLabel};
 pub use counts::Counts;
 pub use entities::Entities;
 pub use regression::Regression;
-pub use squad::SpanAnswers;
+pub use squad::AnswerSpans;
 
 /// Which end of a figure's range is the good one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

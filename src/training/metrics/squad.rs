@@ -11,12 +11,12 @@ use crate::Result;
 /// The same rules serve SQuAD 1.1 and 2.0. The two programs differ only where an answer is empty after [`normalise`];
 /// there version 2.0's rules apply.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SpanAnswers {
+pub struct AnswerSpans {
     answerable: Group,
     unanswerable: Group,
 }
 
-impl SpanAnswers {
+impl AnswerSpans {
     /// Compares each question's prediction with all answers that were given to it, of which the best fitting counts. A
     /// question without answers (or with none that is left after [`normalise`]) is answered by the empty text only.
     ///
@@ -227,7 +227,7 @@ mod tests {
         ]
         .into_iter()
         .unzip();
-        let evaluation = SpanAnswers::new(&answers, &predictions).unwrap();
+        let evaluation = AnswerSpans::new(&answers, &predictions).unwrap();
         let metrics = evaluation.metrics();
         for (name, expected) in [
             ("f1", 0.6380952380952382),
@@ -248,9 +248,9 @@ mod tests {
 
     #[test]
     fn breaks_down_only_where_there_are_both_kinds() {
-        let metrics = SpanAnswers::new(&[vec!["x"]], &["x"]).unwrap().metrics();
+        let metrics = AnswerSpans::new(&[vec!["x"]], &["x"]).unwrap().metrics();
         assert_eq!(serde_json::to_string(&metrics).unwrap(), r#"{"f1":1.0,"exact_match":1.0}"#);
-        assert!(SpanAnswers::new(&[vec!["x"]], &[]).is_err());
+        assert!(AnswerSpans::new(&[vec!["x"]], &[]).is_err());
     }
 
     proptest! {
@@ -272,7 +272,7 @@ mod tests {
 
         #[test]
         fn the_answer_itself_is_perfect(answers in prop::collection::vec("[a-e ]{0,9}", 1..5)) {
-            let metrics = SpanAnswers::new(std::slice::from_ref(&answers), &answers[..1]).unwrap();
+            let metrics = AnswerSpans::new(std::slice::from_ref(&answers), &answers[..1]).unwrap();
             // Unless nothing is left of it, while something is of another.
             let lost = normalise(&answers[0]).is_empty() && answers.iter().any(|answer| !normalise(answer).is_empty());
             prop_assert_eq!(metrics.overall().f1(), f64::from(!lost));

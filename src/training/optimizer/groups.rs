@@ -6,7 +6,7 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-/// How parameters differ, by their place in the model.
+/// How parameters differ by the part of the model that they belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ParameterGroups {
     /// Number of encoder layers.
@@ -25,9 +25,9 @@ pub struct Group {
     pub decays: bool,
 }
 
-/// A parameter's place, counted from below.
-enum Place {
-    /// Word, position and type tables and their projection, and the table of relative positions.
+/// The part of the model that a parameter belongs to.
+enum ModulePart {
+    /// Token, position and type embeddings and their projection, and the table of relative positions.
     Embeddings,
     /// An encoder layer.
     Layer(usize),
@@ -35,7 +35,7 @@ enum Place {
     Head,
 }
 
-impl Place {
+impl ModulePart {
     fn of(path: &str) -> Self {
         let path = path.strip_prefix("backbone.").unwrap_or(path);
         if let Some(rest) = path.strip_prefix("encoder.layer.") {
@@ -52,10 +52,10 @@ impl Place {
 impl ParameterGroups {
     /// The group of the parameter at this path of field names.
     pub fn of(&self, path: &str) -> Group {
-        let below = match Place::of(path) {
-            Place::Head => 0,
-            Place::Layer(number) => self.layers.saturating_sub(number),
-            Place::Embeddings => self.layers + 1,
+        let below = match ModulePart::of(path) {
+            ModulePart::Head => 0,
+            ModulePart::Layer(number) => self.layers.saturating_sub(number),
+            ModulePart::Embeddings => self.layers + 1,
         };
         // Biases and LayerNorms (burn's gamma and beta).
         let last = path.rsplit('.').next().unwrap_or(path);
@@ -82,10 +82,10 @@ impl Frozen {
     }
 
     fn holds(&self, path: &str) -> bool {
-        match Place::of(path) {
-            Place::Embeddings => self.embeddings,
-            Place::Layer(number) => number < self.layers,
-            Place::Head => false,
+        match ModulePart::of(path) {
+            ModulePart::Embeddings => self.embeddings,
+            ModulePart::Layer(number) => number < self.layers,
+            ModulePart::Head => false,
         }
     }
 }

@@ -7,7 +7,7 @@
 //! w = w (1 - rate decay) - rate m / (1 - beta_1^t) / ( sqrt(v / (1 - beta_2^t)) + epsilon )
 //! ```
 //!
-//! burn's own optimiser clips tensor by tensor, which is another algorithm; it walks the word table of 128,100 rows a dozen
+//! burn's own optimiser clips tensor by tensor, which is another algorithm; it walks the 128,100 token embeddings a dozen
 //! times a step, each time into a new tensor; and it restores its state by parameter ids that the next process has not. On a
 //! CPU this one makes one pass over a parameter, in place, and reads neither gradient nor moments of a row that has never had
 //! a gradient. Its state is named as the parameters are.

@@ -1,13 +1,13 @@
 //! Replaced token detection (DeBERTaV3, arXiv 2111.09543, section 3; `rtd_task.py` in the reference): a generator fills masked
-//! places with words, and a discriminator says of every token whether it is the original one.
+//! positions with words, and a discriminator says of every token whether it is the original one.
 //!
 //! With E_G and E_D the tables of word vectors (and of absolute positions, where the input is biased by them):
 //!
 //! ```text
-//! p     = softmax( generator(masked text; E_G) )             at the masked places
-//! L_G   = mean of -ln p(original word)                       over the masked places
-//! x'    = the text with words drawn from p at these places   no gradient passes the draw
-//! y     = 1 at masked places whose draw is not the original word, else 0
+//! p     = softmax( generator(masked text; E_G) )             at the masked positions
+//! L_G   = mean of -ln p(original word)                       over the masked positions
+//! x'    = the text with words drawn from p at these positions;  no gradient passes the draw
+//! y     = 1 at masked positions whose draw is not the original word, else 0
 //! L_D   = mean binary cross entropy( discriminator(x'; E_D), y )   over all tokens that are not padding
 //! ```
 //!

@@ -154,10 +154,10 @@ impl ReplacedTokenPretraining {
         self.clone().with_own_tables(tables).discriminator
     }
 
-    /// What the generator makes of a text with masked places.
+    /// What the generator makes of a text with masked positions.
     ///
     /// # Shapes
-    /// - output: [places, vocabulary]
+    /// - output: [masked, vocabulary]
     pub fn generator_logits(&self, masked: ModelInput, labels: &MaskedLmLabels) -> Tensor<2> {
         self.generator.logits(masked, labels)
     }
@@ -165,7 +165,7 @@ impl ReplacedTokenPretraining {
     /// L_G, \[1\].
     ///
     /// # Shapes
-    /// - logits: [places, vocabulary]
+    /// - logits: [masked, vocabulary]
     pub fn generator_loss(&self, logits: Tensor<2>, labels: MaskedLmLabels) -> Tensor<1> {
         Objective::loss(&self.generator, logits, labels)
     }
@@ -193,12 +193,12 @@ impl ReplacedTokenPretraining {
     }
 }
 
-/// Draws a word for each place from the softmax of its logits, without gradient: the largest of `logit - ln(-ln u)` (Gumbel's
+/// Draws a word for each masked position from the softmax of its logits, without gradient: the largest of `logit - ln(-ln u)` (Gumbel's
 /// trick). `uniforms` are the u, from (0, 1); drawn if none.
 ///
 /// # Shapes
-/// - logits, uniforms: [places, vocabulary]
-/// - output: ids, \[places\]
+/// - logits, uniforms: [masked, vocabulary]
+/// - output: ids, \[masked\]
 pub fn sample(logits: Tensor<2>, uniforms: Option<Tensor<2>>) -> Tensor<1, Int> {
     // The numbers next to 0 and 1 in f32: at the ends themselves the logarithms are infinite.
     const RANGE: (f64, f64) = (f32::MIN_POSITIVE as f64, 1.0 - f32::EPSILON as f64 / 2.0);
@@ -209,14 +209,14 @@ pub fn sample(logits: Tensor<2>, uniforms: Option<Tensor<2>>) -> Tensor<1, Int> 
 }
 
 impl Corrupted {
-    /// Puts drawn words \[places\] into the masked places of a text.
+    /// Puts drawn words \[masked\] into the masked positions of a text.
     pub fn new(masked: &ModelInput, labels: &MaskedLmLabels, drawn: Tensor<1, Int>) -> Self {
         let ids = masked.input_ids.clone();
-        let (shape, rows) = (ids.dims(), labels.places.rows(&ids.device()));
+        let (shape, rows) = (ids.dims(), labels.positions.rows(&ids.device()));
         let put = |into: Tensor<1, Int>, values| into.select_assign(0, rows.clone(), values, IndexingUpdateOp::Add);
         let flat = ids.clone().flatten::<1>(0, 1);
         let change = drawn.clone() - flat.clone().select(0, rows.clone());
-        let replaced = put(flat.zeros_like(), drawn.not_equal(labels.words.clone()).int());
+        let replaced = put(flat.zeros_like(), drawn.not_equal(labels.tokens.clone()).int());
         let input = ModelInput { input_ids: put(flat, change).reshape(shape), ..masked.clone() };
         Self { input, replaced: replaced.equal_elem(1).reshape(shape) }
     }

@@ -12,7 +12,7 @@ use crate::{
     data::Random,
     model::input::ModelInput,
     training::{
-        learner::{Learner, Start, StepReport},
+        learner::{Learner, Start, TrainStepReport},
         objective::MaskedLmLabels,
         optimizer::{AdamW, Schedule},
         parallel::Devices,
@@ -86,7 +86,7 @@ impl ReplacedTokenTrainer {
 
 impl Learner for ReplacedTokenTrainer {
     type Model = ReplacedTokenPretraining;
-    /// Texts with masked places, and the words that were there.
+    /// Texts with masked positions, and the words that were there.
     type Batch = (ModelInput, MaskedLmLabels);
 
     const FOLDERS: &'static [&'static str] = &["", GENERATOR];
@@ -129,7 +129,7 @@ impl Learner for ReplacedTokenTrainer {
     }
 
     /// The loss that is reported is L_G + weight L_D, the gradient norm that of both halves.
-    fn step(&mut self, batches: Vec<Self::Batch>) -> StepReport {
+    fn train_step(&mut self, batches: Vec<Self::Batch>) -> TrainStepReport {
         let mut model = self.model.take().expect("every step puts it back");
         let count = batches.len() as f64;
         let learning_rate = self.schedule.learning_rate(self.steps());
@@ -163,7 +163,7 @@ impl Learner for ReplacedTokenTrainer {
         self.model = Some(model);
         let generator = generator_losses.iter().sum::<f64>() / count;
         let discriminator = discriminator_losses.iter().sum::<f64>() / count;
-        StepReport {
+        TrainStepReport {
             loss: generator + weight * discriminator,
             parts: vec![("train_generator_loss", generator), ("train_discriminator_loss", discriminator)],
             gradient_norm: generator_norm.hypot(discriminator_norm),

@@ -7,14 +7,14 @@ use burn::tensor::Device;
 use super::{Collator, Splits, indices, lengths, rows};
 use crate::{
     Error, Result,
+    answer_spans::{LONGEST_ANSWER, ScoredWindow, answer_tokens},
     batch::Encoding,
     data::{Part, Question},
     heads::{Backbone, QuestionAnswering},
-    spans::{LONGEST_ANSWER, ScoredWindow, answer_tokens},
     tokenizer::{EncodeOptions, Text, Tokenizer, Truncation, default_stride},
     training::{
-        metrics::{Metrics, SpanAnswers},
-        objective::SpanLabels,
+        metrics::{AnswerSpans, Metrics},
+        objective::AnswerLabels,
         task::{Task, TaskBatch},
         trainer::Trainer,
     },
@@ -124,7 +124,7 @@ impl<B: Backbone> AnsweringTask<B> {
             })
             .collect();
         let predictions: Vec<&str> = predictions.iter().map(String::as_str).collect();
-        Ok(SpanAnswers::new(&answers, &predictions)?.metrics())
+        Ok(AnswerSpans::new(&answers, &predictions)?.metrics())
     }
 }
 
@@ -139,7 +139,7 @@ impl<B: Backbone> Task for AnsweringTask<B> {
         let input = self.collator.input(examples.iter().map(|index| &self.data.train.windows[*index]), device)?;
         let spans = || examples.iter().map(|index| self.data.train.spans[*index]);
         let (starts, ends) = (spans().map(|span| span.0), spans().map(|span| span.1));
-        Ok((input, SpanLabels { starts: indices(starts, device), ends: indices(ends, device) }))
+        Ok((input, AnswerLabels { starts: indices(starts, device), ends: indices(ends, device) }))
     }
 
     fn evaluate(&self, model: &QuestionAnswering<B>, part: Part, device: &Device) -> Result<Option<Metrics>> {

@@ -13,7 +13,7 @@ use crate::{
         corpus::Corpus,
         masking::{Masked, Masking},
     },
-    model::{input::ModelInput, masked_positions::Places},
+    model::{input::ModelInput, masked_positions::MaskedPositions},
     training::{
         metrics::{Metrics, Score},
         objective::{MaskedLmLabels, Objective},
@@ -78,8 +78,8 @@ impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> MaskedLmTask<M> 
             .ok_or_else(Self::nothing_masked)?;
         let length = masked.iter().map(|masked| masked.input_ids.len()).max().unwrap_or(0);
         let labels = MaskedLmLabels {
-            places: Places::new(length, masked.iter().map(|masked| &masked.positions)),
-            words: indices(masked.iter().flat_map(|masked| &masked.labels).map(|word| *word as usize), device),
+            positions: MaskedPositions::new(length, masked.iter().map(|masked| &masked.positions)),
+            tokens: indices(masked.iter().flat_map(|masked| &masked.labels).map(|word| *word as usize), device),
         };
         let encodings: Vec<Encoding> = masked
             .into_iter()
@@ -111,10 +111,10 @@ impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> Task for MaskedL
         let (mut loss, mut right, mut count) = (0.0, 0.0, 0.0);
         for batch in batches {
             let (input, labels) = batch?;
-            let chosen = labels.places.len() as f64;
+            let chosen = labels.positions.len() as f64;
             let logits = model.logits(input, &labels);
             let guesses = logits.clone().argmax(1).squeeze_dim::<1>(1);
-            right += guesses.equal(labels.words.clone()).int().sum().into_scalar::<f64>();
+            right += guesses.equal(labels.tokens.clone()).int().sum().into_scalar::<f64>();
             loss += chosen * model.loss(logits, labels).into_scalar::<f64>();
             count += chosen;
         }

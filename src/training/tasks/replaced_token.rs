@@ -41,17 +41,17 @@ impl Task for ReplacedTokenTask {
     /// would favour an early generator, whose words are easy to find.
     fn evaluate(&self, model: &ReplacedTokenPretraining, part: Part, device: &Device) -> Result<Option<Metrics>> {
         let Some(batches) = self.0.evaluation(part, device) else { return Ok(None) };
-        let (mut places, mut tokens) = (0, 0);
+        let (mut positions, mut tokens) = (0, 0);
         let (mut generator_loss, mut discriminator_loss) = (0.0, 0.0);
         let mut found = Counts::default();
         for (number, batch) in batches.enumerate() {
-            let (masked, labels) = batch?;
-            let logits = model.generator_logits(masked.clone(), &labels);
+            let (input, labels) = batch?;
+            let logits = model.generator_logits(input.clone(), &labels);
             let drawn = draws::keyed(number as u64, || sample(logits.clone(), None));
-            let text = Corrupted::new(&masked, &labels, drawn);
-            let count = labels.places.len();
+            let text = Corrupted::new(&input, &labels, drawn);
+            let count = labels.positions.len();
             generator_loss += count as f64 * model.generator_loss(logits, labels).into_scalar::<f64>();
-            places += count;
+            positions += count;
 
             let logits = model.discriminator_logits(text.input.clone());
             let (said, replaced) = (flags(logits.clone().greater_elem(0))?, flags(text.replaced.clone())?);
@@ -68,10 +68,11 @@ impl Task for ReplacedTokenTask {
             discriminator_loss += count as f64 * model.discriminator_loss(logits, text).into_scalar::<f64>();
             tokens += count;
         }
-        if places == 0 {
+        if positions == 0 {
             return Err(MaskedLmTask::<DebertaForMaskedLm>::nothing_masked());
         }
-        let (generator_loss, discriminator_loss) = (generator_loss / places as f64, discriminator_loss / tokens as f64);
+        let (generator_loss, discriminator_loss) =
+            (generator_loss / positions as f64, discriminator_loss / tokens as f64);
         let share = |count: usize| count as f64 / tokens as f64;
         // Wrong are those replaced that were not found, and those found that were not replaced.
         let wrong = found.targets + found.predictions - 2 * found.correct;

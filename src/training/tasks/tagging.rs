@@ -8,7 +8,7 @@ use super::{Collator, Examples, Splits, lengths, rows};
 use crate::{
     Result,
     batch::{Encoding, Truncated},
-    data::{Labels, Part, Sentence, tag_indices},
+    data::{LabelSet, Part, Sentence, tag_indices},
     heads::{Backbone, TokenClassification},
     scores::argmax,
     tokenizer::{EncodeOptions, Text, Tokenizer},
@@ -23,14 +23,14 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct TaggingTask<B> {
     collator: Collator,
-    labels: Labels,
+    labels: LabelSet,
     data: Splits<Examples<Vec<usize>>>,
     backbone: PhantomData<B>,
 }
 
 impl<B: Backbone> TaggingTask<B> {
     /// Puts data and model together; the labels are those of the configuration, in its order.
-    pub fn new(collator: Collator, labels: Labels, data: Splits<Examples<Vec<usize>>>) -> Self {
+    pub fn new(collator: Collator, labels: LabelSet, data: Splits<Examples<Vec<usize>>>) -> Self {
         Self { collator, labels, data, backbone: PhantomData }
     }
 
@@ -41,7 +41,7 @@ impl<B: Backbone> TaggingTask<B> {
     pub fn examples(
         tokenizer: &Tokenizer,
         sentences: &[Sentence],
-        labels: &Labels,
+        labels: &LabelSet,
         max_length: usize,
         path: &std::path::Path,
     ) -> Result<Examples<Vec<usize>>> {

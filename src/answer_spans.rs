@@ -40,7 +40,7 @@ pub(crate) struct ScoredWindow<'a> {
 
 /// A span of the passage.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct ScoredSpan {
+pub(crate) struct AnswerSpan {
     /// Its first token's score as start plus its last one's as end.
     pub score: f32,
     /// Its first character.
@@ -56,13 +56,13 @@ impl<'a> ScoredWindow<'a> {
     }
 
     /// All spans of up to `longest` tokens.
-    pub fn spans(self, longest: usize) -> impl Iterator<Item = ScoredSpan> + 'a {
+    pub fn spans(self, longest: usize) -> impl Iterator<Item = AnswerSpan> + 'a {
         let Self { encoding, start, end } = self;
         let tokens: Vec<usize> = passage(encoding).collect();
         (0..tokens.len()).flat_map(move |index| {
             let first = tokens[index];
             let lasts: Vec<usize> = tokens[index..].iter().copied().take(longest).collect();
-            lasts.into_iter().map(move |last| ScoredSpan {
+            lasts.into_iter().map(move |last| AnswerSpan {
                 score: start[first] + end[last],
                 from: encoding.offsets[first].0,
                 to: encoding.offsets[last].1,
