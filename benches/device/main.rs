@@ -15,10 +15,9 @@ use burn::{
 };
 use clap::{Parser, Subcommand, ValueEnum};
 use deberta_burn::{
-    DebertaConfig, DebertaModel, ModelConfig, ModelInput, Preset,
+    DebertaModel, ModelConfig, ModelInput, Preset,
     device::{describe, device},
     heads::{SequenceClassification, SequenceLabels},
-    model::inference::Prepared,
     parity::Reference,
     training::{AdamW, AdamWConfig, ParameterGroups, Schedule, ScheduleKind, Trainer, Warmup},
 };
@@ -71,7 +70,7 @@ enum Command {
     Model {
         /// Shape of the model.
         #[arg(long, default_value = "deberta-v3-base")]
-        preset: String,
+        preset: Preset,
         /// Type to compute in.
         #[arg(long, default_value = "bf16")]
         dtype: Type,
@@ -128,7 +127,7 @@ fn main() -> Result<ExitCode> {
             true
         }
         Command::Model { preset, dtype, batch, length, times } => {
-            time_model(Preset::from_name(&preset)?, dtype, [batch, length], times, &device)?;
+            time_model(preset, dtype, [batch, length], times, &device)?;
             true
         }
     };
@@ -165,8 +164,7 @@ fn check(dtype: Type, device: &Device) -> bool {
         let tracked = device.clone().autodiff();
         let twice = [(); 2].map(|()| case.results(Implementation::Fused, &tracked, dtype.dtype(), 3));
         let same = twice[0] == twice[1];
-        // Few terms of a lone token cancel: its gradients of scores are zero but for rounding.
-        let holds = same && errors.iter().all(|(_, error)| error.is_nan() || *error <= dtype.bound());
+        let holds = same && errors.iter().all(|(_, error)| *error <= dtype.bound());
         passed &= holds;
         let errors: serde_json::Map<_, _> = errors.into_iter().map(|(name, error)| (name.to_owned(), json!(error))).collect();
         println!("{}", json!({
@@ -238,11 +236,10 @@ fn time_model(preset: Preset, dtype: Type, [batch, length]: [usize; 2], times: u
             "model": preset.name(), "dtype": format!("{dtype:?}"), "batch": batch, "length": length, "what": what, "ms": ms,
         }));
     };
-    let model = DebertaModel::new(&config, device).map(&mut Cast(dtype.dtype()));
+    let model = config.init(device).map(&mut Cast(dtype.dtype()));
     let inputs = input(device);
     line("inference", median(times, device, || drop(model.forward(inputs.clone()))));
     drop(model);
-    let config = DebertaConfig { num_labels: 2, ..config };
     let tracked = device.clone().autodiff();
     let head = SequenceClassification::<DebertaModel>::new(&config, &tracked).map(&mut Cast(dtype.dtype()));
     let optimizer = AdamW::new(AdamWConfig::default(), ParameterGroups { layers: 12, layer_decay: 1.0 });
@@ -251,7 +248,7 @@ fn time_model(preset: Preset, dtype: Type, [batch, length]: [usize; 2], times: u
     let inputs = input(&tracked);
     let classes = Tensor::<1, Int>::from_data(TensorData::new((0..batch as i32).map(|text| text % 2).collect(), [batch]), &tracked);
     line("training step", median(times, device, || {
-        trainer.step(vec![(inputs.clone(), SequenceLabels::Classes(classes.clone()))]);
+        trainer.train_step(vec![(inputs.clone(), SequenceLabels::Classes(classes.clone()))]);
     }));
     Ok(())
 }

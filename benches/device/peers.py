@@ -57,9 +57,7 @@ def flash(length, device):
     core = Core(config, assume_unpadded=True).to(device)
 
     class States(tuple):
-        """Query, key and value where a tensor of states is expected."""
-
-        shape, device, dtype = None, torch.device(device), torch.bfloat16
+        """Query, key and value where a tensor of states is expected; shape, device and type are set below."""
 
     def attend(query, key, value, position_key, position_query, rows, scale):
         states = States((query, key, value))

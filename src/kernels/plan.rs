@@ -6,7 +6,7 @@ use crate::kernels::{QueryPositions, RelativeIndex, SequenceBounds, cpu::dropout
 
 /// What an attention over sequences knows beside its tensors.
 #[derive(Clone, Debug)]
-pub(crate) struct AttentionPlan {
+pub struct AttentionPlan {
     pub heads: usize,
     pub scale: f64,
     pub sequences: Arc<[SequenceBounds]>,

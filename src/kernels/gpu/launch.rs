@@ -8,7 +8,7 @@ use burn::{
     tensor::{DType, Shape},
 };
 use burn_cubecl::{
-    ops::numeric::{empty_device_dtype, zeros_client},
+    ops::numeric::{empty_device_contiguous_dtype, zeros_client},
     tensor::CubeTensor,
 };
 use cubecl::{prelude::*, std::tensor::TensorHandle};
@@ -88,7 +88,8 @@ impl Work {
             (queries, *keys)
         });
         let mut blocks = Vec::new();
-        for (of_queries, of_keys) in bounds.filter(|(queries, keys)| queries.length > 0 && keys.length > 0) {
+        // Keys that no query sees are gone through as well: their gradients are zero.
+        for (of_queries, of_keys) in bounds.filter(|(_, keys)| keys.length > 0) {
             let (owned, other): (SequenceBounds, SequenceBounds) =
                 if keys { (of_keys, of_queries) } else { (of_queries, of_keys) };
             let end = owned.start + owned.length;
@@ -164,8 +165,9 @@ fn hidden(states: &CubeTensor) -> usize {
     shape[shape.num_dims() - 1]
 }
 
+/// A tensor on the device of another, its rows end to end: the runtime's own layout may put gaps between them.
 fn like(tensor: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
-    empty_device_dtype(tensor.client.clone(), tensor.device.clone(), shape, dtype)
+    empty_device_contiguous_dtype(tensor.client.clone(), tensor.device.clone(), shape, dtype)
 }
 
 /// Context and logarithms of the softmax's sums.
@@ -219,7 +221,9 @@ pub(super) fn backward(
     let [d_query, d_key, d_value] = [&query, &key, &value].map(|states| like(states, states.shape(), states.dtype));
     let zeros = |scores: &CubeTensor, in_use: bool| {
         let shape = if in_use { scores.shape() } else { Shape::new([1]) };
-        zeros_client(scores.client.clone(), scores.device.clone(), shape, scores.dtype)
+        let (client, device) = (scores.client.clone(), scores.device.clone());
+        let row = zeros_client(client.clone(), device.clone(), Shape::new([shape.num_elements()]), scores.dtype);
+        CubeTensor::new_contiguous(client, device, shape, row.handle, scores.dtype)
     };
     let (d_c2p, d_p2c) = (zeros(&c2p, plan.terms.c2p), zeros(&p2c, plan.terms.p2c));
     let kernels = Kernels::of(&query, hidden / plan.attention.heads);

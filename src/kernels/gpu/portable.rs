@@ -222,8 +222,8 @@ pub fn backward<F: Float>(
         query_position(index, token, block.first_key, &numbers, variant.placed)
     };
     let own_random = random_row(&numbers, head, token);
-    let own_lse = if comptime!(keys) { 0.0f32 } else { lse[token * heads + head] };
-    let own_delta = if comptime!(keys) { 0.0f32 } else { delta[token * heads + head] };
+    let own_lse = if comptime!(keys) { f32::new(0.0) } else { lse[token * heads + head] };
+    let own_delta = if comptime!(keys) { f32::new(0.0) } else { delta[token * heads + head] };
     let term_at = (head * own_tokens + token) * rows;
     let other_at = head * other_tokens;
 

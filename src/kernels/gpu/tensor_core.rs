@@ -9,7 +9,7 @@ use cubecl::{cube, prelude::*};
 
 use super::{
     fragments::{
-        FRAGMENT, Left, Line, PLANE, Pair, Sums, as_left, largest_of_row, left_of, no_sums, product, stage, stride,
+        FRAGMENT, Line, PLANE, Pair, Sums, as_left, largest_of_row, left_of, no_sums, product, stage, stride,
         sum_of_row,
     },
     shared::{Block, Numbers, Variant, dropout_factor, query_position, random_row, table_row, this_block},
@@ -306,7 +306,7 @@ fn position_terms<F: Float>(
     #[comptime] keys: bool,
     #[comptime] variant: Variant,
 ) -> u32 {
-    let mut kind = MIXED;
+    let mut kind = MIXED.runtime();
     if comptime!(variant.c2p || variant.p2c) {
         let (first, last) = reach(index, block, start, numbers, keys, variant);
         kind = kind_of(index, first, last, numbers);
@@ -392,7 +392,7 @@ pub fn backward<F: Float>(
         query_position(index, walker, block.first_key, &numbers, variant.placed)
     };
     let walker_at = (head * own_tokens + walker) * table;
-    let mut run = NONE;
+    let mut run = NONE.runtime();
     let mut run_sum = 0.0f32;
 
     let mut sums = no_sums(comptime!(size / 8));
@@ -422,7 +422,7 @@ pub fn backward<F: Float>(
                     let token = rows.token[half] as usize;
                     let (query, key) = if comptime!(keys) { (other, token) } else { (token, other) };
                     let score = scores.index(n)[half].extract(e);
-                    let mut probability = (score - lse[query * heads + head]).exp();
+                    let probability = (score - lse[query * heads + head]).exp();
                     let mut dropped = probability;
                     let mut d_probability = gradients.index(n)[half].extract(e);
                     if comptime!(variant.dropout) {
@@ -454,7 +454,7 @@ pub fn backward<F: Float>(
             let (first, _) = reach(index, &block, start, &numbers, keys, variant);
             if kind == DISTINCT {
                 end_run(d_term, walker_at, run, run_sum, walks);
-                run = NONE;
+                run = NONE.runtime();
                 let base = index[first] + first as u32 - numbers.rows_at;
                 #[unroll]
                 for n in 0..comptime!(tile / 8) {
