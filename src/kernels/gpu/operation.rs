@@ -40,6 +40,9 @@ impl Plan {
     }
 }
 
+/// Rows of the position tables come in multiples of this: 16 bytes of the smallest type, and a whole fragment.
+const ROWS: usize = 16;
+
 /// Attention over sequences that lie end to end. Shapes as the CPU kernels'.
 pub(crate) fn attend<const D: usize>(
     query: Tensor<D>,
@@ -50,9 +53,17 @@ pub(crate) fn attend<const D: usize>(
     attention: AttentionPlan,
 ) -> Tensor<D> {
     let terms = PositionTerms { c2p: position_key.is_some(), p2c: position_query.is_some() };
+    // The rows that are reached, and zeros up to a number that products are fast with.
     let reached = |table: Tensor<2>| {
         let rows = attention.index.as_ref().map_or(0, |index| index.rows().len());
-        if table.dims()[0] == rows { table } else { table.narrow(0, attention.first_row, rows) }
+        let table = if table.dims()[0] == rows { table } else { table.narrow(0, attention.first_row, rows) };
+        match rows.next_multiple_of(ROWS) - rows {
+            0 => table,
+            more => {
+                let zeros = Tensor::zeros([more, table.dims()[1]], (&table.device(), table.dtype()));
+                Tensor::cat(vec![table, zeros], 0)
+            }
+        }
     };
     let (query, key, value) = (query.into_dispatch(), key.into_dispatch(), value.into_dispatch());
     // A term that is not in use is stood in for by a tensor that nobody reads.
