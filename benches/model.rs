@@ -12,11 +12,7 @@ use std::hint::black_box;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use deberta_burn::{
-    ModelInput, Preset,
-    heads::{InferenceModel, SequenceClassification},
-    model::inference::Prepared,
-};
+use deberta_burn::{ModelInput, Preset, heads::SequenceClassification, model::inference::Prepared};
 use training::Training;
 
 /// 16 texts of 8 to 128 tokens.
@@ -69,7 +65,7 @@ fn training_step(criterion: &mut Criterion) {
         let input = input(lengths, &device);
         let classes = Tensor::zeros([lengths.len()], &device);
         for (kind, sift) in [("plain", false), ("sift", true)] {
-            let model = SequenceClassification::new(&common::config(preset), &device);
+            let model = SequenceClassification::new(&common::config(preset).into(), &device);
             let mut training = Training::new(model, &device, sift);
             group.bench_function(BenchmarkId::new(kind, name), |bencher| {
                 bencher.iter(|| black_box(training.step(input.clone(), classes.clone())));

@@ -23,7 +23,7 @@ use burn::{
 };
 use deberta_burn::{
     DebertaConfig, ModelInput, Preset,
-    heads::{DebertaForMaskedLm, MaskedLmLayout, loss},
+    heads::{MaskedLm, MaskedLmLayout, loss},
     model::masked_positions::MaskedPositions,
     training::{
         AdamW, AdamWConfig, ParameterGroups, Schedule, ScheduleKind, Trainer, Warmup,
@@ -61,7 +61,7 @@ impl Way {
 /// The model, trained in one of the ways; the loss and its gradients are the same in all.
 #[derive(Module, Debug)]
 struct Pretraining {
-    model: DebertaForMaskedLm,
+    model: MaskedLm,
     #[module(skip)]
     way: Way,
 }
@@ -102,7 +102,8 @@ fn worker(way: Way, batch: usize, length: usize) {
         attention_probs_dropout_prob: 0.0,
         ..common::config(Preset::DebertaV3Base)
     };
-    let model = DebertaForMaskedLm::new(&config, MaskedLmLayout::EnhancedMaskDecoder, &device).expect("twelve layers");
+    let model =
+        MaskedLm::new(&config.clone().into(), MaskedLmLayout::EnhancedMaskDecoder, &device).expect("twelve layers");
     let layers = ParameterGroups { layers: config.num_hidden_layers, layer_decay: 1.0 };
     let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), 1e-4, usize::MAX).expect("a constant rate");
     let optimizer = AdamW::new(AdamWConfig::default(), layers);

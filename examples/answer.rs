@@ -60,7 +60,7 @@ fn main() -> ExitCode {
 fn answer(args: Args) -> Result<(), Failure> {
     let Args { common, question, .. } = args;
     let (questions, locations) = common.input.read(|context| Question { question: question.clone(), context })?;
-    let answerer = QuestionAnswerer::open(common.folder()?, common.options()?)?;
+    let answerer = QuestionAnswerer::from_folder(common.folder()?, common.options()?)?;
     common::warn(answerer.report());
     let options = AnswerOptions {
         top_k: args.top_k,

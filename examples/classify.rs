@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 
 fn classify(Args { common, pair }: Args) -> Result<(), Failure> {
     let (rows, locations) = common.input.read(|text| Row { text, pair: pair.clone() })?;
-    let classifier = Classifier::open(common.folder()?, common.options()?)?;
+    let classifier = Classifier::from_folder(common.folder()?, common.options()?)?;
     common::warn(classifier.report());
     let texts = rows.iter().map(|row| match &row.pair {
         Some(pair) => Text::from((&row.text, pair)),

@@ -6,8 +6,6 @@
 
 #[path = "common/dtype.rs"]
 mod dtype;
-#[path = "common/folder.rs"]
-mod folder;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -18,7 +16,6 @@ use deberta_burn::{
     tokenizer::Tokenizer,
 };
 use dtype::Dtype;
-use folder::model_folder;
 
 /// Write a checkpoint in another element type
 ///
@@ -56,11 +53,11 @@ fn main() -> ExitCode {
 }
 
 fn convert(arguments: &Arguments) -> Result<()> {
-    let folder = model_folder(&arguments.model, None)?;
+    let folder = checkpoint::locate(&arguments.model, None)?;
     let same =
         arguments.output.canonicalize().is_ok_and(|output| folder.canonicalize().is_ok_and(|from| from == output));
     if same {
-        return Err(Error::input("--output", "it is the folder that is read, expected another one"));
+        return Err(Error::setting("--output", "it is the folder that is read, expected another one"));
     }
     let tokenizer = Tokenizer::from_folder(&folder)?;
     let range = if arguments.clamp { RangePolicy::Clamp } else { RangePolicy::Refuse };

@@ -93,7 +93,7 @@ fn main() -> ExitCode {
 fn embed(Args { common, output: file, pooling, normalize }: Args) -> Result<(), Failure> {
     let (rows, locations) = common.input.read(|text| Row { text })?;
     let folder = common.folder()?;
-    let embedder = Embedder::open(&folder, common.options()?)?;
+    let embedder = Embedder::from_folder(&folder, common.options()?)?;
     common::warn(embedder.report());
     let options = embed_options(&folder, pooling, normalize)?;
     let embeddings = locations.locate(embedder.embed(rows.iter().map(|row| &row.text), &options))?;

@@ -48,7 +48,7 @@ fn main() -> ExitCode {
 
 fn fill_mask(Args { common, top_k }: Args) -> Result<(), Failure> {
     let (rows, locations) = common.input.read(|text| Row { text })?;
-    let model = FillMask::open(common.folder()?, common.options()?)?;
+    let model = FillMask::from_folder(common.folder()?, common.options()?)?;
     common::warn(model.report());
     eprintln!("head: {}", model.head());
     let texts: Vec<_> = rows.into_iter().map(|row| row.text).collect();

@@ -14,12 +14,7 @@ mod training;
 use std::process::ExitCode;
 
 use clap::Parser;
-use deberta_burn::{
-    DebertaModel, ModelConfig, Result, RobertaModel,
-    data::read_choices,
-    heads::{Backbone, MultipleChoice},
-    training::tasks::ChoiceTask,
-};
+use deberta_burn::{Result, data::read_choices, heads::MultipleChoice, training::tasks::ChoiceTask};
 use training::{Session, TrainingFlags};
 
 /// Fine-tune a model on multiple choice
@@ -33,25 +28,14 @@ fn main() -> ExitCode {
     training::run(|| {
         let mut session = Session::open(Args::parse().training, "runs/choice", None)?;
         session.config.task_mut().labels = Vec::new();
-        match session.config.clone() {
-            ModelConfig::Deberta(mut config) => {
-                config.task.architectures = vec![config.model_type.class_name("ForMultipleChoice")];
-                session.config = config.clone().into();
-                train_on::<DebertaModel>(&session, &config)
-            }
-            ModelConfig::Roberta(mut config) => {
-                config.task.architectures = vec!["RobertaForMultipleChoice".into()];
-                session.config = config.clone().into();
-                train_on::<RobertaModel>(&session, &config)
-            }
-        }
+        session.config.set_architecture("ForMultipleChoice");
+        run(&session)
     })
 }
 
-fn train_on<B: Backbone>(session: &Session, config: &B::Config) -> Result<()> {
-    let data = session.splits(None, |path, _| {
-        ChoiceTask::<B>::examples(&session.tokenizer, &read_choices(path)?, session.max_length)
-    })?;
-    let model = session.load(MultipleChoice::<B>::new(config, &session.device), true)?;
+fn run(session: &Session) -> Result<()> {
+    let data = session
+        .splits(None, |path, _| ChoiceTask::examples(&session.tokenizer, &read_choices(path)?, session.max_length))?;
+    let model = session.load(MultipleChoice::new(&session.config, &session.device), true)?;
     session.train(&ChoiceTask::new(session.collator(), data), model, None)
 }

@@ -25,10 +25,10 @@ use std::{path::Path, process::ExitCode};
 
 use clap::{Parser, ValueEnum};
 use deberta_burn::{
-    DebertaModel, ModelConfig, Result, RobertaModel,
+    Result,
     config::{ProblemType, TaskConfig},
     data::{LabelEncoder, LabelNotation, TextColumns, TextRow, read_table},
-    heads::{Backbone, SequenceClassification},
+    heads::SequenceClassification,
     tokenizer::{EncodeOptions, Text},
     training::tasks::{ClassificationTask, Examples},
 };
@@ -128,19 +128,8 @@ fn main() -> ExitCode {
         let task = session.config.task_mut();
         task.problem_type = Some(problem);
         task.labels = encoder.labels().map_or_else(|| vec!["score".into()], |labels| labels.names().to_vec());
-        match session.config.clone() {
-            ModelConfig::Deberta(mut config) => {
-                let class = config.model_type.class_name("ForSequenceClassification");
-                config.task.architectures = vec![class];
-                session.config = config.clone().into();
-                train_on::<DebertaModel>(&session, &config, &encoder, same_labels, &reader, default)
-            }
-            ModelConfig::Roberta(mut config) => {
-                config.task.architectures = vec!["RobertaForSequenceClassification".into()];
-                session.config = config.clone().into();
-                train_on::<RobertaModel>(&session, &config, &encoder, same_labels, &reader, default)
-            }
-        }
+        session.config.set_architecture("ForSequenceClassification");
+        run(&session, &encoder, same_labels, &reader, default)
     })
 }
 
@@ -156,9 +145,8 @@ fn with_labels_of(task: &TaskConfig, problem: ProblemType, encoder: LabelEncoder
     }
 }
 
-fn train_on<B: Backbone>(
+fn run(
     session: &Session,
-    config: &B::Config,
     encoder: &LabelEncoder,
     same_labels: bool,
     reader: &Reader,
@@ -177,6 +165,6 @@ fn train_on<B: Backbone>(
         let options = EncodeOptions { max_length: session.max_length, ..EncodeOptions::default() };
         Ok(Examples { encodings: session.tokenizer.encode(&texts, &options)?, targets })
     })?;
-    let model = session.load(SequenceClassification::<B>::new(config, &session.device), same_labels)?;
+    let model = session.load(SequenceClassification::new(&session.config, &session.device), same_labels)?;
     session.train(&ClassificationTask::new(session.collator(), data), model, default)
 }

@@ -16,9 +16,9 @@ use std::{path::Path, process::ExitCode};
 
 use clap::Parser;
 use deberta_burn::{
-    DebertaModel, ModelConfig, Result, RobertaModel,
+    Result,
     data::{LabelSet, WordColumns, read_sentences, tag_labels},
-    heads::{Backbone, TokenClassification},
+    heads::TokenClassification,
     training::tasks::TaggingTask,
 };
 use serde_json::json;
@@ -50,32 +50,16 @@ fn main() -> ExitCode {
         let labels = tag_labels(&read_sentences(&train, columns)?, known, &train)?;
         let same_labels = known == labels.names();
         session.config.task_mut().labels = labels.names().to_vec();
-        match session.config.clone() {
-            ModelConfig::Deberta(mut config) => {
-                config.task.architectures = vec![config.model_type.class_name("ForTokenClassification")];
-                session.config = config.clone().into();
-                train_on::<DebertaModel>(&session, &config, &labels, same_labels, columns)
-            }
-            ModelConfig::Roberta(mut config) => {
-                config.task.architectures = vec!["RobertaForTokenClassification".into()];
-                session.config = config.clone().into();
-                train_on::<RobertaModel>(&session, &config, &labels, same_labels, columns)
-            }
-        }
+        session.config.set_architecture("ForTokenClassification");
+        run(&session, &labels, same_labels, columns)
     })
 }
 
-fn train_on<B: Backbone>(
-    session: &Session,
-    config: &B::Config,
-    labels: &LabelSet,
-    same_labels: bool,
-    columns: WordColumns,
-) -> Result<()> {
+fn run(session: &Session, labels: &LabelSet, same_labels: bool, columns: WordColumns) -> Result<()> {
     let data = session.splits(None, |path: &Path, _| {
         let sentences = read_sentences(path, columns)?;
-        TaggingTask::<B>::examples(&session.tokenizer, &sentences, labels, session.max_length, path)
+        TaggingTask::examples(&session.tokenizer, &sentences, labels, session.max_length, path)
     })?;
-    let model = session.load(TokenClassification::<B>::new(config, &session.device), same_labels)?;
+    let model = session.load(TokenClassification::new(&session.config, &session.device), same_labels)?;
     session.train(&TaggingTask::new(session.collator(), labels.clone(), data), model, None)
 }

@@ -15,9 +15,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use deberta_burn::{
-    DebertaModel, ModelConfig, Result, RobertaModel,
+    Result,
     data::read_squad,
-    heads::{Backbone, QuestionAnswering},
+    heads::QuestionAnswering,
     training::tasks::{AnsweringData, AnsweringTask},
 };
 use training::{Session, TrainingFlags};
@@ -39,25 +39,15 @@ fn main() -> ExitCode {
         let mut session = Session::open(args.training, "runs/qa", None)?;
         session.config.task_mut().labels = Vec::new();
         session.data.insert("stride".into(), args.stride.into());
-        match session.config.clone() {
-            ModelConfig::Deberta(mut config) => {
-                config.task.architectures = vec![config.model_type.class_name("ForQuestionAnswering")];
-                session.config = config.clone().into();
-                train_on::<DebertaModel>(&session, &config, args.stride)
-            }
-            ModelConfig::Roberta(mut config) => {
-                config.task.architectures = vec!["RobertaForQuestionAnswering".into()];
-                session.config = config.clone().into();
-                train_on::<RobertaModel>(&session, &config, args.stride)
-            }
-        }
+        session.config.set_architecture("ForQuestionAnswering");
+        run(&session, args.stride)
     })
 }
 
-fn train_on<B: Backbone>(session: &Session, config: &B::Config, stride: Option<usize>) -> Result<()> {
+fn run(session: &Session, stride: Option<usize>) -> Result<()> {
     let data = session.splits(None, |path, _| {
         AnsweringData::new(&session.tokenizer, read_squad(path)?, session.max_length, stride, path)
     })?;
-    let model = session.load(QuestionAnswering::<B>::new(config, &session.device), true)?;
+    let model = session.load(QuestionAnswering::new(&session.config, &session.device), true)?;
     session.train(&AnsweringTask::new(session.collator(), data), model, None)
 }

@@ -15,9 +15,9 @@ use anyhow::Result;
 use clap::Parser;
 use config::read_config;
 use deberta_burn::{
-    ModelConfig, checkpoint,
+    checkpoint,
     device::device,
-    heads::{DebertaForMaskedLm, MaskedLmLayout, RobertaForMaskedLm},
+    heads::{MaskedLm, MaskedLmLayout},
 };
 use dtype::Dtype;
 
@@ -49,17 +49,9 @@ fn main() -> Result<ExitCode> {
     let device = device("flex")?;
     device.seed(arguments.seed);
     let dtype = Some(arguments.dtype.into());
-    match config.clone() {
-        ModelConfig::Deberta(deberta) => {
-            config.task_mut().architectures = vec![deberta.model_type.class_name("ForMaskedLM")];
-            let model = DebertaForMaskedLm::new(&deberta, MaskedLmLayout::EnhancedMaskDecoder, &device)?;
-            checkpoint::write(&model, &config, &arguments.output, dtype)?;
-        }
-        ModelConfig::Roberta(roberta) => {
-            config.task_mut().architectures = vec!["RobertaForMaskedLM".to_owned()];
-            checkpoint::write(&RobertaForMaskedLm::new(&roberta, &device), &config, &arguments.output, dtype)?;
-        }
-    }
+    config.set_architecture("ForMaskedLM");
+    let model = MaskedLm::new(&config, MaskedLmLayout::EnhancedMaskDecoder, &device)?;
+    checkpoint::write(&model, &config, &arguments.output, dtype)?;
     println!("wrote {}", arguments.output.display());
     Ok(ExitCode::SUCCESS)
 }

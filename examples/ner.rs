@@ -72,7 +72,7 @@ fn main() -> ExitCode {
 
 fn ner(Args { common, words, stride }: Args) -> Result<(), Failure> {
     let (rows, locations) = common.input.read(|text| Row { text })?;
-    let tagger = TokenTagger::open(common.folder()?, common.options()?)?;
+    let tagger = TokenTagger::from_folder(common.folder()?, common.options()?)?;
     common::warn(tagger.report());
     let texts: Vec<_> = rows.into_iter().map(|row| row.text).collect();
     let tagged = locations.locate(tagger.tag(&texts, TagOptions { words: words.into(), stride }))?;

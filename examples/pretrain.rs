@@ -37,7 +37,7 @@ use deberta_burn::{
         corpus::{Corpus, CorpusOptions},
         masking::{Masking, MaskingOptions, MaskingStrategy},
     },
-    heads::{DebertaForMaskedLm, MaskedLmLayout, RobertaForMaskedLm},
+    heads::{MaskedLm, MaskedLmLayout},
     tokenizer::Tokenizer,
     training::{
         replaced_token::{ReplacedToken, ReplacedTokenPretraining, Sharing},
@@ -143,11 +143,14 @@ impl Args {
             [("--sharing", self.sharing.is_some()), ("--discriminator-weight", self.discriminator_weight.is_some())]
         {
             if is_given && self.objective == Objective::Mlm {
-                return Err(Error::input(flag, "masked language modelling has no discriminator; add --objective rtd"));
+                return Err(Error::setting(
+                    flag,
+                    "masked language modelling has no discriminator; add --objective rtd",
+                ));
             }
         }
         if !(options.weight > 0.0 && options.weight.is_finite()) {
-            return Err(Error::input("--discriminator-weight", format!("{} is no number above 0", options.weight)));
+            return Err(Error::setting("--discriminator-weight", format!("{} is no number above 0", options.weight)));
         }
         Ok((self.objective == Objective::Rtd).then_some(options))
     }
@@ -158,7 +161,7 @@ fn main() -> ExitCode {
         let args = Args::parse();
         let replaced_token = args.replaced_token()?;
         if args.evaluated == 0 {
-            return Err(Error::input("--evaluated", "it is 0, expected at least 1"));
+            return Err(Error::setting("--evaluated", "it is 0, expected at least 1"));
         }
         let from_scratch = match (&args.config, &args.tokenizer) {
             (Some(config), Some(folder)) => {
@@ -169,10 +172,14 @@ fn main() -> ExitCode {
             _ => None,
         };
         let mut session = Session::open(args.training, "runs/pretrain", from_scratch)?;
-        if let (ModelConfig::Roberta(_), Some(_)) = (&session.config, replaced_token) {
-            let problem = "the model is a RoBERTa; replaced token detection is for DeBERTa, use --objective mlm";
-            return Err(Error::input("--objective", problem));
-        }
+        let replaced_token = match (replaced_token, &session.config) {
+            (Some(options), ModelConfig::Deberta(config)) => Some((options, config.clone())),
+            (Some(_), ModelConfig::Roberta(_)) => {
+                let problem = "the model is a RoBERTa; replaced token detection is for DeBERTa, use --objective mlm";
+                return Err(Error::setting("--objective", problem));
+            }
+            (None, _) => None,
+        };
         let output = session.flags.output.clone().expect("resolved");
         let masking = args.masking.to_possible_value().expect("no strategy is hidden");
         session.data.insert("masking".into(), masking.get_name().into());
@@ -184,24 +191,23 @@ fn main() -> ExitCode {
             Corpus::open_or_build(&files, &session.tokenizer, &options, &output.with_extension("cache"), |_, _| {})
         })?;
         let (strategy, seed) = (args.masking.into(), session.settings.seed);
-        let options = match replaced_token {
+        let options = match &replaced_token {
             Some(_) => MaskingOptions::replaced_token(strategy, seed),
             None => MaskingOptions::masked_lm(strategy, seed),
         };
         let masking = Masking::new(&session.tokenizer, options)?;
-        match (session.config.clone(), replaced_token) {
-            (ModelConfig::Deberta(mut config), None) => {
-                config.task.architectures = vec![config.model_type.class_name("ForMaskedLM")];
-                session.config = config.clone().into();
+        match replaced_token {
+            None => {
+                session.config.set_architecture("ForMaskedLM");
                 let layout = match &session.folder {
                     Some(folder) => Checkpoint::open(folder)?.masked_lm_layout(),
                     None => None,
                 };
                 let layout = layout.unwrap_or(MaskedLmLayout::EnhancedMaskDecoder);
-                let model = session.load(DebertaForMaskedLm::new(&config, layout, &session.device)?, true)?;
+                let model = session.load(MaskedLm::new(&session.config, layout, &session.device)?, true)?;
                 session.train(&MaskedLmTask::new(session.collator(), masking, data, args.evaluated), model, None)
             }
-            (ModelConfig::Deberta(config), Some(options)) => {
+            Some((options, config)) => {
                 let (device, dtype) = (&session.device, session.dtype());
                 let model = match &session.folder {
                     Some(folder) => {
@@ -213,12 +219,6 @@ fn main() -> ExitCode {
                 };
                 let task = MaskedLmTask::new(session.collator(), masking, data, args.evaluated);
                 session.train(&ReplacedTokenTask::new(task), model, None)
-            }
-            (ModelConfig::Roberta(mut config), _) => {
-                config.task.architectures = vec!["RobertaForMaskedLM".into()];
-                session.config = config.clone().into();
-                let model = session.load(RobertaForMaskedLm::new(&config, &session.device), true)?;
-                session.train(&MaskedLmTask::new(session.collator(), masking, data, args.evaluated), model, None)
             }
         }
     })

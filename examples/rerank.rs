@@ -56,7 +56,7 @@ fn rerank(Args { common, query }: Args) -> Result<(), Failure> {
         }
         None => {}
     }
-    let reranker = Reranker::open(common.folder()?, common.options()?)?;
+    let reranker = Reranker::from_folder(common.folder()?, common.options()?)?;
     common::warn(reranker.report());
     eprintln!("score: {}", reranker.meaning());
     let ranked = reranker.rank(&requests);

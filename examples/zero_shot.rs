@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 
 fn zero_shot(Args { common, labels, template, multi_label }: Args) -> Result<(), Failure> {
     let (rows, locations) = common.input.read(|text| Row { text })?;
-    let classifier = ZeroShot::open(common.folder()?, common.options()?)?;
+    let classifier = ZeroShot::from_folder(common.folder()?, common.options()?)?;
     common::warn(classifier.report());
     let texts: Vec<_> = rows.into_iter().map(|row| row.text).collect();
     let scored = classifier.classify(&texts, &labels, &ZeroShotOptions { template, multi_label });

@@ -17,6 +17,9 @@ pub mod model;
 pub mod parity;
 pub mod pipeline;
 mod replacement;
+#[cfg(test)]
+#[path = "../tests/common/repository.rs"]
+mod repository;
 mod scores;
 mod text_file;
 pub mod tokenizer;
@@ -24,5 +27,5 @@ pub mod training;
 
 pub use config::{DebertaConfig, ModelConfig, Preset, RobertaConfig};
 pub use error::{Error, Result};
-pub use model::{DebertaModel, ModelInput, ModelOutput, RobertaModel};
+pub use model::{Backbone, ModelInput, ModelOutput};
 pub use replacement::write_file;

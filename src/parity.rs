@@ -1,4 +1,5 @@
-//! Proof that a checkpoint computes what the reference computes: its outputs against those of transformers in a file.
+//! Proof that a checkpoint computes what the reference computes: it compares its outputs with those of transformers in
+//! a file.
 //!
 //! `tests/fixtures/export_reference.py` writes such a file from any checkpoint of the Hub: `input_ids`, `attention_mask` and
 //! optionally `token_type_ids` (i64, [batch, length], for multiple choice [batch, choices, length]), and any of
@@ -6,20 +7,17 @@
 
 use std::{collections::BTreeMap, fmt, path::Path};
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{Device, Tensor};
 use safetensors::{Dtype, SafeTensors};
 
 use crate::{
     Error, Result,
     batch::Batch,
     checkpoint::{Checkpoint, LoadOptions},
-    config::{DebertaConfig, ModelConfig, RobertaConfig},
-    heads::{
-        BackboneConfig, DebertaForMaskedLm, InferenceModel, MaskedLmLayout, MultipleChoice, QuestionAnswering,
-        RobertaForMaskedLm, SequenceClassification, TokenClassification,
-    },
-    model::{ModelOutput, input::ModelInput},
-    text_file,
+    config::ModelConfig,
+    heads::{MaskedLm, MaskedLmLayout, MultipleChoice, QuestionAnswering, SequenceClassification, TokenClassification},
+    model::{Backbone, ModelOutput, input::ModelInput},
+    scores, text_file,
 };
 
 /// A tensor on the host.
@@ -34,9 +32,7 @@ pub struct HostTensor {
 impl HostTensor {
     fn read<const D: usize>(tensor: Tensor<D>) -> Result<Self> {
         let shape = tensor.dims().to_vec();
-        let data = tensor.cast(DType::F32).try_into_data().map_err(|error| Error::Model(error.to_string()))?;
-        let values = data.try_to_vec().map_err(|error| Error::Model(error.to_string()))?;
-        Ok(Self { shape, values })
+        Ok(Self { shape, values: scores::values(tensor)? })
     }
 }
 
@@ -44,7 +40,7 @@ impl HostTensor {
 #[derive(Clone, Debug)]
 pub struct Reference {
     batch: Batch,
-    /// Choices a question, for multiple choice.
+    /// Choices of each question, for multiple choice.
     choices: Option<usize>,
     expected: BTreeMap<String, HostTensor>,
 }
@@ -57,7 +53,7 @@ impl Reference {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let bytes = text_file::read_bytes(path)?;
-        let wrong = |problem: String| Error::input(path.display().to_string(), problem);
+        let wrong = |problem: String| Error::file(path, problem);
         let file = SafeTensors::deserialize(&bytes).map_err(|error| wrong(format!("no safetensors file: {error}")))?;
         let integers = |name: &str| -> Result<Option<(Vec<usize>, Vec<i64>)>> {
             let Ok(view) = file.tensor(name) else { return Ok(None) };
@@ -129,18 +125,18 @@ impl Reference {
         self.expected.contains_key(name)
     }
 
-    /// Compares one output, by name, at the real tokens.
+    /// Compares one output, by name, at tokens that are not padding.
     ///
     /// # Errors
     /// The reference has no such output, or one of another shape.
     pub fn compare_output<const D: usize>(&self, name: &str, output: Tensor<D>) -> Result<ComparisonRow> {
-        let missing = || Error::Model(format!("the reference holds no `{name}`"));
+        let missing = || Error::input("reference", format!("it holds no `{name}`"));
         let expected = self.expected.get(name).ok_or_else(missing)?;
         let per_token = expected.shape.starts_with(&[self.batch.rows, self.batch.length]);
         self.row(name, expected, &HostTensor::read(output)?, per_token)
     }
 
-    /// Runs the checkpoint in `folder` on the reference's inputs and compares at the real tokens.
+    /// Runs the checkpoint in `folder` on the reference's inputs, and compares at tokens that are not padding.
     ///
     /// The head is the one that `architectures` in `config.json` names, with transformers' arithmetic: `…ForMaskedLM` reads the
     /// last layer, without the enhanced mask decoder.
@@ -151,12 +147,10 @@ impl Reference {
         let checkpoint = Checkpoint::open(&folder)?;
         let config = ModelConfig::from_folder(&folder)?;
         let input = self.input(&config, device)?;
-        let computed = match &config {
-            ModelConfig::Deberta(config) => self.run(config, &checkpoint, input, device)?,
-            ModelConfig::Roberta(config) => self.run(config, &checkpoint, input, device)?,
-        };
+        let computed = self.run(&config, &checkpoint, input, device)?;
         let rows = self.expected.iter().map(|(name, expected)| {
-            let missing = || Error::Model(format!("the model computes no `{name}`, which the reference expects"));
+            let missing =
+                || Error::unsupported("model", format!("it computes no `{name}`, which the reference expects"));
             // Logits of two axes are [batch, labels], of three [batch, length, labels].
             let per_token = name != "logits" || expected.shape.len() == 3;
             self.row(name, expected, computed.get(name).ok_or_else(missing)?, per_token)
@@ -165,16 +159,16 @@ impl Reference {
     }
 
     /// The outputs by name.
-    fn run<C: Architectures>(
+    fn run(
         &self,
-        config: &C,
+        config: &ModelConfig,
         checkpoint: &Checkpoint,
         input: ModelInput,
         device: &Device,
     ) -> Result<BTreeMap<String, HostTensor>> {
         let mut outputs = BTreeMap::new();
         if self.expected.keys().any(|name| name.contains("hidden_state")) {
-            let model = checkpoint.load(config.backbone(device), &LoadOptions::default())?.0;
+            let model = checkpoint.load(Backbone::new(config, device), &LoadOptions::default())?.0;
             let output = model.forward(input.clone().with_hidden_states());
             let ModelOutput { last_hidden_state, hidden_states, .. } = output;
             outputs.insert("last_hidden_state".to_owned(), HostTensor::read(last_hidden_state)?);
@@ -190,10 +184,10 @@ impl Reference {
         Ok(outputs)
     }
 
-    fn run_head<C: Architectures>(
+    fn run_head(
         &self,
         task: &str,
-        config: &C,
+        config: &ModelConfig,
         checkpoint: &Checkpoint,
         input: ModelInput,
         device: &Device,
@@ -201,24 +195,29 @@ impl Reference {
     ) -> Result<()> {
         let options = LoadOptions::default();
         let logits = match task {
-            "MaskedLM" => HostTensor::read(config.masked_lm_logits(checkpoint, input, device)?)?,
+            "MaskedLM" => {
+                let legacy = matches!(config, ModelConfig::Deberta(config) if config.legacy);
+                let layout = if legacy { MaskedLmLayout::Legacy } else { MaskedLmLayout::LastLayer };
+                let model = checkpoint.load(MaskedLm::new(config, layout, device)?, &options)?.0;
+                HostTensor::read(model.forward(input))?
+            }
             "SequenceClassification" => {
-                let model = checkpoint.load(SequenceClassification::<C::Backbone>::new(config, device), &options)?.0;
+                let model = checkpoint.load(SequenceClassification::new(config, device), &options)?.0;
                 HostTensor::read(model.forward(input))?
             }
             "TokenClassification" => {
-                let model = checkpoint.load(TokenClassification::<C::Backbone>::new(config, device), &options)?.0;
+                let model = checkpoint.load(TokenClassification::new(config, device), &options)?.0;
                 HostTensor::read(model.forward(input))?
             }
             "MultipleChoice" => {
-                let missing =
-                    || Error::Model("multiple choice needs `input_ids` of [batch, choices, length]".to_owned());
+                let problem = "multiple choice needs `input_ids` of [batch, choices, length]";
+                let missing = || Error::input("reference", problem);
                 let choices = self.choices.ok_or_else(missing)?;
-                let model = checkpoint.load(MultipleChoice::<C::Backbone>::new(config, device), &options)?.0;
+                let model = checkpoint.load(MultipleChoice::new(config, device), &options)?.0;
                 HostTensor::read(model.forward(input, choices))?
             }
             "QuestionAnswering" => {
-                let model = checkpoint.load(QuestionAnswering::<C::Backbone>::new(config, device), &options)?.0;
+                let model = checkpoint.load(QuestionAnswering::new(config, device), &options)?.0;
                 let span = model.forward(input);
                 outputs.insert("start_logits".to_owned(), HostTensor::read(span.start)?);
                 outputs.insert("end_logits".to_owned(), HostTensor::read(span.end)?);
@@ -235,11 +234,12 @@ impl Reference {
         Ok(())
     }
 
-    /// Compares one tensor; where its rows are those of tokens, only at real ones.
+    /// Compares one tensor. If its rows belong to tokens, padding is left out.
     fn row(&self, name: &str, expected: &HostTensor, computed: &HostTensor, per_token: bool) -> Result<ComparisonRow> {
         if expected.shape != computed.shape {
             let (expected, computed) = (&expected.shape, &computed.shape);
-            return Err(Error::Model(format!("`{name}` has shape {computed:?}, the reference has {expected:?}")));
+            let problem = format!("its shape is {computed:?}, the reference's is {expected:?}");
+            return Err(Error::input(format!("output `{name}`"), problem));
         }
         let tokens = self.batch.attention_mask.len();
         let width = expected.values.len() / tokens.max(1);
@@ -249,7 +249,7 @@ impl Reference {
         let mut worst = 0;
         for index in (0..expected.values.len()).filter(counted) {
             let difference = f64::from(expected.values[index] - computed.values[index]).abs();
-            // A NaN is the largest difference there is.
+            // NaN counts as the largest difference.
             if row.compared == 0 || difference > row.max || difference.is_nan() {
                 (row.max, worst) = (if difference.is_nan() { f64::INFINITY } else { difference }, index);
             }
@@ -282,26 +282,6 @@ fn coordinates(mut index: usize, shape: &[usize]) -> Vec<usize> {
     at
 }
 
-/// Where the families' masked language models differ.
-trait Architectures: BackboneConfig {
-    fn masked_lm_logits(&self, checkpoint: &Checkpoint, input: ModelInput, device: &Device) -> Result<Tensor<3>>;
-}
-
-impl Architectures for DebertaConfig {
-    fn masked_lm_logits(&self, checkpoint: &Checkpoint, input: ModelInput, device: &Device) -> Result<Tensor<3>> {
-        let layout = if self.legacy { MaskedLmLayout::Legacy } else { MaskedLmLayout::LastLayer };
-        let model = DebertaForMaskedLm::new(self, layout, device)?;
-        Ok(checkpoint.load(model, &LoadOptions::default())?.0.forward(input))
-    }
-}
-
-impl Architectures for RobertaConfig {
-    fn masked_lm_logits(&self, checkpoint: &Checkpoint, input: ModelInput, device: &Device) -> Result<Tensor<3>> {
-        let model = RobertaForMaskedLm::new(self, device);
-        Ok(checkpoint.load(model, &LoadOptions::default())?.0.forward(input))
-    }
-}
-
 /// How far one tensor is from the reference.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ComparisonRow {
@@ -317,7 +297,7 @@ pub struct ComparisonRow {
     pub compared: usize,
 }
 
-/// One row a tensor; displays as a table.
+/// One row for each tensor. As text it is a table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
     /// The rows, by name.

@@ -7,9 +7,9 @@ use std::{fs, path::PathBuf};
 use assert_cmd::{Command, assert::Assert};
 use burn::tensor::Device;
 use deberta_burn::{
-    DebertaConfig, DebertaModel,
+    ModelConfig,
     checkpoint::Header,
-    heads::{DebertaForMaskedLm, MaskedLmLayout, QuestionAnswering, SequenceClassification, TokenClassification},
+    heads::{MaskedLm, MaskedLmLayout, QuestionAnswering, SequenceClassification, TokenClassification},
 };
 use predicates::{
     prelude::*,
@@ -28,11 +28,11 @@ fn example(name: &str) -> Command {
 }
 
 fn classifier() -> TempDir {
-    folder(config(&["sad", "glad"]), SequenceClassification::<DebertaModel>::new)
+    folder(config(&["sad", "glad"]), SequenceClassification::new)
 }
 
-fn masked_lm(config: &DebertaConfig, device: &Device) -> DebertaForMaskedLm {
-    DebertaForMaskedLm::new(config, MaskedLmLayout::EnhancedMaskDecoder, device).expect("two layers")
+fn masked_lm(config: &ModelConfig, device: &Device) -> MaskedLm {
+    MaskedLm::new(config, MaskedLmLayout::EnhancedMaskDecoder, device).expect("two layers")
 }
 
 fn with_model(name: &str, model: &TempDir) -> Command {
@@ -199,7 +199,7 @@ fn a_reader_that_leaves_is_no_error() {
 
 #[test]
 fn zero_shot_and_its_labels() {
-    let model = folder(config(&["contradiction", "entailment"]), SequenceClassification::<DebertaModel>::new);
+    let model = folder(config(&["contradiction", "entailment"]), SequenceClassification::new);
     let scored = with_model("zero_shot", &model).args(["--labels", "war,peace", "--json", "a text"]).assert().success();
     let line = &json_lines(&scored)[0];
     let sum = line[0]["score"].as_f64().unwrap() + line[1]["score"].as_f64().unwrap();
@@ -246,7 +246,7 @@ fn fill_mask_says_which_head_it_uses() {
 
 #[test]
 fn ner_and_answer_give_characters() {
-    let model = folder(config(&["B-A", "B-B"]), TokenClassification::<DebertaModel>::new);
+    let model = folder(config(&["B-A", "B-B"]), TokenClassification::new);
     let tagged = with_model("ner", &model).args(["--json", "« Zürich »"]).assert().success();
     let entities = &json_lines(&tagged)[0];
     assert_eq!(
@@ -256,7 +256,7 @@ fn ner_and_answer_give_characters() {
     let table = is_match(r"^0\t1\t(A|B)\t0\.\d{4}\t«\n2\t8\t").unwrap();
     with_model("ner", &model).arg("« Zürich »").assert().success().stdout(table);
 
-    let model = folder(config(&[]), QuestionAnswering::<DebertaModel>::new);
+    let model = folder(config(&[]), QuestionAnswering::new);
     let answered = with_model("answer", &model).args(["--question", "Where?", "--json", "Zürich"]).assert().success();
     assert_eq!(json_lines(&answered)[0]["no_answer"], false);
     let none = ["--question", "Where?", "--no-answer", "-1000", "Zürich"];

@@ -9,7 +9,7 @@ mod support;
 use std::{fs, path::Path, process::Command};
 
 use assert_cmd::assert::OutputAssertExt;
-use deberta_burn::{DebertaModel, heads::TokenClassification};
+use deberta_burn::heads::TokenClassification;
 use predicates::{prelude::*, str::contains};
 use runs::{Case, assert_whole, example, kill_and_resume, outcome};
 use serde_json::Value;
@@ -111,7 +111,7 @@ fn a_tagger_keeps_its_labels_their_order_and_its_head() {
     let labels = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"];
     let mut tagger = config(&labels);
     tagger.task.architectures = vec!["DebertaV2ForTokenClassification".into()];
-    let case = Case::new(folder(tagger, TokenClassification::<DebertaModel>::new));
+    let case = Case::new(folder(tagger, TokenClassification::new));
     let train = |name: &str, sentences: &str| {
         let sentences = case.file(&format!("{name}.conll"), sentences);
         let mut command = example("finetune_ner");

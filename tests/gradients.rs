@@ -13,10 +13,10 @@ use common::{
 use deberta_burn::{
     ModelConfig, ModelInput,
     checkpoint::{self, Checkpoint, LoadOptions},
-    config::{DebertaConfig, ProblemType, RobertaConfig},
+    config::ProblemType,
     heads::{
-        Backbone, BackboneConfig, DebertaForMaskedLm, MaskedLmLayout, MultipleChoice, QuestionAnswering,
-        ReplacedTokenDetection, RobertaForMaskedLm, SequenceClassification, SequenceLabels, TokenClassification,
+        MaskedLm, MaskedLmLayout, MultipleChoice, QuestionAnswering, ReplacedTokenDetection, SequenceClassification,
+        SequenceLabels, TokenClassification,
     },
     model::masked_positions::MaskedPositions,
     parity::Reference,
@@ -47,14 +47,14 @@ fn compare(name: &str, backend: &str, device: &Device) -> f32 {
         config: config_without_dropout(name),
         device,
     };
-    let (loss, gradients) = match case.config.clone() {
-        ModelConfig::Deberta(config) if name.starts_with("rtd_") => case.replaced_token(&config),
-        ModelConfig::Deberta(config) if name.contains("masked_lm") || name.starts_with("emd_") => {
-            case.deberta_lm(&config)
-        }
-        ModelConfig::Roberta(config) if name.contains("masked_lm") => case.roberta_lm(&config),
-        ModelConfig::Deberta(config) => case.head(&config),
-        ModelConfig::Roberta(config) => case.head(&config),
+    let (loss, gradients) = match name {
+        _ if name.starts_with("rtd_") => case.replaced_token(),
+        _ if name.starts_with("emd_") => case.masked_lm(MaskedLmLayout::EnhancedMaskDecoder),
+        _ if name.contains("masked_lm") => case.masked_lm(match &case.config {
+            ModelConfig::Deberta(config) if config.legacy => MaskedLmLayout::Legacy,
+            _ => MaskedLmLayout::LastLayer,
+        }),
+        _ => case.head(),
     };
 
     let expected_loss = floats(&case.expected, "loss")[0];
@@ -122,23 +122,23 @@ impl Case<'_> {
         (loss.into_scalar::<f32>(), read(&folder.path().join("model.safetensors")))
     }
 
-    fn head<C: BackboneConfig>(&self, config: &C) -> (f32, Tensors) {
-        let task = config.task().architectures[0].split_once("For").expect("a head").1.to_owned();
+    fn head(&self) -> (f32, Tensors) {
+        let task = self.config.task().architectures[0].split_once("For").expect("a head").1.to_owned();
         match task.as_str() {
-            "SequenceClassification" => self.sequence::<C::Backbone>(config),
+            "SequenceClassification" => self.sequence(),
             "TokenClassification" => {
-                let model = self.load(TokenClassification::<C::Backbone>::new(config, self.device));
+                let model = self.load(TokenClassification::new(&self.config, self.device));
                 let loss = model.loss(model.forward(self.input()), self.integers("labels"));
                 self.finish(model, loss)
             }
             "QuestionAnswering" => {
-                let model = self.load(QuestionAnswering::<C::Backbone>::new(config, self.device));
+                let model = self.load(QuestionAnswering::new(&self.config, self.device));
                 let (starts, ends) = (self.integers("start_positions"), self.integers("end_positions"));
                 let loss = model.loss(model.forward(self.input()), starts, ends);
                 self.finish(model, loss)
             }
             "MultipleChoice" => {
-                let model = self.load(MultipleChoice::<C::Backbone>::new(config, self.device));
+                let model = self.load(MultipleChoice::new(&self.config, self.device));
                 let choices = self.integers::<1>("labels");
                 let rows = self.input().input_ids.dims()[0] / choices.dims()[0];
                 let loss = model.loss(model.forward(self.input(), rows), choices);
@@ -148,10 +148,10 @@ impl Case<'_> {
         }
     }
 
-    fn sequence<B: Backbone>(&self, config: &B::Config) -> (f32, Tensors) {
-        let model = self.load(SequenceClassification::<B>::new(config, self.device));
+    fn sequence(&self) -> (f32, Tensors) {
+        let model = self.load(SequenceClassification::new(&self.config, self.device));
         let logits = model.forward(self.input());
-        let labels = match config.task().problem_type() {
+        let labels = match self.config.task().problem_type() {
             ProblemType::SingleLabelClassification => SequenceLabels::Classes(self.integers("labels")),
             ProblemType::MultiLabelClassification => SequenceLabels::MultiHot(self.values("labels", logits.dims())),
             ProblemType::Regression => SequenceLabels::Values(self.values("labels", logits.dims())),
@@ -160,23 +160,10 @@ impl Case<'_> {
         self.finish(model, loss)
     }
 
-    fn deberta_lm(&self, config: &DebertaConfig) -> (f32, Tensors) {
-        let layout = match config.legacy {
-            _ if self.name.starts_with("emd_") => MaskedLmLayout::EnhancedMaskDecoder,
-            true => MaskedLmLayout::Legacy,
-            false => MaskedLmLayout::LastLayer,
-        };
-        let model = self.load(DebertaForMaskedLm::new(config, layout, self.device).unwrap());
+    /// Training predicts tokens at the masked positions only: the same loss, and the gradients that are compared.
+    fn masked_lm(&self, layout: MaskedLmLayout) -> (f32, Tensors) {
+        let model = self.load(MaskedLm::new(&self.config, layout, self.device).unwrap());
         let loss = model.loss(model.forward(self.input()), self.integers("labels"));
-        self.masked_only(model, loss)
-    }
-
-    /// Training predicts words at the masked positions only: the same loss, and the gradients that are compared.
-    fn masked_only<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>>(
-        &self,
-        model: M,
-        loss: Tensor<1>,
-    ) -> (f32, Tensors) {
         let labels = self.integers::<2>("labels");
         let [_, length] = labels.dims();
         let rows = labels.clone().into_data().convert::<i64>().try_to_vec::<i64>().unwrap();
@@ -185,20 +172,14 @@ impl Case<'_> {
         let positions = MaskedPositions::new(length, rows.map(chosen));
         let tokens = labels.flatten::<1>(0, 1).select(0, positions.rows(self.device));
         let labels = MaskedLmLabels { positions, tokens };
-        let masked = model.loss(model.logits(self.input(), &labels), labels);
+        let masked = Objective::loss(&model, model.logits(self.input(), &labels), labels);
         let (all, only) = (loss.into_scalar::<f32>(), masked.clone().into_scalar::<f32>());
         assert!((all - only).abs() <= 1e-6 * all, "{}: {only} at the masked positions, {all} at all", self.name);
         self.finish(model, masked)
     }
 
-    fn roberta_lm(&self, config: &RobertaConfig) -> (f32, Tensors) {
-        let model = self.load(RobertaForMaskedLm::new(config, self.device));
-        let loss = model.loss(model.forward(self.input()), self.integers("labels"));
-        self.masked_only(model, loss)
-    }
-
-    fn replaced_token(&self, config: &DebertaConfig) -> (f32, Tensors) {
-        let model = self.load(ReplacedTokenDetection::new(config, self.device));
+    fn replaced_token(&self) -> (f32, Tensors) {
+        let model = self.load(ReplacedTokenDetection::new(&self.config, self.device));
         let replaced = self.integers("labels").equal_elem(1);
         let input = self.input();
         let mask = input.attention_mask.clone();

@@ -4,7 +4,7 @@
 use burn::{module::Module, tensor::Device};
 use deberta_burn::{
     ModelConfig, Preset,
-    heads::{DebertaForMaskedLm, MaskedLmLayout, RobertaForMaskedLm},
+    heads::{MaskedLm, MaskedLmLayout},
 };
 
 /// Millions of parameters as published: with the token embeddings, and without them. Heads, poolers, and the absolute positions of
@@ -62,16 +62,13 @@ fn a_masked_language_model_has_its_token_embeddings_once() {
     let device = Device::flex();
     for preset in Preset::ALL.iter().copied() {
         let (model, _) = sizes(preset, &device);
-        let (found, hidden, vocabulary, positions) = match preset.config() {
-            ModelConfig::Deberta(config) => {
-                let head = DebertaForMaskedLm::new(&config, MaskedLmLayout::EnhancedMaskDecoder, &device);
-                let parameters = head.expect("at least two layers").num_params();
-                (parameters, config.hidden_size, config.vocab_size, config.max_position_embeddings)
-            }
-            ModelConfig::Roberta(config) => {
-                let parameters = RobertaForMaskedLm::new(&config, &device).num_params();
-                (parameters, config.hidden_size, config.vocab_size, 0)
-            }
+        let config = preset.config();
+        let head = MaskedLm::new(&config, MaskedLmLayout::EnhancedMaskDecoder, &device);
+        let found = head.expect("at least two layers").num_params();
+        let (hidden, vocabulary, positions) = match config {
+            ModelConfig::Deberta(config) => (config.hidden_size, config.vocab_size, config.max_position_embeddings),
+            // RoBERTa has its positions at the input, and no decoder.
+            ModelConfig::Roberta(config) => (config.hidden_size, config.vocab_size, 0),
         };
         // A square projection with its bias, a LayerNorm, a bias for every word, and the decoder's positions.
         let head = hidden * hidden + hidden + 2 * hidden + vocabulary + positions * hidden;

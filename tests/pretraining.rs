@@ -13,12 +13,12 @@ use std::{
 use assert_cmd::assert::OutputAssertExt;
 use deberta_burn::{
     DebertaConfig,
-    heads::{DebertaForMaskedLm, MaskedLmLayout},
+    heads::{MaskedLm, MaskedLmLayout},
 };
 use predicates::{prelude::*, str::contains};
 use runs::{Case, example, kill_and_resume, outcome};
 use serde_json::Value;
-use support::{config, folder};
+use support::{config, folder, repository::fixture};
 
 /// A fresh model and a text to pretrain it on.
 struct Pretraining {
@@ -30,7 +30,7 @@ impl Pretraining {
     fn new() -> Self {
         let config = DebertaConfig { initializer_range: 0.05, ..config(&[]) };
         let model = folder(config, |config, device| {
-            DebertaForMaskedLm::new(config, MaskedLmLayout::EnhancedMaskDecoder, device).expect("two layers")
+            MaskedLm::new(config, MaskedLmLayout::EnhancedMaskDecoder, device).expect("two layers")
         });
         let case = Case::new(model);
         let text: String = (0..200).map(|_| "the cat sat on the mat and the dog sat on the cat\n\n").collect();
@@ -114,7 +114,7 @@ fn models_are_pretrained_from_scratch() {
     );
     let start = |config: &Path, output: &str| {
         let mut command = example("pretrain");
-        command.arg("--config").arg(config).args(["--tokenizer", "tests/fixtures/small_tokenizer"]);
+        command.arg("--config").arg(config).arg("--tokenizer").arg(fixture("small_tokenizer"));
         command.arg("--train").arg(&text).args(["--max-length", "32", "--steps", "3", "--batch-size", "8"]);
         command.arg("--output").arg(case.path(output));
         command

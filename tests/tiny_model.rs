@@ -2,13 +2,13 @@
 
 mod common;
 
-use std::{fs, path::Path};
+use std::{fs, path::PathBuf};
 
-use common::cpu_devices;
+use common::{cpu_devices, repository::repository};
 use deberta_burn::pipeline::{FillMask, PipelineOptions};
 
-fn folder() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/deberta-tiny")
+fn folder() -> PathBuf {
+    repository("models/deberta-tiny")
 }
 
 /// Sentences of the kind that it was trained on, each with a word that is among its five likeliest.
@@ -21,7 +21,7 @@ fn it_guesses_sensible_words() {
         ("She was his [MASK] and mother of his children.", "wife"),
     ];
     for (backend, device) in cpu_devices() {
-        let model = FillMask::open(folder(), PipelineOptions::new(device)).expect("the model that ships");
+        let model = FillMask::from_folder(folder(), PipelineOptions::new(device)).expect("the model that ships");
         let filled = model.fill(&cases.map(|(text, _)| text), 5).expect("a mask in each");
         for ((text, word), masks) in cases.iter().zip(filled) {
             let words: Vec<_> = masks[0].words.iter().map(|word| word.word.as_str()).collect();

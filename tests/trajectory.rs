@@ -10,10 +10,10 @@ use burn::{
 };
 use common::{IntoGradients, Tensors, cpu_devices, fixture, fixtures_with, gradient_tolerance, largest, read};
 use deberta_burn::{
-    DebertaModel, ModelConfig, ModelInput, RobertaModel,
+    ModelConfig, ModelInput,
     checkpoint::{self, Checkpoint, LoadOptions},
     config::ProblemType,
-    heads::{Backbone, MultipleChoice, QuestionAnswering, SequenceClassification, SequenceLabels, TokenClassification},
+    heads::{MultipleChoice, QuestionAnswering, SequenceClassification, SequenceLabels, TokenClassification},
     training::{
         AdamW, AdamWConfig, Objective, ParameterGroups, Schedule, ScheduleKind, Sift, Trainer, Warmup,
         objective::{AnswerLabels, ChoiceLabels},
@@ -56,19 +56,12 @@ fn thirty_steps_equal_torch() {
     for name in ["training_v3", "training_roberta"] {
         for (backend, device) in cpu_devices() {
             let device = device.autodiff();
-            match ModelConfig::from_folder(fixture(name)).unwrap() {
-                ModelConfig::Deberta(config) => {
-                    trajectory::<DebertaModel>(name, backend, &config.clone().into(), &config, &device);
-                }
-                ModelConfig::Roberta(config) => {
-                    trajectory::<RobertaModel>(name, backend, &config.clone().into(), &config, &device);
-                }
-            }
+            trajectory(name, backend, &ModelConfig::from_folder(fixture(name)).unwrap(), &device);
         }
     }
 }
 
-fn trajectory<B: Backbone>(name: &str, backend: &str, config: &ModelConfig, own: &B::Config, device: &Device) {
+fn trajectory(name: &str, backend: &str, config: &ModelConfig, device: &Device) {
     let settings = settings(name);
     let steps = number(&settings, "steps") as usize;
     let warmup = Warmup::Steps(number(&settings, "warmup_steps") as usize);
@@ -80,7 +73,7 @@ fn trajectory<B: Backbone>(name: &str, backend: &str, config: &ModelConfig, own:
         weight_decay: number(&settings, "weight_decay"),
         max_norm: number(&settings, "max_norm"),
     };
-    let model = loaded(name, SequenceClassification::<B>::new(own, device));
+    let model = loaded(name, SequenceClassification::new(config, device));
     let schedule = Schedule::new(ScheduleKind::Linear, warmup, peak, steps).unwrap();
     let optimizer = AdamW::new(optimizer, ParameterGroups { layers: 2, layer_decay: 1.0 });
     let mut trainer = Trainer::new(model, vec![device.clone()], optimizer, schedule, None, 0);
@@ -138,10 +131,7 @@ fn a_step_of_sift_equals_the_reference() {
                 config: ModelConfig::from_folder(fixture(name)).unwrap(),
                 device: device.autodiff(),
             };
-            match case.config.clone() {
-                ModelConfig::Deberta(config) => case.heads::<DebertaModel>(&config),
-                ModelConfig::Roberta(config) => case.heads::<RobertaModel>(&config),
-            }
+            case.heads();
         }
     }
 }
@@ -156,25 +146,25 @@ struct SiftCase<'a> {
 }
 
 impl SiftCase<'_> {
-    fn heads<B: Backbone>(&self, config: &B::Config) {
-        let device = &self.device;
+    fn heads(&self) {
+        let (config, device) = (&self.config, &self.device);
         let labels = || &self.data["labels"];
         if self.name.ends_with("sequence") || self.name.ends_with("regression") {
             let labels = match self.config.task().problem_type() {
                 ProblemType::Regression => SequenceLabels::Values(floats::<1>(labels(), device).unsqueeze_dim(1)),
                 _ => SequenceLabels::Classes(ints(labels(), device)),
             };
-            self.check(SequenceClassification::<B>::new(config, device), labels);
+            self.check(SequenceClassification::new(config, device), labels);
         } else if self.name.ends_with("token") {
-            self.check(TokenClassification::<B>::new(config, device), ints(labels(), device));
+            self.check(TokenClassification::new(config, device), ints(labels(), device));
         } else if self.name.ends_with("question_answering") {
             let side = |key: &str| ints(&self.data[key], device);
             let labels = AnswerLabels { starts: side("start_positions"), ends: side("end_positions") };
-            self.check(QuestionAnswering::<B>::new(config, device), labels);
+            self.check(QuestionAnswering::new(config, device), labels);
         } else {
             let choices = self.data["input_ids"].0[1];
             let labels = ChoiceLabels { choices, right: ints(labels(), device) };
-            self.check(MultipleChoice::<B>::new(config, device), labels);
+            self.check(MultipleChoice::new(config, device), labels);
         }
     }
 
@@ -265,7 +255,7 @@ fn two_devices_equal_one() {
     (config.hidden_dropout_prob, config.attention_probs_dropout_prob, config.cls_dropout) = (0.2, 0.2, Some(0.2));
     let data = read(&fixture("training_v3").join("training.safetensors"));
     let run = |devices: Vec<Device>| {
-        let model = loaded("training_v3", SequenceClassification::<DebertaModel>::new(&config, &devices[0]));
+        let model = loaded("training_v3", SequenceClassification::new(&config.clone().into(), &devices[0]));
         let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), 1e-3, 3).unwrap();
         let optimizer = AdamW::new(AdamWConfig::default(), ParameterGroups { layers: 2, layer_decay: 1.0 });
         let mut trainer = Trainer::new(model, devices, optimizer, schedule, None, 0);

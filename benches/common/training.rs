@@ -5,7 +5,7 @@ use burn::{
     tensor::{Device, Int},
 };
 use deberta_burn::{
-    DebertaModel, ModelInput,
+    ModelInput,
     heads::{SequenceClassification, SequenceLabels},
     training::{AdamW, AdamWConfig, ParameterGroups, Schedule, ScheduleKind, Sift, Trainer, Warmup},
 };
@@ -13,11 +13,11 @@ use deberta_burn::{
 const LEARNING_RATE: f64 = 1e-5;
 
 /// AdamW with a weight decay of 0.01, but none of biases and LayerNorms, and gradients clipped to a norm of 1.
-pub struct Training(Trainer<SequenceClassification<DebertaModel>>);
+pub struct Training(Trainer<SequenceClassification>);
 
 impl Training {
     /// Takes a model on `device`; with scale-invariant fine-tuning if asked for.
-    pub fn new(model: SequenceClassification<DebertaModel>, device: &Device, sift: bool) -> Self {
+    pub fn new(model: SequenceClassification, device: &Device, sift: bool) -> Self {
         let config = AdamWConfig { epsilon: 1e-8, ..AdamWConfig::default() };
         let optimizer = AdamW::new(config, ParameterGroups { layers: 12, layer_decay: 1.0 });
         let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), LEARNING_RATE, usize::MAX);

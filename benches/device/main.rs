@@ -232,10 +232,9 @@ struct Cast(DType);
 
 impl ModuleMapper for Cast {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|tensor| {
-            let tracked = tensor.device().is_autodiff();
-            let tensor = tensor.detach().cast(self.0);
-            if tracked { tensor.require_grad() } else { tensor }
+        param.map(|tensor| match tensor.device().is_autodiff() {
+            true => Tensor::from_inner(tensor.inner().cast(self.0)).require_grad(),
+            false => tensor.cast(self.0),
         })
     }
 }

@@ -2,7 +2,6 @@
 
 pub mod allocator;
 mod dtype;
-mod folder;
 mod input;
 mod output;
 
@@ -16,14 +15,13 @@ use std::{
 use clap::Args;
 use deberta_burn::{
     Result,
-    checkpoint::LoadReport,
+    checkpoint::{LoadReport, locate},
     device::device,
     pipeline::{PipelineOptions, Progress},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
 use dtype::Dtype;
-use folder::model_folder;
 pub use input::InputArgs;
 pub use output::{Failure, OutputArgs};
 
@@ -67,7 +65,7 @@ impl CommonArgs {
     /// # Errors
     /// A repository that cannot be had.
     pub fn folder(&self) -> Result<PathBuf> {
-        model_folder(&self.model, self.revision.as_deref())
+        locate(&self.model, self.revision.as_deref())
     }
 
     /// The flags as the library wants them.

@@ -5,8 +5,6 @@ mod allocator;
 #[path = "../common/dtype.rs"]
 mod dtype;
 mod flags;
-#[path = "../common/folder.rs"]
-mod folder;
 mod progress;
 
 use std::{
@@ -20,7 +18,7 @@ use burn::{
 };
 use deberta_burn::{
     Error, ModelConfig, Result,
-    checkpoint::{Checkpoint, HeadPolicy, LoadOptions, LoadReport},
+    checkpoint::{Checkpoint, HeadPolicy, LoadOptions, LoadReport, locate},
     data::file_digest,
     tokenizer::Tokenizer,
     training::{
@@ -33,7 +31,6 @@ use serde_json::{Map, Value, json};
 
 use dtype::Dtype;
 pub use flags::TrainingFlags;
-use folder::model_folder;
 use progress::Progress;
 
 /// Runs an example; errors become one line and exit code 1.
@@ -72,11 +69,11 @@ impl Session {
         settings.validate()?;
         let (folder, mut config, tokenizer) = match from_scratch {
             Some(_) if flags.dtype.is_some_and(|dtype| dtype != Dtype::F32) => {
-                return Err(Error::input("--dtype", "a model from scratch is trained in f32"));
+                return Err(Error::setting("--dtype", "a model from scratch is trained in f32"));
             }
             Some((config, tokenizer)) => (None, config, tokenizer),
             None => {
-                let folder = model_folder(flags.model.as_deref().unwrap_or("models/deberta-tiny"), None)?;
+                let folder = locate(flags.model.as_deref().unwrap_or("models/deberta-tiny"), None)?;
                 check_output(&folder, flags.output.as_deref().expect("resolved"))?;
                 let (config, tokenizer) = (ModelConfig::from_folder(&folder)?, Tokenizer::from_folder(&folder)?);
                 (Some(folder), config, tokenizer)
@@ -87,12 +84,9 @@ impl Session {
         if let Some(dropout) = flags.task_dropout {
             if !(0.0..1.0).contains(&dropout) {
                 let problem = format!("it is {dropout}, expected a number from 0 up to, but not including, 1");
-                return Err(Error::input("--task-dropout", problem));
+                return Err(Error::setting("--task-dropout", problem));
             }
-            match &mut config {
-                ModelConfig::Deberta(config) => config.cls_dropout = Some(dropout),
-                ModelConfig::Roberta(config) => config.classifier_dropout = Some(dropout),
-            }
+            config.set_classifier_dropout(dropout);
         }
         let wanted = flags.max_length.unwrap_or(128);
         let max_length = wanted.min(config.trained_length());
@@ -199,7 +193,7 @@ fn check_output(model: &Path, output: &Path) -> Result<()> {
                 "{} is the folder of --model, whose weights would be replaced: choose another one",
                 output.display()
             );
-            Err(Error::input("--output", problem))
+            Err(Error::setting("--output", problem))
         }
         _ => Ok(()),
     }

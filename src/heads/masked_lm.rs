@@ -1,4 +1,4 @@
-//! Words for masked positions (paper section 3.2; `MaskedLanguageModel` in the original).
+//! Predicting masked tokens (paper section 3.2; `MaskedLanguageModel` in the original).
 
 use burn::{
     Tensor,
@@ -7,13 +7,13 @@ use burn::{
     tensor::{Device, Int},
 };
 
-use super::{BackboneConfig, InferenceModel, loss};
+use super::{HeadSettings, loss};
 use crate::{
     Error, Result,
-    config::{Activation, DebertaConfig, RobertaConfig},
+    config::{Activation, DebertaConfig, ModelConfig},
     model::{
-        DebertaModel, attention::PreparedPositions, decoder::EnhancedMaskDecoder, inference::Prepared, init::Init,
-        input::ModelInput, linear::Linear, masked_positions::MaskedPositions, roberta::RobertaModel,
+        Backbone, decoder::EnhancedMaskDecoder, inference::Prepared, input::ModelInput, linear::Linear,
+        masked_positions::MaskedPositions,
     },
 };
 
@@ -29,12 +29,13 @@ pub struct LmHead {
 }
 
 impl LmHead {
-    fn new(init: &Init<'_>, hidden: usize, embedding: usize, vocabulary: usize, activation: Activation) -> Self {
+    fn new(settings: &HeadSettings, device: &Device) -> Self {
+        let init = settings.init(device);
         Self {
-            dense: init.linear(hidden, embedding),
-            layer_norm: init.layer_norm(embedding),
-            bias: init.zeros(vocabulary),
-            activation,
+            dense: init.linear(settings.hidden_size, settings.embedding_size),
+            layer_norm: init.layer_norm(settings.embedding_size),
+            bias: init.zeros(settings.vocab_size),
+            activation: settings.lm_activation,
         }
     }
 
@@ -48,54 +49,49 @@ impl LmHead {
     }
 }
 
-/// Which masked-language-model head a DeBERTa checkpoint has, and what it reads.
+/// Which language-model head a checkpoint has, and which states it reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MaskedLmLayout {
-    /// The original's `lm_predictions.*`, on the enhanced mask decoder's states (on the last layer's with
-    /// `position_biased_input`). The only right one for the published checkpoints.
+    /// The original's `lm_predictions.*`, on the states of the enhanced mask decoder. The only right one for the published
+    /// DeBERTa checkpoints. Models with absolute positions at the input (`position_biased_input`, RoBERTa) have no such decoder:
+    /// their head reads the last layer.
     EnhancedMaskDecoder,
-    /// The same weights on the last layer's states: transformers with `legacy` false.
+    /// The head on the last layer's states: transformers with `legacy` false, and RoBERTa's `lm_head.*`.
     LastLayer,
     /// transformers' own `cls.predictions.*`, on the last layer's states: `legacy` true.
     Legacy,
 }
 
-/// DeBERTa with a language-model head.
+/// A language-model head: predicts the token at each position.
 #[derive(Module, Debug)]
-pub struct DebertaForMaskedLm {
-    backbone: DebertaModel,
+pub struct MaskedLm {
+    pub(super) backbone: Backbone,
     lm_head: LmHead,
     decoder: Option<EnhancedMaskDecoder>,
 }
 
-impl DebertaForMaskedLm {
+impl MaskedLm {
     /// A fresh head on a fresh backbone.
     ///
     /// # Errors
-    /// The enhanced mask decoder needs at least two layers, and word vectors as wide as the hidden states.
-    pub fn new(config: &DebertaConfig, layout: MaskedLmLayout, device: &Device) -> Result<Self> {
-        let (init, hidden) = (config.head_settings().init(device), config.hidden_size);
-        let enhanced = layout == MaskedLmLayout::EnhancedMaskDecoder && !config.position_biased_input;
-        if enhanced && config.num_hidden_layers < 2 {
-            return Err(Error::config(
-                "num_hidden_layers",
-                config.num_hidden_layers,
-                "at least 2 for the enhanced mask decoder",
-            ));
-        }
-        if enhanced && config.embedding_size() != hidden {
-            let expected = format!("hidden_size, {hidden}, for the enhanced mask decoder");
-            return Err(Error::config("embedding_size", config.embedding_size(), expected));
-        }
-        Ok(Self {
-            backbone: config.backbone(device),
-            lm_head: LmHead::new(&init, hidden, config.embedding_size(), config.vocab_size, config.hidden_act),
-            decoder: enhanced.then(|| EnhancedMaskDecoder::new(&init, config.max_position_embeddings, hidden)),
-        })
+    /// The enhanced mask decoder needs at least two layers, and token embeddings as wide as the hidden states.
+    pub fn new(config: &ModelConfig, layout: MaskedLmLayout, device: &Device) -> Result<Self> {
+        let settings = HeadSettings::from(config);
+        let decoder = match config {
+            ModelConfig::Deberta(config)
+                if layout == MaskedLmLayout::EnhancedMaskDecoder && !config.position_biased_input =>
+            {
+                check_decoder(config)?;
+                let (rows, width) = (config.max_position_embeddings, config.hidden_size);
+                Some(EnhancedMaskDecoder::new(&settings.init(device), rows, width))
+            }
+            _ => None,
+        };
+        Ok(Self { backbone: Backbone::new(config, device), lm_head: LmHead::new(&settings, device), decoder })
     }
 
-    /// The encoder.
-    pub fn backbone(&self) -> &DebertaModel {
+    /// The model below the head.
+    pub fn backbone(&self) -> &Backbone {
         &self.backbone
     }
 
@@ -103,7 +99,7 @@ impl DebertaForMaskedLm {
     /// - output: logits, [batch, length, vocabulary]
     ///
     /// # Panics
-    /// With the enhanced mask decoder, on lengths above [`max_length`](Self::max_length).
+    /// With the enhanced mask decoder, if the input is longer than [`max_length`](Self::max_length).
     pub fn forward(&self, input: ModelInput) -> Tensor<3> {
         self.predict(self.states(input, None))
     }
@@ -118,7 +114,7 @@ impl DebertaForMaskedLm {
     /// As [`forward`](Self::forward); also if no position is masked, or the positions belong to a batch of another shape. A masked
     /// position must not be padding.
     pub fn states(&self, input: ModelInput, masked: Option<&MaskedPositions>) -> Tensor<3> {
-        check(&input, masked);
+        check_positions(&input, masked);
         let encoder = self.backbone.encoder();
         let own_layers = encoder.layers().len() - usize::from(self.decoder.is_some());
         let (states, context) = self.backbone.forward_layers(input, own_layers, &mut Default::default());
@@ -137,6 +133,18 @@ impl DebertaForMaskedLm {
         self.lm_head.forward(states, self.backbone.embeddings().token_embeddings())
     }
 
+    /// Predicts tokens at the masked positions only: with a large vocabulary, the logits of all positions would be by far the
+    /// largest tensor.
+    ///
+    /// # Shapes
+    /// - output: logits, [masked, vocabulary]
+    ///
+    /// # Panics
+    /// As [`states`](Self::states).
+    pub fn predict_at(&self, input: ModelInput, masked: &MaskedPositions) -> Tensor<2> {
+        self.predict(self.states(input, Some(masked))).squeeze_dim(0)
+    }
+
     /// The longest input in tokens, if the decoder sets a limit.
     pub fn max_length(&self) -> Option<usize> {
         self.decoder.as_ref().map(EnhancedMaskDecoder::max_length)
@@ -153,130 +161,36 @@ impl DebertaForMaskedLm {
     }
 }
 
-/// RoBERTa with a language-model head on its last layer.
-#[derive(Module, Debug)]
-pub struct RobertaForMaskedLm {
-    backbone: RobertaModel,
-    lm_head: LmHead,
-}
-
-impl RobertaForMaskedLm {
-    /// A fresh head on a fresh backbone.
-    pub fn new(config: &RobertaConfig, device: &Device) -> Self {
-        let (init, hidden) = (config.head_settings().init(device), config.hidden_size);
-        Self {
-            backbone: config.backbone(device),
-            lm_head: LmHead::new(&init, hidden, hidden, config.vocab_size, Activation::Gelu),
-        }
+impl Prepared<MaskedLm> {
+    /// [`MaskedLm::max_length`].
+    pub fn max_length(&self) -> Option<usize> {
+        self.model().max_length()
     }
 
-    /// # Shapes
-    /// - output: logits, [batch, length, vocabulary]
-    pub fn forward(&self, input: ModelInput) -> Tensor<3> {
-        self.predict(self.states(input, None))
-    }
-
-    /// The states that tokens are predicted from: all of them, or only those at the masked positions.
-    ///
-    /// # Shapes
-    /// - output: [batch, length, hidden], or [1, masked, hidden]
-    ///
-    /// # Panics
-    /// If no position is masked, or the positions belong to a batch of another shape.
-    pub fn states(&self, input: ModelInput, masked: Option<&MaskedPositions>) -> Tensor<3> {
-        check(&input, masked);
-        let states = self.backbone.forward(input).last_hidden_state;
-        match masked {
-            Some(masked) => {
-                let rows = masked.rows(&states.device());
-                states.flatten::<2>(0, 1).select(0, rows).unsqueeze()
-            }
-            None => states,
-        }
-    }
-
-    /// # Shapes
-    /// - states: [batch, positions, hidden], from [`states`](Self::states)
-    /// - output: logits, [batch, positions, vocabulary]
-    pub fn predict(&self, states: Tensor<3>) -> Tensor<3> {
-        self.lm_head.forward(states, self.backbone.token_embeddings())
-    }
-
-    /// Mean cross entropy over the positions whose label is not negative.
-    ///
-    /// # Shapes
-    /// - logits: [batch, length, vocabulary]
-    /// - labels: [batch, length]
-    /// - output: \[1\]
-    pub fn loss(&self, logits: Tensor<3>, labels: Tensor<2, Int>) -> Tensor<1> {
-        loss::cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1))
-    }
-}
-
-/// Masked positions of another batch would select the wrong states.
-fn check(input: &ModelInput, masked: Option<&MaskedPositions>) {
-    let shape = input.input_ids.dims();
-    assert!(masked.is_none_or(|masked| masked.fit(shape)), "masked positions of another batch than {shape:?}");
-    assert!(masked.is_none_or(|masked| !masked.is_empty()), "a batch without a masked position");
-}
-
-/// A model with a language-model head, of either family, plain or prepared for inference.
-pub trait MaskedLm: InferenceModel<Output = Tensor<3>> {
-    /// Predicts tokens at the masked positions only: with a large vocabulary, the logits of all positions would be by far the
-    /// largest tensor.
-    ///
-    /// # Shapes
-    /// - output: logits, [masked, vocabulary]
-    ///
-    /// # Panics
-    /// If the input is longer than the model allows, no position is masked, or the positions belong to a batch of another shape.
-    fn predict_at(&self, input: ModelInput, masked: &MaskedPositions) -> Tensor<2>;
-}
-
-impl MaskedLm for DebertaForMaskedLm {
-    fn predict_at(&self, input: ModelInput, masked: &MaskedPositions) -> Tensor<2> {
-        self.predict(self.states(input, Some(masked))).squeeze_dim(0)
-    }
-}
-
-impl MaskedLm for RobertaForMaskedLm {
-    fn predict_at(&self, input: ModelInput, masked: &MaskedPositions) -> Tensor<2> {
-        self.predict(self.states(input, Some(masked))).squeeze_dim(0)
-    }
-}
-
-impl<M: MaskedLm> MaskedLm for Prepared<M> {
-    fn predict_at(&self, input: ModelInput, masked: &MaskedPositions) -> Tensor<2> {
+    /// [`MaskedLm::predict_at`], with what was prepared.
+    pub fn predict_at(&self, input: ModelInput, masked: &MaskedPositions) -> Tensor<2> {
         self.run(input, |model, input| model.predict_at(input, masked))
     }
 }
 
-impl InferenceModel for DebertaForMaskedLm {
-    type Output = Tensor<3>;
-
-    fn forward(&self, input: ModelInput) -> Tensor<3> {
-        DebertaForMaskedLm::forward(self, input)
+/// What the enhanced mask decoder needs of a configuration.
+fn check_decoder(config: &DebertaConfig) -> Result<()> {
+    let (layers, hidden, embedding) = (config.num_hidden_layers, config.hidden_size, config.embedding_size());
+    if layers < 2 {
+        return Err(Error::config("num_hidden_layers", layers, "at least 2 for the enhanced mask decoder"));
     }
-
-    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
-        self.backbone.encoder().prepare_positions(length)
+    if embedding != hidden {
+        let expected = format!("hidden_size, {hidden}, for the enhanced mask decoder");
+        return Err(Error::config("embedding_size", embedding, expected));
     }
-
-    fn linears(&mut self) -> Vec<&mut Linear> {
-        self.backbone.linears()
-    }
+    Ok(())
 }
 
-impl InferenceModel for RobertaForMaskedLm {
-    type Output = Tensor<3>;
-
-    fn forward(&self, input: ModelInput) -> Tensor<3> {
-        RobertaForMaskedLm::forward(self, input)
-    }
-
-    fn linears(&mut self) -> Vec<&mut Linear> {
-        self.backbone.linears()
-    }
+/// Masked positions of another batch would select the wrong states.
+fn check_positions(input: &ModelInput, masked: Option<&MaskedPositions>) {
+    let shape = input.input_ids.dims();
+    assert!(masked.is_none_or(|masked| masked.fit(shape)), "masked positions of another batch than {shape:?}");
+    assert!(masked.is_none_or(|masked| !masked.is_empty()), "a batch without a masked position");
 }
 
 #[cfg(test)]
@@ -286,7 +200,7 @@ mod tests {
     use super::*;
     use crate::config::{DebertaVersion, PositionTerms};
 
-    fn model(device: &Device) -> DebertaForMaskedLm {
+    fn model(device: &Device) -> MaskedLm {
         let config = DebertaConfig {
             vocab_size: 20,
             hidden_size: 8,
@@ -304,7 +218,7 @@ mod tests {
             ..DebertaConfig::new(DebertaVersion::V2)
         };
         device.seed(3);
-        DebertaForMaskedLm::new(&config, MaskedLmLayout::EnhancedMaskDecoder, device).unwrap()
+        MaskedLm::new(&config.into(), MaskedLmLayout::EnhancedMaskDecoder, device).unwrap()
     }
 
     /// Two sequences of 10 positions: one padded in front, one behind.

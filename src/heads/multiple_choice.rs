@@ -6,28 +6,30 @@ use burn::{
     tensor::{Device, Int},
 };
 
-use super::{Backbone, BackboneConfig, loss};
-use crate::model::{Pooler, dropout::Dropout, input::ModelInput, linear::Linear};
+use super::{HeadSettings, loss};
+use crate::{
+    config::ModelConfig,
+    model::{Backbone, Pooler, dropout::Dropout, input::ModelInput, linear::Linear},
+};
 
 /// Pooler -> dropout -> linear to one score, for each choice by itself. RoBERTa's pooler is that of its bare model, without
 /// dropout in front of it.
 #[derive(Module, Debug)]
-pub struct MultipleChoice<B: Backbone> {
-    backbone: B,
+pub struct MultipleChoice {
+    backbone: Backbone,
     pooler: Pooler,
     classifier: Linear,
     dropout: Dropout,
 }
 
-impl<B: Backbone> MultipleChoice<B> {
+impl MultipleChoice {
     /// A fresh head on a fresh backbone.
-    pub fn new(config: &B::Config, device: &Device) -> Self {
-        let settings = config.choice_settings();
-        let init = settings.init(device);
+    pub fn new(config: &ModelConfig, device: &Device) -> Self {
+        let settings = HeadSettings::of_multiple_choice(config);
         Self {
-            backbone: config.backbone(device),
-            pooler: settings.pooler(&init),
-            classifier: init.linear(settings.hidden_size, 1),
+            backbone: Backbone::new(config, device),
+            pooler: settings.pooler(device),
+            classifier: settings.classifier(1, device),
             dropout: Dropout::new(settings.classifier_dropout),
         }
     }

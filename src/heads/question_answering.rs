@@ -6,13 +6,16 @@ use burn::{
     tensor::{Device, Int},
 };
 
-use super::{Backbone, BackboneConfig, InferenceModel, loss};
-use crate::model::{attention::PreparedPositions, input::ModelInput, linear::Linear};
+use super::{HeadSettings, loss};
+use crate::{
+    config::ModelConfig,
+    model::{Backbone, input::ModelInput, linear::Linear},
+};
 
 /// A linear map from each state to two scores.
 #[derive(Module, Debug)]
-pub struct QuestionAnswering<B: Backbone> {
-    backbone: B,
+pub struct QuestionAnswering {
+    pub(super) backbone: Backbone,
     qa_outputs: Linear,
 }
 
@@ -25,11 +28,11 @@ pub struct AnswerLogits {
     pub end: Tensor<2>,
 }
 
-impl<B: Backbone> QuestionAnswering<B> {
+impl QuestionAnswering {
     /// A fresh head on a fresh backbone.
-    pub fn new(config: &B::Config, device: &Device) -> Self {
-        let settings = config.head_settings();
-        Self { backbone: config.backbone(device), qa_outputs: settings.init(device).linear(settings.hidden_size, 2) }
+    pub fn new(config: &ModelConfig, device: &Device) -> Self {
+        let settings = HeadSettings::from(config);
+        Self { backbone: Backbone::new(config, device), qa_outputs: settings.classifier(2, device) }
     }
 
     /// # Shapes
@@ -51,21 +54,5 @@ impl<B: Backbone> QuestionAnswering<B> {
             loss::cross_entropy(logits, positions.clamp_min(0).mask_fill(outside, -1))
         };
         (side(logits.start, starts) + side(logits.end, ends)) / 2.0
-    }
-}
-
-impl<B: Backbone> InferenceModel for QuestionAnswering<B> {
-    type Output = AnswerLogits;
-
-    fn forward(&self, input: ModelInput) -> AnswerLogits {
-        QuestionAnswering::forward(self, input)
-    }
-
-    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
-        self.backbone.prepare_positions(length)
-    }
-
-    fn linears(&mut self) -> Vec<&mut Linear> {
-        self.backbone.linears()
     }
 }

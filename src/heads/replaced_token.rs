@@ -7,16 +7,16 @@ use burn::{
     tensor::{Bool, Device},
 };
 
-use super::{InferenceModel, loss};
+use super::{HeadSettings, loss};
 use crate::{
-    config::{Activation, DebertaConfig},
-    model::{DebertaModel, attention::PreparedPositions, input::ModelInput, linear::Linear},
+    config::{Activation, ModelConfig},
+    model::{Backbone, input::ModelInput, linear::Linear},
 };
 
 /// The discriminator: `classifier( act( dense( LayerNorm( h_CLS + h_t ) ) ) )` for each token t.
 #[derive(Module, Debug)]
 pub struct ReplacedTokenDetection {
-    backbone: DebertaModel,
+    pub(super) backbone: Backbone,
     mask_predictions: MaskPredictions,
 }
 
@@ -31,26 +31,27 @@ struct MaskPredictions {
 
 impl ReplacedTokenDetection {
     /// A fresh head on a fresh backbone.
-    pub fn new(config: &DebertaConfig, device: &Device) -> Self {
-        let (init, hidden) = (config.layers(device), config.hidden_size);
+    pub fn new(config: &ModelConfig, device: &Device) -> Self {
+        let settings = HeadSettings::from(config);
+        let (init, hidden) = (settings.init(device), settings.hidden_size);
         Self {
-            backbone: config.init(device),
+            backbone: Backbone::new(config, device),
             mask_predictions: MaskPredictions {
                 dense: init.linear(hidden, hidden),
                 layer_norm: init.layer_norm(hidden),
                 classifier: init.linear(hidden, 1),
-                activation: config.hidden_act,
+                activation: settings.lm_activation,
             },
         }
     }
 
     /// The encoder.
-    pub fn backbone(&self) -> &DebertaModel {
+    pub fn backbone(&self) -> &Backbone {
         &self.backbone
     }
 
     /// The same with another encoder.
-    pub(crate) fn map_backbone(mut self, map: impl FnOnce(DebertaModel) -> DebertaModel) -> Self {
+    pub(crate) fn map_backbone(mut self, map: impl FnOnce(Backbone) -> Backbone) -> Self {
         self.backbone = map(self.backbone);
         self
     }
@@ -79,21 +80,5 @@ impl ReplacedTokenDetection {
             }
             None => losses.mean(),
         }
-    }
-}
-
-impl InferenceModel for ReplacedTokenDetection {
-    type Output = Tensor<2>;
-
-    fn forward(&self, input: ModelInput) -> Tensor<2> {
-        ReplacedTokenDetection::forward(self, input)
-    }
-
-    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
-        self.backbone.encoder().prepare_positions(length)
-    }
-
-    fn linears(&mut self) -> Vec<&mut Linear> {
-        self.backbone.linears()
     }
 }

@@ -6,13 +6,16 @@ use burn::{
     tensor::{Device, Int},
 };
 
-use super::{Backbone, BackboneConfig, InferenceModel, loss};
-use crate::model::{Pooler, attention::PreparedPositions, dropout::Dropout, input::ModelInput, linear::Linear};
+use super::{HeadSettings, loss};
+use crate::{
+    config::ModelConfig,
+    model::{Backbone, Pooler, dropout::Dropout, input::ModelInput, linear::Linear},
+};
 
 /// Pooler -> dropout -> linear.
 #[derive(Module, Debug)]
-pub struct SequenceClassification<B: Backbone> {
-    backbone: B,
+pub struct SequenceClassification {
+    pub(super) backbone: Backbone,
     pooler: Pooler,
     classifier: Linear,
     dropout: Dropout,
@@ -29,15 +32,14 @@ pub enum SequenceLabels {
     Values(Tensor<2>),
 }
 
-impl<B: Backbone> SequenceClassification<B> {
+impl SequenceClassification {
     /// A fresh head on a fresh backbone, with as many outputs as the configuration has labels.
-    pub fn new(config: &B::Config, device: &Device) -> Self {
-        let settings = config.head_settings();
-        let init = settings.init(device);
+    pub fn new(config: &ModelConfig, device: &Device) -> Self {
+        let settings = HeadSettings::from(config);
         Self {
-            backbone: config.backbone(device),
-            pooler: settings.pooler(&init),
-            classifier: init.linear(settings.hidden_size, config.task().num_labels()),
+            backbone: Backbone::new(config, device),
+            pooler: settings.pooler(device),
+            classifier: settings.classifier(config.task().num_labels(), device),
             dropout: Dropout::new(settings.classifier_dropout),
         }
     }
@@ -60,21 +62,5 @@ impl<B: Backbone> SequenceClassification<B> {
             SequenceLabels::MultiHot(labels) => loss::binary_cross_entropy(logits, labels).mean(),
             SequenceLabels::Values(values) => loss::mean_squared_error(logits, values),
         }
-    }
-}
-
-impl<B: Backbone> InferenceModel for SequenceClassification<B> {
-    type Output = Tensor<2>;
-
-    fn forward(&self, input: ModelInput) -> Tensor<2> {
-        SequenceClassification::forward(self, input)
-    }
-
-    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
-        self.backbone.prepare_positions(length)
-    }
-
-    fn linears(&mut self) -> Vec<&mut Linear> {
-        self.backbone.linears()
     }
 }

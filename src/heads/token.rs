@@ -6,24 +6,27 @@ use burn::{
     tensor::{Device, Int},
 };
 
-use super::{Backbone, BackboneConfig, InferenceModel, loss};
-use crate::model::{attention::PreparedPositions, dropout::Dropout, input::ModelInput, linear::Linear};
+use super::{HeadSettings, loss};
+use crate::{
+    config::ModelConfig,
+    model::{Backbone, dropout::Dropout, input::ModelInput, linear::Linear},
+};
 
 /// Dropout -> linear, with a bias, on every state.
 #[derive(Module, Debug)]
-pub struct TokenClassification<B: Backbone> {
-    backbone: B,
+pub struct TokenClassification {
+    pub(super) backbone: Backbone,
     classifier: Linear,
     dropout: Dropout,
 }
 
-impl<B: Backbone> TokenClassification<B> {
+impl TokenClassification {
     /// A fresh head on a fresh backbone, with as many outputs as the configuration has labels.
-    pub fn new(config: &B::Config, device: &Device) -> Self {
-        let settings = config.head_settings();
+    pub fn new(config: &ModelConfig, device: &Device) -> Self {
+        let settings = HeadSettings::from(config);
         Self {
-            backbone: config.backbone(device),
-            classifier: settings.init(device).linear(settings.hidden_size, config.task().num_labels()),
+            backbone: Backbone::new(config, device),
+            classifier: settings.classifier(config.task().num_labels(), device),
             dropout: Dropout::new(settings.token_dropout),
         }
     }
@@ -42,21 +45,5 @@ impl<B: Backbone> TokenClassification<B> {
     /// - output: \[1\]
     pub fn loss(&self, logits: Tensor<3>, labels: Tensor<2, Int>) -> Tensor<1> {
         loss::cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1))
-    }
-}
-
-impl<B: Backbone> InferenceModel for TokenClassification<B> {
-    type Output = Tensor<3>;
-
-    fn forward(&self, input: ModelInput) -> Tensor<3> {
-        TokenClassification::forward(self, input)
-    }
-
-    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
-        self.backbone.prepare_positions(length)
-    }
-
-    fn linears(&mut self) -> Vec<&mut Linear> {
-        self.backbone.linears()
     }
 }

@@ -10,7 +10,7 @@ use burn::{
 };
 
 use crate::{
-    config::{Activation, DebertaConfig},
+    config::Activation,
     model::{dropout::Dropout, init::Init, token_layout::TokenLayout},
 };
 
@@ -24,24 +24,41 @@ pub struct ConvLayer {
     activation: Activation,
 }
 
-impl ConvLayer {
-    /// A convolution of `kernel_size`, an odd number.
-    pub(crate) fn new(config: &DebertaConfig, kernel_size: usize, init: &Init<'_>) -> Self {
-        let (width, side) = (config.hidden_size, (kernel_size - 1) / 2);
-        let conv = Conv1dConfig::new(width, width, kernel_size)
+/// What the convolution is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct ConvConfig {
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Tokens that the kernel covers, an odd number.
+    pub kernel_size: usize,
+    /// Groups of channels that do not mix.
+    pub groups: usize,
+    /// Activation after the convolution.
+    pub activation: Activation,
+    /// Dropout in front of the activation.
+    pub dropout: f64,
+}
+
+impl ConvConfig {
+    /// A fresh convolution.
+    pub fn init(&self, init: &Init<'_>) -> ConvLayer {
+        let (width, side) = (self.hidden_size, (self.kernel_size - 1) / 2);
+        let conv = Conv1dConfig::new(width, width, self.kernel_size)
             .with_padding(PaddingConfig1d::Explicit(side, side))
-            .with_groups(config.conv_groups)
+            .with_groups(self.groups)
             .with_bias(false)
             .with_initializer(Initializer::Normal { mean: 0.0, std: init.std })
             .init(init.device);
-        Self {
+        ConvLayer {
             conv: Conv1d { bias: Some(init.zeros(width)), ..conv },
             layer_norm: init.layer_norm(width),
-            dropout: Dropout::new(config.hidden_dropout_prob),
-            activation: config.conv_act,
+            dropout: Dropout::new(self.dropout),
+            activation: self.activation,
         }
     }
+}
 
+impl ConvLayer {
     /// LayerNorm( layer_output + act(dropout(conv(embeddings) at tokens)) ), zero at padding.
     ///
     /// # Shapes

@@ -1,89 +1,85 @@
-//! The backbone: embeddings and encoder (`DebertaV2Model` in the reference).
+//! The parts of DeBERTa v1, v2 and v3 (`DebertaModel`, `DebertaV2Model` in the reference).
 
-use burn::{Tensor, module::Module, tensor::Device};
+use burn::tensor::Device;
 
-use crate::{
-    config::DebertaConfig,
-    model::{
-        context::EncoderContext,
-        embeddings::DebertaEmbeddings,
-        encoder::{DebertaEncoder, token_layout},
-        init::Init,
-        input::ModelInput,
-        linear::Linear,
-        output::{LayerRecord, ModelOutput},
-    },
+use super::{
+    attention::{AttentionConfig, relative_position::RelativePositions},
+    backbone::{Backbone, BackboneConfig},
+    conv::ConvConfig,
+    embeddings::{EmbeddingsConfig, PositionIds},
+    encoder::EncoderConfig,
+    layer::EncoderLayerConfig,
 };
-
-/// DeBERTa without a head.
-#[derive(Module, Debug)]
-pub struct DebertaModel {
-    embeddings: DebertaEmbeddings,
-    encoder: DebertaEncoder,
-}
+use crate::config::DebertaConfig;
 
 impl DebertaConfig {
-    /// A model with fresh parameters, drawn when first used.
-    pub fn init(&self, device: &Device) -> DebertaModel {
-        let init = self.layers(device);
-        DebertaModel { embeddings: DebertaEmbeddings::new(self, &init), encoder: DebertaEncoder::new(self, &init) }
-    }
-
-    /// The maker of this model's layers.
-    pub(crate) fn layers<'a>(&self, device: &'a Device) -> Init<'a> {
-        Init { device, std: self.initializer_range, epsilon: self.layer_norm_eps }
+    /// A model with fresh parameters, which are drawn when they are first used.
+    pub fn init(&self, device: &Device) -> Backbone {
+        BackboneConfig::from(self).init(device)
     }
 }
 
-impl DebertaModel {
-    /// Embeds and encodes.
-    ///
-    /// # Shapes
-    /// - output: [batch, length, hidden] a layer
-    ///
-    /// # Panics
-    /// On ids outside the vocabulary, and with `position_biased_input` on lengths above `max_position_embeddings`.
-    /// [`Batch::to_input`](crate::batch::Batch::to_input) checks both.
-    pub fn forward(&self, input: ModelInput) -> ModelOutput {
-        let mut record = input.record();
-        let (states, context) = self.forward_layers(input, self.encoder.layers().len(), &mut record);
-        ModelOutput::new(context.layout.restore(states), record)
+impl From<&DebertaConfig> for BackboneConfig {
+    fn from(config: &DebertaConfig) -> Self {
+        Self {
+            embeddings: config.into(),
+            encoder: config.into(),
+            initializer_range: config.initializer_range,
+            layer_norm_eps: config.layer_norm_eps,
+        }
     }
+}
 
-    /// Embeds and runs the first `count` layers; also returns what further layers would need, and how the states lie.
-    pub(crate) fn forward_layers(
-        &self,
-        input: ModelInput,
-        count: usize,
-        record: &mut LayerRecord,
-    ) -> (Tensor<3>, EncoderContext) {
-        let [_, length] = input.input_ids.dims();
-        let layout = token_layout(self.encoder.layers(), &input);
-        let context = self.encoder.context(length, layout, input.positions, &input.input_ids.device());
-        let arrange = |ids| context.layout.arrange_ids(ids);
-        let (ids, types) = (arrange(input.input_ids), input.token_type_ids.map(arrange));
-        let embeddings = self.embeddings.forward(ids, types, &input.embedding, &context.layout);
-        (self.encoder.forward(embeddings, 0..count, &context, record), context)
+impl From<&DebertaConfig> for EmbeddingsConfig {
+    fn from(config: &DebertaConfig) -> Self {
+        let positions = (config.max_position_embeddings, PositionIds::FromZero);
+        Self {
+            vocab_size: config.vocab_size,
+            embedding_size: config.embedding_size(),
+            hidden_size: config.hidden_size,
+            positions: config.position_biased_input.then_some(positions),
+            token_types: config.type_vocab_size,
+            dropout: config.hidden_dropout_prob,
+        }
     }
+}
 
-    /// The embeddings' part.
-    pub fn embeddings(&self) -> &DebertaEmbeddings {
-        &self.embeddings
+impl From<&DebertaConfig> for EncoderConfig {
+    fn from(config: &DebertaConfig) -> Self {
+        let conv = |kernel_size| ConvConfig {
+            hidden_size: config.hidden_size,
+            kernel_size,
+            groups: config.conv_groups,
+            activation: config.conv_act,
+            dropout: config.hidden_dropout_prob,
+        };
+        Self {
+            layers: config.num_hidden_layers,
+            layer: EncoderLayerConfig {
+                attention: config.into(),
+                intermediate_size: config.intermediate_size,
+                activation: config.hidden_act,
+                dropout: config.hidden_dropout_prob,
+            },
+            positions: config.relative_attention.then(|| RelativePositions::new(config)),
+            normalise_positions: config.norm_relative_embeddings(),
+            conv: config.conv_kernel_size().map(conv),
+        }
     }
+}
 
-    /// The same with other embeddings.
-    pub(crate) fn map_embeddings(mut self, map: impl FnOnce(DebertaEmbeddings) -> DebertaEmbeddings) -> Self {
-        self.embeddings = map(self.embeddings);
-        self
-    }
-
-    /// The linear maps that every token passes.
-    pub(crate) fn linears(&mut self) -> Vec<&mut Linear> {
-        self.encoder.linears()
-    }
-
-    /// The encoder's part.
-    pub fn encoder(&self) -> &DebertaEncoder {
-        &self.encoder
+impl From<&DebertaConfig> for AttentionConfig {
+    fn from(config: &DebertaConfig) -> Self {
+        Self {
+            hidden_size: config.hidden_size,
+            heads: config.num_attention_heads,
+            terms: config.pos_att_type,
+            relative: config.relative_attention,
+            share_projections: config.share_projections(),
+            key_bias: config.key_bias(),
+            talking_heads: config.talking_heads(),
+            dropout: config.attention_probs_dropout_prob,
+            position_dropout: config.hidden_dropout_prob,
+        }
     }
 }

@@ -13,7 +13,7 @@
 
 use burn::{Tensor, module::Module, nn::Embedding};
 
-use crate::model::{context::EncoderContext, encoder::DebertaEncoder, init::Init, masked_positions::MaskedPositions};
+use crate::model::{context::EncoderContext, encoder::Encoder, init::Init, masked_positions::MaskedPositions};
 
 /// How often the last layer runs (the original's `n_layers` of 2 for released models).
 const STEPS: usize = 2;
@@ -46,7 +46,7 @@ impl EnhancedMaskDecoder {
         &self,
         states: Tensor<3>,
         masked: Option<&MaskedPositions>,
-        encoder: &DebertaEncoder,
+        encoder: &Encoder,
         context: &EncoderContext,
     ) -> Tensor<3> {
         let number = encoder.layers().len() - 1;

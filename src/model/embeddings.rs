@@ -1,4 +1,4 @@
-//! From token ids to vectors (`DebertaV2Embeddings` in the reference).
+//! From token ids to vectors (`DebertaV2Embeddings`, `RobertaEmbeddings` in the reference).
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,38 +9,65 @@ use burn::{
     tensor::{Int, module::embedding},
 };
 
-use crate::{
-    config::DebertaConfig,
-    model::{dropout::Dropout, init::Init, linear::Linear, token_layout::TokenLayout},
-};
+use crate::model::{dropout::Dropout, init::Init, linear::Linear, token_layout::TokenLayout};
 
-/// Word (+ absolute position, where the input is biased by it) (+ token type) -> projection where the tables are narrower than
-/// the model -> LayerNorm -> zero at padding -> dropout.
+/// Token (+ absolute position) (+ token type) -> projection, where the tables are narrower than the model -> LayerNorm -> zero
+/// at padding -> dropout.
 #[derive(Module, Debug)]
-pub struct DebertaEmbeddings {
+pub struct Embeddings {
     word_embeddings: Embedding,
     position_embeddings: Option<Embedding>,
     token_type_embeddings: Option<Embedding>,
     embed_proj: Option<Linear>,
     layer_norm: LayerNorm,
     dropout: Dropout,
+    #[module(skip)]
+    position_ids: PositionIds,
 }
 
-impl DebertaEmbeddings {
-    pub(crate) fn new(config: &DebertaConfig, init: &Init<'_>) -> Self {
-        let width = config.embedding_size();
-        Self {
-            word_embeddings: init.embedding(config.vocab_size, width),
-            position_embeddings: config
-                .position_biased_input
-                .then(|| init.embedding(config.max_position_embeddings, width)),
-            token_type_embeddings: (config.type_vocab_size > 0).then(|| init.embedding(config.type_vocab_size, width)),
-            embed_proj: (width != config.hidden_size).then(|| init.linear_without_bias(width, config.hidden_size)),
-            layer_norm: init.layer_norm(config.hidden_size),
-            dropout: Dropout::new(config.hidden_dropout_prob),
+/// Which row of the table of absolute positions a token gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PositionIds {
+    /// Its position, from 0 (DeBERTa).
+    FromZero,
+    /// Tokens count from the id of the padding token + 1, padding itself gets the row of that id (RoBERTa).
+    AfterPadding(usize),
+}
+
+/// What embeddings are made of, whichever family they belong to.
+#[derive(Clone, Debug)]
+pub(crate) struct EmbeddingsConfig {
+    /// Number of tokens.
+    pub vocab_size: usize,
+    /// Width of the tables.
+    pub embedding_size: usize,
+    /// Width of the model.
+    pub hidden_size: usize,
+    /// Number of absolute positions and how they are numbered, if they are added at the input.
+    pub positions: Option<(usize, PositionIds)>,
+    /// Number of token types; 0 for none.
+    pub token_types: usize,
+    /// Dropout of the result.
+    pub dropout: f64,
+}
+
+impl EmbeddingsConfig {
+    /// Fresh embeddings.
+    pub fn init(&self, init: &Init<'_>) -> Embeddings {
+        let width = self.embedding_size;
+        Embeddings {
+            word_embeddings: init.embedding(self.vocab_size, width),
+            position_embeddings: self.positions.map(|(rows, _)| init.embedding(rows, width)),
+            token_type_embeddings: (self.token_types > 0).then(|| init.embedding(self.token_types, width)),
+            embed_proj: (width != self.hidden_size).then(|| init.linear_without_bias(width, self.hidden_size)),
+            layer_norm: init.layer_norm(self.hidden_size),
+            dropout: Dropout::new(self.dropout),
+            position_ids: self.positions.map_or(PositionIds::FromZero, |(_, ids)| ids),
         }
     }
+}
 
+impl Embeddings {
     /// The token embeddings, [vocabulary, embedding]; the language-model head uses them again as its output layer.
     pub fn token_embeddings(&self) -> Tensor<2> {
         self.word_embeddings.weight.val()
@@ -72,12 +99,12 @@ impl DebertaEmbeddings {
     }
 
     /// # Shapes
-    /// - input_ids, token_type_ids: [batch, length] as the layout has them; token types default to 0
-    /// - source, where it is given: [batch, length, hidden] as the layout has it
-    /// - output: [batch, length, hidden]
+    /// - input_ids, token_type_ids: [batch, length]; token types are 0 where absent
+    /// - source, where it is given: [batch, length, hidden] in the layout
+    /// - output: [batch, length, hidden] in the layout
     ///
     /// # Panics
-    /// With absolute positions at the input, a length above their number.
+    /// With absolute positions at the input, if the input is longer than their table.
     pub(crate) fn forward(
         &self,
         input_ids: Tensor<2, Int>,
@@ -85,38 +112,58 @@ impl DebertaEmbeddings {
         source: &EmbeddingSource,
         layout: &TokenLayout,
     ) -> Tensor<3> {
-        let states = source.resolve(|| self.tables(input_ids, token_type_ids, source, layout));
+        let states = source.resolve(|| self.look_up(input_ids, token_type_ids, source, layout));
         self.dropout.forward(layout.zero_padding(self.layer_norm.forward(states)))
     }
 
-    /// The sum of the tables' rows, in the model's width.
-    fn tables(
+    /// The sum of the tables' rows, in the width of the model.
+    fn look_up(
         &self,
         input_ids: Tensor<2, Int>,
         token_type_ids: Option<Tensor<2, Int>>,
         source: &EmbeddingSource,
         layout: &TokenLayout,
     ) -> Tensor<3> {
-        // Of two models' tables the rows are added, never the whole tables.
         let tables = match source {
             EmbeddingSource::Shared(tables) => vec![tables.clone()],
             EmbeddingSource::Based(tables) => vec![self.shareable(), tables.clone()],
             _ => vec![self.shareable()],
         };
-        let words = tables.iter().map(|tables| embedding(tables.tokens.clone(), input_ids.clone()));
-        let words = words.reduce(|own, base| own + base).expect("one table at least");
-        let positions = tables.into_iter().filter_map(|tables| tables.positions);
-        let positions = positions.map(|table| layout.absolute_positions(table, &words)).reduce(|own, base| own + base);
-        let mut states = match positions {
-            Some(positions) => words + positions,
-            None => words,
-        };
+        let sum = |own: Tensor<3>, base: Tensor<3>| own + base;
+        let ids = layout.arrange_ids(input_ids.clone());
+        // With two models' tables, the rows that are looked up are added, not the tables.
+        let tokens = tables.iter().map(|tables| embedding(tables.tokens.clone(), ids.clone())).reduce(sum);
+        let mut states = tokens.expect("one table at least");
         if let Some(table) = &self.token_type_embeddings {
-            states = states + table.forward(token_type_ids.unwrap_or_else(|| input_ids.zeros_like()));
+            let types = token_type_ids.map(|types| layout.arrange_ids(types));
+            states = states + table.forward(types.unwrap_or_else(|| ids.zeros_like()));
+        }
+        let positions = tables.into_iter().filter_map(|tables| tables.positions);
+        let positions = positions.map(|table| self.positions(table, &input_ids, &states, layout));
+        if let Some(positions) = positions.reduce(sum) {
+            states = states + positions;
         }
         match &self.embed_proj {
             Some(projection) => projection.forward(states),
             None => states,
+        }
+    }
+
+    /// The rows of a table of absolute positions, in a shape that can be added to `states`.
+    fn positions(
+        &self,
+        table: Tensor<2>,
+        input_ids: &Tensor<2, Int>,
+        states: &Tensor<3>,
+        layout: &TokenLayout,
+    ) -> Tensor<3> {
+        match self.position_ids {
+            PositionIds::FromZero => layout.absolute_positions(table, states),
+            PositionIds::AfterPadding(padding) => {
+                let tokens = input_ids.clone().not_equal_elem(padding as i64).int();
+                let ids = tokens.clone().cumsum(1) * tokens + padding as i64;
+                embedding(table, layout.arrange_ids(ids))
+            }
         }
     }
 }

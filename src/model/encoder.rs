@@ -1,4 +1,4 @@
-//! The stack of layers (`DebertaV2Encoder` in the reference).
+//! The stack of layers (`DebertaV2Encoder`, `RobertaEncoder` in the reference).
 
 use std::{ops::Range, sync::Arc};
 
@@ -12,7 +12,7 @@ use burn::{
 use super::{
     attention::{PreparedPositions, operands::PositionIndex, relative_position::RelativePositions},
     context::{EncoderContext, PositionRows, RelativeTable},
-    conv::ConvLayer,
+    conv::{ConvConfig, ConvLayer},
     init::Init,
     input::ModelInput,
     layer::{EncoderLayer, EncoderLayerConfig},
@@ -20,7 +20,7 @@ use super::{
     output::LayerRecord,
     token_layout::{TokenLayout, Unpadding},
 };
-use crate::{config::DebertaConfig, kernels::attention_serves};
+use crate::kernels::attention_serves;
 
 /// The layout of the states: unpadded if the input has padding and fused attention serves every layer, else padded.
 pub(crate) fn token_layout(layers: &[EncoderLayer], input: &ModelInput) -> TokenLayout {
@@ -34,32 +34,48 @@ pub(crate) fn token_layout(layers: &[EncoderLayer], input: &ModelInput) -> Token
     }
 }
 
-/// The layers, the position table they share, and v2's convolution.
+/// The layers, the table of relative positions that they share, and v2's convolution.
 #[derive(Module, Debug)]
-pub struct DebertaEncoder {
+pub struct Encoder {
     layer: Vec<EncoderLayer>,
     rel_embeddings: Option<Embedding>,
     layer_norm: Option<LayerNorm>,
     conv: Option<ConvLayer>,
     #[module(skip)]
-    positions: RelativePositions,
+    positions: Option<RelativePositions>,
 }
 
-impl DebertaEncoder {
-    pub(crate) fn new(config: &DebertaConfig, init: &Init<'_>) -> Self {
-        let layer = EncoderLayerConfig::from(config);
-        let positions = RelativePositions::new(config);
-        Self {
-            layer: (0..config.num_hidden_layers).map(|_| layer.init(init)).collect(),
-            rel_embeddings: config
-                .relative_attention
-                .then(|| init.embedding(2 * positions.attention_span, config.hidden_size)),
-            layer_norm: config.norm_relative_embeddings().then(|| init.layer_norm(config.hidden_size)),
-            conv: config.conv_kernel_size().map(|kernel_size| ConvLayer::new(config, kernel_size, init)),
-            positions,
+/// What an encoder is made of, whichever family it belongs to.
+#[derive(Clone, Debug)]
+pub(crate) struct EncoderConfig {
+    /// Number of layers.
+    pub layers: usize,
+    /// What each of them is made of.
+    pub layer: EncoderLayerConfig,
+    /// How relative positions become rows of their table, if attention is relative.
+    pub positions: Option<RelativePositions>,
+    /// Whether that table is normalised before it is used.
+    pub normalise_positions: bool,
+    /// v2's convolution, if there is one.
+    pub conv: Option<ConvConfig>,
+}
+
+impl EncoderConfig {
+    /// A fresh encoder.
+    pub fn init(&self, init: &Init<'_>) -> Encoder {
+        let hidden = self.layer.attention.hidden_size;
+        let table = |positions: &RelativePositions| init.embedding(2 * positions.attention_span, hidden);
+        Encoder {
+            layer: (0..self.layers).map(|_| self.layer.init(init)).collect(),
+            rel_embeddings: self.positions.as_ref().map(table),
+            layer_norm: self.normalise_positions.then(|| init.layer_norm(hidden)),
+            conv: self.conv.as_ref().map(|conv| conv.init(init)),
+            positions: self.positions,
         }
     }
+}
 
+impl Encoder {
     /// The layers, first to last.
     pub fn layers(&self) -> &[EncoderLayer] {
         &self.layer
@@ -78,30 +94,34 @@ impl DebertaEncoder {
         prepared: Option<PreparedPositions>,
         device: &Device,
     ) -> EncoderContext {
-        let relative = self.rel_embeddings.as_ref().map(|_| {
-            let index = self.positions.index(length, length);
+        let relative = self.relative().map(|(positions, table)| {
+            let index = positions.index(length, length);
             let rows = match prepared {
                 Some(prepared) => PositionRows::Projected(prepared),
-                None => PositionRows::Embeddings(self.position_rows(index.rows())),
+                None => PositionRows::Embeddings(self.position_rows(table, index.rows())),
             };
             RelativeTable { rows, index: PositionIndex::new(index, device) }
         });
         EncoderContext { layout, relative }
     }
 
+    /// Relative positions and their table, if attention is relative.
+    fn relative(&self) -> Option<(RelativePositions, &Embedding)> {
+        self.positions.zip(self.rel_embeddings.as_ref())
+    }
+
     /// Every layer's projections of the position table for inputs of up to `length` tokens, if attention is relative.
     pub(crate) fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
-        self.rel_embeddings.as_ref()?;
-        let rows = self.positions.index(length, length).rows();
+        let (positions, table) = self.relative()?;
+        let rows = positions.index(length, length).rows();
         let first_row = rows.start;
-        let table = self.position_rows(rows);
+        let table = self.position_rows(table, rows);
         let layers = self.layer.iter().map(|layer| layer.attention().project_positions(table.clone())).collect();
         Some(PreparedPositions { layers, first_row, length })
     }
 
     /// Rows of the position table, normalised where the configuration says so, [rows, hidden].
-    fn position_rows(&self, rows: Range<usize>) -> Tensor<2> {
-        let table = self.rel_embeddings.as_ref().expect("only asked for where attention is relative");
+    fn position_rows(&self, table: &Embedding, rows: Range<usize>) -> Tensor<2> {
         let rows = table.weight.val().slice(rows);
         match &self.layer_norm {
             Some(norm) => norm.forward(rows),

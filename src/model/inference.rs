@@ -4,9 +4,9 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::{attention::PreparedPositions, input::ModelInput, linear::Linear};
+use super::{Backbone, attention::PreparedPositions, input::ModelInput, linear::Linear};
 
-/// A model as inference sees it, with a head or without.
+/// A model that [`Prepared`] can make ready for inference, with a head or without.
 pub trait InferenceModel: Send + Sync {
     /// What it computes: logits of some shape, or hidden states.
     type Output;
@@ -14,13 +14,11 @@ pub trait InferenceModel: Send + Sync {
     /// Runs the model.
     fn forward(&self, input: ModelInput) -> Self::Output;
 
-    /// The projected position tables of the encoder for inputs of up to `length` tokens, if it has any; for [`Prepared`].
-    fn prepare_positions(&self, _length: usize) -> Option<PreparedPositions> {
-        None
-    }
+    /// The model below the head.
+    fn backbone(&self) -> &Backbone;
 
-    /// The linear maps that every token passes: those worth laying out for inference ([`Prepared`]).
-    fn linears(&mut self) -> Vec<&mut Linear>;
+    /// The same, to be changed.
+    fn backbone_mut(&mut self) -> &mut Backbone;
 }
 
 /// A model made ready for inference: its position tables are projected once and not for each input, and on a CPU its weights
@@ -38,8 +36,18 @@ pub struct Prepared<M> {
 impl<M: InferenceModel> Prepared<M> {
     /// Takes the model.
     pub fn new(mut model: M) -> Self {
-        model.linears().into_par_iter().for_each(Linear::pack);
+        model.backbone_mut().linears().into_par_iter().for_each(Linear::pack);
         Self { model, positions: Mutex::default() }
+    }
+
+    /// Runs the model.
+    pub fn forward(&self, input: ModelInput) -> M::Output {
+        self.run(input, M::forward)
+    }
+
+    /// The model, whose weights may be laid out: for what does not depend on them.
+    pub(crate) fn model(&self) -> &M {
+        &self.model
     }
 
     /// Runs one of the model's own methods on an input, with the tables added.
@@ -56,27 +64,14 @@ impl<M: InferenceModel> Prepared<M> {
         // The tables are replaced whole, so that a thread that panicked leaves none half made.
         let mut positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
         if positions.as_ref().is_none_or(|tables| tables.length < length) {
-            *positions = self.model.prepare_positions(length.next_power_of_two());
+            *positions = self.model.backbone().prepare_positions(length.next_power_of_two());
         }
         ModelInput { positions: positions.clone(), ..input }
     }
 
     /// The model, to be changed.
     pub fn into_inner(mut self) -> M {
-        self.model.linears().into_par_iter().for_each(Linear::unpack);
+        self.model.backbone_mut().linears().into_par_iter().for_each(Linear::unpack);
         self.model
-    }
-}
-
-impl<M: InferenceModel> InferenceModel for Prepared<M> {
-    type Output = M::Output;
-
-    fn forward(&self, input: ModelInput) -> M::Output {
-        self.run(input, M::forward)
-    }
-
-    /// None: they are laid out already.
-    fn linears(&mut self) -> Vec<&mut Linear> {
-        Vec::new()
     }
 }

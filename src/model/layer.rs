@@ -10,7 +10,7 @@ use super::{
     linear::Linear,
     masked_positions::MaskedPositions,
 };
-use crate::config::{Activation, DebertaConfig, RobertaConfig};
+use crate::config::Activation;
 
 /// One layer: attention, then feed-forward, each with its residual.
 #[derive(Module, Debug)]
@@ -31,28 +31,6 @@ pub struct EncoderLayerConfig {
     pub activation: Activation,
     /// Dropout in front of both residuals.
     pub dropout: f64,
-}
-
-impl From<&DebertaConfig> for EncoderLayerConfig {
-    fn from(config: &DebertaConfig) -> Self {
-        Self {
-            attention: config.into(),
-            intermediate_size: config.intermediate_size,
-            activation: config.hidden_act,
-            dropout: config.hidden_dropout_prob,
-        }
-    }
-}
-
-impl From<&RobertaConfig> for EncoderLayerConfig {
-    fn from(config: &RobertaConfig) -> Self {
-        Self {
-            attention: config.into(),
-            intermediate_size: config.intermediate_size,
-            activation: config.hidden_act,
-            dropout: config.hidden_dropout_prob,
-        }
-    }
 }
 
 impl EncoderLayerConfig {

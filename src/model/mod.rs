@@ -7,9 +7,10 @@
 
 mod activation;
 pub mod attention;
+mod backbone;
 pub mod context;
 pub mod conv;
-pub mod deberta;
+mod deberta;
 pub mod decoder;
 pub mod dropout;
 pub mod embeddings;
@@ -23,11 +24,10 @@ pub mod linear;
 pub mod masked_positions;
 pub mod output;
 pub mod pooler;
-pub mod roberta;
+mod roberta;
 pub mod token_layout;
 
-pub use deberta::DebertaModel;
+pub use backbone::Backbone;
 pub use input::ModelInput;
 pub use output::ModelOutput;
 pub use pooler::Pooler;
-pub use roberta::RobertaModel;

@@ -2,24 +2,21 @@
 
 use std::path::Path;
 
-use burn::Tensor;
 use serde::Serialize;
 
-use super::{
-    PipelineOptions,
-    runner::{Runner, load_head},
-};
+use super::{PipelineOptions, runner::Runner};
 use crate::{
     Result,
     batch::Encoding,
     checkpoint::LoadReport,
     config::{ProblemType, TaskConfig},
-    heads::{InferenceModel, SequenceClassification},
+    heads::SequenceClassification,
+    model::inference::Prepared,
     scores::{rows, sigmoid, softmax, sort_by_score},
     tokenizer::{Text, Truncation},
 };
 
-/// A label and how well it fits.
+/// A label and its score.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LabelScore {
     /// The label's name.
@@ -31,7 +28,7 @@ pub struct LabelScore {
 /// Texts in, labels with scores out, by a sequence classification head.
 pub struct Classifier {
     runner: Runner,
-    head: Box<dyn InferenceModel<Output = Tensor<2>>>,
+    head: Prepared<SequenceClassification>,
 }
 
 impl Classifier {
@@ -40,10 +37,8 @@ impl Classifier {
     /// # Errors
     /// A missing or damaged file, a checkpoint of another task or without the head (`pooler.*`, `classifier.*`), or options
     /// that do not fit the model.
-    pub fn open(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
-        let mut runner = Runner::open(folder.as_ref(), options)?;
-        runner.expect_architecture("ForSequenceClassification")?;
-        let head = load_head!(runner, SequenceClassification);
+    pub fn from_folder(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
+        let (runner, head) = Runner::open(folder.as_ref(), options)?;
         Ok(Self { runner, head })
     }
 
@@ -52,7 +47,7 @@ impl Classifier {
         &self.runner.report
     }
 
-    /// The labels and what their scores mean.
+    /// The task's part of the configuration: labels, and the meaning of scores.
     pub fn task(&self) -> &TaskConfig {
         self.runner.config.task()
     }
@@ -62,7 +57,8 @@ impl Classifier {
     /// - multi-label: a probability for each label on its own, highest first;
     /// - regression: the numbers, in the order of the outputs.
     ///
-    /// Texts that are too long are cut on the tokenizer's side; of a pair, the longer one first.
+    /// Texts that are too long are cut, on the side that the tokenizer's settings say; of a pair, the longer text is
+    /// cut first.
     ///
     /// # Errors
     /// No text at all, tokens that the model does not have, or scores that are not finite.
@@ -72,7 +68,7 @@ impl Classifier {
         Ok(logits.iter().map(|logits| self.scores(logits)).collect())
     }
 
-    /// Texts as [`logits`](Self::logits) wants them.
+    /// Texts in the form that [`logits`](Self::logits) takes.
     pub(super) fn encode(&self, texts: &[Text<'_>], truncation: Truncation) -> Result<Vec<Encoding>> {
         self.runner.encode(texts, truncation, None)
     }

@@ -2,19 +2,14 @@
 
 use std::path::Path;
 
-use burn::{Tensor, module::Module, tensor::Device};
+use burn::Tensor;
 
-use super::{
-    PipelineOptions, Pooling,
-    pooling::SentenceModules,
-    runner::{Runner, load_head},
-};
+use super::{PipelineOptions, Pooling, pooling::SentenceModules, runner::Runner};
 use crate::{
     Error, Result,
     batch::Encoding,
     checkpoint::LoadReport,
-    heads::{Backbone, BackboneConfig, InferenceModel},
-    model::{attention::PreparedPositions, input::ModelInput, linear::Linear},
+    model::{Backbone, inference::Prepared, input::ModelInput},
     scores::rows,
     tokenizer::{Text, Truncation},
 };
@@ -22,14 +17,14 @@ use crate::{
 /// How texts are embedded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmbedOptions {
-    /// From tokens to a text; the vectors of several poolings are put one behind the other.
+    /// How the vectors of tokens become one for the text. With several poolings, their vectors are concatenated.
     pub pooling: Vec<Pooling>,
-    /// Whether every vector is scaled to length 1, so that the dot product of two is their cosine.
+    /// Whether every vector is scaled to length 1. Then the dot product of two vectors is their cosine.
     pub normalize: bool,
 }
 
 impl Default for EmbedOptions {
-    /// The mean, as it is.
+    /// The mean, not scaled.
     fn default() -> Self {
         Self { pooling: vec![Pooling::Mean], normalize: false }
     }
@@ -46,38 +41,10 @@ impl EmbedOptions {
     }
 }
 
-/// Texts in, vectors out, by the encoder alone; any checkpoint serves.
+/// Texts in, vectors out, by the encoder alone. Any checkpoint will do.
 pub struct Embedder {
     runner: Runner,
-    encoder: Box<dyn InferenceModel<Output = Tensor<3>>>,
-}
-
-/// The backbone as a head of its own, so that it reads the file of any head.
-#[derive(Module, Debug)]
-struct HiddenStates<B: Backbone> {
-    backbone: B,
-}
-
-impl<B: Backbone> HiddenStates<B> {
-    fn new(config: &B::Config, device: &Device) -> Self {
-        Self { backbone: config.backbone(device) }
-    }
-}
-
-impl<B: Backbone> InferenceModel for HiddenStates<B> {
-    type Output = Tensor<3>;
-
-    fn forward(&self, input: ModelInput) -> Tensor<3> {
-        self.backbone.forward(input).last_hidden_state
-    }
-
-    fn prepare_positions(&self, length: usize) -> Option<PreparedPositions> {
-        self.backbone.prepare_positions(length)
-    }
-
-    fn linears(&mut self) -> Vec<&mut Linear> {
-        self.backbone.linears()
-    }
+    model: Prepared<Backbone>,
 }
 
 impl Embedder {
@@ -85,10 +52,9 @@ impl Embedder {
     ///
     /// # Errors
     /// A missing or damaged file, or options that do not fit the model.
-    pub fn open(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
-        let mut runner = Runner::open(folder.as_ref(), options)?;
-        let encoder = load_head!(runner, HiddenStates);
-        Ok(Self { runner, encoder })
+    pub fn from_folder(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
+        let (runner, model) = Runner::open(folder.as_ref(), options)?;
+        Ok(Self { runner, model })
     }
 
     /// What the checkpoint held.
@@ -96,8 +62,8 @@ impl Embedder {
         &self.runner.report
     }
 
-    /// Embeds texts or pairs of texts, as vectors of the model's hidden size for each pooling. Texts that are too long are cut
-    /// at the end.
+    /// Embeds texts or pairs of texts. A vector has the model's hidden size, times the number of poolings. Texts that
+    /// are too long are cut at the end.
     ///
     /// # Errors
     /// No text or no pooling at all, tokens that the model does not have, or vectors that are not finite.
@@ -107,13 +73,13 @@ impl Embedder {
         options: &EmbedOptions,
     ) -> Result<Vec<Vec<f32>>> {
         if options.pooling.is_empty() {
-            return Err(Error::input("embed options", "no pooling is named, expected at least one"));
+            return Err(Error::setting("embed options", "no pooling is named, expected at least one"));
         }
         let texts: Vec<Text<'_>> = texts.into_iter().map(Into::into).collect();
         let encodings = self.runner.encode(&texts, Truncation::LongestFirst, None)?;
         let forward = |input: ModelInput, _: &[&Encoding]| {
             let mask = input.attention_mask.clone();
-            let states = self.encoder.forward(input);
+            let states = self.model.forward(input).last_hidden_state;
             let pooled = options.pooling.iter().map(|pooling| pooling.pool(states.clone(), mask.as_ref()));
             rows(Tensor::cat(pooled.collect(), 1))
         };
@@ -126,7 +92,7 @@ impl Embedder {
     }
 }
 
-/// Scales to length 1; the zero vector stays.
+/// Scales to length 1; the zero vector stays as it is.
 fn normalize(embedding: &mut [f32]) {
     let norm = embedding.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
     if norm > 0.0 {

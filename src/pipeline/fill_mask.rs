@@ -10,19 +10,19 @@ use crate::{
     batch::Encoding,
     checkpoint::LoadReport,
     config::ModelConfig,
-    heads::{DebertaForMaskedLm, MaskedLm, MaskedLmLayout, RobertaForMaskedLm},
+    heads::{MaskedLm, MaskedLmLayout},
     model::{inference::Prepared, input::ModelInput, masked_positions::MaskedPositions},
     scores::{rows, softmax, sort_by_score},
     tokenizer::{Text, Truncation},
 };
 
-/// How every text may spell its masks, whatever the tokenizer calls them.
+/// The spelling of a mask that works in every text, whatever the tokenizer's own spelling is.
 const MASK: &str = "[MASK]";
 
-/// A mask of a text and what may stand there.
+/// A mask of a text, and the words that fit there.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FilledMask {
-    /// Which token of the text the mask is, counted from `[CLS]` at 0.
+    /// The position of the mask among the tokens; `[CLS]` is at 0.
     pub position: usize,
     /// The likeliest words first.
     pub words: Vec<WordScore>,
@@ -33,7 +33,7 @@ pub struct FilledMask {
 pub struct WordScore {
     /// The token as text, without white space around it.
     pub word: String,
-    /// The token as the vocabulary spells it; tells whether it starts a word.
+    /// The token as the vocabulary spells it, which shows whether it starts a word.
     pub token: String,
     /// Its id.
     pub id: u32,
@@ -44,37 +44,27 @@ pub struct WordScore {
 /// Texts with masks in, words out.
 pub struct FillMask {
     runner: Runner,
-    model: Box<dyn MaskedLm>,
+    model: Prepared<MaskedLm>,
     head: &'static str,
-    /// The tokenizer's mask, which [`MASK`] is replaced by.
+    /// The tokenizer's spelling of a mask, which replaces [`MASK`].
     mask: String,
 }
 
 impl FillMask {
-    /// Opens a checkpoint folder. The head is what the weights hold: the original's `lm_predictions.*` behind the enhanced
-    /// mask decoder, or transformers' `cls.predictions.*`; [`head`](Self::head) tells which.
+    /// Opens a checkpoint folder. The weights decide about the head: the original `lm_predictions.*` after the enhanced
+    /// mask decoder, or the `cls.predictions.*` of transformers. [`head`](Self::head) says which one it is.
     ///
     /// # Errors
     /// A missing or damaged file; weights with neither head, as those of the v3 discriminators; options that do not fit the
     /// model.
-    pub fn open(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
-        let mut runner = Runner::open(folder.as_ref(), options)?;
-        let (model, head): (Box<dyn MaskedLm>, _) = match runner.config.clone() {
-            ModelConfig::Deberta(config) => {
-                let layout = runner.checkpoint.masked_lm_layout().ok_or_else(|| no_head(&runner))?;
-                let model = runner.load(DebertaForMaskedLm::new(&config, layout, runner.device())?)?;
-                runner.check_length(model.max_length())?;
-                let head = match layout {
-                    MaskedLmLayout::EnhancedMaskDecoder => "lm_predictions, enhanced mask decoder",
-                    MaskedLmLayout::LastLayer => "lm_predictions, last layer (there is no decoder)",
-                    MaskedLmLayout::Legacy => "cls.predictions, last layer",
-                };
-                (Box::new(Prepared::new(model)), head)
-            }
-            ModelConfig::Roberta(config) => {
-                let model = runner.load(RobertaForMaskedLm::new(&config, runner.device()))?;
-                (Box::new(Prepared::new(model)), "lm_head, last layer")
-            }
+    pub fn from_folder(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
+        let (runner, model): (Runner, Prepared<MaskedLm>) = Runner::open(folder.as_ref(), options)?;
+        runner.check_length(model.max_length())?;
+        let head = match (&runner.config, runner.checkpoint.masked_lm_layout()) {
+            (ModelConfig::Roberta(_), _) => "lm_head, last layer",
+            (_, Some(MaskedLmLayout::EnhancedMaskDecoder)) => "lm_predictions, enhanced mask decoder",
+            (_, Some(MaskedLmLayout::LastLayer)) => "lm_predictions, last layer (there is no decoder)",
+            (_, _) => "cls.predictions, last layer",
         };
         let mask = runner.tokenizer.token(runner.tokenizer.mask_id()).unwrap_or_else(|| MASK.to_owned());
         Ok(Self { runner, model, head, mask })
@@ -90,11 +80,12 @@ impl FillMask {
         self.head
     }
 
-    /// Finds the `top_k` likeliest tokens for every mask of each text. A mask is spelled `[MASK]`, or as the tokenizer has it.
+    /// Finds the `top_k` likeliest tokens for every mask of each text. A mask is spelled `[MASK]`, or as the tokenizer
+    /// spells it.
     ///
     /// # Errors
-    /// No text at all, one without a mask, one that is too long (cutting it might cut off the mask), or scores that are not
-    /// finite.
+    /// No text at all, a text without a mask, a text that is too long (the mask might be cut off), or scores that are
+    /// not finite.
     pub fn fill(&self, texts: &[impl AsRef<str>], top_k: usize) -> Result<Vec<Vec<FilledMask>>> {
         let texts: Vec<Text<'_>> = texts.iter().map(|text| text.as_ref().replace(MASK, &self.mask).into()).collect();
         let encodings = self.runner.encode(&texts, Truncation::Error, None)?;
@@ -126,7 +117,7 @@ impl FillMask {
         let tokenizer = &self.runner.tokenizer;
         let mut scores: Vec<(u32, f32)> = (0..).zip(softmax(logits)).collect();
         sort_by_score(&mut scores, |score| score.1);
-        // There may be more embeddings than tokens.
+        // The model may have more token embeddings than there are tokens.
         let tokens = scores.into_iter().filter_map(|(id, score)| Some((id, score, tokenizer.token(id)?)));
         let word = |(id, score, token): (u32, f32, String)| {
             let word = tokenizer.decode(&[id], false).unwrap_or_default().trim().to_owned();
@@ -134,15 +125,4 @@ impl FillMask {
         };
         tokens.take(top_k).map(word).collect()
     }
-}
-
-/// Why weights without a language model head cannot be used.
-fn no_head(runner: &Runner) -> Error {
-    let what = match runner.checkpoint.tensors().any(|(key, ..)| key.contains("mask_predictions.")) {
-        true => {
-            "these are the weights of a discriminator (replaced token detection), which tells replaced words but cannot guess any"
-        }
-        false => "there is no language model head (`lm_predictions.*` or `cls.predictions.*`)",
-    };
-    Error::checkpoint(runner.checkpoint.folder(), format!("{what}; use a masked language model, such as deberta-base"))
 }

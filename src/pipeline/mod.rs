@@ -1,16 +1,16 @@
-//! Text in, answers out: one file a task.
+//! Text in, answers out: one file for each task.
 //!
-//! Every task opens a checkpoint folder (`config.json`, weights, tokenizer) with [`PipelineOptions`] and then takes any
-//! number of inputs at once: they are run in batches of similar length and come back in their own order. A task whose head
-//! the checkpoint does not have is an error; a head is never made up. So is an answer that is not finite, and texts that are
-//! too long are counted ([`PipelineOptions::truncated`]).
+//! Every task opens a checkpoint folder (`config.json`, weights, tokenizer) with [`PipelineOptions`]. Then it takes any
+//! number of inputs at once: they are run in batches of similar length, and the answers have the order of the inputs.
+//! It is an error if the checkpoint does not have the task's head, or if an answer is not finite. Texts that are too
+//! long are counted ([`PipelineOptions::truncated`]).
 //!
 //! ```no_run
 //! use deberta_burn::pipeline::{Classifier, PipelineOptions};
 //!
 //! # fn main() -> deberta_burn::Result<()> {
 //! let options = PipelineOptions::new(deberta_burn::device::device("flex")?);
-//! let classifier = Classifier::open("path/to/checkpoint", options)?;
+//! let classifier = Classifier::from_pretrained("path/to/checkpoint", options)?;
 //! for scores in classifier.classify(["a fine film", "two hours of boredom"])? {
 //!     println!("{} ({:.3})", scores[0].label, scores[0].score);
 //! }
@@ -39,3 +39,20 @@ pub use rerank::{RankRequest, RankedPassage, Reranker};
 pub use runner::{PipelineOptions, Progress, TruncationListener};
 pub use tag::{TagOptions, TokenTagger, WordScores};
 pub use zero_shot::{ZeroShot, ZeroShotOptions};
+
+use crate::{Result, checkpoint::locate};
+
+macro_rules! from_pretrained {
+    ($($pipeline:ident),*) => {$(
+        impl $pipeline {
+            /// Opens a checkpoint by its folder or by its id on the Hugging Face Hub, see [`locate`].
+            ///
+            /// # Errors
+            /// As [`from_folder`](Self::from_folder) and [`locate`].
+            pub fn from_pretrained(model: &str, options: PipelineOptions) -> Result<Self> {
+                Self::from_folder(locate(model, None)?, options)
+            }
+        }
+    )*};
+}
+from_pretrained!(Classifier, Embedder, FillMask, QuestionAnswerer, Reranker, TokenTagger, ZeroShot);

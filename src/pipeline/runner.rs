@@ -2,17 +2,13 @@
 
 use std::{path::Path, sync::Arc};
 
-use burn::{
-    module::Module,
-    tensor::{Device, FloatDType},
-};
+use burn::tensor::{Device, FloatDType};
 
 use crate::{
     Error, Result,
     batch::{Batch, Encoding, Padding, Truncated, in_batches},
-    checkpoint::{Checkpoint, LoadOptions, LoadReport},
+    checkpoint::{Checkpoint, LoadOptions, LoadReport, Pretrained},
     config::ModelConfig,
-    foreign::{self, Part},
     model::{
         inference::{InferenceModel, Prepared},
         input::ModelInput,
@@ -20,10 +16,11 @@ use crate::{
     tokenizer::{EncodeOptions, Text, Tokenizer, Truncation},
 };
 
-/// Told after each batch how many sequences are done, of how many. A long text that is cut into windows counts as several.
+/// Called after each batch with the number of sequences that are done, and of all. A long text that is cut into windows
+/// counts as several.
 pub type Progress = Arc<dyn Fn(usize, usize) + Send + Sync>;
 
-/// Told once a call if texts are too long and had to be cut.
+/// Called once in a call if texts were too long and had to be cut.
 pub type TruncationListener = Arc<dyn Fn(Truncated) + Send + Sync>;
 
 /// How a task runs its model.
@@ -31,16 +28,17 @@ pub type TruncationListener = Arc<dyn Fn(Truncated) + Send + Sync>;
 pub struct PipelineOptions {
     /// Where the model lives.
     pub device: Device,
-    /// The type of its weights and arithmetic: f32, f16 or bf16, as far as the device computes in it.
+    /// The type of its weights and arithmetic: f32, f16 or bf16, if the device supports it.
     pub dtype: FloatDType,
-    /// Most sequences in one batch, at least 1.
+    /// Largest number of sequences in one batch, at least 1.
     pub batch_size: usize,
-    /// Most tokens of one sequence, special tokens included; if none, what the tokenizer's settings say (as far as the model's
-    /// absolute positions reach), or else what the model was trained with.
+    /// Largest number of tokens of one sequence, special tokens included. If none, it is the length in the tokenizer's
+    /// settings (but not more than the model's absolute positions allow), otherwise the length that the model was
+    /// trained with.
     pub max_length: Option<usize>,
-    /// Told how far a call is, if there is one to tell.
+    /// Called to report progress.
     pub progress: Option<Progress>,
-    /// Told before a call goes on with texts that were cut.
+    /// Called before a call goes on with texts that were cut.
     pub truncated: TruncationListener,
 }
 
@@ -69,49 +67,26 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    /// Reads configuration and tokenizer and opens the weights; [`load`](Self::load) is next.
+    /// Opens a folder and makes its model ready for inference.
     ///
     /// # Errors
-    /// A missing or damaged file, or a maximal length that the model's absolute positions do not reach.
-    pub fn open(folder: &Path, options: PipelineOptions) -> Result<Self> {
+    /// A missing or damaged file, a maximal length beyond the model's absolute positions, a checkpoint of another task or
+    /// without the head.
+    pub fn open<M: Pretrained + InferenceModel>(
+        folder: &Path,
+        options: PipelineOptions,
+    ) -> Result<(Self, Prepared<M>)> {
         let config = ModelConfig::from_folder(folder)?;
         let tokenizer = Tokenizer::from_folder(folder)?;
         let checkpoint = Checkpoint::open(folder)?;
         let max_length = options.max_length.unwrap_or_else(|| default_length(&config, &tokenizer));
-        let runner = Self { config, tokenizer, checkpoint, max_length, report: LoadReport::default(), options };
+        let mut runner = Self { config, tokenizer, checkpoint, max_length, report: LoadReport::default(), options };
         runner.check_length(runner.config.max_length())?;
-        Ok(runner)
-    }
-
-    /// Where a head is to be made.
-    pub fn device(&self) -> &Device {
-        &self.options.device
-    }
-
-    /// Fills a head with the checkpoint's weights, all of which must be there.
-    pub fn load<M: Module>(&mut self, head: M) -> Result<M> {
-        let options = LoadOptions { dtype: self.options.dtype, ..LoadOptions::default() };
-        let (head, report) = self.checkpoint.load(head, &options)?;
-        self.report = report;
-        Ok(head)
-    }
-
-    /// The same, made ready for inference.
-    pub fn prepare<M: InferenceModel + Module>(&mut self, head: M) -> Result<Prepared<M>> {
-        self.load(head).map(Prepared::new)
-    }
-
-    /// Refuses a checkpoint of another task.
-    pub fn expect_architecture(&self, task: &str) -> Result<()> {
-        let named = &self.config.task().architectures;
-        if self.checkpoint.is_for(task, named) {
-            return Ok(());
-        }
-        let problem = match foreign::explain(self.checkpoint.folder(), Part::Head) {
-            Some(reason) => reason.to_owned(),
-            None => format!("config.json says that this is a {}; this task needs a …{task}", named.join(", ")),
-        };
-        Err(Error::checkpoint(self.checkpoint.folder(), problem))
+        let (options, device) =
+            (LoadOptions { dtype: runner.options.dtype, ..LoadOptions::default() }, &runner.options.device);
+        let (model, report) = runner.checkpoint.model(&runner.config, &options, device)?;
+        runner.report = report;
+        Ok((runner, Prepared::new(model)))
     }
 
     /// Refuses a maximal length above what the model can take.
@@ -119,7 +94,7 @@ impl Runner {
         match limit.filter(|limit| self.max_length > *limit) {
             Some(limit) => {
                 let problem = format!("it is {}, but the model's absolute positions end at {limit}", self.max_length);
-                Err(Error::input("max length", problem))
+                Err(Error::setting("max length", problem))
             }
             None => Ok(()),
         }
@@ -134,8 +109,9 @@ impl Runner {
         self.tokenizer.encode(texts, &options)
     }
 
-    /// Runs `forward` on batches of similar length; it returns the scores of each of the batch's sequences, padding left out,
-    /// which `decode` turns into a value at once. The values come back in the order of `encodings`.
+    /// Runs `forward` on batches of similar length. It returns the scores of each sequence of the batch, without
+    /// padding; `decode` turns the scores of a sequence into a value. The values are returned in the order of
+    /// `encodings`.
     ///
     /// # Errors
     /// No sequence at all, one that the model cannot take, or scores that are not finite.
@@ -169,7 +145,7 @@ impl Runner {
         })
     }
 
-    /// Refuses scores that would come out as no answer at all, or as a wrong one.
+    /// Refuses scores that are not finite: they would become a wrong answer, or none.
     fn check_finite(&self, index: usize, scores: &[f32]) -> Result<()> {
         let Some(value) = scores.iter().find(|score| !score.is_finite()) else { return Ok(()) };
         let advice = match self.options.dtype {
@@ -182,31 +158,15 @@ impl Runner {
             _ => "the checkpoint's weights are damaged, or its training diverged",
         };
         let problem = format!("the model's answer holds {value}, expected finite numbers; {advice}");
-        Err(Error::NotFinite { index, subject: format!("text {index}"), problem })
+        Err(Error::NotFinite { index: Some(index), subject: format!("text {index}"), problem })
     }
 }
 
-/// The most tokens of one sequence where the caller sets no limit.
+/// The largest number of tokens of one sequence, if the caller sets no limit.
 fn default_length(config: &ModelConfig, tokenizer: &Tokenizer) -> usize {
     let length = tokenizer.model_max_length().unwrap_or(config.trained_length());
     config.max_length().map_or(length, |limit| length.min(limit))
 }
-
-/// Makes the head `$head` on the backbone that the configuration names, loads it and prepares it: a `Box<dyn InferenceModel<Output = ..>>`.
-macro_rules! load_head {
-    ($runner:expr, $head:ident) => {{
-        let head: Box<dyn $crate::heads::InferenceModel<Output = _>> = match $runner.config.clone() {
-            $crate::ModelConfig::Deberta(config) => {
-                Box::new($runner.prepare($head::<$crate::DebertaModel>::new(&config, $runner.device()))?)
-            }
-            $crate::ModelConfig::Roberta(config) => {
-                Box::new($runner.prepare($head::<$crate::RobertaModel>::new(&config, $runner.device()))?)
-            }
-        };
-        head
-    }};
-}
-pub(super) use load_head;
 
 /// The slice of a text between two character offsets.
 pub(super) fn characters(text: &str, start: usize, end: usize) -> String {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use deberta_burn::{DebertaModel, heads::SequenceClassification};
+use deberta_burn::heads::SequenceClassification;
 
 use crate::{
     runs::{Case, example, saved_step},
@@ -18,7 +18,7 @@ use crate::{
 impl Case {
     /// A classifier with random weights, whose labels no file of the tests has.
     pub fn with_classifier() -> Self {
-        Self::new(folder(config(&["a", "b"]), SequenceClassification::<DebertaModel>::new))
+        Self::new(folder(config(&["a", "b"]), SequenceClassification::new))
     }
 
     /// A run of it that leaves a folder of this name.

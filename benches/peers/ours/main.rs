@@ -19,7 +19,7 @@ use burn::{
     tensor::{Device, Distribution, TensorData},
 };
 use deberta_burn::{
-    DebertaConfig, DebertaModel, ModelConfig, ModelInput,
+    Backbone, ModelConfig, ModelInput,
     batch::{Batch, Encoding, Padding},
     checkpoint::{Checkpoint, LoadOptions},
     device::describe,
@@ -97,14 +97,13 @@ fn load_options(precision: &str) -> Option<LoadOptions> {
 impl Session {
     fn load(load: &Load, options: &LoadOptions) -> Result<Self> {
         let config = ModelConfig::from_folder(&load.model)?;
-        let ModelConfig::Deberta(deberta) = &config else { bail!("{}: not a DeBERTa", load.model.display()) };
         let device = if load.train { Device::flex().autodiff() } else { Device::flex() };
         let checkpoint = Checkpoint::open(&load.model)?;
         let model = if load.train {
-            let head = checkpoint.load(SequenceClassification::<DebertaModel>::new(deberta, &device), options)?.0;
+            let head = checkpoint.load(SequenceClassification::new(&config, &device), options)?.0;
             Model::Training(Box::new(Training::new(head, &device, load.sift)))
         } else {
-            Model::Inference(forward(&checkpoint, deberta, load.head, &device, options)?)
+            Model::Inference(forward(&checkpoint, &config, load.head, &device, options)?)
         };
         Ok(Self { config, device, model })
     }
@@ -143,22 +142,22 @@ impl Session {
 /// The model made ready for inference, with its head or without.
 fn forward(
     checkpoint: &Checkpoint,
-    config: &DebertaConfig,
+    config: &ModelConfig,
     head: bool,
     device: &Device,
     options: &LoadOptions,
 ) -> Result<Forward> {
-    let architecture = config.task.architectures.first().filter(|_| head);
+    let architecture = config.task().architectures.first().filter(|_| head);
     match architecture.map(|name| name.rsplit("For").next().unwrap_or(name)) {
-        None => prepared(checkpoint, config.init(device), options, |output| output.last_hidden_state),
+        None => prepared(checkpoint, Backbone::new(config, device), options, |output| output.last_hidden_state),
         Some("SequenceClassification") => {
-            prepared(checkpoint, SequenceClassification::<DebertaModel>::new(config, device), options, |logits| logits)
+            prepared(checkpoint, SequenceClassification::new(config, device), options, |logits| logits)
         }
         Some("TokenClassification") => {
-            prepared(checkpoint, TokenClassification::<DebertaModel>::new(config, device), options, |logits| logits)
+            prepared(checkpoint, TokenClassification::new(config, device), options, |logits| logits)
         }
         Some("QuestionAnswering") => {
-            let model = QuestionAnswering::<DebertaModel>::new(config, device);
+            let model = QuestionAnswering::new(config, device);
             prepared(checkpoint, model, options, |spans| Tensor::stack::<3>(vec![spans.start, spans.end], 2))
         }
         Some(other) => bail!("no head for {other}"),

@@ -2,9 +2,9 @@
 
 use burn::{module::Module, tensor::Device};
 use deberta_burn::{
-    DebertaConfig, Result, RobertaConfig,
+    DebertaConfig, ModelConfig, Result,
     config::PositionTerms,
-    heads::{DebertaForMaskedLm, MaskedLmLayout, RobertaForMaskedLm},
+    heads::{MaskedLm, MaskedLmLayout},
     training::replaced_token::{ReplacedToken, ReplacedTokenPretraining},
 };
 use serde::{Deserialize, Serialize};
@@ -85,10 +85,10 @@ impl Variant {
     pub fn architecture(self, settings: &Settings) -> Architecture {
         let deberta = || settings.deberta(self.terms());
         match self {
-            Self::Roberta => Architecture::Roberta(settings.roberta()),
-            Self::NoEmd => Architecture::Deberta(deberta(), MaskedLmLayout::LastLayer),
+            Self::Roberta => Architecture::MaskedLm(settings.roberta().into(), MaskedLmLayout::LastLayer),
+            Self::NoEmd => Architecture::MaskedLm(deberta().into(), MaskedLmLayout::LastLayer),
             Self::ReplacedToken => Architecture::ReplacedToken(deberta()),
-            _ => Architecture::Deberta(deberta(), MaskedLmLayout::EnhancedMaskDecoder),
+            _ => Architecture::MaskedLm(deberta().into(), MaskedLmLayout::EnhancedMaskDecoder),
         }
     }
 
@@ -99,13 +99,9 @@ impl Variant {
     pub fn parameters(self, settings: &Settings) -> Result<usize> {
         let device = Device::flex();
         Ok(match self.architecture(settings) {
-            Architecture::Roberta(config) => {
+            Architecture::MaskedLm(config, layout) => {
                 config.validate()?;
-                RobertaForMaskedLm::new(&config, &device).num_params()
-            }
-            Architecture::Deberta(config, layout) => {
-                config.validate()?;
-                DebertaForMaskedLm::new(&config, layout, &device)?.num_params()
+                MaskedLm::new(&config, layout, &device)?.num_params()
             }
             Architecture::ReplacedToken(config) => {
                 config.validate()?;
@@ -115,10 +111,10 @@ impl Variant {
     }
 }
 
-/// A model's configuration, by family.
+/// What is pretrained.
 pub enum Architecture {
-    Roberta(RobertaConfig),
-    Deberta(DebertaConfig, MaskedLmLayout),
+    /// A masked language model.
+    MaskedLm(ModelConfig, MaskedLmLayout),
     /// The discriminator, whose generator follows from it.
     ReplacedToken(DebertaConfig),
 }

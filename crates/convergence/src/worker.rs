@@ -11,9 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{Device, FloatDType};
 use deberta_burn::{
-    DebertaConfig, DebertaModel, Error, ModelConfig, Result, RobertaConfig, RobertaModel,
+    Error, ModelConfig, Result,
     checkpoint::{Checkpoint, HeadPolicy, LoadOptions},
     config::{ProblemType, TaskConfig},
     data::{
@@ -23,11 +23,10 @@ use deberta_burn::{
         read_table,
     },
     device::device,
-    heads::{Backbone, DebertaForMaskedLm, RobertaForMaskedLm, SequenceClassification},
+    heads::{MaskedLm, SequenceClassification},
     tokenizer::{EncodeOptions, Text, Tokenizer},
     training::{
-        Objective, Observer, Run, Task, TaskModel, TrainStepReport,
-        objective::MaskedLmLabels,
+        Observer, Run, Task, TaskModel, TrainStepReport,
         replaced_token::{ReplacedToken, ReplacedTokenPretraining},
         tasks::{ClassificationTask, Collator, Examples, MaskedLmTask, ReplacedTokenTask, Splits},
         train,
@@ -75,9 +74,9 @@ pub fn downstream_accuracy(folder: &Path, step: usize) -> Result<f64> {
     let path = fine_tuned(folder, step).join(RECORD);
     let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
     let record: Value = serde_json::from_str(&text).map_err(Error::json(path.display()))?;
-    record["outcome"]["test"]["accuracy"].as_f64().ok_or_else(|| {
-        Error::input(path.display().to_string(), "it has no accuracy: remove the run's folder, so that it is run again")
-    })
+    record["outcome"]["test"]["accuracy"]
+        .as_f64()
+        .ok_or_else(|| Error::file(path, "it has no accuracy: remove the run's folder, so that it is run again"))
 }
 
 /// Does what is left to do for the run in this folder.
@@ -97,30 +96,24 @@ pub fn work(folder: &Path) -> Result<()> {
     let device = device(&spec.settings.device)?.autodiff();
     let worker = Worker { folder, tokenizer, downstream, device, spec: &spec };
     let task = worker.downstream.task.clone();
-    match spec.variant.architecture(&spec.settings) {
-        Architecture::Roberta(config) => {
-            let model_config = config.clone().into();
-            worker.pretrain(&model_config, MaskingOptions::masked_lm, |texts, device| {
-                Ok((texts, RobertaForMaskedLm::new(&config, device)))
+    let mut config = match spec.variant.architecture(&spec.settings) {
+        Architecture::MaskedLm(config, layout) => {
+            worker.pretrain(&config, MaskingOptions::masked_lm, |texts, device| {
+                Ok((texts, MaskedLm::new(&config, layout, device)?))
             })?;
-            worker.fine_tune::<RobertaModel>(&RobertaConfig { task, ..config })
+            config
         }
-        Architecture::Deberta(config, layout) => {
-            let model_config = config.clone().into();
-            worker.pretrain(&model_config, MaskingOptions::masked_lm, |texts, device| {
-                Ok((texts, DebertaForMaskedLm::new(&config, layout, device)?))
-            })?;
-            worker.fine_tune::<DebertaModel>(&DebertaConfig { task, ..config })
-        }
-        Architecture::ReplacedToken(config) => {
-            let model_config = config.clone().into();
-            worker.pretrain(&model_config, MaskingOptions::replaced_token, |texts, device| {
-                let model = ReplacedTokenPretraining::new(&config, ReplacedToken::default(), device)?;
+        Architecture::ReplacedToken(discriminator) => {
+            let config = discriminator.clone().into();
+            worker.pretrain(&config, MaskingOptions::replaced_token, |texts, device| {
+                let model = ReplacedTokenPretraining::new(&discriminator, ReplacedToken::default(), device)?;
                 Ok((ReplacedTokenTask::new(texts), model))
             })?;
-            worker.fine_tune::<DebertaModel>(&DebertaConfig { task, ..config })
+            config
         }
-    }
+    };
+    *config.task_mut() = task;
+    worker.fine_tune(&config)
 }
 
 /// What both halves of a run need.
@@ -134,16 +127,12 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     /// Pretrains the model that `begin` makes, on the task that it makes of the masked texts.
-    fn pretrain<M, T>(
+    fn pretrain<T: Task>(
         &self,
         config: &ModelConfig,
         options: fn(MaskingStrategy, u64) -> MaskingOptions,
-        begin: impl FnOnce(MaskedLmTask<M>, &Device) -> Result<(T, TaskModel<T>)>,
-    ) -> Result<()>
-    where
-        M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>,
-        T: Task,
-    {
+        begin: impl FnOnce(MaskedLmTask, &Device) -> Result<(T, TaskModel<T>)>,
+    ) -> Result<()> {
         if self.folder.join(RECORD).exists() {
             return Ok(());
         }
@@ -168,21 +157,17 @@ impl Worker<'_> {
     }
 
     /// Fine-tunes the model of each checkpoint that is left, and removes it.
-    fn fine_tune<B: Backbone>(&self, config: &B::Config) -> Result<()>
-    where
-        B::Config: Clone + Into<ModelConfig>,
-    {
+    fn fine_tune(&self, config: &ModelConfig) -> Result<()> {
         let RunSpec { settings, checkpoints, seed, .. } = self.spec;
-        let model_config: ModelConfig = config.clone().into();
-        let task = ClassificationTask::<B>::new(self.collator(&model_config), self.downstream.examples.clone());
+        let task = ClassificationTask::new(self.collator(config), self.downstream.examples.clone());
         for (number, step) in checkpoints.iter().enumerate() {
             let (output, snapshot) = (fine_tuned(self.folder, *step), self.folder.join(format!("step-{step}")));
             if !output.join(RECORD).exists() {
                 self.device.seed(*seed);
                 let options = LoadOptions { dtype: FloatDType::F32, head: HeadPolicy::Initialise };
-                let model = SequenceClassification::<B>::new(config, &self.device);
+                let model = SequenceClassification::new(config, &self.device);
                 let (model, _) = Checkpoint::open(&snapshot)?.load(model, &options)?;
-                let run = self.run(&output, &model_config);
+                let run = self.run(&output, config);
                 let phase = format!("fine-tuning {} of {}", number + 1, checkpoints.len());
                 let before = settings.steps + number * self.fine_tuning_steps();
                 train(&task, model, &settings.fine_tuning(*seed), &run, &mut self.reporter(phase, before))?;

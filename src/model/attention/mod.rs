@@ -21,7 +21,7 @@ use std::sync::Arc;
 use burn::{Tensor, module::Module};
 
 use crate::{
-    config::{DebertaConfig, PositionTerms, RobertaConfig},
+    config::PositionTerms,
     model::{
         dropout::Dropout, init::Init, linear::Linear, masked_positions::MaskedPositions, token_layout::TokenLayout,
     },
@@ -49,39 +49,6 @@ pub struct AttentionConfig {
     pub dropout: f64,
     /// Dropout of the position table.
     pub position_dropout: f64,
-}
-
-impl From<&DebertaConfig> for AttentionConfig {
-    fn from(config: &DebertaConfig) -> Self {
-        Self {
-            hidden_size: config.hidden_size,
-            heads: config.num_attention_heads,
-            terms: config.pos_att_type,
-            relative: config.relative_attention,
-            share_projections: config.share_projections(),
-            key_bias: config.key_bias(),
-            talking_heads: config.talking_heads(),
-            dropout: config.attention_probs_dropout_prob,
-            position_dropout: config.hidden_dropout_prob,
-        }
-    }
-}
-
-impl From<&RobertaConfig> for AttentionConfig {
-    /// Plain attention: no position terms.
-    fn from(config: &RobertaConfig) -> Self {
-        Self {
-            hidden_size: config.hidden_size,
-            heads: config.num_attention_heads,
-            terms: PositionTerms::default(),
-            relative: false,
-            share_projections: false,
-            key_bias: true,
-            talking_heads: false,
-            dropout: config.attention_probs_dropout_prob,
-            position_dropout: 0.0,
-        }
-    }
 }
 
 /// The projections of one layer's attention.

@@ -1,6 +1,6 @@
 //! Answers to questions about passages (SQuAD).
 
-use std::{marker::PhantomData, path::Path};
+use std::path::Path;
 
 use burn::tensor::Device;
 
@@ -10,7 +10,7 @@ use crate::{
     answer_spans::{LONGEST_ANSWER, ScoredWindow, answer_tokens},
     batch::Encoding,
     data::{Part, Question},
-    heads::{Backbone, QuestionAnswering},
+    heads::QuestionAnswering,
     tokenizer::{EncodeOptions, Text, Tokenizer, Truncation, default_stride},
     training::{
         metrics::{AnswerSpans, Metrics},
@@ -25,7 +25,8 @@ use crate::{
 pub struct AnsweringData {
     questions: Vec<Question>,
     windows: Vec<Encoding>,
-    /// First and last token of the answer in each window; both 0, the first special token, where it holds none.
+    /// First and last token of the answer in each window; both are 0, the position of `[CLS]`, if the window has no
+    /// answer.
     spans: Vec<(usize, usize)>,
 }
 
@@ -34,7 +35,7 @@ impl AnsweringData {
     /// [as in inference](default_stride).
     ///
     /// # Errors
-    /// A question that leaves no room for its passage, or an answer that no token stands for.
+    /// A question that leaves no room for its passage, or an answer without any token.
     pub fn new(
         tokenizer: &Tokenizer,
         questions: Vec<Question>,
@@ -75,24 +76,23 @@ impl AnsweringData {
 
 /// Fine-tunes a [`QuestionAnswering`].
 #[derive(Clone, Debug)]
-pub struct AnsweringTask<B> {
+pub struct AnsweringTask {
     collator: Collator,
     data: Splits<AnsweringData>,
-    backbone: PhantomData<B>,
 }
 
-impl<B: Backbone> AnsweringTask<B> {
+impl AnsweringTask {
     /// Puts data and model together.
     pub fn new(collator: Collator, data: Splits<AnsweringData>) -> Self {
-        Self { collator, data, backbone: PhantomData }
+        Self { collator, data }
     }
 
-    /// How good a model is on some questions. No answer is given where the first token's score is above that of the best
-    /// span, if some question has none.
+    /// The figures of a model on some questions. If the data has questions without an answer, the model gives none
+    /// where `[CLS]` scores higher than the best span.
     ///
     /// # Errors
     /// A window that the model cannot take.
-    pub fn score(&self, model: &QuestionAnswering<B>, data: &AnsweringData, device: &Device) -> Result<Metrics> {
+    pub fn score(&self, model: &QuestionAnswering, data: &AnsweringData, device: &Device) -> Result<Metrics> {
         let scores: Vec<(Vec<f32>, Vec<f32>)> = self.collator.evaluate(&data.windows, device, |input| {
             let logits = model.forward(input);
             Ok(rows(logits.start)?.into_iter().zip(rows(logits.end)?).collect())
@@ -128,8 +128,8 @@ impl<B: Backbone> AnsweringTask<B> {
     }
 }
 
-impl<B: Backbone> Task for AnsweringTask<B> {
-    type Learner = Trainer<QuestionAnswering<B>>;
+impl Task for AnsweringTask {
+    type Learner = Trainer<QuestionAnswering>;
 
     fn lengths(&self) -> Vec<usize> {
         lengths(&self.data.train.windows)
@@ -142,7 +142,7 @@ impl<B: Backbone> Task for AnsweringTask<B> {
         Ok((input, AnswerLabels { starts: indices(starts, device), ends: indices(ends, device) }))
     }
 
-    fn evaluate(&self, model: &QuestionAnswering<B>, part: Part, device: &Device) -> Result<Option<Metrics>> {
+    fn evaluate(&self, model: &QuestionAnswering, part: Part, device: &Device) -> Result<Option<Metrics>> {
         let device = device.clone().inner();
         self.data.get(part).map(|data| self.score(model, data, &device)).transpose()
     }

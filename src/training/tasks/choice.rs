@@ -1,7 +1,5 @@
 //! One of several continuations.
 
-use std::marker::PhantomData;
-
 use burn::tensor::Device;
 
 use super::{Collator, Examples, Splits, indices, rows};
@@ -9,7 +7,7 @@ use crate::{
     Result,
     batch::Truncated,
     data::{ChoiceExample, Part},
-    heads::{Backbone, MultipleChoice},
+    heads::MultipleChoice,
     scores::argmax,
     tokenizer::{EncodeOptions, Text, Tokenizer},
     training::{
@@ -22,20 +20,19 @@ use crate::{
 
 /// Fine-tunes a [`MultipleChoice`].
 #[derive(Clone, Debug)]
-pub struct ChoiceTask<B> {
+pub struct ChoiceTask {
     collator: Collator,
-    /// Encodings: a question's choices one after the other; targets: a question each.
+    /// Encodings: the choices of each question, one after the other. Targets: one for each question.
     data: Splits<Examples<usize>>,
-    backbone: PhantomData<B>,
 }
 
-impl<B: Backbone> ChoiceTask<B> {
+impl ChoiceTask {
     /// Puts data and model together.
     pub fn new(collator: Collator, data: Splits<Examples<usize>>) -> Self {
-        Self { collator, data, backbone: PhantomData }
+        Self { collator, data }
     }
 
-    /// Encodes questions: a pair of prompt and choice for each choice.
+    /// Encodes questions: for each choice, a pair of prompt and choice.
     ///
     /// # Errors
     /// A text that the tokenizer cannot take.
@@ -48,12 +45,12 @@ impl<B: Backbone> ChoiceTask<B> {
         Ok(Examples { encodings, targets: rows.iter().map(|row| row.label).collect() })
     }
 
-    /// How good a model is on some examples.
+    /// The figures of a model on some examples.
     ///
     /// # Errors
     /// An example that the model cannot take.
-    pub fn score(&self, model: &MultipleChoice<B>, examples: &Examples<usize>, device: &Device) -> Result<Metrics> {
-        // Each choice is scored by itself, so that batches need not hold whole questions.
+    pub fn score(&self, model: &MultipleChoice, examples: &Examples<usize>, device: &Device) -> Result<Metrics> {
+        // Each choice is scored on its own: a batch need not hold whole questions.
         let scores = self.collator.evaluate(&examples.encodings, device, |input| rows(model.forward(input, 1)))?;
         let predictions: Vec<_> = scores.concat().chunks(choices(examples)).map(argmax).collect();
         Ok(Classification::new(&examples.targets, &predictions)?.metrics())
@@ -65,8 +62,8 @@ fn choices(examples: &Examples<usize>) -> usize {
     examples.encodings.len() / examples.targets.len().max(1)
 }
 
-impl<B: Backbone> Task for ChoiceTask<B> {
-    type Learner = Trainer<MultipleChoice<B>>;
+impl Task for ChoiceTask {
+    type Learner = Trainer<MultipleChoice>;
 
     /// The longest choice of each question.
     fn lengths(&self) -> Vec<usize> {
@@ -86,7 +83,7 @@ impl<B: Backbone> Task for ChoiceTask<B> {
         self.data.truncated(max_length)
     }
 
-    fn evaluate(&self, model: &MultipleChoice<B>, part: Part, device: &Device) -> Result<Option<Metrics>> {
+    fn evaluate(&self, model: &MultipleChoice, part: Part, device: &Device) -> Result<Option<Metrics>> {
         let device = device.clone().inner();
         self.data.get(part).map(|data| self.score(model, data, &device)).transpose()
     }

@@ -1,7 +1,5 @@
 //! Classes, labels or numbers for texts and pairs of texts.
 
-use std::marker::PhantomData;
-
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{Collator, Examples, Splits, indices, lengths, rows};
@@ -10,7 +8,7 @@ use crate::{
     batch::Truncated,
     config::ProblemType,
     data::{Part, Target},
-    heads::{Backbone, SequenceClassification, SequenceLabels},
+    heads::{SequenceClassification, SequenceLabels},
     scores::argmax,
     training::{
         metrics::{Classification, Metrics, MultiLabel, Regression},
@@ -21,25 +19,24 @@ use crate::{
 
 /// Fine-tunes a [`SequenceClassification`].
 #[derive(Clone, Debug)]
-pub struct ClassificationTask<B> {
+pub struct ClassificationTask {
     collator: Collator,
     data: Splits<Examples<Target>>,
-    backbone: PhantomData<B>,
 }
 
-impl<B: Backbone> ClassificationTask<B> {
+impl ClassificationTask {
     /// Puts data and model together; the configuration's problem type must be that of the targets.
     pub fn new(collator: Collator, data: Splits<Examples<Target>>) -> Self {
-        Self { collator, data, backbone: PhantomData }
+        Self { collator, data }
     }
 
-    /// How good a model is on some examples.
+    /// The figures of a model on some examples.
     ///
     /// # Errors
     /// An example that the model cannot take.
     pub fn score(
         &self,
-        model: &SequenceClassification<B>,
+        model: &SequenceClassification,
         examples: &Examples<Target>,
         device: &Device,
     ) -> Result<Metrics> {
@@ -85,8 +82,8 @@ fn number(target: &Target) -> f32 {
     }
 }
 
-impl<B: Backbone> Task for ClassificationTask<B> {
-    type Learner = Trainer<SequenceClassification<B>>;
+impl Task for ClassificationTask {
+    type Learner = Trainer<SequenceClassification>;
 
     fn lengths(&self) -> Vec<usize> {
         lengths(&self.data.train.encodings)
@@ -120,7 +117,7 @@ impl<B: Backbone> Task for ClassificationTask<B> {
         self.data.truncated(max_length)
     }
 
-    fn evaluate(&self, model: &SequenceClassification<B>, part: Part, device: &Device) -> Result<Option<Metrics>> {
+    fn evaluate(&self, model: &SequenceClassification, part: Part, device: &Device) -> Result<Option<Metrics>> {
         let device = device.clone().inner();
         self.data.get(part).map(|data| self.score(model, data, &device)).transpose()
     }

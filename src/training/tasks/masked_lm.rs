@@ -1,8 +1,6 @@
-//! Masked language modelling: guess the words that were taken out of a text.
+//! Masked language modelling: guess the masked words of a text.
 
-use std::marker::PhantomData;
-
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 
 use super::{Collator, Splits, indices};
 use crate::{
@@ -13,6 +11,7 @@ use crate::{
         corpus::Corpus,
         masking::{Masked, Masking},
     },
+    heads::MaskedLm,
     model::{input::ModelInput, masked_positions::MaskedPositions},
     training::{
         metrics::{Metrics, Score},
@@ -22,25 +21,25 @@ use crate::{
     },
 };
 
-/// How often a batch is masked until a token of it is.
+/// How often masking is tried until at least one token of a batch is masked.
 const ATTEMPTS: u64 = 100;
 
-/// Pretrains a model with a language-model head. Every epoch masks other tokens; an evaluation always masks the same.
-pub struct MaskedLmTask<M> {
+/// Pretrains a model with a language-model head. Each epoch masks other tokens; an evaluation always masks the same
+/// ones.
+pub struct MaskedLmTask {
     collator: Collator,
     masking: Masking,
     data: Splits<Corpus>,
     evaluated: usize,
-    model: PhantomData<M>,
 }
 
-impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> MaskedLmTask<M> {
+impl MaskedLmTask {
     /// Puts data and model together; an evaluation reads the first `evaluated` sequences of a part.
     pub fn new(collator: Collator, masking: Masking, data: Splits<Corpus>, evaluated: usize) -> Self {
-        Self { collator, masking, data, evaluated, model: PhantomData }
+        Self { collator, masking, data, evaluated }
     }
 
-    /// The batches of an evaluation, which always masks the same, or none if there is no such part.
+    /// The batches of an evaluation, always masked in the same way; none if there is no such part.
     pub(super) fn evaluation(
         &self,
         part: Part,
@@ -71,7 +70,8 @@ impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> MaskedLmTask<M> 
             let sequences = sequences.iter();
             sequences.map(|index| self.masking.mask(&corpus.sequence(*index), epoch, *index as u64)).collect()
         };
-        // A few short sequences may have no masked token at all, and nothing to learn from: they are masked once more.
+        // A batch of a few short sequences may have no masked token, and then nothing to learn from: it is masked
+        // again.
         let mut drawn = (0..ATTEMPTS).map(mask);
         let masked: Vec<Masked> = drawn
             .find(|masked: &Vec<Masked>| masked.iter().any(|masked| !masked.positions.is_empty()))
@@ -93,8 +93,8 @@ impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> MaskedLmTask<M> 
     }
 }
 
-impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> Task for MaskedLmTask<M> {
-    type Learner = Trainer<M>;
+impl Task for MaskedLmTask {
+    type Learner = Trainer<MaskedLm>;
 
     fn lengths(&self) -> Vec<usize> {
         let corpus = &self.data.train;
@@ -105,8 +105,8 @@ impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> Task for MaskedL
         self.masked(&self.data.train, examples.iter().copied(), epoch, device)
     }
 
-    /// The mean loss of the chosen tokens, its perplexity, and the share that the likeliest word is right about.
-    fn evaluate(&self, model: &M, part: Part, device: &Device) -> Result<Option<Metrics>> {
+    /// The mean loss of the masked tokens, its perplexity, and the share of them for which the likeliest word is right.
+    fn evaluate(&self, model: &MaskedLm, part: Part, device: &Device) -> Result<Option<Metrics>> {
         let Some(batches) = self.evaluation(part, device) else { return Ok(None) };
         let (mut loss, mut right, mut count) = (0.0, 0.0, 0.0);
         for batch in batches {
@@ -115,7 +115,7 @@ impl<M: Objective<Labels = MaskedLmLabels, Logits = Tensor<2>>> Task for MaskedL
             let logits = model.logits(input, &labels);
             let guesses = logits.clone().argmax(1).squeeze_dim::<1>(1);
             right += guesses.equal(labels.tokens.clone()).int().sum().into_scalar::<f64>();
-            loss += chosen * model.loss(logits, labels).into_scalar::<f64>();
+            loss += chosen * Objective::loss(model, logits, labels).into_scalar::<f64>();
             count += chosen;
         }
         if count == 0.0 {

@@ -1,7 +1,5 @@
 //! A tag for each word, such as named entities.
 
-use std::marker::PhantomData;
-
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{Collator, Examples, Splits, lengths, rows};
@@ -9,7 +7,7 @@ use crate::{
     Result,
     batch::{Encoding, Truncated},
     data::{LabelSet, Part, Sentence, tag_indices},
-    heads::{Backbone, TokenClassification},
+    heads::TokenClassification,
     scores::argmax,
     tokenizer::{EncodeOptions, Text, Tokenizer},
     training::{
@@ -19,19 +17,18 @@ use crate::{
     },
 };
 
-/// Fine-tunes a [`TokenClassification`]: the first token of a word carries the word's tag, its other tokens none.
+/// Fine-tunes a [`TokenClassification`]. The first token of a word has the word's tag, the other tokens have none.
 #[derive(Clone, Debug)]
-pub struct TaggingTask<B> {
+pub struct TaggingTask {
     collator: Collator,
     labels: LabelSet,
     data: Splits<Examples<Vec<usize>>>,
-    backbone: PhantomData<B>,
 }
 
-impl<B: Backbone> TaggingTask<B> {
+impl TaggingTask {
     /// Puts data and model together; the labels are those of the configuration, in its order.
     pub fn new(collator: Collator, labels: LabelSet, data: Splits<Examples<Vec<usize>>>) -> Self {
-        Self { collator, labels, data, backbone: PhantomData }
+        Self { collator, labels, data }
     }
 
     /// Encodes sentences; words beyond `max_length` tokens are cut off.
@@ -52,13 +49,13 @@ impl<B: Backbone> TaggingTask<B> {
         Ok(Examples { encodings: tokenizer.encode(&texts, &options)?, targets })
     }
 
-    /// How good a model is on some examples. Words that were cut off count as outside of every entity.
+    /// The figures of a model on some examples. Words that were cut off count as outside of every entity.
     ///
     /// # Errors
     /// An example that the model cannot take.
     pub fn score(
         &self,
-        model: &TokenClassification<B>,
+        model: &TokenClassification,
         examples: &Examples<Vec<usize>>,
         device: &Device,
     ) -> Result<Metrics> {
@@ -91,8 +88,8 @@ fn first_tokens(encoding: &Encoding) -> impl Iterator<Item = (usize, usize)> + '
     })
 }
 
-impl<B: Backbone> Task for TaggingTask<B> {
-    type Learner = Trainer<TokenClassification<B>>;
+impl Task for TaggingTask {
+    type Learner = Trainer<TokenClassification>;
 
     fn lengths(&self) -> Vec<usize> {
         lengths(&self.data.train.encodings)
@@ -101,7 +98,7 @@ impl<B: Backbone> Task for TaggingTask<B> {
     fn batch(&self, examples: &[usize], _epoch: usize, device: &Device) -> Result<TaskBatch<Self>> {
         let input = self.collator.input(examples.iter().map(|index| &self.data.train.encodings[*index]), device)?;
         let [rows, length] = input.input_ids.dims();
-        // A negative label does not count.
+        // A negative label is ignored by the loss.
         let mut labels = vec![-100i32; rows * length];
         for (row, example) in examples.iter().enumerate() {
             for (token, word) in first_tokens(&self.data.train.encodings[*example]) {
@@ -115,7 +112,7 @@ impl<B: Backbone> Task for TaggingTask<B> {
         self.data.truncated(max_length)
     }
 
-    fn evaluate(&self, model: &TokenClassification<B>, part: Part, device: &Device) -> Result<Option<Metrics>> {
+    fn evaluate(&self, model: &TokenClassification, part: Part, device: &Device) -> Result<Option<Metrics>> {
         let device = device.clone().inner();
         self.data.get(part).map(|data| self.score(model, data, &device)).transpose()
     }
