@@ -15,7 +15,7 @@ use burn::{
 };
 use clap::{Parser, Subcommand, ValueEnum};
 use deberta_burn::{
-    DebertaModel, ModelConfig, ModelInput, Preset,
+    Backbone, ModelInput, Preset,
     config::PositionTerms,
     device::{describe, device},
     heads::{SequenceClassification, SequenceLabels},
@@ -224,7 +224,13 @@ fn time_attention(dtype: Type, length: usize, tokens: usize, times: usize, compo
         for (pass, ms) in [("forward", forward), ("forward and backward", both)] {
             println!("{}", json!({ "implementation": name, "dtype": format!("{dtype:?}"), "length": length, "pass": pass, "ms": ms }));
         }
+        println!("{}", json!({ "implementation": name, "length": length, "bytes reserved": reserved(device) }));
     }
+}
+
+/// The device memory that the process holds: at least what its tensors take.
+fn reserved(device: &Device) -> Option<u64> {
+    device.memory_pool_usage().map(|usage| usage.bytes_reserved)
 }
 
 /// Casts every parameter.
@@ -240,7 +246,7 @@ impl ModuleMapper for Cast {
 }
 
 fn time_model(preset: Preset, dtype: Type, [batch, length]: [usize; 2], times: usize, device: &Device) -> Result<()> {
-    let ModelConfig::Deberta(config) = preset.config() else { anyhow::bail!("{} is not a DeBERTa", preset.name()) };
+    let config = preset.config();
     let input = |device: &Device| {
         let ids: Vec<i32> = (0..batch * length).map(|at| (at * 7919 % 100_000) as i32 + 1000).collect();
         ModelInput::new(Tensor::<2, Int>::from_data(TensorData::new(ids, [batch, length]), device))
@@ -248,14 +254,15 @@ fn time_model(preset: Preset, dtype: Type, [batch, length]: [usize; 2], times: u
     let line = |what: &str, ms: f64| {
         println!("{}", json!({
             "model": preset.name(), "dtype": format!("{dtype:?}"), "batch": batch, "length": length, "what": what, "ms": ms,
+            "bytes reserved": reserved(device),
         }));
     };
-    let model = config.init(device).map(&mut Cast(dtype.dtype()));
+    let model = Backbone::new(&config, device).map(&mut Cast(dtype.dtype()));
     let inputs = input(device);
     line("inference", median(times, device, || drop(model.forward(inputs.clone()))));
     drop(model);
     let tracked = device.clone().autodiff();
-    let head = SequenceClassification::<DebertaModel>::new(&config, &tracked).map(&mut Cast(dtype.dtype()));
+    let head = SequenceClassification::new(&config, &tracked).map(&mut Cast(dtype.dtype()));
     let optimizer = AdamW::new(AdamWConfig::default(), ParameterGroups { layers: 12, layer_decay: 1.0 });
     let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), 1e-5, usize::MAX)?;
     let mut trainer = Trainer::new(head, vec![tracked.clone()], optimizer, schedule, None, 0);
