@@ -15,7 +15,6 @@ use burn::{
 };
 use deberta_burn::{
     Backbone, DebertaConfig, Error, ModelConfig, ModelInput, Result, RobertaConfig,
-    batch::Truncated,
     checkpoint::{self, Checkpoint, LoadOptions},
     config::ProblemType,
     heads::{
@@ -27,7 +26,7 @@ use deberta_burn::{
         QuestionAnswerer, RankRequest, Reranker, TagOptions, TokenTagger, TruncationListener, WordScores, ZeroShot,
         ZeroShotOptions,
     },
-    tokenizer::{EncodeOptions, Text, Tokenizer},
+    tokenizer::{EncodeOptions, Text, Tokenizer, Truncated},
 };
 use support::{LENGTH, config, folder};
 use tempfile::TempDir;

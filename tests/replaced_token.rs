@@ -14,13 +14,12 @@ use deberta_burn::{
     DebertaConfig, ModelConfig, ModelInput,
     checkpoint::{self, Checkpoint, LoadOptions},
     data::{Random, file_digest},
-    heads::ReplacedTokenDetection,
-    model::{dropout::keyed, masked_positions::MaskedPositions},
+    heads::{MaskedPositions, ReplacedTokenDetection},
+    model::dropout::keyed,
     tokenizer::Tokenizer,
     training::{
-        AdamW, AdamWConfig, Learner, ParameterGroups, Run, Schedule, ScheduleKind, Sift, TrainingSettings, Warmup,
-        learner::Start,
-        objective::MaskedLmLabels,
+        AdamW, AdamWConfig, Learner, MaskedLmLabels, ParameterGroups, Run, Schedule, ScheduleKind, Sift, Start,
+        TrainingSettings, Warmup,
         replaced_token::{
             Corrupted, ReplacedToken, ReplacedTokenPretraining, ReplacedTokenTrainer, Sharing, generator_config, sample,
         },

@@ -4,11 +4,11 @@
 //! training loop, with all of them as [`Metrics`]: [`Classification`], [`MultiLabel`], [`Regression`], [`Entities`],
 //! [`AnswerSpans`]. All rates are fractions between 0 and 1, also where the original programs print percentages.
 
-pub mod classification;
+mod classification;
 mod counts;
-pub mod entities;
-pub mod regression;
-pub mod squad;
+mod entities;
+mod regression;
+mod squad;
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ pub use classification::{Classification, MultiLabel};
 pub use counts::Counts;
 pub use entities::Entities;
 pub use regression::Regression;
-pub use squad::AnswerSpans;
+pub use squad::{AnswerSpans, Group};
 
 /// Which end of a figure's range is the good one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -8,7 +8,7 @@ use crate::Result;
 
 /// Predictions of one answer a question, the empty text where there is said to be none.
 ///
-/// The same rules serve SQuAD 1.1 and 2.0. The two programs differ only where an answer is empty after [`normalise`];
+/// The same rules serve SQuAD 1.1 and 2.0. The two programs differ only where an answer is empty after normalisation;
 /// there version 2.0's rules apply.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnswerSpans {
@@ -18,7 +18,7 @@ pub struct AnswerSpans {
 
 impl AnswerSpans {
     /// Compares each question's prediction with all answers that were given to it, of which the best fitting counts. A
-    /// question without answers (or with none that is left after [`normalise`]) is answered by the empty text only.
+    /// question without answers (or with none that is left after normalisation) is answered by the empty text only.
     ///
     /// # Errors
     /// No questions, or another number of predictions.
@@ -141,12 +141,12 @@ pub fn normalise(text: &str) -> String {
     words.join(" ")
 }
 
-/// Whether two answers are the same after [`normalise`].
+/// Whether two answers are the same after normalisation.
 pub fn exact_match(answer: &str, prediction: &str) -> bool {
     normalise(answer) == normalise(prediction)
 }
 
-/// F1 of the predicted words, after [`normalise`], among the answer's words, wherever they stand. If one of the two has no
+/// F1 of the predicted words, after normalisation, among the answer's words, wherever they stand. If one of the two has no
 /// words, 1 if the other has none either, else 0.
 pub fn f1(answer: &str, prediction: &str) -> f64 {
     let (answer, prediction) = (normalise(answer), normalise(prediction));
