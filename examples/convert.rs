@@ -57,7 +57,7 @@ fn convert(arguments: &Arguments) -> Result<()> {
     let same =
         arguments.output.canonicalize().is_ok_and(|output| folder.canonicalize().is_ok_and(|from| from == output));
     if same {
-        return Err(Error::input("--output", "it is the folder that is read, expected another one"));
+        return Err(Error::setting("--output", "it is the folder that is read, expected another one"));
     }
     let tokenizer = Tokenizer::from_folder(&folder)?;
     let range = if arguments.clamp { RangePolicy::Clamp } else { RangePolicy::Refuse };

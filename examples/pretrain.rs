@@ -143,11 +143,14 @@ impl Args {
             [("--sharing", self.sharing.is_some()), ("--discriminator-weight", self.discriminator_weight.is_some())]
         {
             if is_given && self.objective == Objective::Mlm {
-                return Err(Error::input(flag, "masked language modelling has no discriminator; add --objective rtd"));
+                return Err(Error::setting(
+                    flag,
+                    "masked language modelling has no discriminator; add --objective rtd",
+                ));
             }
         }
         if !(options.weight > 0.0 && options.weight.is_finite()) {
-            return Err(Error::input("--discriminator-weight", format!("{} is no number above 0", options.weight)));
+            return Err(Error::setting("--discriminator-weight", format!("{} is no number above 0", options.weight)));
         }
         Ok((self.objective == Objective::Rtd).then_some(options))
     }
@@ -158,7 +161,7 @@ fn main() -> ExitCode {
         let args = Args::parse();
         let replaced_token = args.replaced_token()?;
         if args.evaluated == 0 {
-            return Err(Error::input("--evaluated", "it is 0, expected at least 1"));
+            return Err(Error::setting("--evaluated", "it is 0, expected at least 1"));
         }
         let from_scratch = match (&args.config, &args.tokenizer) {
             (Some(config), Some(folder)) => {
@@ -173,7 +176,7 @@ fn main() -> ExitCode {
             (Some(options), ModelConfig::Deberta(config)) => Some((options, config.clone())),
             (Some(_), ModelConfig::Roberta(_)) => {
                 let problem = "the model is a RoBERTa; replaced token detection is for DeBERTa, use --objective mlm";
-                return Err(Error::input("--objective", problem));
+                return Err(Error::setting("--objective", problem));
             }
             (None, _) => None,
         };

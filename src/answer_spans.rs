@@ -1,5 +1,5 @@
-//! Answers as spans of a passage, the second text of a pair: from characters to tokens for training, from scores to the best
-//! spans afterwards.
+//! Answers as spans of a passage, the second text of a pair: from characters to tokens for training, and from scores to
+//! the best spans for inference.
 
 use std::ops::Range;
 
@@ -8,15 +8,15 @@ use crate::batch::Encoding;
 /// The longest answer in SQuAD's usual evaluation, in tokens.
 pub(crate) const LONGEST_ANSWER: usize = 30;
 
-/// The tokens of a passage that stand for characters: those that an answer may start and end at.
+/// The tokens of a passage that have characters: an answer may start and end at these.
 pub(crate) fn passage(window: &Encoding) -> impl DoubleEndedIterator<Item = usize> + Clone {
     let Encoding { sequence_ids, special, offsets, .. } = window;
     (0..window.len()).filter(|&i| sequence_ids[i] == Some(1) && !special[i] && offsets[i].0 < offsets[i].1)
 }
 
-/// The first and last token of an answer in each window of its passage, none in windows that do not hold all of it. What the
-/// tokenizer leaves out at the ends of the answer (a space, a character of no width) is no part of it; if that is all of it,
-/// there is no answer.
+/// The first and last token of an answer in each window of its passage; none in a window that does not contain all of
+/// it. Characters at the ends of the answer that have no token (a space, a character of no width) are ignored; if there
+/// are no others, there is no answer.
 pub(crate) fn answer_tokens(windows: &[Encoding], answer: Range<usize>) -> Option<Vec<Option<(usize, usize)>>> {
     let inside = |&(start, end): &(usize, usize)| start < answer.end && end > answer.start;
     let tokens = || windows.iter().flat_map(|window| passage(window).map(|token| window.offsets[token])).filter(inside);
@@ -30,7 +30,7 @@ pub(crate) fn answer_tokens(windows: &[Encoding], answer: Range<usize>) -> Optio
     Some(windows.iter().map(in_window).collect())
 }
 
-/// A window with a score of each token as the first and as the last of the answer.
+/// A window, and for each token its score as the first and as the last token of the answer.
 #[derive(Clone, Copy)]
 pub(crate) struct ScoredWindow<'a> {
     pub encoding: &'a Encoding,
@@ -41,7 +41,7 @@ pub(crate) struct ScoredWindow<'a> {
 /// A span of the passage.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct AnswerSpan {
-    /// Its first token's score as start plus its last one's as end.
+    /// The score of its first token as start plus that of its last token as end.
     pub score: f32,
     /// Its first character.
     pub from: usize,
@@ -50,7 +50,7 @@ pub(crate) struct AnswerSpan {
 }
 
 impl<'a> ScoredWindow<'a> {
-    /// The score of "no answer here": the first token, `[CLS]`, as start and end.
+    /// The score of "no answer": that of the first token, `[CLS]`, as start and end.
     pub fn null_score(self) -> f32 {
         self.start[0] + self.end[0]
     }

@@ -4,27 +4,27 @@ use std::{collections::HashSet, fmt};
 
 use crate::{Error, Result};
 
-/// One sequence of token ids, ready for the model, with what is needed to find the way back to the text.
+/// One sequence of token ids, ready for the model, and the positions of its tokens in the text.
 ///
-/// All lists have one entry a token.
+/// All lists have one entry for each token.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Encoding {
     /// Index of the input text that the sequence was cut from.
     pub text: usize,
-    /// Which of that text's overlapping windows this is; 0 where the text was not cut into windows.
+    /// Index of the window of that text; 0 if the text was not cut into windows.
     pub window: usize,
-    /// Tokens of the text (or pair) that were cut off so that it fits, on the tokenizer's
-    /// [side](crate::tokenizer::TruncationSide); 0 where it was cut into windows.
+    /// Number of tokens that were cut off the text (or pair), on the tokenizer's
+    /// [side](crate::tokenizer::TruncationSide); 0 if it was cut into windows.
     pub cut: usize,
     /// Token ids.
     pub ids: Vec<u32>,
     /// Token type ids: 0 for the first text, 1 for the second (RoBERTa: always 0).
     pub type_ids: Vec<u32>,
-    /// First character and the one after the last, counted in Unicode scalar values of the source text (of the word,
-    /// where the text was given as words) without white space at either end. `(0, 0)` for special tokens.
+    /// First character and the one after the last, counted in Unicode scalar values of the source text (of the word, if
+    /// the text was given as words). White space at either end is left out. `(0, 0)` for special tokens.
     pub offsets: Vec<(usize, usize)>,
-    /// Index of the word that the token belongs to: among the given words, or else among those that the tokenizer's own
-    /// rules found. `None` for special tokens that the text does not hold.
+    /// Index of the word that the token belongs to: among the given words, or among those that the tokenizer found.
+    /// `None` for special tokens that are not in the text.
     pub word_ids: Vec<Option<u32>>,
     /// 0 for tokens of the first text, 1 for tokens of the second, `None` for special tokens around them.
     pub sequence_ids: Vec<Option<usize>>,
@@ -38,18 +38,18 @@ impl Encoding {
         self.ids.len()
     }
 
-    /// Whether there is no token at all.
+    /// Whether there are no tokens.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
 }
 
-/// How many texts were too long, and what became of them.
+/// The number of texts that were too long and were cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Truncated {
     /// How many texts were cut.
     pub texts: usize,
-    /// How many tokens are left of each, special tokens included.
+    /// How many tokens each has now, special tokens included.
     pub max_length: usize,
 }
 
@@ -69,7 +69,7 @@ impl fmt::Display for Truncated {
     }
 }
 
-/// How long the rows of a [`Batch`] become.
+/// The length of the rows of a [`Batch`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Padding {
     /// As long as the longest row.
@@ -94,15 +94,15 @@ pub struct Batch {
     pub token_type_ids: Vec<i32>,
 }
 
-/// Most tokens of a batch, padding included: many times what any model computes at once.
+/// The largest number of tokens of a batch, padding included: many times what any model can compute at once.
 const MAX_CELLS: usize = 1 << 31;
 
 impl Batch {
-    /// Pads the sequences with `pad_id` and puts them below each other.
+    /// Pads the sequences with `pad_id` and makes them the rows of a batch.
     ///
     /// # Errors
-    /// No sequence at all, only empty ones, one that is longer than [`Padding::Fixed`] allows or has another number of token
-    /// types than of tokens, more than 2^31 tokens, or an id that no vocabulary reaches.
+    /// No sequence at all, or only empty ones; a sequence that is longer than [`Padding::Fixed`] allows, or whose
+    /// numbers of tokens and token types differ; more than 2^31 tokens; an id beyond any vocabulary.
     pub fn collate<'a>(
         encodings: impl IntoIterator<Item = &'a Encoding>,
         pad_id: u32,
@@ -157,24 +157,24 @@ impl Batch {
     }
 }
 
-/// Groups sequences of similar length, so that ragged inputs waste little padding.
+/// Groups sequences of similar length, so that little padding is needed.
 ///
-/// Returns indices into `encodings`, at most `batch_size` a group, the longest sequences first: if memory does not
-/// suffice, it shows at once.
+/// Returns groups of indices into `encodings`, each of at most `batch_size`. The longest sequences come first, so that
+/// a lack of memory shows at once.
 ///
 /// # Errors
 /// A `batch_size` of 0.
 pub fn batches_by_length(encodings: &[Encoding], batch_size: usize) -> Result<Vec<Vec<usize>>> {
     if batch_size == 0 {
-        return Err(Error::input("batch size", "it is 0, expected at least 1"));
+        return Err(Error::value("batch size", 0, "at least 1"));
     }
     let mut order: Vec<usize> = (0..encodings.len()).collect();
     order.sort_by_key(|&index| std::cmp::Reverse(encodings[index].len()));
     Ok(order.chunks(batch_size).map(<[usize]>::to_vec).collect())
 }
 
-/// Lets `compute` work on batches of similar length, given as indices into `encodings`. It returns one value for each of a
-/// batch's sequences; all of them come back in the order of `encodings`.
+/// Calls `compute` for batches of similar length, given as indices into `encodings`. It returns one value for each
+/// sequence of the batch. The result has all values in the order of `encodings`.
 ///
 /// # Errors
 /// A `batch_size` of 0, or what `compute` fails with.

@@ -38,12 +38,12 @@ const KINDS: [Kind; 6] = [
     kind!("metal", Metal, "an Apple GPU"),
 ];
 
-/// The device of that name: `flex`, `ndarray`, `cuda`, `vulkan`, `wgpu` or `metal`, with `:N` for the N-th of its kind (the
-/// first is 0, and the default).
+/// The device of this name: `flex`, `ndarray`, `cuda`, `vulkan`, `wgpu` or `metal`. `:N` behind the name selects the
+/// device number N of its kind, counted from 0, which is the default.
 ///
 /// # Errors
-/// [`Error::Device`] if there is no such kind, its feature is not compiled in, or this machine has no such device; on a CPU
-/// also if `DEBERTA_BURN_ISA` names no instruction set that the processor has.
+/// [`Error::Device`] if there is no such kind, its feature is not compiled in, or this machine has no such device. On a
+/// CPU, also if the processor lacks the instruction set that `DEBERTA_BURN_ISA` names.
 pub fn device(name: &str) -> Result<Device> {
     let error = |problem: String| Error::Device { device: name.to_owned(), problem };
     let (kind, index) = match name.split_once(':') {
@@ -68,7 +68,7 @@ pub fn device(name: &str) -> Result<Device> {
     }
 }
 
-/// All devices of the kind that a name stands for: `cuda` for every NVIDIA GPU, say; of a name with a number, that one.
+/// All devices of a kind: `cuda` means every NVIDIA GPU. A name with a number means that one device.
 ///
 /// # Errors
 /// As [`device`].
@@ -78,8 +78,9 @@ pub fn devices(name: &str) -> Result<Vec<Device>> {
     Ok(kind.map_or_else(|| vec![first], |device_type| Device::enumerate(device_type()).into_vec()))
 }
 
-/// The processor, the threads, and the instruction set of the CPU kernels, in a line for a log: the widest that the processor
-/// has, or the one that the environment variable `DEBERTA_BURN_ISA` lowers it to (`portable`, `avx2`, `avx512`; `neon` on ARM).
+/// A line for a log: the processor, the number of threads, and the instruction set of the CPU kernels. That is the
+/// widest one of the processor, unless the environment variable `DEBERTA_BURN_ISA` names a lower one (`portable`,
+/// `avx2`, `avx512`; `neon` on ARM).
 ///
 /// ```
 /// println!("{}", deberta_burn::device::describe()); // AMD EPYC, 2 threads, avx512 kernels
@@ -90,20 +91,25 @@ pub fn describe() -> String {
     format!("{}, {threads} thread{plural}, {} kernels", isa::processor(), Isa::in_use())
 }
 
-/// Whether tensors of this device lie in host memory, where the CPU kernels can work on them.
+/// Whether tensors of this device are in host memory, so that the CPU kernels can work on them.
 pub(crate) fn is_host(of: &Device) -> bool {
     let of = of.clone().inner();
     #[cfg(feature = "flex")]
     if of == Device::flex() {
         return true;
     }
-    // burn-ndarray is deprecated in favour of burn-flex, and supported until it is gone.
+    // burn-ndarray is deprecated in favour of burn-flex; it is supported as long as it exists.
     #[cfg(feature = "ndarray")]
     #[allow(deprecated)]
     if of == Device::ndarray() {
         return true;
     }
     false
+}
+
+/// The error for results that cannot be read from their device.
+pub(crate) fn unreadable(of: &Device, error: impl std::fmt::Display) -> Error {
+    Error::Device { device: name(of), problem: format!("its results cannot be read: {error}") }
 }
 
 /// The name that [`device`] takes for this device.

@@ -1,9 +1,11 @@
-//! Folders that are made for other software: told by the names of the files in them, so that an error can say what a folder is
-//! instead of what it lacks.
+//! Folders that are made for other software. They are recognised by the names of their files, so that an error can say
+//! what a folder is, and not only what it lacks.
 
 use std::{fs, path::Path};
 
-/// The part of a checkpoint that was looked for and not found.
+use crate::Error;
+
+/// The part of a checkpoint that was not found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     /// A model of any kind.
@@ -16,24 +18,34 @@ pub(crate) enum Part {
     Tokenizer,
 }
 
-/// What a file of this name says about the folder it is in.
-struct Sign {
-    /// Parts that the folder then lacks.
+impl Part {
+    /// The start of an error message about a folder without this part.
+    fn subject(self, folder: &Path) -> String {
+        let kind = if self == Self::Tokenizer { "tokenizer" } else { "checkpoint" };
+        format!("{kind} {}", folder.display())
+    }
+}
+
+/// What a file name says about its folder.
+pub(crate) struct Sign {
+    /// The parts that a folder with this file lacks.
     parts: &'static [Part],
-    /// The file's name; with a `*` at its start or end, how the name ends or starts.
+    /// The file's name. A `*` at the start or end stands for any text.
     name: &'static str,
     /// What the folder is, and what to do.
-    meaning: &'static str,
+    pub meaning: &'static str,
+    /// Whether the folder is of a supported kind, but lacks a file.
+    incomplete: bool,
 }
 
-/// A file that stands for a model without weights of a kind that is read here.
+/// The sign of a model whose weights are of another kind.
 const fn weights(name: &'static str, meaning: &'static str) -> Sign {
-    Sign { parts: &[Part::Weights], name, meaning }
+    Sign { parts: &[Part::Weights], name, meaning, incomplete: false }
 }
 
-/// A file that stands for a vocabulary of another kind.
+/// The sign of a vocabulary of another kind.
 const fn tokenizer(name: &'static str, meaning: &'static str) -> Sign {
-    Sign { parts: &[Part::Tokenizer], name, meaning }
+    Sign { parts: &[Part::Tokenizer], name, meaning, incomplete: false }
 }
 
 const FLAX: &str = "its weights are Flax's; convert them: load the model in transformers (before version 5) with \
@@ -48,28 +60,31 @@ const SETFIT: &str = "it is a SetFit model, whose head is not part of the checkp
 const SENTENCEPIECE: &str = "its vocabulary is a SentencePiece model for XLM-RoBERTa, CamemBERT, ALBERT or another model \
                              that is not supported; DeBERTa's is called spm.model";
 
-/// From the most telling sign to the least.
+/// From the surest sign to the least sure.
 const SIGNS: [Sign; 27] = [
     Sign {
         parts: &[Part::Model, Part::Weights, Part::Head],
         name: "adapter_config.json",
         meaning: "it holds a PEFT adapter alone (adapter_config.json), not a model; merge it into its base model with \
                   merge_and_unload(), save that with save_pretrained, and open the result",
+        incomplete: false,
     },
     Sign {
         parts: &[Part::Model, Part::Weights, Part::Head],
         name: "gliner_config.json",
         meaning: "it is a GLiNER model (gliner_config.json), whose layers over the encoder are not supported",
+        incomplete: false,
     },
-    Sign { parts: &[Part::Head], name: "config_setfit.json", meaning: SETFIT },
-    Sign { parts: &[Part::Head], name: "model_head.pkl", meaning: SETFIT },
+    Sign { parts: &[Part::Head], name: "config_setfit.json", meaning: SETFIT, incomplete: false },
+    Sign { parts: &[Part::Head], name: "model_head.pkl", meaning: SETFIT, incomplete: false },
     Sign {
         parts: &[Part::Model, Part::Weights, Part::Tokenizer],
         name: "0_Transformer",
         meaning: "it is a folder of sentence-transformers whose model is in its folder 0_Transformer; open that one",
+        incomplete: false,
     },
-    weights("model-*", SHARDS),
-    weights("pytorch_model-*", SHARDS),
+    Sign { incomplete: true, ..weights("model-*", SHARDS) },
+    Sign { incomplete: true, ..weights("pytorch_model-*", SHARDS) },
     weights("flax_model*", FLAX),
     weights("*.msgpack", FLAX),
     weights("tf_model*", TENSORFLOW),
@@ -100,8 +115,8 @@ const SIGNS: [Sign; 27] = [
         "its vocabulary is BERT's (vocab.txt, WordPiece), which is read only as a tokenizer.json; make one: load the \
          tokenizer with transformers' AutoTokenizer and save it with save_pretrained",
     ),
-    tokenizer("vocab.json", "it has a vocab.json without its merges.txt; fetch that too"),
-    tokenizer("merges.txt", "it has a merges.txt without its vocab.json; fetch that too"),
+    Sign { incomplete: true, ..tokenizer("vocab.json", "it has a vocab.json without its merges.txt; fetch that too") },
+    Sign { incomplete: true, ..tokenizer("merges.txt", "it has a merges.txt without its vocab.json; fetch that too") },
     tokenizer(
         "bpe_encoder.bin",
         "its vocabulary is in the format of DeBERTa's first release (bpe_encoder.bin); take vocab.json and merges.txt of \
@@ -119,16 +134,33 @@ impl Sign {
     }
 }
 
-/// What a folder is that lacks this part, if its files tell.
-pub(crate) fn explain(folder: &Path, missing: Part) -> Option<&'static str> {
+/// The error for a folder that lacks this part because it is made for other software; none if its files are no sign of
+/// that.
+pub(crate) fn unsupported(folder: &Path, missing: Part) -> Option<Error> {
+    explain(folder, missing).map(|sign| Error::unsupported(missing.subject(folder), sign.meaning))
+}
+
+/// The error for a folder without any of the files that hold this part. It says what the folder is, if a file is a sign
+/// of it, and `otherwise` if none is.
+pub(crate) fn not_found(folder: &Path, missing: Part, otherwise: &str, looked_for: &str) -> Error {
+    let (sign, subject) = (explain(folder, missing), missing.subject(folder));
+    let problem = format!("{}; looked for {looked_for}", sign.map_or(otherwise, |sign| sign.meaning));
+    match sign {
+        Some(Sign { incomplete: false, .. }) => Error::unsupported(subject, problem),
+        _ => Error::missing(folder, format!("{subject}: {problem}")),
+    }
+}
+
+/// The sign in a folder that lacks this part, if there is one.
+pub(crate) fn explain(folder: &Path, missing: Part) -> Option<&'static Sign> {
     let entries = fs::read_dir(folder).ok()?.filter_map(Result::ok);
     let names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     explain_names(&names, missing)
 }
 
-/// The same of a folder or repository with these files.
-pub(crate) fn explain_names(names: &[String], missing: Part) -> Option<&'static str> {
-    SIGNS.iter().find(|sign| sign.parts.contains(&missing) && sign.is_in(names)).map(|sign| sign.meaning)
+/// The same for a folder or repository with these files.
+pub(crate) fn explain_names(names: &[String], missing: Part) -> Option<&'static Sign> {
+    SIGNS.iter().find(|sign| sign.parts.contains(&missing) && sign.is_in(names))
 }
 
 #[cfg(test)]
@@ -150,11 +182,11 @@ mod tests {
             (vec!["vocab.json"], Part::Tokenizer, "merges.txt"),
         ] {
             let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
-            assert!(explain_names(&names, part).is_some_and(|text| text.contains(meaning)), "{names:?}");
+            assert!(explain_names(&names, part).is_some_and(|sign| sign.meaning.contains(meaning)), "{names:?}");
         }
         let ordinary = ["config.json", "model.safetensors", "tokenizer.json"].map(str::to_owned);
         for part in [Part::Model, Part::Weights, Part::Head, Part::Tokenizer] {
-            assert_eq!(explain_names(&ordinary, part), None);
+            assert!(explain_names(&ordinary, part).is_none());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Which vector instructions the kernels use: the widest that the processor has and `DEBERTA_BURN_ISA` allows.
+//! The vector instructions of the kernels: the widest set that the processor has and `DEBERTA_BURN_ISA` allows.
 
 use std::{fmt, sync::OnceLock};
 
@@ -8,7 +8,7 @@ pub(crate) const VARIABLE: &str = "DEBERTA_BURN_ISA";
 /// The instruction sets that there are kernels for, from narrow to wide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum InstructionSet {
-    /// Whatever every processor of the target has.
+    /// The instructions that every processor of the target has.
     Portable,
     /// ARM's 128-bit instructions.
     #[cfg(target_arch = "aarch64")]
@@ -33,7 +33,7 @@ impl InstructionSet {
         Self::Avx512,
     ];
 
-    /// As `DEBERTA_BURN_ISA` spells it.
+    /// Its name in `DEBERTA_BURN_ISA`.
     fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
@@ -67,7 +67,7 @@ impl InstructionSet {
     }
 }
 
-/// An instruction set that this processor has: nobody can make another, so that a kernel that is given one may use it.
+/// An instruction set that this processor has. Only such a value can be made, so a kernel may rely on it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Isa(InstructionSet);
 
@@ -82,8 +82,8 @@ impl Isa {
         Self::available().next_back().expect("every processor has the portable instructions")
     }
 
-    /// The one in use, found when first asked for. A choice that [cannot be had](Self::chosen) is left out of account here:
-    /// [`device`](crate::device::device) is where it is an error.
+    /// The one in use, determined at the first call. A choice that is [not possible](Self::chosen) is ignored here;
+    /// [`device`](crate::device::device) returns an error for it.
     pub fn in_use() -> Self {
         static CHOSEN: OnceLock<Isa> = OnceLock::new();
         *CHOSEN.get_or_init(|| {
@@ -135,7 +135,7 @@ impl fmt::Debug for Isa {
     }
 }
 
-/// The processor's own name for itself, where it has one.
+/// The name that the processor reports, if it does.
 pub(crate) fn processor() -> String {
     #[cfg(target_arch = "x86_64")]
     {

@@ -8,7 +8,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod device;
-mod error;
+pub mod error;
 mod foreign;
 pub mod heads;
 mod isa;
@@ -21,6 +21,9 @@ pub mod model;
 pub mod parity;
 pub mod pipeline;
 mod replacement;
+#[cfg(test)]
+#[path = "../tests/common/repository.rs"]
+mod repository;
 mod scores;
 mod text_file;
 pub mod tokenizer;

@@ -1,4 +1,5 @@
-//! Proof that a checkpoint computes what the reference computes: its outputs against those of transformers in a file.
+//! Proof that a checkpoint computes what the reference computes: it compares its outputs with those of transformers in
+//! a file.
 //!
 //! `tests/fixtures/export_reference.py` writes such a file from any checkpoint of the Hub: `input_ids`, `attention_mask` and
 //! optionally `token_type_ids` (i64, [batch, length], for multiple choice [batch, choices, length]), and any of
@@ -6,7 +7,7 @@
 
 use std::{collections::BTreeMap, fmt, path::Path};
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{Device, Tensor};
 use safetensors::{Dtype, SafeTensors};
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     config::ModelConfig,
     heads::{MaskedLm, MaskedLmLayout, MultipleChoice, QuestionAnswering, SequenceClassification, TokenClassification},
     model::{Backbone, ModelOutput, input::ModelInput},
-    text_file,
+    scores, text_file,
 };
 
 /// A tensor on the host.
@@ -31,9 +32,7 @@ pub struct HostTensor {
 impl HostTensor {
     fn read<const D: usize>(tensor: Tensor<D>) -> Result<Self> {
         let shape = tensor.dims().to_vec();
-        let data = tensor.cast(DType::F32).try_into_data().map_err(|error| Error::Model(error.to_string()))?;
-        let values = data.try_to_vec().map_err(|error| Error::Model(error.to_string()))?;
-        Ok(Self { shape, values })
+        Ok(Self { shape, values: scores::values(tensor)? })
     }
 }
 
@@ -41,7 +40,7 @@ impl HostTensor {
 #[derive(Clone, Debug)]
 pub struct Reference {
     batch: Batch,
-    /// Choices a question, for multiple choice.
+    /// Choices of each question, for multiple choice.
     choices: Option<usize>,
     expected: BTreeMap<String, HostTensor>,
 }
@@ -54,7 +53,7 @@ impl Reference {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let bytes = text_file::read_bytes(path)?;
-        let wrong = |problem: String| Error::input(path.display().to_string(), problem);
+        let wrong = |problem: String| Error::file(path, problem);
         let file = SafeTensors::deserialize(&bytes).map_err(|error| wrong(format!("no safetensors file: {error}")))?;
         let integers = |name: &str| -> Result<Option<(Vec<usize>, Vec<i64>)>> {
             let Ok(view) = file.tensor(name) else { return Ok(None) };
@@ -126,18 +125,18 @@ impl Reference {
         self.expected.contains_key(name)
     }
 
-    /// Compares one output, by name, at the real tokens.
+    /// Compares one output, by name, at tokens that are not padding.
     ///
     /// # Errors
     /// The reference has no such output, or one of another shape.
     pub fn compare_output<const D: usize>(&self, name: &str, output: Tensor<D>) -> Result<ComparisonRow> {
-        let missing = || Error::Model(format!("the reference holds no `{name}`"));
+        let missing = || Error::input("reference", format!("it holds no `{name}`"));
         let expected = self.expected.get(name).ok_or_else(missing)?;
         let per_token = expected.shape.starts_with(&[self.batch.rows, self.batch.length]);
         self.row(name, expected, &HostTensor::read(output)?, per_token)
     }
 
-    /// Runs the checkpoint in `folder` on the reference's inputs and compares at the real tokens.
+    /// Runs the checkpoint in `folder` on the reference's inputs, and compares at tokens that are not padding.
     ///
     /// The head is the one that `architectures` in `config.json` names, with transformers' arithmetic: `…ForMaskedLM` reads the
     /// last layer, without the enhanced mask decoder.
@@ -150,7 +149,8 @@ impl Reference {
         let input = self.input(&config, device)?;
         let computed = self.run(&config, &checkpoint, input, device)?;
         let rows = self.expected.iter().map(|(name, expected)| {
-            let missing = || Error::Model(format!("the model computes no `{name}`, which the reference expects"));
+            let missing =
+                || Error::unsupported("model", format!("it computes no `{name}`, which the reference expects"));
             // Logits of two axes are [batch, labels], of three [batch, length, labels].
             let per_token = name != "logits" || expected.shape.len() == 3;
             self.row(name, expected, computed.get(name).ok_or_else(missing)?, per_token)
@@ -210,8 +210,8 @@ impl Reference {
                 HostTensor::read(model.forward(input))?
             }
             "MultipleChoice" => {
-                let missing =
-                    || Error::Model("multiple choice needs `input_ids` of [batch, choices, length]".to_owned());
+                let problem = "multiple choice needs `input_ids` of [batch, choices, length]";
+                let missing = || Error::input("reference", problem);
                 let choices = self.choices.ok_or_else(missing)?;
                 let model = checkpoint.load(MultipleChoice::new(config, device), &options)?.0;
                 HostTensor::read(model.forward(input, choices))?
@@ -234,11 +234,12 @@ impl Reference {
         Ok(())
     }
 
-    /// Compares one tensor; where its rows are those of tokens, only at real ones.
+    /// Compares one tensor. If its rows belong to tokens, padding is left out.
     fn row(&self, name: &str, expected: &HostTensor, computed: &HostTensor, per_token: bool) -> Result<ComparisonRow> {
         if expected.shape != computed.shape {
             let (expected, computed) = (&expected.shape, &computed.shape);
-            return Err(Error::Model(format!("`{name}` has shape {computed:?}, the reference has {expected:?}")));
+            let problem = format!("its shape is {computed:?}, the reference's is {expected:?}");
+            return Err(Error::input(format!("output `{name}`"), problem));
         }
         let tokens = self.batch.attention_mask.len();
         let width = expected.values.len() / tokens.max(1);
@@ -248,7 +249,7 @@ impl Reference {
         let mut worst = 0;
         for index in (0..expected.values.len()).filter(counted) {
             let difference = f64::from(expected.values[index] - computed.values[index]).abs();
-            // A NaN is the largest difference there is.
+            // NaN counts as the largest difference.
             if row.compared == 0 || difference > row.max || difference.is_nan() {
                 (row.max, worst) = (if difference.is_nan() { f64::INFINITY } else { difference }, index);
             }
@@ -296,7 +297,7 @@ pub struct ComparisonRow {
     pub compared: usize,
 }
 
-/// One row a tensor; displays as a table.
+/// One row for each tensor. As text it is a table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
     /// The rows, by name.

@@ -2,37 +2,36 @@
 
 use burn::Tensor;
 
-use crate::{Error, Result};
+use crate::{Result, device};
 
 /// The values of a tensor, row after row, as f32.
 ///
 /// # Errors
-/// The device cannot give them out.
+/// The values cannot be read from the device.
 pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
-    tensor
-        .try_into_vec_as::<f32>()
-        .map_err(|error| Error::Model(format!("the result cannot be read back from the device: {error}")))
+    let device = tensor.device();
+    tensor.try_into_vec_as::<f32>().map_err(|error| device::unreadable(&device, error))
 }
 
-/// The same, cut along the first dimension.
+/// The same, as one list for each row of the first dimension.
 pub(crate) fn rows<const D: usize>(tensor: Tensor<D>) -> Result<Vec<Vec<f32>>> {
     let [count, size] = [tensor.dims()[0], tensor.dims()[1..].iter().product()];
     let values = values(tensor)?;
     Ok((0..count).map(|row| values[row * size..(row + 1) * size].to_vec()).collect())
 }
 
-/// The index of the largest value, the first among equals; 0 for none.
+/// The index of the largest value (the first of several); 0 if there are no values.
 pub(crate) fn argmax(values: &[f32]) -> usize {
     (0..values.len()).rev().max_by(|&a, &b| values[a].total_cmp(&values[b])).unwrap_or(0)
 }
 
-/// exp(x) over the sum of all, in f64 so that large vocabularies add up to 1.
+/// exp(x) over the sum of all, computed in f64 so that probabilities over a large vocabulary add up to 1.
 pub(crate) fn softmax(logits: &[f32]) -> Vec<f32> {
     let norm = log_sum_exp(logits.iter().copied());
     logits.iter().map(|&logit| (f64::from(logit) - norm).exp() as f32).collect()
 }
 
-/// ln of the sum of exp(x); -infinity for none.
+/// ln of the sum of exp(x); -infinity if there are no values.
 pub(crate) fn log_sum_exp(logits: impl Iterator<Item = f32> + Clone) -> f64 {
     let largest = logits.clone().fold(f32::NEG_INFINITY, f32::max);
     if largest == f32::NEG_INFINITY {

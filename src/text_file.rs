@@ -1,29 +1,26 @@
-//! Files of text as they are found: with a byte order mark, left behind as a Git LFS pointer, or holding JSON as Python
+//! Reading text and JSON files in all their forms: with a byte order mark, as a Git LFS pointer, or with JSON as Python
 //! writes it.
 
-use std::{fs, path::Path};
+use std::{fmt::Display, fs, path::Path};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{Error, Result};
 
-/// How a file starts that `git clone` without Git LFS leaves in place of a large one.
+/// The start of a Git LFS pointer: without Git LFS, `git clone` leaves such a file in place of a large one.
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// The numbers of Python's `json` that JSON does not have, the longest first.
 const NOT_FINITE: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
-/// Tells a Git LFS pointer from the file that should be there; the first bytes suffice.
+/// Refuses a Git LFS pointer in place of a file; the first bytes of the file are enough.
 ///
 /// # Errors
-/// `bytes`, found at `path`, are such a pointer.
+/// `bytes`, the start of the file at `path`, are such a pointer.
 pub(crate) fn refuse_pointer(path: &Path, bytes: &[u8]) -> Result<()> {
     match bytes.starts_with(LFS_POINTER) {
-        true => Err(Error::input(
-            path.display().to_string(),
-            "this is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`",
-        )),
+        true => Err(Error::file(path, "this is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`")),
         false => Ok(()),
     }
 }
@@ -43,12 +40,28 @@ pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// A file that cannot be read, is a Git LFS pointer, or is not UTF-8.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
-    let text = String::from_utf8(read_bytes(path)?).map_err(|error| {
-        let place = error.utf8_error().valid_up_to();
-        let problem = format!("it is not UTF-8 (after {place} bytes); save it in that encoding, or fetch it again");
-        Error::input(path.display().to_string(), problem)
-    })?;
-    Ok(drop_mark(text))
+    decode_text(path.display(), read_bytes(path)?)
+}
+
+/// The text in the bytes of a file (or of standard input) of this name, without its byte order mark.
+///
+/// # Errors
+/// The bytes are not UTF-8.
+pub fn decode_text(name: impl Display, bytes: Vec<u8>) -> Result<String> {
+    decode_lines(name, 1, bytes).map(drop_mark)
+}
+
+/// The text in the bytes of some lines of a file (or of standard input) of this name; `first` is the number of the first line.
+///
+/// # Errors
+/// The bytes are not UTF-8.
+pub(crate) fn decode_lines(name: impl Display, first: usize, bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = first + valid.iter().filter(|&&byte| byte == b'\n').count();
+        let problem = "it is not valid UTF-8: save the file in that encoding, or fetch it again";
+        Error::line(name.to_string(), line, problem)
+    })
 }
 
 /// Reads a JSON file; see [`parse_json`].
@@ -59,9 +72,9 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     parse_json(&read_text(path)?).map_err(Error::json(path.display()))
 }
 
-/// Parses JSON with or without a byte order mark. `NaN`, `Infinity` and `-Infinity`, which Python writes for numbers that are
-/// not finite, become these words as strings: a key that nobody reads may hold them, and a number that is read is an error
-/// which shows them.
+/// Parses JSON with or without a byte order mark. Python writes `NaN`, `Infinity` and `-Infinity` for numbers that are
+/// not finite. They become strings here: if such a key is not read, it does no harm; if it is read as a number, the
+/// error shows the word.
 pub(crate) fn parse_json<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
     let text = without_mark(text);
     serde_json::from_str(text).or_else(|error| match quote_not_finite(text) {
@@ -81,7 +94,7 @@ fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// The text with every number that is not finite in quotes; none where it has none.
+/// The text with quotes around every number that is not finite; none if there is no such number.
 fn quote_not_finite(text: &str) -> Option<String> {
     let mut quoted = String::with_capacity(text.len() + 16);
     let mut rest = text;
@@ -102,7 +115,7 @@ fn quote_not_finite(text: &str) -> Option<String> {
     (quoted.len() > text.len()).then_some(quoted)
 }
 
-/// Bytes of the JSON string that a text starts with, quotes included.
+/// The length in bytes of the JSON string at the start of a text, quotes included.
 fn string_length(text: &str) -> usize {
     let mut escaped = true;
     let end = text.bytes().position(|byte| {
@@ -146,10 +159,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.json");
         let pointer: &[u8] = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
-        for (bytes, problem) in [(pointer, "Git LFS pointer"), (b"ab\xff", "not UTF-8 (after 2 bytes)")] {
+        for (bytes, problem) in [(pointer, "Git LFS pointer"), (b"a\nb\xff", "not valid UTF-8")] {
             fs::write(&path, bytes).unwrap();
             let error = read_text(&path).unwrap_err().to_string();
-            assert!(error.contains("a.json: ") && error.contains(problem), "{error}");
+            assert!(error.contains("a.json") && error.contains(problem), "{error}");
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Models by repository id, from a server on this machine's loopback.
 #![cfg(feature = "hub")]
 
+#[path = "common/repository.rs"]
+mod repository;
+
 use std::{
     collections::HashMap,
     fs,
@@ -47,7 +50,7 @@ impl Server {
 
     /// One that has the files of a fixture.
     fn of(case: &str) -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(case);
+        let folder = repository::fixture(case);
         let files = fs::read_dir(folder).unwrap().map(|file| {
             let file = file.unwrap();
             (file.file_name().into_string().unwrap(), fs::read(file.path()).unwrap())

@@ -18,7 +18,7 @@ use deberta_burn::{
 use predicates::{prelude::*, str::contains};
 use runs::{Case, example, kill_and_resume, outcome};
 use serde_json::Value;
-use support::{config, folder};
+use support::{config, folder, repository::fixture};
 
 /// A fresh model and a text to pretrain it on.
 struct Pretraining {
@@ -114,7 +114,7 @@ fn models_are_pretrained_from_scratch() {
     );
     let start = |config: &Path, output: &str| {
         let mut command = example("pretrain");
-        command.arg("--config").arg(config).args(["--tokenizer", "tests/fixtures/small_tokenizer"]);
+        command.arg("--config").arg(config).arg("--tokenizer").arg(fixture("small_tokenizer"));
         command.arg("--train").arg(&text).args(["--max-length", "32", "--steps", "3", "--batch-size", "8"]);
         command.arg("--output").arg(case.path(output));
         command

@@ -2,13 +2,13 @@
 
 mod common;
 
-use std::{fs, path::Path};
+use std::{fs, path::PathBuf};
 
-use common::cpu_devices;
+use common::{cpu_devices, repository::repository};
 use deberta_burn::pipeline::{FillMask, PipelineOptions};
 
-fn folder() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/deberta-tiny")
+fn folder() -> PathBuf {
+    repository("models/deberta-tiny")
 }
 
 /// Sentences of the kind that it was trained on, each with a word that is among its five likeliest.

@@ -297,7 +297,7 @@ impl TrainingFlags {
             ("--sift-loss", self.sift_loss.is_some()),
         ];
         match sift.into_iter().find(|(_, is_given)| *is_given && !self.sift) {
-            Some((flag, _)) => Err(Error::input(flag, "it is for scale-invariant fine-tuning only: add --sift")),
+            Some((flag, _)) => Err(Error::setting(flag, "it is for scale-invariant fine-tuning only: add --sift")),
             None => Ok(()),
         }
     }
@@ -321,11 +321,11 @@ impl TrainingFlags {
                 valid: valid.or_else(|| Some(folder.join("valid.tsv"))),
                 test: test.or_else(|| Some(folder.join("test.tsv"))),
             },
-            (None, None) => return Err(Error::input("--train", "it is missing, expected a file to learn from")),
+            (None, None) => return Err(Error::setting("--train", "it is missing, expected a file to learn from")),
         };
         match self.patience {
             Some(_) if parts.valid.is_none() => {
-                Err(Error::input("--patience", "nothing can be judged without validation data: add --valid"))
+                Err(Error::setting("--patience", "nothing can be judged without validation data: add --valid"))
             }
             _ => Ok(parts),
         }

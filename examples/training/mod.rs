@@ -69,7 +69,7 @@ impl Session {
         settings.validate()?;
         let (folder, mut config, tokenizer) = match from_scratch {
             Some(_) if flags.dtype.is_some_and(|dtype| dtype != Dtype::F32) => {
-                return Err(Error::input("--dtype", "a model from scratch is trained in f32"));
+                return Err(Error::setting("--dtype", "a model from scratch is trained in f32"));
             }
             Some((config, tokenizer)) => (None, config, tokenizer),
             None => {
@@ -84,7 +84,7 @@ impl Session {
         if let Some(dropout) = flags.task_dropout {
             if !(0.0..1.0).contains(&dropout) {
                 let problem = format!("it is {dropout}, expected a number from 0 up to, but not including, 1");
-                return Err(Error::input("--task-dropout", problem));
+                return Err(Error::setting("--task-dropout", problem));
             }
             config.set_classifier_dropout(dropout);
         }
@@ -193,7 +193,7 @@ fn check_output(model: &Path, output: &Path) -> Result<()> {
                 "{} is the folder of --model, whose weights would be replaced: choose another one",
                 output.display()
             );
-            Err(Error::input("--output", problem))
+            Err(Error::setting("--output", problem))
         }
         _ => Ok(()),
     }

@@ -1,17 +1,17 @@
-//! From the bytes of a file to the bytes of a parameter and back: element type, layout of matrices, a look for NaN.
+//! From the bytes of a file to the bytes of a parameter and back: element type, layout of matrices, a check for NaN.
 
 use burn::tensor::{Bytes, DType};
 use bytemuck::Pod;
 use half::{bf16, f16, slice::HalfFloatSliceExt, vec::HalfFloatVecExt};
 
-/// What has to be done to the values of a tensor between file and module.
+/// The conversion of a tensor's values between file and module.
 #[derive(Clone, Copy)]
 pub(super) struct Conversion {
-    /// The element type at hand; must be [supported](is_supported).
+    /// The present element type; must be [supported](is_supported).
     pub from: DType,
-    /// The element type wanted; must be [supported](is_supported).
+    /// The wanted element type; must be [supported](is_supported).
     pub to: DType,
-    /// Rows and columns of the matrix at hand if it is to be transposed. PyTorch keeps the weight of a linear map as
+    /// Present rows and columns of a matrix that is to be transposed. PyTorch stores the weight of a linear map as
     /// [output, input], burn as [input, output].
     pub transpose: Option<[usize; 2]>,
 }
@@ -21,8 +21,8 @@ pub(super) fn is_supported(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
 }
 
-/// Whether all values in a buffer of the [supported](is_supported) type `dtype` are neither NaN nor infinite, that is,
-/// whether no exponent is all ones.
+/// Whether all values in a buffer of the [supported](is_supported) type `dtype` are finite, that is, whether no
+/// exponent has only ones.
 pub(super) fn is_finite(bytes: &[u8], dtype: DType) -> bool {
     match dtype {
         DType::F32 => all::<u32>(bytes, |bits| bits & 0x7f80_0000 != 0x7f80_0000),
@@ -31,17 +31,17 @@ pub(super) fn is_finite(bytes: &[u8], dtype: DType) -> bool {
     }
 }
 
-/// Values that are too large for another element type.
+/// Values that are too large for an element type.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct OutOfRange {
     /// How many there are.
     pub count: usize,
-    /// The one of the largest magnitude.
+    /// The value of the largest magnitude.
     pub largest: f32,
 }
 
-/// The magnitudes from which f32 rounds to infinity in `dtype`, and the largest value that it has: the first are half a step of
-/// the last digit beyond the second.
+/// The smallest magnitude that rounds from f32 to infinity in `dtype`, and the largest finite value of `dtype`. The
+/// first is larger than the second by half a unit in the last place.
 fn range(dtype: DType) -> Option<(f32, f32)> {
     match dtype {
         DType::F16 => Some((65520.0, f16::MAX.to_f32())),
@@ -50,13 +50,13 @@ fn range(dtype: DType) -> Option<(f32, f32)> {
     }
 }
 
-/// Looks at every element even after a failure, so that the loop vectorises: failures are the exception.
+/// Checks every element even after a failure, so that the loop can be vectorised: failures are rare.
 fn all<T: Pod>(bytes: &[u8], test: impl Fn(T) -> bool) -> bool {
     bytes.chunks_exact(size_of::<T>()).fold(true, |so_far, bits| so_far & test(bytemuck::pod_read_unaligned(bits)))
 }
 
 impl Conversion {
-    /// Converts `bytes`, whose length must be a multiple of the element size. Nothing is copied where nothing changes.
+    /// Converts `bytes`, whose length must be a multiple of the element size. If nothing changes, nothing is copied.
     pub fn apply(self, bytes: Bytes) -> Bytes {
         let bytes = self.cast(bytes);
         match self.transpose {
@@ -67,8 +67,8 @@ impl Conversion {
         }
     }
 
-    /// The same, but values beyond the range of the new type become its largest instead of infinite ones, and are counted.
-    /// What was not finite stays so.
+    /// The same, but values beyond the range of the new type become its largest value instead of infinity, and are
+    /// counted. NaN and infinity stay as they are.
     pub fn apply_clamped(self, bytes: Bytes) -> (Bytes, Option<OutOfRange>) {
         let (Some((limit, largest)), true) = (range(self.to), self.from != self.to) else {
             return (self.apply(bytes), None);
@@ -88,7 +88,7 @@ impl Conversion {
         (Self { from: DType::F32, ..self }.apply(Bytes::from_elems(values)), found)
     }
 
-    /// Goes by way of f32, which holds every f16 and bf16 exactly. The result is aligned for its elements.
+    /// Converts through f32, which represents every f16 and bf16 exactly. The result is aligned for its elements.
     fn cast(self, bytes: Bytes) -> Bytes {
         if self.from == self.to && bytes.as_ptr().align_offset(self.to.size()) == 0 {
             return bytes;
@@ -106,7 +106,7 @@ impl Conversion {
     }
 }
 
-/// The elements of a buffer that need not be aligned for them.
+/// The elements of a buffer, which need not be aligned.
 fn elements<T: Pod>(bytes: &[u8]) -> Vec<T> {
     bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect()
 }
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn matrices_of_any_size_are_transposed() {
-        // Below, at and beyond the block size, and vectors in disguise.
+        // Smaller than, equal to and larger than the block size, and single rows or columns.
         for [rows, columns] in [[1, 5], [5, 1], [3, 2], [32, 32], [33, 64], [70, 45], [2, 100]] {
             let values: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
             let conversion = |from, to| Conversion { from, to, transpose: Some([rows, columns]) };

@@ -1,6 +1,7 @@
-//! The header of a safetensors file: an eight byte length, then that much JSON that says which tensor lies where.
+//! The header of a safetensors file: a length of eight bytes, then JSON of that length, which says where each tensor
+//! is.
 //!
-//! The header is checked in full before anything trusts it, and every complaint names the tensor that caused it.
+//! The header is checked in full before it is used. An error names the tensor that it is about.
 
 use std::{collections::HashSet, fmt, ops::Range, path::Path};
 
@@ -12,14 +13,14 @@ use serde::{
 
 use crate::{Error, Result, text_file};
 
-/// Bytes of the length that opens the file.
+/// Bytes of the length at the start of the file.
 const LENGTH_BYTES: usize = 8;
 /// The longest header the format allows, in bytes.
 const MAX_HEADER: u64 = 100_000_000;
 /// Data starts at a multiple of this, so that a memory map of the file is aligned for every element type.
 const ALIGNMENT: usize = 8;
 
-/// What a safetensors file says about its tensors, checked against the size of the file.
+/// The tensors of a safetensors file, checked against the size of the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Header {
     /// The tensors, in the order of their data.
@@ -35,17 +36,18 @@ pub struct HeaderEntry {
     pub dtype: DType,
     /// Its extents, outermost first; empty for a scalar.
     pub shape: Vec<usize>,
-    /// Where its bytes lie, counted from the start of the file.
+    /// The range of its bytes, counted from the start of the file.
     pub range: Range<usize>,
 }
 
 impl Header {
-    /// Reads the header of `file`, the whole content of the safetensors file at `path` (which only serves to name it).
+    /// Reads the header of `file`, the whole content of a safetensors file. `path` is for error messages.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if the file is cut short or too long, if the header is not what the format asks for, if a
-    /// tensor occurs twice or has an element type that is not supported, or if the byte ranges of the tensors overlap,
-    /// leave gaps, run past the end of the file, or do not fit their shapes.
+    /// [`Error::Checkpoint`] if the file is cut short or too long, if the header does not follow the format, or if byte
+    /// ranges of tensors overlap or leave gaps. [`Error::Tensor`] if a tensor has an element type that is not
+    /// supported, or a byte range that does not fit its shape or ends after the file. [`Error::Json`] if the header is
+    /// no JSON object, or has a tensor twice.
     pub fn parse(file: &[u8], path: &Path) -> Result<Self> {
         let fail = |problem: String| Error::checkpoint(path, problem);
         text_file::refuse_pointer(path, file)?;
@@ -70,6 +72,8 @@ impl Header {
         let start = LENGTH_BYTES + json.len();
         let mut entries = Vec::with_capacity(tensors.len());
         for (name, raw) in tensors {
+            let tensor = name.clone();
+            let fail = |problem| Error::Tensor { path: path.to_owned(), name: tensor, problem };
             entries.push(raw.checked(name, data.len(), start).map_err(fail)?);
         }
         entries.sort_by_key(|entry| (entry.range.start, entry.range.end));
@@ -80,13 +84,13 @@ impl Header {
     /// The first bytes of a file that holds the given tensors (name, element type, shape) one after the other.
     pub(super) fn encode<'a>(tensors: impl Iterator<Item = (&'a str, DType, &'a [usize])>) -> Result<Vec<u8>> {
         let mut json = serde_json::Map::new();
-        // Hugging Face's loaders refuse a file without it.
+        // Hugging Face's loaders refuse a file without this entry.
         json.insert("__metadata__".into(), serde_json::json!({ "format": "pt" }));
         let mut end = 0;
         for (name, dtype, shape) in tensors {
             let start = end;
             end += byte_length(dtype, shape)
-                .ok_or_else(|| Error::Model(format!("tensor `{name}` is too large to be written")))?;
+                .ok_or_else(|| Error::unsupported(format!("tensor `{name}`"), "it is too large to be written"))?;
             let raw = RawEntry { dtype: dtype_name(dtype)?.into(), shape: shape.to_vec(), data_offsets: (start, end) };
             let raw = serde_json::to_value(raw).map_err(Error::json(format!("the header entry of `{name}`")))?;
             json.insert(name.into(), raw);
@@ -122,12 +126,12 @@ fn check_cover(entries: &[HeaderEntry], data: Range<usize>) -> std::result::Resu
     }
 }
 
-/// Number of bytes of a tensor, unless it exceeds the address space.
+/// Number of bytes of a tensor; none if that is more than an address can reach.
 fn byte_length(dtype: DType, shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(dtype.size(), |product, &extent| product.checked_mul(extent))
 }
 
-/// An entry as the JSON has it.
+/// An entry of the JSON.
 #[derive(Serialize, Deserialize)]
 struct RawEntry {
     dtype: String,
@@ -136,7 +140,7 @@ struct RawEntry {
 }
 
 impl RawEntry {
-    /// Checks the entry on its own, against `data_len` bytes of data that begin at `data_start`.
+    /// Checks a single entry. The file has `data_len` bytes of data, which begin at `data_start`.
     fn checked(self, name: String, data_len: usize, data_start: usize) -> std::result::Result<HeaderEntry, String> {
         let Self { dtype: dtype_name, shape, data_offsets: (start, end) } = self;
         let dtype = dtype_of(&dtype_name).ok_or_else(|| {
@@ -196,7 +200,7 @@ impl<'de> Deserialize<'de> for RawHeader {
     }
 }
 
-/// Element types that both the format and burn have, under the format's name.
+/// Element types that both the format and burn have, with their names in the format.
 const DTYPES: [(&str, DType); 13] = [
     ("F64", DType::F64),
     ("F32", DType::F32),
@@ -219,5 +223,7 @@ fn dtype_of(name: &str) -> Option<DType> {
 
 fn dtype_name(dtype: DType) -> Result<&'static str> {
     let known = DTYPES.iter().find(|(_, known)| *known == dtype);
-    known.map(|(name, _)| *name).ok_or_else(|| Error::Model(format!("safetensors files cannot hold {dtype:?} tensors")))
+    known
+        .map(|(name, _)| *name)
+        .ok_or_else(|| Error::unsupported(format!("element type {dtype:?}"), "safetensors files cannot hold it"))
 }

@@ -17,7 +17,7 @@ use crate::{
     foreign::{self, Part},
 };
 
-/// What is downloaded beside the weights, where the repository has it.
+/// Files that are downloaded beside the weights, if the repository has them.
 const COMPANIONS: [&str; 10] = [
     "config.json",
     "tokenizer.json",
@@ -70,10 +70,11 @@ impl Hub {
         }
     }
 
-    /// Downloads what is not in the cache yet of a model: its configuration, its weights (safetensors if there are any) and
-    /// the files of its tokenizer. `repository` is its id, such as `microsoft/deberta-v3-base`, and `revision` a branch, a tag
-    /// or a commit, `main` if none is given. Returns the folder in the cache that holds the files. Progress shows on a
-    /// terminal. Offline, or if the server cannot be reached, a copy in the cache is used as it is.
+    /// Downloads a model: its configuration, its weights (safetensors if there are any) and the files of its tokenizer.
+    /// Files that are in the cache are not downloaded again. `repository` is its id, such as
+    /// `microsoft/deberta-v3-base`, and `revision` a branch, a tag or a commit, `main` if none is given. Returns the
+    /// folder in the cache that holds the files. Progress is shown on a terminal. Offline, or if the server cannot be
+    /// reached, a copy in the cache is used as it is.
     ///
     /// # Errors
     /// [`Error::Hub`] if the server does not have the repository or revision, or denies it, if the repository has no weights
@@ -102,9 +103,10 @@ impl Hub {
         let offered: BTreeSet<&str> = info.siblings.iter().map(|file| file.rfilename.as_str()).collect();
         let weights = *read::FILES.iter().find(|file| offered.contains(*file)).ok_or_else(|| {
             let names: Vec<_> = offered.iter().map(|&name| name.to_owned()).collect();
-            fail(read::no_weights(foreign::explain_names(&names, Part::Weights)))
+            let reason = foreign::explain_names(&names, Part::Weights).map_or(read::NO_WEIGHTS, |sign| sign.meaning);
+            fail(format!("{reason}; looked for {}", read::FILES.join(", ")))
         })?;
-        // All files come from one commit, whatever is pushed meanwhile.
+        // All files come from one commit, even if others are pushed meanwhile.
         let commit = api.repo(repo(&info.sha));
         let folder = self.folder(&repo(revision), &info.sha);
         let get = |file: &str| -> Result<()> {
@@ -124,7 +126,7 @@ impl Hub {
                 get(shard)?;
             }
         }
-        // Offline, the name of the branch is all there will be.
+        // Offline, only the name of the branch is known.
         let cached = Cache::new(self.cache.clone()).repo(repo(revision));
         cached.create_ref(&info.sha).map_err(Error::io("write", &self.cache))?;
         Ok(folder)
@@ -153,7 +155,7 @@ impl Hub {
         is_complete.then_some(folder)
     }
 
-    /// What an error means, and whether it is an answer of the server rather than the lack of one.
+    /// The meaning of an error, and whether the server answered at all.
     fn explained(&self, error: ApiError, revision: &str) -> (String, bool) {
         let endpoint = &self.endpoint;
         let text = error.to_string();

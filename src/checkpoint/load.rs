@@ -26,7 +26,7 @@ use crate::{
 pub struct LoadOptions {
     /// The element type that all parameters get: f32, f16 or bf16.
     pub dtype: FloatDType,
-    /// What to do where the file lacks a parameter of the head.
+    /// What to do if the file lacks a parameter of the head.
     pub head: HeadPolicy,
 }
 
@@ -37,28 +37,28 @@ impl Default for LoadOptions {
     }
 }
 
-/// What to do where a checkpoint lacks a parameter of the module's head, or has it in another shape. The backbone's are
-/// always required.
+/// What to do if a checkpoint lacks a parameter of the module's head, or has it in another shape. Parameters of the
+/// backbone are always required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeadPolicy {
-    /// It is an error: for inference, where a random head gives random answers.
+    /// It is an error. For inference: a random head would give random answers.
     Required,
-    /// It is initialised at random and reported: for fine-tuning.
+    /// It is initialised at random and reported. For fine-tuning.
     InitialiseIfMissing,
-    /// Nothing of the file's head is used, whether it is there or not: for fine-tuning on other labels.
+    /// The file's head is never used. For fine-tuning on other labels.
     Initialise,
 }
 
 impl Checkpoint {
-    /// Fills `module`, freshly made or not, with the tensors of the checkpoint. A head reads the file of a bare backbone or
-    /// of another head, and a bare backbone reads the file of any head.
+    /// Fills `module` with the tensors of the checkpoint. A head can read the file of a backbone or of another head,
+    /// and a backbone the file of any head.
     ///
-    /// Parameters that are loaded are never initialised at random first. On CPU devices, tensors whose type and layout need
-    /// no change (the large token embeddings of an f32 model, for one) stay in the mapped file instead of being copied.
+    /// Parameters that are loaded are not initialised at random before. On CPU devices, tensors whose type and layout
+    /// need no change (such as the token embeddings of an f32 model) stay in the mapped file and are not copied.
     ///
     /// # Errors
-    /// - [`Error::Checkpoint`] if a parameter of the backbone, or with [`HeadPolicy::Required`] of the head, is missing or
-    ///   has another shape, both of which are named, or if a tensor cannot be read.
+    /// - [`Error::Tensor`] if a parameter of the backbone (with [`HeadPolicy::Required`], also of the head) is missing
+    ///   or has another shape, or if a tensor cannot be read. The message names all of them.
     /// - [`Error::Device`] if the module's device does not compute in the wanted type.
     pub fn load<M: Module>(&self, module: M, options: &LoadOptions) -> Result<(M, LoadReport)> {
         let dtype = DType::from(options.dtype);
@@ -68,7 +68,7 @@ impl Checkpoint {
 
         let mut report = LoadReport { skipped: self.skipped().to_vec(), ..Default::default() };
         let mut pairs = Vec::with_capacity(parameters.len());
-        let (mut fatal, mut only_heads) = (Vec::new(), true);
+        let (mut fatal, mut only_heads) = (Vec::<(String, String)>::new(), true);
         for parameter in &parameters {
             let (name, expected) = (names.key(&parameter.path), parameter.file_shape());
             let is_backbone = names.is_backbone(&parameter.path);
@@ -92,14 +92,14 @@ impl Checkpoint {
                 }
             };
             if required {
-                fatal.push(problem);
+                fatal.push((names.key(&parameter.path), problem));
                 only_heads &= !is_backbone;
             }
         }
-        if !fatal.is_empty() {
+        if let Some((name, _)) = fatal.first().cloned() {
             let advice = match only_heads {
                 true => foreign::explain(self.folder(), Part::Head)
-                    .unwrap_or("the checkpoint was not trained for this task: fine-tune it first")
+                    .map_or("the checkpoint was not trained for this task: fine-tune it first", |sign| sign.meaning)
                     .to_owned(),
                 false if pairs.is_empty() => {
                     let keys: Vec<_> = self.keys().map(|key| format!("`{key}`")).collect();
@@ -107,10 +107,12 @@ impl Checkpoint {
                 }
                 false => "check that config.json belongs to these weights".to_owned(),
             };
-            return Err(Error::checkpoint(self.folder(), format!("{}; {advice}", Few(&fatal))));
+            let problems: Vec<_> = fatal.into_iter().map(|(_, problem)| problem).collect();
+            let problem = format!("{}; {advice}", Few(&problems));
+            return Err(Error::Tensor { path: self.folder().to_owned(), name, problem });
         }
 
-        // The values are independent of each other, and most of the time goes into moving memory: all threads help.
+        // Tensors are independent of each other, and moving memory takes most of the time: all threads help.
         let filled = pairs.par_iter().map(|(parameter, stored)| self.values(parameter, stored, dtype));
         let filled = filled.collect::<Result<Vec<_>>>()?;
         let mut values = HashMap::with_capacity(pairs.len());
@@ -130,7 +132,7 @@ impl Checkpoint {
         Ok((module, report))
     }
 
-    /// The tensor of this key, or a copy of it under another.
+    /// The tensor of this key, or its copy under another key.
     fn find(&self, key: &str) -> Option<&Stored> {
         let copy = || names::TIED.iter().find(|(_, original)| *original == key).and_then(|(copy, _)| self.get(copy));
         self.get(key).or_else(copy)
@@ -138,7 +140,7 @@ impl Checkpoint {
 
     /// The values of `stored` as `parameter` wants them, and whether they are finite.
     fn values(&self, parameter: &Parameter, stored: &Stored, to: DType) -> Result<(TensorData, bool)> {
-        let fail = |problem: String| Error::checkpoint(self.folder(), format!("`{}`: {problem}", stored.name));
+        let fail = |problem: String| Error::tensor(self.folder(), &stored.name, problem);
         let from = stored.dtype;
         if !convert::is_supported(from) {
             return Err(fail(format!("the element type is {from:?}, expected F32, F16 or BF16")));
@@ -191,7 +193,8 @@ impl ModuleMapper for Filler {
         let id = param.id;
         let tensor = match self.values.remove(&self.path.join(".")) {
             Some(data) => Tensor::from_data(data, (&param.lazy_device(), self.dtype)),
-            // Initialised at random, in the device's own type. A cast on the tape would be no leaf, as a parameter has to be.
+            // A random initialisation has the device's own type. It is cast outside the tape: a parameter must be a
+            // leaf, and the result of a cast on the tape is none.
             None => param.val().inner().cast(self.dtype),
         };
         param.transform_for_load(tensor, id)

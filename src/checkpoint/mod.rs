@@ -5,9 +5,9 @@
 //! [`LoadReport`] of what was used, missing and left over. [`write`](write()) is the way back: `model.safetensors` and
 //! `config.json` as Hugging Face transformers reads them.
 //!
-//! Modules and files spell the names of the weights differently; `names.rs` holds the one table both directions use.
-//! DeBERTa v1 also packs its projections differently: `v1.rs` splits them on reading and packs them on writing, so that
-//! no module has to know.
+//! Modules and files have different names for the weights; `names.rs` has one table for both directions. DeBERTa v1
+//! also packs its projections into one matrix: `v1.rs` splits it when reading and packs it when writing, so that
+//! modules only know one layout.
 
 mod convert;
 mod digest;

@@ -1,14 +1,14 @@
-//! How the modules' field names become the keys of Hugging Face's files: the one table that reading and writing share.
+//! From the field names of modules to the keys of Hugging Face's files: one table for reading and writing.
 
 use super::parameters::Parameter;
 
-/// Field names and what stands for them in a key, applied from top to bottom; both sides are whole names between dots.
+/// Field names and their names in a key, applied from top to bottom. Both sides are whole names between dots.
 type Rules = &'static [(&'static str, &'static str)];
 
-/// How the path of a backbone's parameter starts if the module is a head.
+/// The start of the path of a backbone's parameter, if the module is a head.
 const BACKBONE: &str = "backbone.";
 
-/// What every architecture has.
+/// Names in every architecture.
 const COMMON: Rules = &[
     ("attention", "attention.self"),
     ("attention_output", "attention.output"),
@@ -20,19 +20,19 @@ const COMMON: Rules = &[
     ("beta", "bias"),
 ];
 
-/// What only DeBERTa's backbone has.
+/// Names in DeBERTa's backbone only.
 const DEBERTA: Rules = &[("backbone", "deberta")];
 
-/// What only RoBERTa's backbone has.
+/// Names in RoBERTa's backbone only.
 const ROBERTA: Rules =
     &[("backbone", "roberta"), ("query_proj", "query"), ("key_proj", "key"), ("value_proj", "value")];
 
-/// DeBERTa's masked language modelling head as Microsoft wrote it, with the enhanced mask decoder: the absolute positions
-/// that belong to the decoder here are among the embeddings in the file.
+/// DeBERTa's masked language modelling head as in Microsoft's code, with the enhanced mask decoder. The decoder's
+/// absolute positions are among the embeddings in the file.
 const ORIGINAL_MASKED_LM: Rules =
     &[("lm_head", "lm_predictions.lm_head"), ("decoder.position_embeddings", "deberta.embeddings.position_embeddings")];
 
-/// The same head as transformers has it by default.
+/// The same head as transformers names it by default.
 const LEGACY_MASKED_LM: Rules = &[("lm_head.bias", "cls.predictions.bias"), ("lm_head", "cls.predictions.transform")];
 
 const ROBERTA_MASKED_LM: Rules = &[("lm_head.LayerNorm", "lm_head.layer_norm")];
@@ -42,7 +42,7 @@ const ROBERTA_SEQUENCE_CLASSIFICATION: Rules =
 
 const ROBERTA_MULTIPLE_CHOICE: Rules = &[("pooler.dense", "roberta.pooler.dense")];
 
-/// Keys that older files use, and what they are called today.
+/// Keys of older files, and their present names.
 pub(super) const RENAMED: [(&str, &str); 2] =
     [("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")];
 
@@ -54,17 +54,17 @@ pub(super) const TIED: [(&str, &str); 4] = [
     ("lm_head.decoder.bias", "lm_head.bias"),
 ];
 
-/// Ends of keys that a file may have and no model needs.
+/// Ends of keys that may be in a file although no model needs them.
 const IGNORED: [&str; 3] = [
     // A buffer that counts from 0.
     "embeddings.position_ids",
-    // The residual of gradient-disentangled embedding sharing: only pretraining has a use for it.
+    // The residual of gradient-disentangled embedding sharing: only pretraining needs it.
     "embeddings._weight",
-    // Absolute positions are for the enhanced mask decoder alone where the embeddings do not add them.
+    // If the embeddings do not add absolute positions, only the enhanced mask decoder needs them.
     "embeddings.position_embeddings.weight",
 ];
 
-/// Whether a key that no parameter asked for can be passed over: it is a copy of another one, or of no use to any model.
+/// Whether a key that no parameter uses can be ignored: it is a copy of another one, or no model needs it.
 pub(super) fn is_ignored(key: &str) -> bool {
     TIED.iter().any(|(copy, _)| *copy == key) || IGNORED.iter().any(|end| key.ends_with(end)) || is_optimizer_state(key)
 }
@@ -75,8 +75,8 @@ pub(super) fn is_optimizer_state(key: &str) -> bool {
     key.split('.').next().is_some_and(|name| name.starts_with("optimizer"))
 }
 
-/// By the end of transformers' name for a model with a head: keys that a file of it has, and one that tells it from other heads
-/// by not being there. The first of each kind is DeBERTa's, the second RoBERTa's.
+/// For each head, by the end of its name in transformers: keys that its file has, and a key that its file does not have
+/// (it tells the head from others). The first of each kind is DeBERTa's, the second RoBERTa's.
 const HEADS: [(&str, &[&str], Option<&str>); 6] = [
     ("ForSequenceClassification", &["pooler.dense.weight", "classifier.weight"], None),
     ("ForSequenceClassification", &["classifier.dense.weight", "classifier.out_proj.weight"], None),
@@ -91,7 +91,7 @@ pub(super) fn fine_tuned() -> impl Iterator<Item = &'static str> {
     HEADS.iter().map(|(task, ..)| *task)
 }
 
-/// Whether a file with the keys that `contains` tells has a head for this task.
+/// Whether a file has a head for this task; `contains` says which keys the file has.
 pub(super) fn has_head(task: &str, contains: impl Fn(&str) -> bool) -> bool {
     HEADS.iter().any(|(name, keys, absent)| {
         *name == task && keys.iter().all(|key| contains(key)) && !absent.is_some_and(&contains)
@@ -125,7 +125,7 @@ impl Spelling {
 /// The names of one module's parameters in one file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Names {
-    /// How the keys of the backbone start in the file of a head.
+    /// The start of the backbone's keys in the file of a head.
     prefix: &'static str,
     backbone: Rules,
     head: Rules,
@@ -136,7 +136,7 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// The names of `parameters`, which are all those of one module, in a file that is written for that module.
+    /// The names of a module's parameters in a file that is written for the module; `parameters` are all of them.
     pub fn new(parameters: &[Parameter], spelling: Spelling) -> Self {
         let is_in =
             |module: &str| parameters.iter().flat_map(|parameter| &parameter.containers).any(|name| name == module);
@@ -153,7 +153,7 @@ impl Names {
         Self { prefix, backbone, head, is_head, has_prefix: is_head }
     }
 
-    /// The same for a file that may be for the backbone alone or for another head, and has the given keys.
+    /// The same for a file with the given keys, which may be that of a backbone or of another head.
     pub fn in_file<'a>(self, mut keys: impl Iterator<Item = &'a str>) -> Self {
         Self { has_prefix: keys.any(|key| key.starts_with(self.prefix)), ..self }
     }
@@ -161,7 +161,7 @@ impl Names {
     /// The key of the parameter at `path`.
     pub fn key(&self, path: &str) -> String {
         let own = if self.is_backbone(path) { self.backbone } else { self.head };
-        // The outer dots let every name be matched as a whole.
+        // With dots at both ends, every name can be matched as a whole.
         let mut key = format!(".{path}.");
         for (ours, theirs) in COMMON.iter().chain(own) {
             key = key.replacen(&format!(".{ours}."), &format!(".{theirs}."), 1);
@@ -174,7 +174,7 @@ impl Names {
         }
     }
 
-    /// Whether the parameter at `path` belongs to the backbone, without which no head is of use.
+    /// Whether the parameter at `path` belongs to the backbone.
     pub fn is_backbone(&self, path: &str) -> bool {
         !self.is_head || path.starts_with(BACKBONE)
     }

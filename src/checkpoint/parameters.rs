@@ -5,7 +5,7 @@ use burn::{
     tensor::{DType, Device, Tensor, TensorData},
 };
 
-use crate::{Error, Result};
+use crate::{Result, device};
 
 /// One float parameter of a module.
 pub(super) struct Parameter {
@@ -21,7 +21,7 @@ pub(super) struct Parameter {
     pub values: Box<dyn Values>,
 }
 
-/// Access to a parameter's values, whatever its rank. A parameter that has none yet is initialised on first access.
+/// Access to a parameter's values, whatever its rank. A parameter without values is initialised on first access.
 pub(super) trait Values: Send + Sync {
     /// The element type.
     fn dtype(&self) -> DType;
@@ -35,9 +35,9 @@ impl<const D: usize> Values for Param<Tensor<D>> {
     }
 
     fn read(&self) -> Result<TensorData> {
-        self.val()
-            .try_into_data()
-            .map_err(|error| Error::Model(format!("a weight cannot be read back from its device: {error}")))
+        let value = self.val();
+        let device = value.device();
+        value.try_into_data().map_err(|error| device::unreadable(&device, error))
     }
 }
 
@@ -49,7 +49,7 @@ impl Parameter {
         collector.found
     }
 
-    /// Whether this is the matrix of a linear map, which files hold transposed.
+    /// Whether this is the matrix of a linear map, which is transposed in files.
     pub fn is_transposed(&self) -> bool {
         self.shape.len() == 2 && self.containers.last().is_some_and(|innermost| innermost == "Struct:Linear")
     }

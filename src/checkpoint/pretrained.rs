@@ -69,11 +69,12 @@ impl Checkpoint {
         if self.is_for(task, named) {
             return Ok(());
         }
-        let problem = match foreign::explain(self.folder(), Part::Head) {
-            Some(reason) => reason.to_owned(),
-            None => format!("config.json says that this is a {}; this task needs a …{task}", named.join(", ")),
+        let other_task = || {
+            let named = named.join(", ");
+            let problem = format!("config.json says that this is a {named}; this task needs a …{task}");
+            Error::checkpoint(self.folder(), problem)
         };
-        Err(Error::checkpoint(self.folder(), problem))
+        Err(foreign::unsupported(self.folder(), Part::Head).unwrap_or_else(other_task))
     }
 
     /// Why this checkpoint has no masked language model.

@@ -1,4 +1,4 @@
-//! Finding the weights of a folder and reading what they are, but not yet their values.
+//! Finding the weights of a folder and reading their names, types and shapes, but not their values.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,7 +30,7 @@ use crate::{
     text_file,
 };
 
-/// What a folder may keep its weights in; the first that is there is read.
+/// The files that may hold a folder's weights; the first that is there is read.
 pub(super) const FILES: [&str; 4] =
     ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
 
@@ -39,10 +39,11 @@ pub(crate) fn file_in(folder: &Path) -> Option<PathBuf> {
     FILES.into_iter().chain(["config.json"]).map(|file| folder.join(file)).find(|path| path.exists())
 }
 
-/// The weights of a folder: names, element types and shapes at hand, values on demand.
+/// The weights of a folder: names, element types and shapes. Values are read when they are needed.
 ///
-/// Safetensors files are mapped into memory and stay mapped as long as the checkpoint, or a module on a CPU device that was
-/// loaded from it, is alive. Do not overwrite such a file in place meanwhile; replace it, as [`write`](super::write()) does.
+/// Safetensors files are mapped into memory and stay mapped as long as the checkpoint, or a module on a CPU device that
+/// was loaded from it, is alive. Meanwhile, do not overwrite such a file in place; replace it, as
+/// [`write`](super::write()) does.
 #[derive(Debug)]
 pub struct Checkpoint {
     folder: PathBuf,
@@ -53,20 +54,22 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Opens the weights in `folder`: `model.safetensors`, else `model.safetensors.index.json` and its shards, else
-    /// `pytorch_model.bin` (of any version of PyTorch), else its index and shards. A v1 checkpoint is converted to the layout
-    /// of v2, for which the number of attention heads is taken from `config.json`. Names that training put in front of the
-    /// model's own keys (`module.`, `_orig_mod.`, `model.`, `state_dict.` and so on) are taken away.
+    /// `pytorch_model.bin` (of any version of PyTorch), else its index and shards. A v1 checkpoint is converted to the
+    /// layout of v2; the number of attention heads is read from `config.json`. Prefixes that training put in front of
+    /// the model's own keys (`module.`, `_orig_mod.`, `model.`, `state_dict.` and so on) are removed.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if none of the files is there, or one is damaged or incomplete: it names the file, the tensor
-    /// and what is wrong. [`Error::Io`] if a file cannot be read.
+    /// - [`Error::Missing`] if none of the files is there, or one that an index names is not;
+    /// - [`Error::Unsupported`] if the folder is made for other software;
+    /// - [`Error::Checkpoint`] and [`Error::Tensor`] if a file or a tensor is damaged or incomplete;
+    /// - [`Error::Io`] if a file cannot be read.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         let path = FILES
             .iter()
             .map(|file| folder.join(file))
             .find(|path| path.exists())
-            .ok_or_else(|| Error::checkpoint(folder, no_weights(foreign::explain(folder, Part::Weights))))?;
+            .ok_or_else(|| foreign::not_found(folder, Part::Weights, NO_WEIGHTS, &FILES.join(", ")))?;
         let Content { mut tensors, skipped, files } = Content::of(&path)?;
         let mut keys: Vec<_> = tensors.iter_mut().map(|tensor| &mut tensor.name).collect();
         wrapping::unwrap(&mut keys).map_err(|problem| Error::checkpoint(&path, problem))?;
@@ -91,7 +94,7 @@ impl Checkpoint {
                      one",
                     twin.name
                 );
-                return Err(Error::checkpoint(&path, problem));
+                return Err(Error::Tensor { path, name: twin.name, problem });
             }
         }
         Ok(Self { folder: folder.to_owned(), tensors: by_name, skipped, files })
@@ -112,8 +115,9 @@ impl Checkpoint {
         self.tensors.contains_key(key)
     }
 
-    /// Which masked language modelling head the checkpoint has, if it has one that can be used: the discriminators among the v3
-    /// checkpoints carry an `lm_predictions` head that belongs to their generator and fits no encoder in the file.
+    /// The masked language modelling head of the checkpoint, if it has one that can be used. The discriminators
+    /// among the v3 checkpoints have an `lm_predictions` head that belongs to their generator and does not fit the
+    /// encoder in the file.
     pub fn masked_lm_layout(&self) -> Option<MaskedLmLayout> {
         let has = |part: &str| self.keys().any(|key| key.contains(part));
         match Spelling::of(self.keys()) {
@@ -124,16 +128,16 @@ impl Checkpoint {
         if !has("lm_predictions.lm_head.") || has("mask_predictions.") {
             return None;
         }
-        // Only the enhanced mask decoder needs absolute positions beside the head; transformers drops them.
+        // Beside the head, only the enhanced mask decoder needs absolute positions; transformers drops them.
         match has("embeddings.position_embeddings.") {
             true => Some(MaskedLmLayout::EnhancedMaskDecoder),
             false => Some(MaskedLmLayout::LastLayer),
         }
     }
 
-    /// Whether this is a checkpoint for a task, by the end of transformers' name for such a model (`ForTokenClassification`,
-    /// for one). `architectures` says so, unless its names are left over from the model that training began with: what counts
-    /// then is which head has its weights in the file.
+    /// Whether this is a checkpoint for a task, by the end of transformers' name for such a model
+    /// (`ForTokenClassification`, for one). `architectures` decides. But its names may be left over from the model that
+    /// training began with: then it counts which head has weights in the file.
     pub(crate) fn is_for(&self, task: &str, architectures: &[String]) -> bool {
         let is_named = |task: &str| architectures.iter().any(|name| name.ends_with(task));
         let has_head = |task: &str| names::has_head(task, |key| self.contains(key));
@@ -150,7 +154,7 @@ impl Checkpoint {
         self.tensors.get(key)
     }
 
-    /// Lets go of a tensor's bytes, which have been copied, where they lie in a file.
+    /// Releases a tensor's bytes in a mapped file after they have been copied.
     pub(super) fn release(&self, bytes: Range<*const u8>) {
         self.files.iter().for_each(|file| file.release(&bytes));
     }
@@ -164,23 +168,21 @@ impl Checkpoint {
     }
 }
 
-/// Says that a folder or repository has no weights, and what it is instead if that is known.
-pub(super) fn no_weights(reason: Option<&str>) -> String {
-    format!("{}; looked for {}", reason.unwrap_or("there are no weights in it"), FILES.join(", "))
-}
+/// Why a folder cannot be opened, if its files do not say what it is.
+pub(super) const NO_WEIGHTS: &str = "there are no weights in it";
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Default)]
 struct Content {
     tensors: Vec<Stored>,
     /// Names of entries that are no tensors.
     skipped: Vec<String>,
-    /// What the tensors are mapped from.
+    /// The mapped files that the tensors are in.
     files: Vec<MappedFile>,
 }
 
 impl Content {
-    /// Reads the file at `path`, whose format its extension tells.
+    /// Reads the file at `path`; its extension says which format it has.
     fn of(path: &Path) -> Result<Self> {
         match path.extension().and_then(OsStr::to_str) {
             Some("safetensors") => safetensors(path),
@@ -209,7 +211,7 @@ fn pytorch(path: &Path) -> Result<Content> {
     };
     let tensors = PytorchReader::new(path).map_err(fail)?.into_tensors();
     let mut skipped = Vec::new();
-    // The reader passes over what is no tensor; a second look at the pickle tells what that was.
+    // The reader skips entries that are no tensors; the pickle is read again to find their names.
     if let PickleValue::Dict(entries) = PytorchReader::read_pickle_data(path, None).map_err(fail)? {
         let is_tensor = |key: &String| {
             tensors.keys().any(|name| {
@@ -225,22 +227,23 @@ fn pytorch(path: &Path) -> Result<Content> {
 /// Reads the index at `path` and all files it names.
 fn shards(path: &Path) -> Result<Content> {
     let index = Index::open(path)?;
-    let fail = |problem: String| Err(Error::checkpoint(path, problem));
+    let fail = |name: &str, problem: String| Err(Error::tensor(path, name, problem));
     let mut content = Content::default();
     let mut seen = BTreeSet::new();
     for shard in index.files() {
         let shard_path = path.with_file_name(shard);
         if !shard_path.exists() {
-            return fail(format!("the index names the shard `{shard}`, which is not there; download it too"));
+            let problem = format!("the index names the shard `{shard}`, which is not there; download it too");
+            return Err(Error::missing(&shard_path, format!("checkpoint {}: {problem}", path.display())));
         }
         let Content { tensors, skipped, files } = Content::of(&shard_path)?;
         for Stored { name, .. } in &tensors {
             if !seen.insert(name.clone()) {
-                return fail(format!("`{name}` is in two shards, once more in `{shard}`; which one counts is unknown"));
+                return fail(name, format!("it is in two shards, once more in `{shard}`; which one counts is unknown"));
             }
         }
         if let Some((key, _)) = index.weight_map.iter().find(|(key, file)| *file == shard && !seen.contains(*key)) {
-            return fail(format!("the index says that `{key}` is in `{shard}`, but it is not; download both again"));
+            return fail(key, format!("the index says that it is in `{shard}`, but it is not; download both again"));
         }
         content.tensors.extend(tensors);
         content.skipped.extend(skipped);
@@ -258,7 +261,7 @@ pub(super) struct Index {
 impl Index {
     pub fn open(path: &Path) -> Result<Self> {
         let index: Self = text_file::read_json(path)?;
-        // An index comes from elsewhere: it has no business outside its folder.
+        // An index is input from outside: it must not lead to files outside its folder.
         let is_beside =
             |file: &&String| Path::new(file).file_name() == Some(OsStr::new(file)) && !file.ends_with(".json");
         match index.weight_map.values().find(|file| !is_beside(file)) {

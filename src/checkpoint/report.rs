@@ -1,9 +1,10 @@
-//! What came of loading a checkpoint.
+//! The result of loading a checkpoint.
 
 use std::fmt::{self, Display};
 
-/// What [`Checkpoint::load`](super::Checkpoint::load) did with every tensor of the file and every parameter of the module.
-/// All names are keys of the file. Displays as short lines, one for each finding; all is well if there is one line.
+/// What [`Checkpoint::load`](super::Checkpoint::load) did with every tensor of the file and every parameter of the
+/// module. All names are keys of the file. As text it has one short line for each finding; a single line means that all
+/// is well.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LoadReport {
     /// Tensors that went into the module.
@@ -12,7 +13,7 @@ pub struct LoadReport {
     pub missing: Vec<String>,
     /// Parameters of the head that have another shape in the file: initialised at random.
     pub misshapen: Vec<Misshapen>,
-    /// Tensors that the module has no place for, such as another head.
+    /// Tensors that the module has no parameter for, such as another head.
     pub unexpected: Vec<String>,
     /// Tensors that no model needs: copies, buffers, leftovers of pretraining.
     pub ignored: Vec<String>,
@@ -27,7 +28,7 @@ pub struct LoadReport {
 pub struct Misshapen {
     /// The key.
     pub name: String,
-    /// The shape the module asks for, as a file would hold it.
+    /// The shape that the module needs, as it would be in a file.
     pub expected: Vec<usize>,
     /// The shape in the file.
     pub found: Vec<usize>,
@@ -61,7 +62,7 @@ impl Display for LoadReport {
     }
 }
 
-/// The first few of a list and how many more there are.
+/// The first few entries of a list, and how many more there are.
 pub(super) struct Few<'a, T>(pub &'a [T]);
 
 impl<T: Display> Display for Few<'_, T> {

@@ -1,8 +1,8 @@
 //! DeBERTa v1 packs its projections; everything else in this crate knows only the layout of v2.
 //!
-//! v1 computes queries, keys and values with one matrix `in_proj` [3 H, H] whose rows are grouped by head: d rows for the
-//! queries of head 0, d for its keys, d for its values, then head 1. Queries and values have a bias of their own, keys have
-//! none. The projections of the positions go by other names.
+//! v1 computes queries, keys and values with one matrix `in_proj` [3 H, H]. Its rows are grouped by head: d rows for
+//! the queries of head 0, d for its keys, d for its values, then head 1. Queries and values have biases, keys have
+//! none. The projections of positions have other names.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use burn::{
     tensor::Bytes,
 };
 
-/// Ends of keys in v1 and the same tensors in v2.
+/// Ends of keys in v1, and those of the same tensors in v2.
 const RENAMED: [(&str, &str); 5] = [
     ("attention.self.q_bias", "attention.self.query_proj.bias"),
     ("attention.self.v_bias", "attention.self.value_proj.bias"),
@@ -21,7 +21,7 @@ const RENAMED: [(&str, &str); 5] = [
 ];
 /// End of the key of the packed matrix.
 const PACKED: &str = "attention.self.in_proj.weight";
-/// Ends of the keys of its parts, in the order they have within a head.
+/// Ends of the keys of its parts, in their order within a head.
 const PARTS: [&str; 3] =
     ["attention.self.query_proj.weight", "attention.self.key_proj.weight", "attention.self.value_proj.weight"];
 
@@ -30,11 +30,11 @@ pub(super) fn is_packed(key: &str) -> bool {
     key.ends_with(PACKED)
 }
 
-/// Turns the tensors of a v1 checkpoint with `heads` attention heads into those of v2. Nothing is read before it is asked
-/// for.
+/// Turns the tensors of a v1 checkpoint with `heads` attention heads into those of v2. Values are read when they are
+/// needed.
 ///
 /// # Errors
-/// What is wrong with a packed matrix whose shape is not [3 H, H].
+/// A packed matrix whose shape is not [3 H, H].
 pub(super) fn split(tensors: Vec<Stored>, heads: usize) -> Result<Vec<Stored>, String> {
     let mut result = Vec::with_capacity(tensors.len());
     for mut tensor in tensors {
@@ -69,7 +69,7 @@ pub(super) fn split(tensors: Vec<Stored>, heads: usize) -> Result<Vec<Stored>, S
 /// Turns the tensors of a model with `heads` attention heads into those of a v1 checkpoint: the inverse of [`split`].
 pub(super) fn merge(tensors: Vec<Stored>, heads: usize) -> Vec<Stored> {
     let mut result = Vec::with_capacity(tensors.len());
-    // By layer, the parts of its packed matrix.
+    // The parts of the packed matrix of each layer.
     let mut layers: BTreeMap<String, [Option<Stored>; 3]> = BTreeMap::new();
     for mut tensor in tensors {
         let part =
@@ -93,7 +93,7 @@ pub(super) fn merge(tensors: Vec<Stored>, heads: usize) -> Vec<Stored> {
     result
 }
 
-/// The matrix that `parts` [H, H] make up.
+/// The packed matrix of `parts`, each [H, H].
 fn packed(name: String, parts: [Stored; 3], heads: usize) -> Stored {
     let hidden = parts[0].shape[0];
     let length = parts.iter().map(Stored::byte_len).sum();
@@ -110,7 +110,7 @@ fn packed(name: String, parts: [Stored; 3], heads: usize) -> Stored {
     })
 }
 
-/// Replaces the first end that `name` has.
+/// Replaces the end of `name` by the first rule that fits.
 pub(super) fn rename(name: &mut String, mut ends: impl Iterator<Item = (&'static str, &'static str)>) {
     if let Some((from, to)) = ends.find(|(from, _)| name.ends_with(from)) {
         name.truncate(name.len() - from.len());
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn rows_are_grouped_by_head() {
-        // Every row of the packed matrix holds its own number.
+        // Every row of the packed matrix contains its own number.
         let rows = (0..12).flat_map(|row| [row as f32; 4]);
         let packed = stored("encoder.layer.0.attention.self.in_proj.weight", &[12, 4], rows);
         let parts = split(vec![packed.clone()], HEADS).unwrap();

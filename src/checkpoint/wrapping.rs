@@ -1,23 +1,23 @@
-//! Keys as training leaves them: the model's own, behind the names of whatever it was wrapped in.
+//! Prefixes of keys: training writes the names of wrappers in front of the model's own keys.
 
 use std::collections::BTreeSet;
 
-/// Names that wrappers put between a module and its fields, wherever that is: data parallelism and DeepSpeed, compilation,
-/// sharding, activation checkpointing, Lightning's strategies.
+/// Names that wrappers put between a module and its fields, at any position in a key: data parallelism and DeepSpeed,
+/// compilation, sharding, activation checkpointing, Lightning's strategies.
 const WRAPPERS: [&str; 5] =
     ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"];
 
-/// How the key of the token embeddings ends: what is in front of it is the backbone's name and what the model was wrapped in.
+/// The end of the key of the token embeddings. In front of it are the backbone's name and the names of wrappers.
 const WORDS: &str = "embeddings.word_embeddings.weight";
 
 /// The backbones' own names within a head.
 const BACKBONES: [&str; 2] = ["deberta.", "roberta."];
 
-/// Takes from every key what does not belong to the model: the names of wrappers, and the names in front of the whole model, such
-/// as `model.` of a training class or `state_dict.` of a nested file, however many there are.
+/// Removes from every key what does not belong to the model: the names of wrappers, and all names in front of the whole
+/// model, such as `model.` of a training class or `state_dict.` of a nested file.
 ///
 /// # Errors
-/// The file holds several models, and none of them without such names.
+/// The file has several models, and all of them have such names in front.
 pub(super) fn unwrap(keys: &mut [&mut String]) -> Result<(), String> {
     for key in keys.iter_mut() {
         if key.split('.').any(|name| WRAPPERS.contains(&name)) {
@@ -44,7 +44,7 @@ pub(super) fn unwrap(keys: &mut [&mut String]) -> Result<(), String> {
     Ok(())
 }
 
-/// What is in front of the model that this key is the token embeddings of.
+/// The part in front of the model, if this is the key of its token embeddings.
 fn in_front_of_model(key: &str) -> Option<&str> {
     let names = key.strip_suffix(WORDS)?;
     let prefix = BACKBONES.into_iter().find_map(|backbone| names.strip_suffix(backbone)).unwrap_or(names);

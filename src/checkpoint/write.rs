@@ -28,8 +28,8 @@ use super::{
 };
 use crate::{Error, ModelConfig, Result, config::DebertaVersion, replacement::Replacement};
 
-/// What to do with values that are beyond the range of the element type that is to be written. f16 ends at 65,504, bf16 nearly
-/// where f32 does.
+/// What to do with values beyond the range of the written element type. f16 ends at 65,504; bf16 has nearly the range
+/// of f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RangePolicy {
     /// It is an error.
@@ -39,7 +39,7 @@ pub enum RangePolicy {
     Clamp,
 }
 
-/// Values of a tensor that are beyond the range of the element type that is to be written.
+/// Values of a tensor that are beyond the range of the written element type.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutOfRange {
     /// The tensor's key.
@@ -57,17 +57,18 @@ impl Display for OutOfRange {
     }
 }
 
-/// Writes `module` into `folder`, made if it is not there, as `model.safetensors` and `config.json`, which Hugging Face
-/// transformers and [`Checkpoint::open`](super::Checkpoint::open) read. `config` decides the layout: a v1 model is written in
-/// v1's. A masked language modelling head with the enhanced mask decoder is always written as `lm_predictions`, with
-/// `"legacy": false` in `config.json`. Values are written as they are, or cast to `dtype`.
+/// Writes `module` into `folder` as `model.safetensors` and `config.json`, which Hugging Face transformers and
+/// [`Checkpoint::open`](super::Checkpoint::open) read. The folder is created if it is missing. `config` decides the
+/// layout: a v1 model is written in the layout of v1. A masked language modelling head with the enhanced mask decoder
+/// is always written as `lm_predictions`, with `"legacy": false` in `config.json`. Values are written as they are, or
+/// cast to `dtype`.
 ///
-/// Both files are written in full under other names before they replace what was there. (Windows does not let go of a file
-/// that is mapped: there, write to another folder than a module that is still alive was loaded from.)
+/// Both files are written in full under temporary names before they replace older ones. (Windows cannot replace a
+/// mapped file: there, do not write to a folder from which a living module was loaded.)
 ///
 /// # Errors
-/// [`Error::Io`] if a file cannot be written, [`Error::Model`] if a value cannot be read back from its device, has a type other
-/// than f32, f16 and bf16, or is beyond the range of `dtype`.
+/// [`Error::Io`] if a file cannot be written, [`Error::Tensor`] if a value cannot be read back from its device,
+/// [`Error::Unsupported`] if one has a type other than f32, f16 and bf16, or is beyond the range of `dtype`.
 pub fn write<M: Module>(
     module: &M,
     config: &ModelConfig,
@@ -89,9 +90,9 @@ pub fn write<M: Module>(
     write_folder(tensors, config, folder, dtype, RangePolicy::Refuse).map(drop)
 }
 
-/// Writes the weights of `checkpoint` into `folder` as one `model.safetensors` in another element type, whatever files they
-/// come from, and its `config.json` beside them. Tensors keep their names; buffers of whole numbers, which no model needs, and an
-/// optimiser's state are left out. Returns which values `range` had clamped.
+/// Writes the weights of `checkpoint`, whatever files they come from, into `folder` as one `model.safetensors` in
+/// another element type, with its `config.json`. Tensors keep their names. Integer buffers, which no model needs, and
+/// an optimiser's state are left out. Returns the values that were clamped.
 ///
 /// # Errors
 /// As [`write()`]; a `config.json` that cannot be read; values beyond the range of `dtype`, with [`RangePolicy::Refuse`].
@@ -110,10 +111,10 @@ pub fn rewrite(
     write_folder(weights.cloned().collect(), config, folder.as_ref(), Some(dtype), range)
 }
 
-/// The path of a parameter that holds NaN or infinity, if one does.
+/// The path of a parameter with NaN or infinity; none if all values are finite.
 ///
 /// # Errors
-/// [`Error::Model`] if a value cannot be read back from its device.
+/// [`Error::Device`] if a value cannot be read back from its device.
 pub(crate) fn first_not_finite<M: Module>(module: &M) -> Result<Option<String>> {
     for parameter in Parameter::of(module) {
         let values = parameter.values.read()?;
@@ -127,13 +128,14 @@ pub(crate) fn first_not_finite<M: Module>(module: &M) -> Result<Option<String>> 
 fn check_types(name: &str, types: [DType; 2]) -> Result<()> {
     match types.into_iter().find(|dtype| !convert::is_supported(*dtype)) {
         Some(unsupported) => {
-            Err(Error::Model(format!("`{name}` cannot be written as {unsupported:?}, only as F32, F16 or BF16")))
+            let problem = format!("it cannot be written as {unsupported:?}, only as F32, F16 or BF16");
+            Err(Error::unsupported(format!("tensor `{name}`"), problem))
         }
         None => Ok(()),
     }
 }
 
-/// Writes tensors, cast to `dtype` if one is given, and configuration in the layout that the configuration asks for.
+/// Writes tensors (cast to `dtype`, if given) and configuration, in the layout of the configuration's model type.
 fn write_folder(
     mut tensors: Vec<Stored>,
     mut config: ModelConfig,
@@ -160,9 +162,10 @@ fn write_folder(
         Ok(())
     })?;
     if !out_of_range.is_empty() && range == RangePolicy::Refuse {
-        let problem =
-            format!("weights are beyond the range of {:?}: {}", dtype.unwrap_or(DType::F32), Few(&out_of_range));
-        return Err(Error::Model(format!("{problem}; choose another element type (bf16, f32), or have them clamped")));
+        let dtype = dtype.unwrap_or(DType::F32);
+        let problem = format!("some are beyond the range of {dtype:?}: {}", Few(&out_of_range));
+        let advice = "choose another element type (bf16, f32), or have them clamped";
+        return Err(Error::unsupported("weights", format!("{problem}; {advice}")));
     }
     let config = Replacement::of(folder.join("config.json"), config.to_json().as_bytes())?;
     weights.commit()?;
@@ -170,19 +173,21 @@ fn write_folder(
     Ok(out_of_range)
 }
 
-/// Says in the configuration which element type the weights have; transformers casts them to what it finds there.
+/// Writes the element type of the weights into the configuration; transformers casts weights to the type that it finds
+/// there.
 fn declare_dtype(other: &mut Map<String, Value>, tensors: &[Stored], dtype: Option<DType>) {
     let name = match dtype.or(tensors.first().map(|tensor| tensor.dtype)) {
         Some(DType::F16) => "float16",
         Some(DType::BF16) => "bfloat16",
         _ => "float32",
     };
-    // The newer of its two names would win over the one that all versions of transformers know.
+    // The key has two names. The newer one is removed, because it would override the one that all versions of
+    // transformers know.
     other.remove("dtype");
     other.insert("torch_dtype".into(), json!(name));
 }
 
-/// The parameter as a tensor of the file, to be read and transposed when its turn comes.
+/// The parameter as a tensor of the file. It is read and transposed when it is written.
 fn stored(parameter: Parameter, names: &Names) -> Stored {
     let (name, shape) = (names.key(&parameter.path), parameter.file_shape());
     let dtype = parameter.values.dtype();
@@ -194,8 +199,8 @@ fn stored(parameter: Parameter, names: &Names) -> Stored {
     })
 }
 
-/// Writes a whole safetensors file, which is to be at `path`, cast to `dtype` if one is given. Values beyond its range are
-/// clamped, and returned.
+/// Writes a whole safetensors file, with values cast to `dtype` if one is given. Values beyond its range are clamped
+/// and reported. `path` is for error messages.
 fn write_tensors(
     tensors: &[Stored],
     dtype: Option<DType>,
@@ -211,7 +216,7 @@ fn write_tensors(
     file.write_all(&header).map_err(Error::io("write", path))?;
     let mut out_of_range = Vec::new();
     for tensor in tensors {
-        let bytes = tensor.to_bytes().map_err(|error| Error::Model(format!("`{}`: {error}", tensor.name)))?;
+        let bytes = tensor.to_bytes().map_err(|error| Error::tensor(path, &tensor.name, error))?;
         let conversion = Conversion { from: tensor.dtype, to: written(tensor), transpose: None };
         let (bytes, beyond) = conversion.apply_clamped(bytes);
         let named = |convert::OutOfRange { count, largest }| OutOfRange { name: tensor.name.clone(), count, largest };

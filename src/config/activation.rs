@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// An activation function of `config.json`, by the names that transformers has for it (`ACT2FN` in `activations.py`). Those
-/// with parameters of their own (`prelu`, `xielu`) are not among them.
+/// An activation function of `config.json`, by its names in transformers (`ACT2FN` in `activations.py`). Functions with
+/// parameters of their own (`prelu`, `xielu`) are not supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{Result, config::Activation};
 
-/// Which layout a DeBERTa checkpoint has. v3 has v2's.
+/// The layout of a DeBERTa checkpoint. v3 has the layout of v2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DebertaVersion {
     /// `deberta`: fused per-head projections, no key bias, no buckets, no normalised position table.
@@ -21,7 +21,7 @@ pub enum DebertaVersion {
 }
 
 impl DebertaVersion {
-    /// transformers' class of this version with a head, as in `DebertaV2` + `ForMaskedLM`.
+    /// The name of this version's class with a head in transformers, as in `DebertaV2` + `ForMaskedLM`.
     pub fn class_name(self, head: &str) -> String {
         match self {
             Self::V1 => format!("Deberta{head}"),
@@ -30,7 +30,7 @@ impl DebertaVersion {
     }
 }
 
-/// The terms of disentangled attention beside content-to-content (`pos_att_type`).
+/// The terms of disentangled attention in addition to content-to-content (`pos_att_type`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PositionTerms {
     /// Content to position: Qc . Kr.
@@ -85,29 +85,29 @@ impl<'de> Deserialize<'de> for PositionTerms {
 pub struct DebertaConfig {
     /// The checkpoint's layout.
     pub model_type: DebertaVersion,
-    /// Rows of the token embeddings.
+    /// Size of the vocabulary: rows of the token embeddings.
     pub vocab_size: usize,
     /// Width of the hidden states.
     pub hidden_size: usize,
-    /// Width of the embedding tables where it differs from `hidden_size`.
+    /// Width of the embeddings, if it differs from `hidden_size`.
     pub embedding_size: Option<usize>,
     /// Number of encoder layers.
     pub num_hidden_layers: usize,
     /// Number of attention heads.
     pub num_attention_heads: usize,
-    /// Width of a head where it is not `hidden_size / num_attention_heads`.
+    /// Width of a head, if it is not `hidden_size / num_attention_heads`.
     pub attention_head_size: Option<usize>,
     /// Width of the feed-forward network.
     pub intermediate_size: usize,
     /// Activation of the feed-forward network and of the language-model head.
     pub hidden_act: Activation,
-    /// Dropout of embeddings, position table, attention output and feed-forward output.
+    /// Dropout of embeddings, relative position embeddings, attention output and feed-forward output.
     pub hidden_dropout_prob: f64,
     /// Dropout of attention probabilities.
     pub attention_probs_dropout_prob: f64,
-    /// Rows of the absolute position table, and the default attention span of relative positions.
+    /// Rows of the absolute position embeddings, and the default span of relative positions.
     pub max_position_embeddings: usize,
-    /// Rows of the token type table; 0 for none.
+    /// Rows of the token type embeddings; 0 for none.
     pub type_vocab_size: usize,
     /// Standard deviation of freshly initialised weights.
     pub initializer_range: f64,
@@ -115,19 +115,19 @@ pub struct DebertaConfig {
     pub layer_norm_eps: f64,
     /// Id of the padding token.
     pub pad_token_id: usize,
-    /// Whether attention sees relative positions.
+    /// Whether attention uses relative positions.
     pub relative_attention: bool,
-    /// Largest distance told apart; below 1 it is `max_position_embeddings`.
+    /// Largest relative distance with a value of its own; below 1 it is `max_position_embeddings`.
     pub max_relative_positions: i64,
-    /// Number of log buckets a side; below 1 for none (v2/v3).
+    /// Number of logarithmic buckets on each side; below 1 for none (v2/v3).
     pub position_buckets: i64,
-    /// `layer_norm` normalises the position table (v2/v3).
+    /// `layer_norm` normalises the relative position embeddings (v2/v3).
     pub norm_rel_ebd: String,
-    /// Whether positions are projected by the content's projections (v2/v3; paper section 5.3).
+    /// Whether positions are projected by the projections of the content (v2/v3; paper section 5.3).
     pub share_att_key: bool,
     /// The position terms of attention.
     pub pos_att_type: PositionTerms,
-    /// Whether absolute positions are added at the input; where not, the enhanced mask decoder adds them.
+    /// Whether absolute positions are added at the input. If not, the enhanced mask decoder adds them.
     pub position_biased_input: bool,
     /// Kernel width of the nGiE convolution; 0 for none (v2).
     pub conv_kernel_size: usize,
@@ -141,14 +141,14 @@ pub struct DebertaConfig {
     pub pooler_dropout: f64,
     /// Activation of the pooler.
     pub pooler_hidden_act: Activation,
-    /// Dropout in front of a classifier, `hidden_dropout_prob` where absent.
+    /// Dropout in front of a classifier; `hidden_dropout_prob` if absent.
     pub cls_dropout: Option<f64>,
     /// Which masked-language-model head transformers builds: `cls.predictions` (true) or `lm_predictions` (false).
     pub legacy: bool,
     /// Architectures, labels and problem type.
     #[serde(skip)]
     pub task: TaskConfig,
-    /// Keys that this crate does not use, kept for writing.
+    /// Keys that this crate does not use. They are kept and written again.
     #[serde(skip)]
     pub other: Map<String, Value>,
 }
@@ -205,7 +205,7 @@ impl DebertaConfig {
     pub(super) fn from_map(mut file: Map<String, Value>) -> Result<Self> {
         let version = match file.get("model_type").and_then(Value::as_str) {
             Some("deberta") => DebertaVersion::V1,
-            // Any other name fails below, with what was expected.
+            // Any other name causes an error below.
             _ => DebertaVersion::V2,
         };
         let task = TaskConfig::take(&mut file)?;
@@ -233,12 +233,12 @@ impl DebertaConfig {
         self.embedding_size.unwrap_or(self.hidden_size)
     }
 
-    /// Largest relative distance told apart (m in semantics of the log bucket).
+    /// Largest relative distance with a value of its own (m in the formula of the log bucket).
     pub fn max_relative_positions(&self) -> usize {
         usize::try_from(self.max_relative_positions).ok().filter(|m| *m > 0).unwrap_or(self.max_position_embeddings)
     }
 
-    /// Log buckets a side, if positions are bucketed.
+    /// Logarithmic buckets on each side, if positions are bucketed.
     pub fn position_buckets(&self) -> Option<usize> {
         match self.model_type {
             DebertaVersion::V1 => None,
@@ -246,29 +246,28 @@ impl DebertaConfig {
         }
     }
 
-    /// Attention span S: the position table has 2 S rows.
+    /// Attention span S: there are 2 S relative position embeddings.
     pub fn attention_span(&self) -> usize {
         self.position_buckets().unwrap_or(self.max_relative_positions())
     }
 
-    /// Whether absolute positions are added anywhere: at the input, or by the enhanced mask decoder of a masked language
-    /// model.
+    /// Whether absolute positions are added, at the input or by the enhanced mask decoder of a masked language model.
     pub(super) fn has_absolute_positions(&self) -> bool {
         self.position_biased_input || self.task.architectures.iter().any(|name| name.ends_with("ForMaskedLM"))
     }
 
-    /// Whether the position table is normalised.
+    /// Whether the relative position embeddings are normalised.
     pub fn norm_relative_embeddings(&self) -> bool {
         self.model_type == DebertaVersion::V2
             && self.norm_rel_ebd.to_lowercase().split('|').any(|s| s.trim() == "layer_norm")
     }
 
-    /// Whether positions use the content's projections.
+    /// Whether positions use the projections of the content.
     pub fn share_projections(&self) -> bool {
         self.model_type == DebertaVersion::V2 && self.share_att_key
     }
 
-    /// Whether key projections have a bias: v1's have none.
+    /// Whether key projections have a bias: those of v1 have none.
     pub fn key_bias(&self) -> bool {
         self.model_type == DebertaVersion::V2
     }
@@ -288,7 +287,7 @@ impl DebertaConfig {
         self.cls_dropout.unwrap_or(self.hidden_dropout_prob)
     }
 
-    /// Checks every value that could make building or running the model fail.
+    /// Checks every value that could make the model fail.
     ///
     /// # Errors
     /// An [`Error::Config`](crate::Error::Config) that names the first key with an impossible value.
@@ -323,7 +322,7 @@ impl DebertaConfig {
         let is_known = norm.to_lowercase().split('|').all(|part| ["", "none", "layer_norm"].contains(&part.trim()));
         require("norm_rel_ebd", format!("`{norm}`"), is_known, "`layer_norm` or `none`")?;
         if let Some(buckets) = self.position_buckets() {
-            // Beyond the middle the bucket is a ratio of logarithms, which needs (m - 1) / mid > 1 and mid > 0.
+            // Beyond the middle, the bucket is a ratio of logarithms. That needs (m - 1) / mid > 1 and mid > 0.
             let limit = 2 * (self.max_relative_positions() - 1).max(1);
             let expected = format!("from 2 to below twice the largest distance, {limit}, or below 1 for no buckets");
             require("position_buckets", buckets, (2..limit).contains(&buckets), &expected)?;

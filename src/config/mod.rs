@@ -1,8 +1,8 @@
-//! What a model is made of, as the Hub's `config.json` says it.
+//! The configuration of a model: the Hub's `config.json`.
 //!
-//! A file is read as it is: unknown keys are kept and otherwise ignored, missing ones take the defaults of the reference
-//! (`configuration_deberta.py`, `configuration_deberta_v2.py`, `configuration_roberta.py` of transformers 5.23), and a value
-//! that no model can have is an [`Error::Config`] that names its key.
+//! Unknown keys are kept and otherwise ignored. Missing keys take the defaults of the reference
+//! (`configuration_deberta.py`, `configuration_deberta_v2.py`, `configuration_roberta.py` of transformers 5.23). A
+//! value that no model can have is an [`Error::Config`], which names the key.
 
 mod activation;
 mod deberta;
@@ -23,6 +23,9 @@ pub use task::{ProblemType, TaskConfig};
 
 use crate::{Error, Result, foreign, text_file};
 
+/// The values of `model_type` that are read.
+const MODEL_TYPES: &str = "`deberta`, `deberta-v2` or `roberta`";
+
 /// The configuration of any model of this crate, told apart by `model_type`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelConfig {
@@ -36,12 +39,12 @@ impl ModelConfig {
     /// Reads `config.json` from a checkpoint folder.
     ///
     /// # Errors
-    /// The file is missing, is not JSON, names another `model_type`, or holds an impossible value. Of a folder that is no
-    /// model of its own (an adapter, for one), the error says what it is.
+    /// The file is missing, is not JSON, names another `model_type`, or holds an impossible value. If the folder is no
+    /// complete model (but an adapter, for example), the error says what it is.
     pub fn from_folder(folder: impl AsRef<Path>) -> Result<Self> {
         let (folder, path) = (folder.as_ref(), folder.as_ref().join("config.json"));
-        match foreign::explain(folder, foreign::Part::Model).filter(|_| !path.exists()) {
-            Some(problem) => Err(Error::checkpoint(folder, problem)),
+        match foreign::unsupported(folder, foreign::Part::Model).filter(|_| !path.exists()) {
+            Some(error) => Err(error),
             None => Self::from_file(path),
         }
     }
@@ -52,10 +55,7 @@ impl ModelConfig {
     /// As [`from_folder`](Self::from_folder).
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        Self::from_json(&text_file::read_text(path)?).map_err(|error| match error {
-            Error::Json { source, .. } => Error::json(path.display())(source),
-            other => Error::input(path.display().to_string(), other.to_string()),
-        })
+        Self::from_json(&text_file::read_text(path)?).map_err(|error| error.in_config(path))
     }
 
     /// Parses the text of a `config.json`.
@@ -67,16 +67,15 @@ impl ModelConfig {
         match map.get("model_type").and_then(Value::as_str) {
             Some("deberta" | "deberta-v2") => DebertaConfig::from_map(map).map(Self::Deberta),
             Some("roberta") => RobertaConfig::from_map(map).map(Self::Roberta),
-            Some(name @ ("xlm-roberta" | "xlm-roberta-xl")) => Err(Error::config(
-                "model_type",
-                format!("`{name}`"),
-                "`deberta`, `deberta-v2` or `roberta`; the multilingual model that can be read is mDeBERTa",
-            )),
-            found => Err(Error::config(
-                "model_type",
-                found.map_or("missing".to_owned(), |name| format!("`{name}`")),
-                "`deberta`, `deberta-v2` or `roberta`",
-            )),
+            None => Err(Error::config("model_type", "missing", MODEL_TYPES)),
+            Some(name) => {
+                let advice = match name {
+                    "xlm-roberta" | "xlm-roberta-xl" => "; the multilingual model that can be read is mDeBERTa",
+                    _ => "",
+                };
+                let problem = format!("`{name}` is not supported, expected {MODEL_TYPES}{advice}");
+                Err(Error::unsupported("config key `model_type`", problem))
+            }
         }
     }
 
@@ -88,11 +87,11 @@ impl ModelConfig {
         }
     }
 
-    /// Fits a model that is to be trained from scratch to a vocabulary: a row of the embeddings for each of `tokens`, in a
-    /// multiple of 8, and the id of the padding.
+    /// Adapts the configuration of a model that is trained from scratch to a vocabulary: one row of the embeddings for
+    /// each of `tokens`, rounded up to a multiple of 8, and the id of the padding token.
     ///
     /// # Errors
-    /// A vocabulary that the configuration's other values do not allow.
+    /// A vocabulary that does not fit the other values of the configuration.
     pub fn fit_vocabulary(&mut self, tokens: usize, pad_id: u32) -> Result<()> {
         let (vocabulary, padding) = match self {
             Self::Deberta(config) => (&mut config.vocab_size, &mut config.pad_token_id),
@@ -114,7 +113,7 @@ impl ModelConfig {
         }
     }
 
-    /// What the configuration says of the task: architectures, labels, kind of problem.
+    /// The task's part of the configuration: architectures, labels, problem type.
     pub fn task(&self) -> &TaskConfig {
         match self {
             Self::Deberta(config) => &config.task,
@@ -122,7 +121,7 @@ impl ModelConfig {
         }
     }
 
-    /// The task's part, to be changed.
+    /// The task's part of the configuration, mutable.
     pub fn task_mut(&mut self) -> &mut TaskConfig {
         match self {
             Self::Deberta(config) => &mut config.task,
@@ -156,9 +155,9 @@ impl ModelConfig {
         }
     }
 
-    /// The longest input in tokens that the model can take, if it has a limit. Absolute positions set one, whether they are
-    /// added at the input or by the enhanced mask decoder of a masked language model (`…ForMaskedLM` in `architectures`);
-    /// relative positions do not.
+    /// The longest input in tokens that the model can take, if there is a limit. Absolute positions set a limit, at the
+    /// input and also in the enhanced mask decoder of a masked language model (`…ForMaskedLM` in `architectures`).
+    /// Relative positions set none.
     pub fn max_length(&self) -> Option<usize> {
         match self {
             Self::Deberta(config) => config.has_absolute_positions().then_some(config.max_position_embeddings),
@@ -166,7 +165,7 @@ impl ModelConfig {
         }
     }
 
-    /// The length in tokens that the model was trained with, the sensible default for truncation.
+    /// The length in tokens that the model was trained with: a good default for truncation.
     pub fn trained_length(&self) -> usize {
         match self {
             Self::Deberta(config) => config.max_position_embeddings,
@@ -191,7 +190,7 @@ fn parse_object(text: &str) -> Result<Map<String, Value>> {
     text_file::parse_json(text).map_err(Error::json("config.json"))
 }
 
-/// Lays the file's keys over the defaults and takes what `C` knows; what is left is returned beside it.
+/// Replaces defaults by the file's keys, as far as `C` has them. The other keys are returned beside it.
 fn overlay<C: Serialize + DeserializeOwned>(defaults: &C, file: Map<String, Value>) -> Result<(C, Map<String, Value>)> {
     let mut known = object(defaults);
     let mut other = Map::new();
@@ -208,7 +207,7 @@ fn overlay<C: Serialize + DeserializeOwned>(defaults: &C, file: Map<String, Valu
         let key = error.path().to_string();
         let found = known.get(&key).map_or("unreadable".to_owned(), Value::to_string);
         let problem = error.inner().to_string();
-        // serde says `invalid type: .., expected ..`; the first half is in `found` already.
+        // serde's message is `invalid type: .., expected ..`; `found` has the first half already.
         let expected = problem.rsplit_once("expected ").map_or(problem.as_str(), |(_, expected)| expected);
         Error::config(key, found, expected)
     })?;
@@ -232,7 +231,7 @@ fn write_json<C: Serialize>(known: &C, task: &TaskConfig, other: &Map<String, Va
     format!("{:#}\n", Value::Object(map))
 }
 
-/// Checks shared by both families: `key`, value, whether it is possible, what would be.
+/// A check for both families: it fails unless the value `holds`.
 fn require(key: &'static str, found: impl std::fmt::Display, holds: bool, expected: &str) -> Result<()> {
     if holds { Ok(()) } else { Err(Error::config(key, found, expected)) }
 }
@@ -241,15 +240,16 @@ fn require_probability(key: &'static str, value: f64) -> Result<()> {
     require(key, value, (0.0..1.0).contains(&value), "a probability from 0 up to, but not including, 1")
 }
 
-/// The number of layers: each is made when the model is, so that a damaged file must not ask for a billion.
+/// The number of layers. All are created with the model, so a damaged file must not ask for a billion.
 fn require_layers(value: usize) -> Result<()> {
     require("num_hidden_layers", value, (1..=1000).contains(&value), "from 1 to 1000")
 }
 
-/// Most of a width or a number of rows.
+/// The largest width or number of rows.
 const MAX_SIZE: usize = 1 << 28;
 
-/// Most elements of one matrix. The largest of a published model holds the token embeddings of v2-xxlarge, 2^27.6.
+/// The largest number of elements of one matrix. The largest matrix of a published model is the token embeddings of
+/// v2-xxlarge, 2^27.6.
 const MAX_ELEMENTS: usize = 1 << 34;
 
 /// A width or a number of rows.
@@ -257,7 +257,7 @@ fn require_size(key: &'static str, value: usize) -> Result<()> {
     require(key, value, (1..=MAX_SIZE).contains(&value), "from 1 to 2^28")
 }
 
-/// A matrix of `rows` x `columns`, which must be one that a computer can hold; `key` is that of its rows.
+/// A matrix of `rows` x `columns` must fit into memory; `key` is the key of its rows.
 fn require_matrix(key: &'static str, rows: usize, columns: usize) -> Result<()> {
     let fits = rows.checked_mul(columns).is_some_and(|elements| elements <= MAX_ELEMENTS);
     let expected = format!("at most 2^34 elements in a matrix, which has {columns} columns");

@@ -70,12 +70,12 @@ impl Preset {
 impl FromStr for Preset {
     type Err = Error;
 
-    /// Takes the name with or without its organisation: `deberta-v3-base`, `microsoft/deberta-v3-base`.
+    /// Parses the name, with or without its organisation: `deberta-v3-base`, `microsoft/deberta-v3-base`.
     fn from_str(name: &str) -> Result<Self> {
         let short = name.rsplit('/').next().unwrap_or(name);
         Self::ALL.iter().copied().find(|preset| preset.name() == short).ok_or_else(|| {
             let known: Vec<_> = Self::ALL.iter().map(|preset| preset.name()).collect();
-            Error::input(format!("preset `{name}`"), format!("unknown; known are {}", known.join(", ")))
+            Error::setting(format!("preset `{name}`"), format!("unknown; known are {}", known.join(", ")))
         })
     }
 }

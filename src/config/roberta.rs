@@ -14,7 +14,7 @@ use crate::{Result, config::Activation};
 pub struct RobertaConfig {
     /// Always `roberta`.
     pub model_type: String,
-    /// Rows of the token embeddings.
+    /// Size of the vocabulary: rows of the token embeddings.
     pub vocab_size: usize,
     /// Width of the hidden states.
     pub hidden_size: usize,
@@ -30,22 +30,22 @@ pub struct RobertaConfig {
     pub hidden_dropout_prob: f64,
     /// Dropout of attention probabilities.
     pub attention_probs_dropout_prob: f64,
-    /// Rows of the position table; the first `pad_token_id + 1` are never used by a token.
+    /// Rows of the position embeddings; tokens never use the first `pad_token_id + 1`.
     pub max_position_embeddings: usize,
-    /// Rows of the token type table.
+    /// Rows of the token type embeddings.
     pub type_vocab_size: usize,
     /// Standard deviation of freshly initialised weights.
     pub initializer_range: f64,
     /// Epsilon of every LayerNorm.
     pub layer_norm_eps: f64,
-    /// Id of the padding token, from which positions count.
+    /// Id of the padding token; positions are counted from it.
     pub pad_token_id: usize,
-    /// Dropout in front of a classifier, `hidden_dropout_prob` where absent.
+    /// Dropout in front of a classifier; `hidden_dropout_prob` if absent.
     pub classifier_dropout: Option<f64>,
     /// Architectures, labels and problem type.
     #[serde(skip)]
     pub task: TaskConfig,
-    /// Keys that this crate does not use, kept for writing.
+    /// Keys that this crate does not use. They are kept and written again.
     #[serde(skip)]
     pub other: Map<String, Value>,
 }
@@ -97,7 +97,7 @@ impl RobertaConfig {
         write_json(self, &self.task, &self.other)
     }
 
-    /// The longest input in tokens: positions start behind the padding's.
+    /// The longest input in tokens: positions start after that of the padding.
     pub fn max_length(&self) -> usize {
         self.max_position_embeddings.saturating_sub(self.pad_token_id + 1)
     }
@@ -107,7 +107,7 @@ impl RobertaConfig {
         self.classifier_dropout.unwrap_or(self.hidden_dropout_prob)
     }
 
-    /// Checks every value that could make building or running the model fail.
+    /// Checks every value that could make the model fail.
     ///
     /// # Errors
     /// An [`Error::Config`](crate::Error::Config) that names the first key with an impossible value.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{Error, Result};
 
-/// Which loss a sequence classifier is trained with (transformers' `problem_type`).
+/// The loss of a sequence classifier (`problem_type` in transformers).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProblemType {
@@ -13,7 +13,7 @@ pub enum ProblemType {
     Regression,
     /// One of several labels: cross entropy.
     SingleLabelClassification,
-    /// Any number of labels: binary cross entropy each.
+    /// Any number of labels: binary cross entropy of each.
     MultiLabelClassification,
 }
 
@@ -22,24 +22,24 @@ pub enum ProblemType {
 pub struct TaskConfig {
     /// Names such as `DebertaV2ForSequenceClassification`.
     pub architectures: Vec<String>,
-    /// The label of each output, in order; empty where the file names none.
+    /// The label of each output, in order; empty if the file names none.
     pub labels: Vec<String>,
-    /// The loss, where the file fixes it.
+    /// The loss, if the file sets it.
     pub problem_type: Option<ProblemType>,
 }
 
 impl TaskConfig {
-    /// Number of outputs: the labels', or transformers' default of two.
+    /// Number of outputs: that of the labels, or two (the default of transformers).
     pub fn num_labels(&self) -> usize {
         if self.labels.is_empty() { 2 } else { self.labels.len() }
     }
 
-    /// The name of output `index`, `LABEL_{index}` where the file names none.
+    /// The name of output `index`; `LABEL_{index}` if the file names none.
     pub fn label(&self, index: usize) -> String {
         self.labels.get(index).cloned().unwrap_or_else(|| format!("LABEL_{index}"))
     }
 
-    /// The loss in force: the file's, else regression for one output and single label for more.
+    /// The loss to use: that of the file; otherwise regression for one output, and single label for more.
     pub fn problem_type(&self) -> ProblemType {
         self.problem_type.unwrap_or(match self.num_labels() {
             1 => ProblemType::Regression,
@@ -52,8 +52,8 @@ impl TaskConfig {
         Self { labels: (0..count).map(|index| format!("LABEL_{index}")).collect(), ..self }
     }
 
-    /// Takes the task's keys out of a `config.json`. `id2label` decides the labels, where it is absent `label2id`, and where
-    /// both are, `num_labels`.
+    /// Takes the task's keys out of a `config.json`. The labels are those of `id2label`, otherwise of `label2id`; if
+    /// both are absent, `num_labels` gives their number.
     pub(super) fn take(file: &mut Map<String, Value>) -> Result<Self> {
         let mut take = |key: &str| file.remove(key).filter(|value| !value.is_null());
         let mut task = Self::default();
@@ -70,7 +70,7 @@ impl TaskConfig {
         } else if let Some(value) = label2id {
             task.labels = labels_of_ids(&value)?;
         } else if let Some(value) = num_labels {
-            // A count that no checkpoint has would only serve to exhaust the memory.
+            // A count beyond that of any checkpoint could only exhaust the memory.
             match value.as_u64() {
                 Some(count @ 1..=1_000_000) => task = task.with_num_labels(count as usize),
                 _ => return Err(Error::config("num_labels", value, "a number from 1 to 1000000")),
@@ -104,7 +104,7 @@ fn parse<T: DeserializeOwned>(key: &str, value: Value, expected: &str) -> Result
     serde_json::from_value(value.clone()).map_err(|_| Error::config(key, value, expected))
 }
 
-/// `id2label` as a list. A label that is a number or a boolean stands for its text.
+/// `id2label` as a list. A number or boolean as a label becomes its text.
 fn labels(value: &Value) -> Result<Vec<String>> {
     let entries = value.as_object().and_then(|entries| {
         entries.iter().map(|(id, label)| Some((id.trim().parse().ok()?, text(label)?))).collect::<Option<Vec<_>>>()

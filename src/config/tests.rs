@@ -100,7 +100,7 @@ fn version_decides_what_a_key_means() {
 #[test]
 fn impossible_values_name_their_key() {
     for (json, key) in [
-        (r#"{"model_type": "bert"}"#, "`model_type` is `bert`"),
+        (r#"{"model_type": "bert"}"#, "`model_type`: `bert` is not supported"),
         (r#"{}"#, "`model_type` is missing"),
         (r#"{"model_type": "deberta-v2", "num_attention_heads": 7}"#, "`num_attention_heads` is 7"),
         (r#"{"model_type": "deberta-v2", "num_attention_heads": 0}"#, "`num_attention_heads` is 0"),

@@ -3,22 +3,22 @@
 use super::Random;
 use crate::{Error, Result};
 
-/// Batches in a pool: examples are sorted by length among this many batches. Large enough that neighbours in length are
-/// close, small enough that an epoch stays a shuffle of the data.
+/// Batches in a pool. Examples are sorted by length within a pool: it is large enough for neighbours of similar length,
+/// and small enough that an epoch remains a shuffle of the data.
 const POOL: usize = 50;
 
-/// The batches of one epoch: indices into `lengths` (tokens of each example), every one exactly once.
+/// The batches of one epoch: indices into `lengths` (tokens of each example), each exactly once.
 ///
 /// Examples are shuffled, cut into pools of 50 batches and sorted by length within their pool, so that a batch holds
-/// examples of similar length and little padding; then the full batches are shuffled. A rest of fewer than `batch_size`
-/// examples is the last batch, of any lengths. All follows from the arguments: a resumed run calls this again and skips
-/// the batches that it has seen.
+/// examples of similar length and little padding. Then the full batches are shuffled. If fewer than `batch_size`
+/// examples remain, they are the last batch, whatever their lengths. The result depends on the arguments alone: a
+/// resumed run calls this again and skips the batches that it has seen.
 ///
 /// # Errors
 /// A `batch_size` of 0.
 pub fn training_batches(lengths: &[usize], batch_size: usize, seed: u64, epoch: u64) -> Result<Vec<Vec<usize>>> {
     if batch_size == 0 {
-        return Err(Error::input("batch size", "it is 0, expected at least 1"));
+        return Err(Error::value("batch size", 0, "at least 1"));
     }
     let mut random = Random::new(&[seed, epoch]);
     let mut order: Vec<usize> = (0..lengths.len()).collect();

@@ -4,15 +4,15 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::lines::{at_line, json_lines, no_rows, read_text};
+use super::lines::{json_lines, no_rows, read_text};
 use crate::{Error, Result};
 
 /// A prompt with possible continuations or answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChoiceExample {
-    /// What the choices belong to.
+    /// The text that each choice continues or answers.
     pub prompt: String,
-    /// The choices: at least two, and as many in every example of a file.
+    /// The choices: at least two, and the same number in every example of a file.
     pub choices: Vec<String>,
     /// Index of the right choice.
     pub label: usize,
@@ -30,9 +30,9 @@ struct Row {
 /// Reads a file with one `{"prompt": "…", "choices": ["…", "…"], "label": 0}` a line, in the file's order.
 ///
 /// # Errors
-/// The file cannot be read, is not UTF-8 or has no example; a line is not of this form, has a blank prompt or choice,
-/// fewer than two choices, another number of them than the first example (the model scores a batch of them at once), or
-/// a label that is the index of none.
+/// The file cannot be read, is not UTF-8 or has no example; a line is not of this form; a prompt or choice is blank;
+/// there are fewer than two choices, or not as many as in the first example (the model scores a batch of them at once);
+/// the label is no index of a choice.
 pub fn read_choices(path: impl AsRef<Path>) -> Result<Vec<ChoiceExample>> {
     let path = path.as_ref();
     let expected = "at least one line with a prompt, choices and a label";
@@ -56,7 +56,7 @@ pub fn read_choices(path: impl AsRef<Path>) -> Result<Vec<ChoiceExample>> {
             })
         };
         if let Some(problem) = problem {
-            return Err(Error::input(at_line(path.display(), line), problem));
+            return Err(Error::line(path, line, problem));
         }
         examples.push(ChoiceExample { prompt, choices, label, line });
     }

@@ -1,4 +1,4 @@
-//! What a run was trained on, for its record.
+//! Digests of data files, for the record of a run.
 
 use std::{fs::File, io, path::Path};
 

@@ -6,25 +6,12 @@ use serde::de::DeserializeOwned;
 
 use crate::{Error, Result, text_file};
 
-/// The text in the bytes of a file (or of standard input) of this name, without a byte order mark.
-///
-/// # Errors
-/// The bytes are not UTF-8.
-pub fn decode_text(name: impl Display, bytes: Vec<u8>) -> Result<String> {
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = 1 + valid.iter().filter(|&&byte| byte == b'\n').count();
-        Error::input(at_line(&name, line), "it is not valid UTF-8: save the file in that encoding")
-    })?;
-    Ok(text_file::drop_mark(text))
-}
-
-/// The whole of a UTF-8 file, without its byte order mark. `expected` says what the file should hold, for the error.
+/// The text of a UTF-8 file, without its byte order mark. `expected` says what the file should hold, for the error.
 ///
 /// # Errors
 /// The file cannot be read, is a Git LFS pointer, is not UTF-8, or is empty.
 pub(super) fn read_text(path: &Path, expected: &str) -> Result<String> {
-    let text = decode_text(path.display(), text_file::read_bytes(path)?)?;
+    let text = text_file::read_text(path)?;
     if text.trim().is_empty() {
         return Err(no_rows(path, expected));
     }
@@ -33,10 +20,10 @@ pub(super) fn read_text(path: &Path, expected: &str) -> Result<String> {
 
 /// The error for a file without a single row.
 pub(super) fn no_rows(path: &Path, expected: &str) -> Error {
-    Error::input(path.display().to_string(), format!("it holds no rows, expected {expected}"))
+    Error::file(path, format!("it holds no rows, expected {expected}"))
 }
 
-/// What errors call a line of the file of this name; lines count from 1.
+/// The name of a line in error messages; lines count from 1.
 pub fn at_line(name: impl Display, line: usize) -> String {
     format!("{name}, line {line}")
 }
@@ -46,7 +33,7 @@ pub(super) fn is_jsonl(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jsonl"))
 }
 
-/// The JSON values of a text that has one a line, each with its line; blank lines are skipped.
+/// The JSON values of a text with one value on each line, each with its line number. Blank lines are skipped.
 pub(super) fn json_lines<T: DeserializeOwned>(path: &Path, text: &str) -> impl Iterator<Item = Result<(usize, T)>> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines.map(|(index, line)| {

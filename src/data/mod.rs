@@ -1,11 +1,11 @@
 //! Labelled data for fine-tuning: reading it, checking it, and the order in which a run sees it.
 //!
-//! Every reader checks a whole file before it gives out a row, and its errors name the file and the line (or the
-//! question) together with what was expected there.
+//! Every reader checks a whole file before it returns a row. Its errors name the file and the line (or the question),
+//! and say what was expected there.
 //! - [`read_table`]: texts and pairs with labels, from CSV, TSV and JSON lines; [`LabelEncoder`]: from labels to targets.
 //! - [`read_sentences`]: words with entity tags, from CoNLL columns and JSON lines.
 //! - [`read_squad`]: questions about passages. [`read_choices`]: multiple choice.
-//! - [`Split`]: parts of a data set by the content of texts; [`file_digest`]: which data a run saw;
+//! - [`Split`]: training, validation and test texts, by a hash of each text; [`file_digest`]: which data a run saw;
 //!   [`swap_characters`]: spelling noise.
 //! - [`Random`]: the one source of random numbers.
 //!
@@ -45,10 +45,12 @@ pub use conll::{Sentence, WordColumns, read_sentences, tag_indices, tag_labels};
 pub use digest::file_digest;
 pub use labels::{LabelEncoder, LabelSet, Target};
 #[doc(hidden)]
-pub use lines::{at_line, decode_text};
+pub use lines::at_line;
 pub use noise::swap_characters;
 pub use notation::LabelNotation;
 pub use random::Random;
 pub use split::{Part, Split};
 pub use squad::{Answer, Question, read_squad};
 pub use table::{TextColumns, TextRow, read_table};
+
+pub use crate::text_file::decode_text;

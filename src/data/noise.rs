@@ -6,14 +6,14 @@ use crate::{Error, Result};
 /// Swaps neighbouring letters of words, as in hasty typing: from left to right, two letters side by side are swapped
 /// with probability `rate`, and letters that were swapped are not moved again.
 ///
-/// Anything but letters stays in place, so words keep their letters. Texts that should not be swapped at the same
-/// places need generators of their own, such as `Random::new(&[seed, index])`.
+/// Other characters stay in place, so words keep their letters. Give each text its own generator, such as
+/// `Random::new(&[seed, index])`, so that not all are swapped at the same positions.
 ///
 /// # Errors
 /// A rate that is no probability.
 pub fn swap_characters(text: &str, rate: f64, random: &mut Random) -> Result<String> {
     if !(0.0..=1.0).contains(&rate) {
-        return Err(Error::input("rate of swapped letters", format!("it is {rate}, expected 0 to 1")));
+        return Err(Error::value("rate of swapped letters", rate, "0 to 1"));
     }
     let mut characters: Vec<char> = text.chars().collect();
     let mut index = 1;

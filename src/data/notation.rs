@@ -1,19 +1,19 @@
-//! How labels are written: what means none, the spellings of a number, and lists in JSON, Python and NumPy.
+//! How labels are written: marks for "no label", spellings of a number, and lists in JSON, Python and NumPy.
 
 use std::{borrow::Cow, iter::Peekable, path::Path, str::Chars};
 
 use serde_json::Value;
 
-use super::{TextRow, lines::at_line};
+use super::TextRow;
 use crate::{Error, Result};
 
 /// How labels are written in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LabelNotation {
-    /// What stands between the labels of a row that has several.
+    /// The character between the labels of a row that has several.
     pub separator: char,
-    /// What stands where a row has no label. Without it, `-` and `-1`, which mean that in many data sets (SNLI, the test
-    /// sets of GLUE), are refused; with it, they are labels like others, unless they are what it says.
+    /// The mark of a row without a label. In many data sets (SNLI, the test sets of GLUE) that is `-` or `-1`. If no
+    /// mark is given, these two are refused; if one is given, only that one means "no label".
     pub no_label: Option<String>,
 }
 
@@ -25,7 +25,7 @@ impl Default for LabelNotation {
 }
 
 impl LabelNotation {
-    /// Whether the row is said to have no label.
+    /// Whether the row has the mark of a row without a label.
     pub(super) fn is_unlabelled(&self, row: &TextRow) -> bool {
         let (Some(mark), Some(label)) = (&self.no_label, &row.label) else { return false };
         canonical(mark.trim()) == canonical(label.trim())
@@ -40,12 +40,12 @@ impl LabelNotation {
         if rows.is_empty() {
             let mark = self.no_label.as_deref().unwrap_or_default();
             let problem = format!("every row has the label `{mark}`, which means none: check the label column");
-            return Err(Error::input(path.as_ref().display().to_string(), problem));
+            return Err(Error::file(path, problem));
         }
         Ok(rows)
     }
 
-    /// Refuses what rather means that there is no label.
+    /// Refuses a label that probably means "no label".
     pub(super) fn check(&self, row: &TextRow, path: &Path) -> Result<()> {
         let label = row.label.as_deref().map_or("", str::trim);
         if self.no_label.is_none() && matches!(canonical(label).as_ref(), "-" | "-1") {
@@ -53,24 +53,24 @@ impl LabelNotation {
                 "its label is `{label}`, by which many data sets mean that there is none: say what rows without a label \
                  have there (`--no-label={label}` leaves them out; with another word, `{label}` is a label)"
             );
-            return Err(Error::input(at_line(path.display(), row.line), problem));
+            return Err(Error::line(path, row.line, problem));
         }
         Ok(())
     }
 }
 
-/// A whole number without a fraction, sign or exponent that it does not need; everything else as it is. Leading zeros make
-/// a code, not a number.
+/// A whole number in its shortest form: without needless fraction, sign or exponent. Everything else stays as it is.
+/// What has leading zeros is a code, not a number.
 pub(super) fn canonical(label: &str) -> Cow<'_, str> {
     match number(label).filter(|number| number.fract() == 0.0) {
         None => label.into(),
-        // Beyond 2^53 neighbours are the same f64.
+        // Beyond 2^53, neighbouring integers are the same f64.
         Some(number) if number.abs() < 9e15 => (number as i64).to_string().into(),
         Some(_) => label.into(),
     }
 }
 
-/// The value of a label that is written as a number.
+/// The value of a label, if it is written as a number.
 pub(super) fn number(label: &str) -> Option<f64> {
     let digits = label.trim_start_matches(['+', '-']);
     let is_code = digits.starts_with('0') && digits[1..].starts_with(|c: char| c.is_ascii_digit());
@@ -111,7 +111,7 @@ impl LabelList {
         Ok(Self { labels: labels.iter().map(|label| canonical(label).into_owned()).collect(), bracketed })
     }
 
-    /// The labels of a list, or why one of its items is none; nothing if the text is no list.
+    /// The labels of a list, or why one of its items is no label; none if the text is no list.
     pub(super) fn parse(text: &str) -> Option<Result<Vec<String>, String>> {
         if let Ok(values) = serde_json::from_str::<Vec<Value>>(text) {
             let item = |value| match value {
@@ -135,7 +135,7 @@ impl LabelList {
             }
             items.push(reader.item()?);
             reader.skip_spaces();
-            // NumPy puts spaces only.
+            // NumPy separates items by spaces only.
             reader.rest.next_if_eq(&',');
         }
         reader.skip_spaces();
@@ -175,7 +175,7 @@ impl Reader<'_> {
         while self.rest.next_if(|c| c.is_whitespace()).is_some() {}
     }
 
-    /// A string in quotes of either kind, or a word without any; nothing if there is neither.
+    /// A string in single or double quotes, or a word without quotes; none if there is neither.
     fn item(&mut self) -> Option<Item> {
         match self.rest.next_if(|c| matches!(c, '"' | '\'')) {
             Some(quote) => self.string(quote).map(Item::Text),

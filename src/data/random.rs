@@ -3,7 +3,7 @@
 /// What splitmix64 adds to its state at each step: 2^64 divided by the golden ratio, made odd.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The finalizer of splitmix64: a bijection on 64-bit words that leaves no visible trace of small differences.
+/// The finalizer of splitmix64: a bijection on 64-bit words. Words that differ a little become very different ones.
 fn mix(mut word: u64) -> u64 {
     word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -13,9 +13,9 @@ fn mix(mut word: u64) -> u64 {
 /// A small generator of random numbers: splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
 /// generators", OOPSLA 2014).
 ///
-/// It is the crate's own because the order of batches, the masked positions and the swapped letters of a run must be a
-/// pure function of (seed, epoch, index): a run that is resumed makes its generators anew from these numbers, so no
-/// generator state has to be saved, and no new version of a library can change what a seed means.
+/// The order of batches, the masked positions and the swapped letters of a run depend on (seed, epoch, index) alone. A
+/// resumed run makes its generators anew from these numbers, so that no generator state has to be saved. The generator
+/// is the crate's own, so that no new version of a library can change what a seed means.
 ///
 /// Not for secrets.
 ///
@@ -34,7 +34,7 @@ pub struct Random {
 }
 
 impl Random {
-    /// The stream that belongs to these numbers, in this order: another order or another count is another stream.
+    /// The stream that belongs to these numbers. Another order, or another count of numbers, gives another stream.
     pub fn new(key: &[u64]) -> Self {
         let state = key.iter().fold(0, |state: u64, &number| mix(state.wrapping_add(STEP) ^ number));
         Self { state }
@@ -49,12 +49,13 @@ impl Random {
     /// A number in `0..n`, each with the same probability.
     ///
     /// # Panics
-    /// If `n` is 0, for there is no such number.
+    /// If `n` is 0.
     pub fn below(&mut self, n: usize) -> usize {
         assert!(n > 0, "there is no number below 0");
         let n = n as u64;
-        // Lemire, "Fast random integer generation in an interval", 2019: the upper half of a product with n. Of 2^64
-        // words, 2^64 mod n are too many; those whose lower half is below that are drawn again.
+        // Lemire, "Fast random integer generation in an interval", 2019: the result is the upper half of a random word
+        // times n. To give each number equally many of the 2^64 words, 2^64 mod n words have to be left out: those
+        // whose product has a lower half below that are drawn again.
         let surplus = n.wrapping_neg() % n;
         loop {
             let product = u128::from(self.next_u64()) * u128::from(n);
@@ -70,7 +71,7 @@ impl Random {
         (self.next_u64() >> (u64::BITS - BITS)) as f64 / (1u64 << BITS) as f64
     }
 
-    /// Puts the items in a random order, each order with the same probability (Fisher and Yates).
+    /// Puts the items into a random order; all orders are equally likely (Fisher and Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last + 1));

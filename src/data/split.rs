@@ -9,14 +9,14 @@ use crate::{Error, Result};
 pub enum Part {
     /// What a model learns from.
     Train,
-    /// What choices, such as when to stop, are made on.
+    /// What decisions are based on, such as when to stop.
     Valid,
     /// What the result is measured on.
     Test,
 }
 
-/// A split of texts into parts by their content: the same text is in the same part in whatever file, order or number of
-/// copies it comes, so that no text that was learnt from is measured on.
+/// A split of texts into parts by their content. The same text is always in the same part, whatever its file or
+/// position and however many copies there are. So no text is both learnt from and measured on.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Split {
     /// Fractions below this are [`Part::Train`].
@@ -26,7 +26,7 @@ pub struct Split {
 }
 
 impl Split {
-    /// A split into parts of these sizes, as fractions of the whole. With 0, a part gets nothing.
+    /// A split into parts of these sizes, as fractions of the whole. A part of size 0 gets nothing.
     ///
     /// # Errors
     /// A part outside `[0, 1]`, or parts that do not add up to 1 (within 1e-6, for sums like three thirds).
@@ -35,18 +35,18 @@ impl Split {
         let fractions = parts.iter().all(|part| (0.0..=1.0).contains(part));
         if !fractions || (parts.iter().sum::<f64>() - 1.0).abs() > 1e-6 {
             let problem = format!("its parts are {train}, {valid} and {test}, expected fractions that add up to 1");
-            return Err(Error::input("split", problem));
+            return Err(Error::setting("split", problem));
         }
-        // Rounding leaves nothing over for a part of 0.
+        // Makes sure that rounding leaves nothing for a part of size 0.
         let valid_end = if test == 0.0 { 1.0 } else { train + valid };
         let train_end = if valid == 0.0 { valid_end } else { train };
         Ok(Self { train_end, valid_end })
     }
 
-    /// The part that the text belongs to, by the fraction that the first 53 bits of its SHA-256 are of 2^53 (in Python,
-    /// `(int.from_bytes(sha256(text.encode()).digest()[:8], "big") >> 11) / 2**53`).
+    /// The part that the text belongs to. The first 53 bits of its SHA-256, divided by 2^53, are a fraction that
+    /// decides (in Python, `(int.from_bytes(sha256(text.encode()).digest()[:8], "big") >> 11) / 2**53`).
     pub fn part(&self, text: &str) -> Part {
-        // 53 bits are what f64 holds exactly: all 64 might round up to 1.
+        // An f64 holds 53 bits exactly; all 64 might round up to 1.
         let first = Sha256::digest(text).iter().take(8).fold(0, |number: u64, &byte| number << 8 | u64::from(byte));
         let fraction = (first >> 11) as f64 / (1u64 << 53) as f64;
         if fraction < self.train_end {

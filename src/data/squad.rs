@@ -6,7 +6,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Deserializer, Map, Value};
 
 use super::lines::{no_rows, read_text};
-use crate::{Error, Result};
+use crate::{Error, Result, error};
 
 /// A span of the context that answers the question.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct Answer {
 /// A question about a passage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// What predictions refer to; no other question of the file has it.
+    /// The id that predictions refer to, unique in the file.
     pub id: String,
     /// The question.
     pub question: String,
@@ -34,16 +34,16 @@ pub struct Question {
 
 /// Reads the questions of a file, in its order. It holds either
 /// - SQuAD's JSON, version 1.1 or 2.0, or
-/// - rows as the `datasets` library writes them, a JSON object a line or all in one list: `id`, `context`, `question`, and
-///   `answers` as `{"text": [..], "answer_start": [..]}`, with empty lists where the question is impossible.
+/// - rows as the `datasets` library writes them, one JSON object on each line or all in one list: `id`, `context`,
+///   `question`, and `answers` as `{"text": [..], "answer_start": [..]}`, with empty lists where the question is
+///   impossible.
 ///
-/// Ids may be numbers, and an impossible question need not have `answers`. White space at the ends of an answer is no part of
-/// it.
+/// Ids may be numbers. An impossible question may lack `answers`. White space at the ends of an answer is cut off.
 ///
 /// # Errors
-/// The file cannot be read, is not UTF-8, is not JSON of either form, or has no question; a question has the id of another, no
-/// answer without being impossible, an answer although it is, or an answer that is blank or that the context does not hold at
-/// its `answer_start`.
+/// The file cannot be read, is not UTF-8, is not JSON of either form, or has no question; two questions have one id; a
+/// question has no answer and is not marked impossible, or has one and is; an answer is blank, or is not in the context
+/// at its `answer_start`.
 pub fn read_squad(path: impl AsRef<Path>) -> Result<Vec<Question>> {
     let path = path.as_ref();
     let expected = "at least one question in SQuAD's format";
@@ -58,19 +58,19 @@ pub fn read_squad(path: impl AsRef<Path>) -> Result<Vec<Question>> {
     let mut ids = HashSet::new();
     if let Some(twice) = questions.iter().find(|question| !ids.insert(question.id.as_str())) {
         let problem = "another question has the same id, expected every id once";
-        return Err(Error::input(format!("{}, question `{}`", path.display(), twice.id), problem));
+        return Err(in_question(path, format!("`{}`", twice.id), problem));
     }
     Ok(questions)
 }
 
-/// Reads the questions of a whole file, an article, a paragraph, a row, or a list of these.
+/// Reads the questions in a JSON value: a whole file, an article, a paragraph, a row, or a list of these.
 fn read_value(path: &Path, value: Value, questions: &mut Vec<Question>) -> Result<()> {
     let mut object = match value {
         Value::Array(values) => return values.into_iter().try_for_each(|value| read_value(path, value, questions)),
         Value::Object(object) => object,
         other => {
             let problem = format!("it holds {other}, expected SQuAD's JSON, or an object for each question");
-            return Err(Error::input(path.display().to_string(), problem));
+            return Err(Error::file(path, problem));
         }
     };
     for key in ["data", "paragraphs"] {
@@ -94,7 +94,12 @@ fn read_value(path: &Path, value: Value, questions: &mut Vec<Question>) -> Resul
     Ok(())
 }
 
-/// A question as the file has it.
+/// An error about a question of a file.
+fn in_question(file: &Path, name: String, problem: impl Into<String>) -> Error {
+    Error::Row { file: file.display().to_string(), row: error::Row::Question(name), problem: problem.into() }
+}
+
+/// A question in the file.
 struct Row<'a> {
     path: &'a Path,
     /// How many questions come before it.
@@ -102,7 +107,7 @@ struct Row<'a> {
     object: Map<String, Value>,
 }
 
-/// Answers of one question, one by one or by columns.
+/// One answer, in a list of answers.
 #[derive(Deserialize)]
 struct FileAnswer {
     text: String,
@@ -116,10 +121,10 @@ struct AnswerColumns {
 }
 
 impl Row<'_> {
-    /// An error that names the file and the question, by its number where it has no id.
+    /// An error that names the file and the question (by its number, if it has no id).
     fn problem(&self, problem: String) -> Error {
         let name = self.id().map_or_else(|| format!("{}", self.number + 1), |id| format!("`{id}`"));
-        Error::input(format!("{}, question {name}", self.path.display()), problem)
+        in_question(self.path, name, problem)
     }
 
     fn id(&self) -> Option<String> {
@@ -141,7 +146,7 @@ impl Row<'_> {
         }
     }
 
-    /// The question, about its paragraph's context or its own.
+    /// The question, with the context of its paragraph or of its own.
     fn question(&self, context: Option<&Arc<str>>) -> Result<Question> {
         let id = self.id().ok_or_else(|| self.problem("it has no `id`, expected a text or a number".into()))?;
         let context = match context {
@@ -162,7 +167,7 @@ impl Row<'_> {
             }
             Some(list) => (self.parse("answers", list, expected)?, false),
         };
-        // Version 1.1 does not have the key, for all its questions have answers; nor do rows of the `datasets` library.
+        // Two forms lack the key: version 1.1, where all questions have answers, and the rows of `datasets`.
         let impossible = match self.object.get("is_impossible") {
             None | Some(Value::Null) => by_columns && answers.is_empty(),
             Some(value) => self.parse("is_impossible", value, "true or false")?,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::lines::{at_line, json_lines, no_rows, read_text};
+use super::lines::{json_lines, no_rows, read_text};
 use crate::{Error, Result};
 
 /// The names of the columns (in JSON lines: of the keys) that hold a task's inputs and labels.
@@ -12,9 +12,9 @@ use crate::{Error, Result};
 pub struct TextColumns {
     /// The text, or the first text of a pair.
     pub text: String,
-    /// The second text of a pair; none where the task reads single texts.
+    /// The second text of a pair; none if the task reads single texts.
     pub pair: Option<String>,
-    /// The label; none where the file has no labels to read.
+    /// The label; none if there are no labels to read.
     pub label: Option<String>,
 }
 
@@ -25,8 +25,8 @@ pub struct TextRow {
     pub text: String,
     /// The second text, if a column was named for it.
     pub pair: Option<String>,
-    /// The label as it is written, if a column was named for it: empty where the field is empty, JSON where it is a
-    /// JSON number, boolean or list. [`LabelEncoder`](super::LabelEncoder) makes sense of it.
+    /// The label as it is written, if a column was named for it. An empty field is an empty label; a JSON number,
+    /// boolean or list is kept as JSON. [`LabelEncoder`](super::LabelEncoder) interprets it.
     pub label: Option<String>,
     /// The line that the row starts on, from 1.
     pub line: usize,
@@ -41,7 +41,7 @@ pub struct TextRow {
 ///
 /// # Errors
 /// The file cannot be read, is not UTF-8, has no rows or another extension; a named column is missing or there twice; a
-/// row has another number of fields than the header, a text that is blank, or (JSON) a value of another type.
+/// row has more or fewer fields than the header, a blank text, or (in JSON) a value of another type.
 pub fn read_table(path: impl AsRef<Path>, columns: &TextColumns) -> Result<Vec<TextRow>> {
     let path = path.as_ref();
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
@@ -51,7 +51,7 @@ pub fn read_table(path: impl AsRef<Path>, columns: &TextColumns) -> Result<Vec<T
         Some("jsonl") => read_jsonl,
         _ => {
             let problem = "its extension does not tell its format, expected `.csv`, `.tsv` or `.jsonl`";
-            return Err(Error::input(path.display().to_string(), problem));
+            return Err(Error::file(path, problem));
         }
     };
     let expected = "a header (not in .jsonl) and at least one row below it";
@@ -68,11 +68,11 @@ pub fn read_table(path: impl AsRef<Path>, columns: &TextColumns) -> Result<Vec<T
     Ok(rows)
 }
 
-/// A blank text is an error: it is nothing to learn from, and more likely a damaged row.
+/// A blank text is an error: probably the row is damaged.
 fn check_text(path: &Path, line: usize, column: &str, text: &str) -> Result<()> {
     if text.trim().is_empty() {
         let problem = format!("column `{column}` is blank, expected a text: fill it in or remove the row");
-        return Err(Error::input(at_line(path.display(), line), problem));
+        return Err(Error::line(path, line, problem));
     }
     Ok(())
 }
@@ -81,7 +81,7 @@ fn read_csv(path: &Path, text: &str, columns: &TextColumns) -> Result<Vec<TextRo
     read_delimited(path, text, columns, csv::ReaderBuilder::new().delimiter(b','))
 }
 
-/// Tab separated files in the wild hold quotes as they come.
+/// Tab separated files usually contain quotes as plain characters.
 fn read_tsv(path: &Path, text: &str, columns: &TextColumns) -> Result<Vec<TextRow>> {
     read_delimited(path, text, columns, csv::ReaderBuilder::new().delimiter(b'\t').quoting(false))
 }
@@ -100,32 +100,30 @@ fn read_delimited(
     records.map(|(line, record)| header.row(path, line, &record)).collect()
 }
 
-/// The records of a delimited text, the header too, each with the line that it starts on.
+/// The records of a delimited text, header included, each with the line that it starts on.
 fn records(path: &Path, text: &str, format: &mut csv::ReaderBuilder) -> Result<Vec<(usize, csv::StringRecord)>> {
-    // Flexible, for `Header::row` says which row has how many fields.
+    // Flexible: `Header::row` checks the number of fields, and names the row.
     let mut reader = format.has_headers(false).flexible(true).from_reader(text.as_bytes());
     let mut records = Vec::new();
     let (mut start, mut line) = (0, 1);
     loop {
-        // The reader takes line ends and blank lines before a record as part of it.
+        // The reader counts line ends and blank lines in front of a record as part of it.
         let rest = text[reader.position().byte() as usize..].trim_start_matches(['\r', '\n']);
         let next = text.len() - rest.len();
         line += text[start..next].matches('\n').count();
         start = next;
 
         let mut record = csv::StringRecord::new();
-        if !reader
-            .read_record(&mut record)
-            .map_err(|error| Error::input(at_line(path.display(), line), error.to_string()))?
-        {
+        if !reader.read_record(&mut record).map_err(|error| Error::line(path, line, error.to_string()))? {
             return Ok(records);
         }
-        // The reader ends a field that is still in quotes with the text; then a line below it would be part of it too.
+        // At the end of the text, the reader silently closes a field that is still in quotes. That is the case if one
+        // more line would also become part of it.
         let at_end = reader.position().byte() as usize == text.len();
         if at_end && format.from_reader(format!("{rest}\n-").as_bytes()).records().count() == 1 {
             let problem =
                 "a quote opens a field and none closes it: close it, or double a quote that is part of a text";
-            return Err(Error::input(at_line(path.display(), line), problem));
+            return Err(Error::line(path, line, problem));
         }
         records.push((line, record));
     }
@@ -148,7 +146,7 @@ impl Header {
                 (None, _) => Err(missing_column(path, 1, column, names.iter())),
                 (Some(_), Some(_)) => {
                     let problem = format!("there are several columns `{column}`, expected one: rename the others");
-                    Err(Error::input(path.display().to_string(), problem))
+                    Err(Error::file(path, problem))
                 }
             }
         };
@@ -163,7 +161,7 @@ impl Header {
     fn row(&self, path: &Path, line: usize, fields: &csv::StringRecord) -> Result<TextRow> {
         if fields.len() != self.width {
             let problem = format!("its number of fields is {}, expected {} as in the header", fields.len(), self.width);
-            return Err(Error::input(at_line(path.display(), line), problem));
+            return Err(Error::line(path, line, problem));
         }
         Ok(TextRow {
             text: fields[self.text].to_owned(),
@@ -182,7 +180,7 @@ fn read_jsonl(path: &Path, text: &str, columns: &TextColumns) -> Result<Vec<Text
                 row.get(key).ok_or_else(|| missing_column(path, line, key, row.keys().map(String::as_str)))
             };
             let wrong = |key: &str, value: &Value, expected: &str| {
-                Error::input(at_line(path.display(), line), format!("`{key}` is {value}, expected {expected}"))
+                Error::line(path, line, format!("`{key}` is {value}, expected {expected}"))
             };
             let string = |key: &String| match find(key)? {
                 Value::String(text) => Ok(text.clone()),
@@ -206,7 +204,7 @@ fn read_jsonl(path: &Path, text: &str, columns: &TextColumns) -> Result<Vec<Text
 fn missing_column<'a>(path: &Path, line: usize, column: &str, there: impl Iterator<Item = &'a str>) -> Error {
     let there: Vec<String> = there.map(|name| format!("`{name}`")).collect();
     let problem = format!("there is no column `{column}`, expected one of those here: {}", there.join(", "));
-    Error::input(at_line(path.display(), line), problem)
+    Error::line(path, line, problem)
 }
 
 #[cfg(test)]

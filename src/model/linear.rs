@@ -9,8 +9,8 @@ use burn::{
 };
 
 use crate::kernels::{
-    can_fuse,
     cpu::{self, packed, panels::Panels},
+    host_serves,
 };
 
 /// x W + b.
@@ -43,7 +43,7 @@ impl Linear {
             return packed::linear(x, weight.clone(), bias);
         }
         let weight = self.weight.val();
-        match can_fuse(&x.device(), weight.dtype()) {
+        match host_serves(&x.device(), weight.dtype()) {
             true => cpu::linear::linear(x, weight, bias),
             false => linear(x, weight, bias),
         }
@@ -52,7 +52,7 @@ impl Linear {
     /// Lays the weight out for products, in the place of the plain one, where the device has use for that.
     pub(crate) fn pack(&mut self) {
         let device = self.weight.lazy_device();
-        if self.packed.is_some() || device.is_autodiff() || !can_fuse(&device, self.weight.val().dtype()) {
+        if self.packed.is_some() || device.is_autodiff() || !host_serves(&device, self.weight.val().dtype()) {
             return;
         }
         // The plain weight goes before its packed form is made, so that nobody else holds it and nothing is copied.

@@ -38,7 +38,7 @@ impl Unpadding {
     /// no token at all.
     pub fn new(mask: &Tensor<2, Bool>) -> Option<Self> {
         let ([_, length], device) = (mask.dims(), mask.device());
-        let real = mask.clone().try_into_data().ok()?.try_to_vec::<bool>().ok()?;
+        let real: Vec<bool> = mask.clone().try_into_data().ok()?.iter::<bool>().collect();
         let (mut bounds, mut offsets) = (Vec::new(), Vec::new());
         let (mut rows, mut tokens, mut positions) = (Vec::new(), vec![0; real.len()], Vec::new());
         for (sequence, real) in real.chunks(length).enumerate() {

@@ -33,17 +33,18 @@ pub struct Question {
 pub struct AnswerOptions {
     /// How many spans are returned, at most.
     pub top_k: usize,
-    /// Most tokens of an answer.
+    /// The longest answer in tokens.
     pub max_answer_tokens: usize,
-    /// By how many tokens the windows of a long context overlap; a quarter of the maximal length if none.
+    /// Overlap of the windows of a long context, in tokens; if none, a quarter of the maximal length.
     pub stride: Option<usize>,
-    /// For models trained on questions without an answer (SQuAD 2): a question has none if `[CLS]` scores higher than the
-    /// best span by more than this; 0 takes the better one. If none, there always is an answer.
+    /// For models trained on questions without an answer (SQuAD 2). A question has no answer if `[CLS]` scores higher
+    /// than the best span by more than this; with 0 the higher score decides. If no threshold is given, there always is
+    /// an answer.
     pub no_answer_threshold: Option<f32>,
 }
 
 impl Default for AnswerOptions {
-    /// The best span of up to 30 tokens, always.
+    /// The best span of up to 30 tokens; there always is an answer.
     fn default() -> Self {
         Self { top_k: 1, max_answer_tokens: LONGEST_ANSWER, stride: None, no_answer_threshold: None }
     }
@@ -52,11 +53,11 @@ impl Default for AnswerOptions {
 /// What was found for one question.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Answers {
-    /// Whether the model rather says that the context holds no answer; never without
+    /// Whether the context has no answer, according to the model; always false without
     /// [`AnswerOptions::no_answer_threshold`].
     pub no_answer: bool,
-    /// The score of "no answer" (`[CLS]` as start and end, the lowest of all windows) less that of the best span. Says
-    /// something only for models trained on questions without an answer.
+    /// The score of "no answer" (`[CLS]` as start and end; the lowest score of all windows) minus that of the best
+    /// span. It only has a meaning for models trained on questions without an answer.
     pub no_answer_margin: f32,
     /// The best spans, highest score first.
     pub spans: Vec<Answer>,
@@ -65,7 +66,7 @@ pub struct Answers {
 /// A span of the context.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Answer {
-    /// Its text, as the context has it.
+    /// Its text in the context.
     pub text: String,
     /// Its first character in the context, counted in Unicode scalar values.
     pub start: usize,
@@ -73,7 +74,7 @@ pub struct Answer {
     pub end: usize,
     /// The logit of its first token as start plus that of its last as end.
     pub score: f32,
-    /// The probability of start and end, taken as independent, among all the pairs of a window, in all windows.
+    /// The probability of its start and end (taken as independent) among all pairs of all windows.
     pub probability: f32,
 }
 
@@ -103,11 +104,11 @@ impl QuestionAnswerer {
     /// compete by score.
     ///
     /// # Errors
-    /// No question at all, an empty question or context, one so long that it leaves no room for the context, impossible
+    /// No question at all, an empty question or context, a question that leaves no room for the context, impossible
     /// options, or scores that are not finite.
     pub fn answer(&self, questions: &[Question], options: &AnswerOptions) -> Result<Vec<Answers>> {
         if options.top_k == 0 || options.max_answer_tokens == 0 {
-            return Err(Error::input("answer options", "top_k and max_answer_tokens must be at least 1"));
+            return Err(Error::setting("answer options", "top_k and max_answer_tokens must be at least 1"));
         }
         self.find(questions, options).map_err(|error| error.with_text_name(|index| format!("question {index}")))
     }
@@ -147,7 +148,7 @@ impl QuestionAnswerer {
     }
 }
 
-/// ln of the sum over all pairs of a start and an end in a window, "no answer" among them or not.
+/// ln of the sum of exp(score) over all pairs of a start and an end in a window, with or without "no answer".
 fn log_norm(window: &ScoredWindow, with_null: bool) -> f64 {
     let side = |logits: &[f32]| {
         let null = with_null.then_some(0).into_iter();
@@ -156,7 +157,7 @@ fn log_norm(window: &ScoredWindow, with_null: bool) -> f64 {
     side(window.start) + side(window.end)
 }
 
-/// The best spans of a question's windows; none if there is no token in the context.
+/// The best spans of a question's windows; none if the context has no token.
 fn best_answers(context: &str, windows: &[ScoredWindow], options: &AnswerOptions) -> Option<Answers> {
     let mut spans: Vec<AnswerSpan> =
         windows.iter().flat_map(|window| window.spans(options.max_answer_tokens)).collect();
@@ -169,7 +170,7 @@ fn best_answers(context: &str, windows: &[ScoredWindow], options: &AnswerOptions
     let largest = norms.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let log_norm = largest + norms.iter().map(|norm| (norm - largest).exp()).sum::<f64>().ln();
 
-    // Neighbouring windows share spans.
+    // Neighbouring windows have spans in common.
     let mut seen = BTreeSet::new();
     let answer = |AnswerSpan { score, from, to }: AnswerSpan| Answer {
         text: characters(context, from, to),

@@ -16,7 +16,7 @@ use crate::{
     tokenizer::{Text, Truncation},
 };
 
-/// A label and how well it fits.
+/// A label and its score.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LabelScore {
     /// The label's name.
@@ -47,7 +47,7 @@ impl Classifier {
         &self.runner.report
     }
 
-    /// The labels and what their scores mean.
+    /// The task's part of the configuration: labels, and the meaning of scores.
     pub fn task(&self) -> &TaskConfig {
         self.runner.config.task()
     }
@@ -57,7 +57,8 @@ impl Classifier {
     /// - multi-label: a probability for each label on its own, highest first;
     /// - regression: the numbers, in the order of the outputs.
     ///
-    /// Texts that are too long are cut on the tokenizer's side; of a pair, the longer one first.
+    /// Texts that are too long are cut, on the side that the tokenizer's settings say; of a pair, the longer text is
+    /// cut first.
     ///
     /// # Errors
     /// No text at all, tokens that the model does not have, or scores that are not finite.
@@ -67,7 +68,7 @@ impl Classifier {
         Ok(logits.iter().map(|logits| self.scores(logits)).collect())
     }
 
-    /// Texts as [`logits`](Self::logits) wants them.
+    /// Texts in the form that [`logits`](Self::logits) takes.
     pub(super) fn encode(&self, texts: &[Text<'_>], truncation: Truncation) -> Result<Vec<Encoding>> {
         self.runner.encode(texts, truncation, None)
     }

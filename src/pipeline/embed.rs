@@ -17,14 +17,14 @@ use crate::{
 /// How texts are embedded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmbedOptions {
-    /// From tokens to a text; the vectors of several poolings are put one behind the other.
+    /// How the vectors of tokens become one for the text. With several poolings, their vectors are concatenated.
     pub pooling: Vec<Pooling>,
-    /// Whether every vector is scaled to length 1, so that the dot product of two is their cosine.
+    /// Whether every vector is scaled to length 1. Then the dot product of two vectors is their cosine.
     pub normalize: bool,
 }
 
 impl Default for EmbedOptions {
-    /// The mean, as it is.
+    /// The mean, not scaled.
     fn default() -> Self {
         Self { pooling: vec![Pooling::Mean], normalize: false }
     }
@@ -41,7 +41,7 @@ impl EmbedOptions {
     }
 }
 
-/// Texts in, vectors out, by the encoder alone; any checkpoint serves.
+/// Texts in, vectors out, by the encoder alone. Any checkpoint will do.
 pub struct Embedder {
     runner: Runner,
     model: Prepared<Backbone>,
@@ -62,8 +62,8 @@ impl Embedder {
         &self.runner.report
     }
 
-    /// Embeds texts or pairs of texts, as vectors of the model's hidden size for each pooling. Texts that are too long are cut
-    /// at the end.
+    /// Embeds texts or pairs of texts. A vector has the model's hidden size, times the number of poolings. Texts that
+    /// are too long are cut at the end.
     ///
     /// # Errors
     /// No text or no pooling at all, tokens that the model does not have, or vectors that are not finite.
@@ -73,7 +73,7 @@ impl Embedder {
         options: &EmbedOptions,
     ) -> Result<Vec<Vec<f32>>> {
         if options.pooling.is_empty() {
-            return Err(Error::input("embed options", "no pooling is named, expected at least one"));
+            return Err(Error::setting("embed options", "no pooling is named, expected at least one"));
         }
         let texts: Vec<Text<'_>> = texts.into_iter().map(Into::into).collect();
         let encodings = self.runner.encode(&texts, Truncation::LongestFirst, None)?;
@@ -92,7 +92,7 @@ impl Embedder {
     }
 }
 
-/// Scales to length 1; the zero vector stays.
+/// Scales to length 1; the zero vector stays as it is.
 fn normalize(embedding: &mut [f32]) {
     let norm = embedding.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
     if norm > 0.0 {

@@ -28,20 +28,20 @@ pub(super) struct LabelledWord<'a> {
     pub score: f32,
 }
 
-/// The part of an entity that a label marks, by its prefix.
+/// The position in an entity that a label names.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TagPrefix {
-    /// `B-`: the first of several, or of one.
+    /// `B-`: the first word.
     First,
-    /// `I-`, and labels without a prefix: in the middle or at the end; where nothing is open, the first.
+    /// `I-`, and labels without a prefix: a further word. If there is no entity to continue, the first word.
     Inside,
-    /// `E-`, `L-`: the last.
+    /// `E-`, `L-`: the last word.
     Last,
-    /// `S-`, `U-`: all of it.
+    /// `S-`, `U-`: the only word.
     Single,
 }
 
-/// The prefix and the type of a label; none for `O`.
+/// The position and type that a label names; none for `O`.
 fn parse(label: &str) -> Option<(TagPrefix, &str)> {
     if label == "O" {
         return None;
@@ -56,8 +56,8 @@ fn parse(label: &str) -> Option<(TagPrefix, &str)> {
     Some(parsed)
 }
 
-/// Joins neighbouring words to entities. As in the CoNLL evaluation, a continuation that fits nothing before it starts an
-/// entity of its own.
+/// Joins neighbouring words into entities. As in the CoNLL evaluation, a continuation that does not fit the word before
+/// it starts an entity of its own.
 pub(super) fn entities(text: &str, words: &[LabelledWord<'_>]) -> Vec<Entity> {
     let mut spans: Vec<(&str, Vec<&LabelledWord<'_>>)> = Vec::new();
     let mut open = false;

@@ -16,13 +16,13 @@ use crate::{
     tokenizer::{Text, Truncation},
 };
 
-/// How every text may spell its masks, whatever the tokenizer calls them.
+/// The spelling of a mask that works in every text, whatever the tokenizer's own spelling is.
 const MASK: &str = "[MASK]";
 
-/// A mask of a text and what may stand there.
+/// A mask of a text, and the words that fit there.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FilledMask {
-    /// Which token of the text the mask is, counted from `[CLS]` at 0.
+    /// The position of the mask among the tokens; `[CLS]` is at 0.
     pub position: usize,
     /// The likeliest words first.
     pub words: Vec<WordScore>,
@@ -33,7 +33,7 @@ pub struct FilledMask {
 pub struct WordScore {
     /// The token as text, without white space around it.
     pub word: String,
-    /// The token as the vocabulary spells it; tells whether it starts a word.
+    /// The token as the vocabulary spells it, which shows whether it starts a word.
     pub token: String,
     /// Its id.
     pub id: u32,
@@ -46,13 +46,13 @@ pub struct FillMask {
     runner: Runner,
     model: Prepared<MaskedLm>,
     head: &'static str,
-    /// The tokenizer's mask, which [`MASK`] is replaced by.
+    /// The tokenizer's spelling of a mask, which replaces [`MASK`].
     mask: String,
 }
 
 impl FillMask {
-    /// Opens a checkpoint folder. The head is what the weights hold: the original's `lm_predictions.*` behind the enhanced
-    /// mask decoder, or transformers' `cls.predictions.*`; [`head`](Self::head) tells which.
+    /// Opens a checkpoint folder. The weights decide about the head: the original `lm_predictions.*` after the enhanced
+    /// mask decoder, or the `cls.predictions.*` of transformers. [`head`](Self::head) says which one it is.
     ///
     /// # Errors
     /// A missing or damaged file; weights with neither head, as those of the v3 discriminators; options that do not fit the
@@ -80,11 +80,12 @@ impl FillMask {
         self.head
     }
 
-    /// Finds the `top_k` likeliest tokens for every mask of each text. A mask is spelled `[MASK]`, or as the tokenizer has it.
+    /// Finds the `top_k` likeliest tokens for every mask of each text. A mask is spelled `[MASK]`, or as the tokenizer
+    /// spells it.
     ///
     /// # Errors
-    /// No text at all, one without a mask, one that is too long (cutting it might cut off the mask), or scores that are not
-    /// finite.
+    /// No text at all, a text without a mask, a text that is too long (the mask might be cut off), or scores that are
+    /// not finite.
     pub fn fill(&self, texts: &[impl AsRef<str>], top_k: usize) -> Result<Vec<Vec<FilledMask>>> {
         let texts: Vec<Text<'_>> = texts.iter().map(|text| text.as_ref().replace(MASK, &self.mask).into()).collect();
         let encodings = self.runner.encode(&texts, Truncation::Error, None)?;
@@ -116,7 +117,7 @@ impl FillMask {
         let tokenizer = &self.runner.tokenizer;
         let mut scores: Vec<(u32, f32)> = (0..).zip(softmax(logits)).collect();
         sort_by_score(&mut scores, |score| score.1);
-        // There may be more embeddings than tokens.
+        // The model may have more token embeddings than there are tokens.
         let tokens = scores.into_iter().filter_map(|(id, score)| Some((id, score, tokenizer.token(id)?)));
         let word = |(id, score, token): (u32, f32, String)| {
             let word = tokenizer.decode(&[id], false).unwrap_or_default().trim().to_owned();

@@ -1,9 +1,9 @@
-//! Text in, answers out: one file a task.
+//! Text in, answers out: one file for each task.
 //!
-//! Every task opens a checkpoint (`config.json`, weights, tokenizer), by its folder or by its id on the Hugging Face Hub, with
-//! [`PipelineOptions`], and then takes any number of inputs at once: they are run in batches of similar length and come back in
-//! their own order. If the checkpoint lacks the task's head, that is an error; a head is never made up. So is an answer that is
-//! not finite. Texts that are too long are cut and counted ([`PipelineOptions::truncated`]).
+//! Every task opens a checkpoint folder (`config.json`, weights, tokenizer) with [`PipelineOptions`]. Then it takes any
+//! number of inputs at once: they are run in batches of similar length, and the answers have the order of the inputs.
+//! It is an error if the checkpoint does not have the task's head, or if an answer is not finite. Texts that are too
+//! long are counted ([`PipelineOptions::truncated`]).
 //!
 //! ```no_run
 //! use deberta_burn::pipeline::{Classifier, PipelineOptions};

@@ -14,7 +14,7 @@ use crate::{Error, Result, text_file};
 /// How the states of a text's tokens become one vector. Special tokens count, padding does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pooling {
-    /// The first token's (`[CLS]`).
+    /// The state of the first token (`[CLS]`).
     Cls,
     /// The largest value in each dimension.
     Max,
@@ -25,12 +25,12 @@ pub enum Pooling {
     MeanSqrtLen,
     /// Their mean with the weights 1, 2, 3, …: later tokens count more.
     WeightedMean,
-    /// The last token's.
+    /// The state of the last token.
     LastToken,
 }
 
 impl Pooling {
-    /// All of them, in the order in which sentence-transformers puts several together.
+    /// All of them, in the order in which sentence-transformers concatenates several.
     pub const ALL: [Self; 6] =
         [Self::Cls, Self::Max, Self::Mean, Self::MeanSqrtLen, Self::WeightedMean, Self::LastToken];
 
@@ -48,7 +48,7 @@ impl Pooling {
 
     /// # Shapes
     /// - states: [batch, length, hidden]
-    /// - mask: [batch, length], true at real tokens; none where all are
+    /// - mask: [batch, length], true at real tokens; none if all are real
     /// - output: [batch, hidden]
     pub(super) fn pool(self, states: Tensor<3>, mask: Option<&Tensor<2, Bool>>) -> Tensor<2> {
         let [_, length, _] = states.dims();
@@ -94,7 +94,7 @@ impl fmt::Display for Pooling {
 /// What a folder of sentence-transformers does with the hidden states.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SentenceModules {
-    /// `1_Pooling/config.json`: several are put one behind the other.
+    /// The poolings in `1_Pooling/config.json`; the vectors of several are concatenated.
     pub pooling: Vec<Pooling>,
     /// Whether `modules.json` scales vectors to length 1.
     pub normalize: bool,
@@ -104,7 +104,7 @@ impl SentenceModules {
     /// Reads them; none if the folder has no `1_Pooling/config.json`.
     ///
     /// # Errors
-    /// A file that is not JSON, a pooling that is not known or none at all, a module beside `Transformer`, `Pooling` and
+    /// A file that is not JSON, an unknown pooling or none at all, or a module other than `Transformer`, `Pooling` and
     /// `Normalize`.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join("1_Pooling").join("config.json");
@@ -113,7 +113,7 @@ impl SentenceModules {
             Some(config) => modes(config),
             None => Err("it is no JSON object".to_owned()),
         };
-        let pooling = pooling.map_err(|problem| Error::input(path.display().to_string(), problem))?;
+        let pooling = pooling.map_err(|problem| Error::file(path, problem))?;
 
         let path = folder.join("modules.json");
         let modules = read_json(&path)?.unwrap_or_default();
@@ -128,7 +128,7 @@ impl SentenceModules {
                         "the module `{class}` is not supported, expected Transformer, Pooling and Normalize; name a \
                          pooling to embed without it"
                     );
-                    return Err(Error::input(path.display().to_string(), problem));
+                    return Err(Error::file(path, problem));
                 }
             }
         }

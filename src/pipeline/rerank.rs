@@ -21,14 +21,15 @@ pub struct RankRequest {
     pub passages: Vec<String>,
 }
 
-/// A passage and its score.
+/// A passage in a ranking.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RankedPassage {
     /// Which of the request's passages it is, from 0.
     pub index: usize,
-    /// The raw score. With one output it is that output; with two labels, the second one's logit less the first one's.
+    /// The raw score. With one output it is that output; with two labels, the logit of the second minus that of the
+    /// first.
     pub score: f32,
-    /// The sigmoid of the score; with two labels, the second one's probability.
+    /// The sigmoid of the score; with two labels, the probability of the second.
     pub probability: f32,
 }
 
@@ -48,7 +49,7 @@ impl Reranker {
         let labels = classifier.task().num_labels();
         if labels > 2 {
             let problem = format!("it has {labels} labels; a reranker has one output, or two labels");
-            return Err(Error::Model(problem));
+            return Err(Error::unsupported("model", problem));
         }
         Ok(Self { classifier })
     }
@@ -58,7 +59,7 @@ impl Reranker {
         self.classifier.report()
     }
 
-    /// What a score says, in a few words.
+    /// What a score means, in a few words.
     pub fn meaning(&self) -> String {
         let task = self.classifier.task();
         match task.num_labels() {
@@ -72,7 +73,8 @@ impl Reranker {
     /// A passage that is too long is cut at its end; the query stays whole.
     ///
     /// # Errors
-    /// No request at all, one without passages, a query that leaves no room for a passage, or scores that are not finite.
+    /// No request at all, a request without passages, a query that leaves no room for a passage, or scores that are not
+    /// finite.
     pub fn rank(&self, requests: &[RankRequest]) -> Result<Vec<Vec<RankedPassage>>> {
         if let Some(index) = requests.iter().position(|request| request.passages.is_empty()) {
             return Err(Error::input(format!("request {index}"), "it has no passages, expected at least one"));

@@ -16,10 +16,11 @@ use crate::{
     tokenizer::{EncodeOptions, Text, Tokenizer, Truncation},
 };
 
-/// Told after each batch how many sequences are done, of how many. A long text that is cut into windows counts as several.
+/// Called after each batch with the number of sequences that are done, and of all. A long text that is cut into windows
+/// counts as several.
 pub type Progress = Arc<dyn Fn(usize, usize) + Send + Sync>;
 
-/// Told once a call if texts are too long and had to be cut.
+/// Called once in a call if texts were too long and had to be cut.
 pub type TruncationListener = Arc<dyn Fn(Truncated) + Send + Sync>;
 
 /// How a task runs its model.
@@ -27,16 +28,17 @@ pub type TruncationListener = Arc<dyn Fn(Truncated) + Send + Sync>;
 pub struct PipelineOptions {
     /// Where the model lives.
     pub device: Device,
-    /// The type of its weights and arithmetic: f32, f16 or bf16, as far as the device computes in it.
+    /// The type of its weights and arithmetic: f32, f16 or bf16, if the device supports it.
     pub dtype: FloatDType,
-    /// Most sequences in one batch, at least 1.
+    /// Largest number of sequences in one batch, at least 1.
     pub batch_size: usize,
-    /// Most tokens of one sequence, special tokens included; if none, what the tokenizer's settings say (as far as the model's
-    /// absolute positions reach), or else what the model was trained with.
+    /// Largest number of tokens of one sequence, special tokens included. If none, it is the length in the tokenizer's
+    /// settings (but not more than the model's absolute positions allow), otherwise the length that the model was
+    /// trained with.
     pub max_length: Option<usize>,
-    /// Told how far a call is, if there is one to tell.
+    /// Called to report progress.
     pub progress: Option<Progress>,
-    /// Told before a call goes on with texts that were cut.
+    /// Called before a call goes on with texts that were cut.
     pub truncated: TruncationListener,
 }
 
@@ -68,8 +70,8 @@ impl Runner {
     /// Opens a folder and makes its model ready for inference.
     ///
     /// # Errors
-    /// A missing or damaged file, a maximal length that the model's absolute positions do not reach, a checkpoint of another task
-    /// or without the head.
+    /// A missing or damaged file, a maximal length beyond the model's absolute positions, a checkpoint of another task or
+    /// without the head.
     pub fn open<M: Pretrained + InferenceModel>(
         folder: &Path,
         options: PipelineOptions,
@@ -92,7 +94,7 @@ impl Runner {
         match limit.filter(|limit| self.max_length > *limit) {
             Some(limit) => {
                 let problem = format!("it is {}, but the model's absolute positions end at {limit}", self.max_length);
-                Err(Error::input("max length", problem))
+                Err(Error::setting("max length", problem))
             }
             None => Ok(()),
         }
@@ -107,8 +109,9 @@ impl Runner {
         self.tokenizer.encode(texts, &options)
     }
 
-    /// Runs `forward` on batches of similar length; it returns the scores of each of the batch's sequences, padding left out,
-    /// which `decode` turns into a value at once. The values come back in the order of `encodings`.
+    /// Runs `forward` on batches of similar length. It returns the scores of each sequence of the batch, without
+    /// padding; `decode` turns the scores of a sequence into a value. The values are returned in the order of
+    /// `encodings`.
     ///
     /// # Errors
     /// No sequence at all, one that the model cannot take, or scores that are not finite.
@@ -142,7 +145,7 @@ impl Runner {
         })
     }
 
-    /// Refuses scores that would come out as no answer at all, or as a wrong one.
+    /// Refuses scores that are not finite: they would become a wrong answer, or none.
     fn check_finite(&self, index: usize, scores: &[f32]) -> Result<()> {
         let Some(value) = scores.iter().find(|score| !score.is_finite()) else { return Ok(()) };
         let advice = match self.options.dtype {
@@ -155,11 +158,11 @@ impl Runner {
             _ => "the checkpoint's weights are damaged, or its training diverged",
         };
         let problem = format!("the model's answer holds {value}, expected finite numbers; {advice}");
-        Err(Error::NotFinite { index, subject: format!("text {index}"), problem })
+        Err(Error::NotFinite { index: Some(index), subject: format!("text {index}"), problem })
     }
 }
 
-/// The most tokens of one sequence where the caller sets no limit.
+/// The largest number of tokens of one sequence, if the caller sets no limit.
 fn default_length(config: &ModelConfig, tokenizer: &Tokenizer) -> usize {
     let length = tokenizer.model_max_length().unwrap_or(config.trained_length());
     config.max_length().map_or(length, |limit| length.min(limit))

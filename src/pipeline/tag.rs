@@ -21,23 +21,23 @@ use crate::{
 /// How a word of several tokens gets one label.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WordScores {
-    /// Its first token decides: how token classifiers are usually trained.
+    /// Its first token decides. Token classifiers are usually trained in this way.
     #[default]
     First,
     /// The mean of its tokens' probabilities.
     Average,
-    /// Its surest token decides.
+    /// The token with the highest probability decides.
     Max,
-    /// Every token is a word of its own: for scripts that put no spaces between words.
+    /// Every token is a word of its own, for scripts without spaces between words.
     Tokens,
 }
 
 /// How texts are tagged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TagOptions {
-    /// From tokens to words.
+    /// How the tokens of a word get one label.
     pub words: WordScores,
-    /// By how many tokens the windows of a long text overlap; a quarter of the maximal length if none.
+    /// Overlap of the windows of a long text, in tokens; if none, a quarter of the maximal length.
     pub stride: Option<usize>,
 }
 
@@ -70,14 +70,15 @@ impl TokenTagger {
         &self.runner.report
     }
 
-    /// Finds the entities of each text. Labels may follow any of the usual schemes (BIO, IO, BIOES, BILOU, or bare types);
-    /// `O` means no entity. Words are what stands between white space, without the punctuation around them.
+    /// Finds the entities of each text. Labels may follow any of the usual schemes (BIO, IO, BIOES, BILOU, or bare
+    /// types); `O` means no entity. White space separates words; punctuation around a word does not belong to it.
     ///
-    /// A long text is read in overlapping windows; a token in several of them counts where it has most context.
+    /// A long text is read in overlapping windows. For a token in several windows, the one with most context around it
+    /// counts.
     ///
     /// # Errors
-    /// No text at all, tokens that the model does not have, a stride that leaves windows no step, or scores that are not
-    /// finite.
+    /// No text at all, tokens that the model does not have, a stride so large that windows do not advance, or scores
+    /// that are not finite.
     pub fn tag(&self, texts: &[impl AsRef<str>], options: TagOptions) -> Result<Vec<Vec<Entity>>> {
         let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
         let inputs: Vec<Text<'_>> = texts.iter().map(|&text| text.into()).collect();
@@ -123,10 +124,10 @@ fn tagged(
     entities(text, &words)
 }
 
-/// The tokens of a text in order, each from the window where it stands furthest from the edge.
+/// The tokens of a text in order, each from the window in which it is furthest from the edge.
 fn join_windows(windows: &[(Encoding, Vec<Vec<f32>>)], stride: usize) -> Vec<ScoredToken> {
     let inner = |encoding: &Encoding| encoding.special.iter().filter(|special| !**special).count();
-    // All windows but the last are full, so each starts this much further on.
+    // All windows but the last are full, so each starts this many tokens after the one before.
     let step = inner(&windows[0].0) - if windows.len() > 1 { stride } else { 0 };
     let mut tokens: Vec<(usize, ScoredToken)> = Vec::new();
     for (encoding, scores) in windows {
@@ -143,12 +144,12 @@ fn join_windows(windows: &[(Encoding, Vec<Vec<f32>>)], stride: usize) -> Vec<Sco
             }
         }
     }
-    // A token of no character has nothing to show.
+    // Leaves out tokens without a character.
     tokens.into_iter().map(|(_, token)| token).filter(|token| token.start < token.end).collect()
 }
 
-/// Groups tokens to words: a new one starts after white space, and where punctuation ends at the front of a word or starts
-/// at its back, so that "(Paris)." is not one word.
+/// Groups tokens into words. A new word starts after white space, after punctuation in front of a word, and at
+/// punctuation behind a word: "(Paris)." is not one word.
 fn words<'a>(
     tokens: &'a [ScoredToken],
     characters: &'a [char],
@@ -165,7 +166,7 @@ fn words<'a>(
     })
 }
 
-/// The probabilities of a word's labels.
+/// The probabilities of the labels of a word.
 fn word_scores(tokens: &[ScoredToken], strategy: WordScores) -> Vec<f32> {
     let largest = |token: &ScoredToken| token.scores[argmax(&token.scores)];
     match strategy {

@@ -12,17 +12,17 @@ use crate::{
     tokenizer::{Text, Truncation},
 };
 
-/// How candidates are turned into hypotheses and scores.
+/// How hypotheses are made of candidates, and how they are scored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ZeroShotOptions {
     /// The hypothesis; `{}` stands for the candidate.
     pub template: String,
-    /// Whether each candidate is judged on its own (entailed or contradicted) instead of against the others.
+    /// Whether each candidate is judged on its own (entailment against contradiction) and not against the others.
     pub multi_label: bool,
 }
 
 impl Default for ZeroShotOptions {
-    /// "This example is {}.", one label a text.
+    /// "This example is {}.", one label for each text.
     fn default() -> Self {
         Self { template: "This example is {}.".to_owned(), multi_label: false }
     }
@@ -39,14 +39,15 @@ impl ZeroShot {
     /// Opens a checkpoint folder.
     ///
     /// # Errors
-    /// As [`Classifier::from_folder`]; labels (`id2label`) none of which is called entailment, or of which there is only one.
+    /// As [`Classifier::from_folder`]; a model with only one label, or without a label called entailment (`id2label`).
     pub fn from_folder(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
         let classifier = Classifier::from_folder(folder, options)?;
         let task = classifier.task();
         let (entailment, contradiction) = inference_labels(task).ok_or_else(|| {
             let labels: Vec<String> = (0..task.num_labels()).map(|index| task.label(index)).collect();
             let problem = "zero-shot needs an NLI model, with a label called entailment and another one";
-            Error::Model(format!("its labels are {}; {problem} (see id2label in config.json)", labels.join(", ")))
+            let problem = format!("its labels are {}; {problem} (see id2label in config.json)", labels.join(", "));
+            Error::unsupported("model", problem)
         })?;
         Ok(Self { classifier, entailment, contradiction })
     }
@@ -56,12 +57,12 @@ impl ZeroShot {
         self.classifier.report()
     }
 
-    /// Scores every candidate for each text, highest first: probabilities over the candidates (softmax of their entailment
-    /// logits). With `multi_label`, or where there is one candidate only, each has a probability of its own: that of
-    /// entailment against contradiction.
+    /// Scores every candidate for each text, highest first. The scores are probabilities over the candidates (softmax
+    /// of their entailment logits). With `multi_label`, or if there is only one candidate, each candidate has a
+    /// probability of its own: that of entailment against contradiction.
     ///
-    /// White space around a candidate does not count, and blank ones are left out. A text that is too long is cut at its end;
-    /// the hypothesis stays whole.
+    /// White space around a candidate is ignored, and blank candidates are left out. A text that is too long is cut at
+    /// its end; the hypothesis stays whole.
     ///
     /// # Errors
     /// No text or no candidate, a template without `{}`, a hypothesis longer than the model's input, or scores that are not
@@ -75,11 +76,11 @@ impl ZeroShot {
         let candidates = candidates.iter().map(|candidate| candidate.as_ref().trim());
         let candidates: Vec<&str> = candidates.filter(|candidate| !candidate.is_empty()).collect();
         if candidates.is_empty() {
-            return Err(Error::input("candidates", "there are none, expected at least one label"));
+            return Err(Error::setting("candidates", "there are none, expected at least one label"));
         }
         if !options.template.contains("{}") {
             let problem = format!("`{}` has no {{}} to put the label into", options.template);
-            return Err(Error::input("hypothesis template", problem));
+            return Err(Error::setting("hypothesis template", problem));
         }
         let hypotheses: Vec<String> =
             candidates.iter().map(|candidate| options.template.replace("{}", candidate)).collect();
@@ -89,14 +90,14 @@ impl ZeroShot {
             Error::Text { index, problem, .. } => Error::text(index / candidates.len(), problem),
             other => other,
         })?;
-        // From here on, what all pairs of a text have in common is its number.
+        // From here on, an encoding names its text and not its pair, for errors and for the count of texts that were cut.
         encodings.iter_mut().for_each(|encoding| encoding.text /= candidates.len());
         let logits = self.classifier.logits(&encodings)?;
         let each = options.multi_label || candidates.len() == 1;
         Ok(logits.chunks(candidates.len()).map(|logits| self.scores(logits, &candidates, each)).collect())
     }
 
-    /// The scores of one text's candidates, `each` on its own or all against each other.
+    /// The scores of one text's candidates, `each` on its own or against each other.
     fn scores(&self, logits: &[Vec<f32>], candidates: &[&str], each: bool) -> Vec<LabelScore> {
         let entailed = |logits: &Vec<f32>| logits[self.entailment];
         let scores: Vec<f32> = match each {
@@ -111,8 +112,9 @@ impl ZeroShot {
     }
 }
 
-/// Which labels stand for entailment and contradiction, by name in any case. Where none is called contradiction, it is the
-/// first label, or the last if the first is entailment, as in transformers' pipeline.
+/// The indices of entailment and contradiction, found by the names of labels, in upper or lower case. If no label is
+/// called contradiction, it is the first label, or the last one if the first is entailment, as in the pipeline of
+/// transformers.
 fn inference_labels(task: &TaskConfig) -> Option<(usize, usize)> {
     let count = task.num_labels();
     let find = |starts: &[&str]| {

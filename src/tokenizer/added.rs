@@ -1,4 +1,4 @@
-//! Tokens beside those of a vocabulary: what a folder lists, and its special tokens.
+//! Tokens that are added to a vocabulary: those that a folder lists, and the special tokens.
 
 use std::path::Path;
 
@@ -7,20 +7,21 @@ use tokenizers::{AddedToken, NormalizedString, Normalizer};
 use super::{Inner, sentencepiece::SPACE, settings::Settings, special::SpecialTokens};
 use crate::{Error, Result};
 
-/// Published vocabularies add a handful; an id further out than this is a mistake.
+/// How far the ids of added tokens may go beyond the vocabulary. Published models add a few tokens; a larger id is a
+/// mistake.
 const MOST_ADDED: u64 = 10_000;
 
-/// What becomes of a mask that the vocabulary lacks.
+/// What to do if the vocabulary has no mask token.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum MissingMask {
-    /// It is left out.
+    /// Leave it out.
     Stays,
-    /// It follows the other tokens.
+    /// Append it to the other tokens.
     IsAppended,
 }
 
-/// Adds the tokens that `settings` lists, at the ids they have there, and lets the special tokens be found in texts. Ids that the
-/// list leaves out become `[unused…]`. `source` is for error messages.
+/// Adds the tokens that `settings` lists, with the ids given there, and makes special tokens recognised in texts. Ids
+/// that the list skips become `[unused…]`. `source` is for error messages.
 ///
 /// # Errors
 /// A listed id that belongs to another token, or that is far from all others.
@@ -44,7 +45,7 @@ pub(super) fn add_tokens(
         tokens.extend(left_out.map(|id| AddedToken::from(format!("[unused{id}]"), true)));
         tokens.push(token.clone());
     }
-    // Again, for the properties of those that the vocabulary had already.
+    // A second time, to set the properties of tokens that were already in the vocabulary.
     tokens.extend(settings.added.values().cloned());
     add(inner, source, tokens)?;
     for (&id, AddedToken { content, .. }) in &settings.added {
@@ -69,8 +70,9 @@ fn add(inner: &mut Inner, source: &Path, tokens: Vec<AddedToken>) -> Result<()> 
     inner.add_tokens(tokens).map(drop).map_err(|error| Error::tokenizer(source, error.to_string()))
 }
 
-/// A token that is looked for in normalised text is normalised itself. Where that puts a space in front of it, it would be found
-/// behind a space only: then it is looked for in the text as it is.
+/// The token in a form that can be found. A token that is searched for in normalised text is normalised too. If that
+/// puts a space in front of it, it would only be found after a space; such a token is searched for in the original
+/// text.
 fn findable(inner: &Inner, token: AddedToken) -> AddedToken {
     let mut text = NormalizedString::from(token.content.as_str());
     let normalizes = inner.get_normalizer().is_some_and(|normalizer| normalizer.normalize(&mut text).is_ok());

@@ -11,8 +11,8 @@ use tokenizers::{
 use super::Inner;
 use crate::{Error, Result, text_file};
 
-/// Builds the tokenizer from a folder's `vocab.json` and `merges.txt`, without a post-processor and without special tokens.
-/// With `prefix_space`, a text is read as if a space were in front of it.
+/// Builds the tokenizer from a folder's `vocab.json` and `merges.txt`, without a post-processor and without special
+/// tokens. With `prefix_space`, a text is read as if it began with a space.
 pub(super) fn read(folder: &Path, prefix_space: bool) -> Result<Inner> {
     let vocabulary_path = folder.join("vocab.json");
     let vocabulary: Vocab = text_file::read_json(&vocabulary_path)?;
@@ -34,7 +34,7 @@ pub(super) fn read(folder: &Path, prefix_space: bool) -> Result<Inner> {
     build(vocabulary, merges, prefix_space).map_err(|error| Error::tokenizer(folder, error.to_string()))
 }
 
-/// One merge a line: two tokens and a space between them; a first line `#version` is a comment.
+/// Reads one merge from each line: two tokens with a space between them. A first line `#version` is a comment.
 fn parse_merges(text: &str) -> Result<Merges, String> {
     let lines = text.lines().enumerate().filter(|(index, line)| !(*index == 0 && line.starts_with("#version")));
     lines
@@ -48,7 +48,7 @@ fn parse_merges(text: &str) -> Result<Merges, String> {
         .collect()
 }
 
-/// Checks that both sides of every merge, and what they become, are tokens: `tokenizers` counts on it.
+/// Checks that both sides of every merge and the merged token are in the vocabulary: `tokenizers` relies on it.
 pub(super) fn check_merges(merges: &Merges, is_token: impl Fn(&str) -> bool) -> Result<(), String> {
     for (left, right) in merges {
         let merged = format!("{left}{right}");
@@ -63,7 +63,7 @@ pub(super) fn check_merges(merges: &Merges, is_token: impl Fn(&str) -> bool) -> 
 
 fn build(vocabulary: Vocab, merges: Merges, prefix_space: bool) -> TokenizersResult<Inner> {
     let model = BPE::builder().vocab_and_merges(vocabulary, merges);
-    // Spaces stay outside the offsets through `Tokenizer::encode`, for every kind of tokenizer alike.
+    // `Tokenizer::encode` takes spaces out of the offsets, for every kind of tokenizer.
     let byte_level = ByteLevel::new(prefix_space, false, true);
     let mut tokenizer = Inner::new(model.build()?.into());
     tokenizer.with_pre_tokenizer(Some(byte_level)).with_decoder(Some(byte_level));

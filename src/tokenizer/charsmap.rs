@@ -1,11 +1,12 @@
-//! Normalisation as SentencePiece does it: the precompiled character map of an spm.model, applied by longest match.
+//! Normalisation as in SentencePiece: the precompiled character map of an spm.model, applied by longest match.
 //!
 //! The `tokenizers` crate applies such a map to whole grapheme clusters, by shortest match: it drops the accent of
-//! "①́", leaves decomposed Hangul alone, and may panic on a damaged map. [`Normalizer`] is its normaliser with that one
-//! step replaced; in tokenizer.json it reads and writes the same.
+//! "①́", leaves decomposed Hangul alone, and may panic on a damaged map. [`Normalizer`] is the crate's normaliser with
+//! that one step replaced. It reads and writes the same tokenizer.json.
 //!
-//! Source of the format: sentencepiece, `normalizer.cc` (behaviour, not code): a little-endian `u32` length, that many
-//! bytes of a Darts double array over UTF-8 bytes, and NUL-terminated replacements that its values point into.
+//! Source of the format: sentencepiece, `normalizer.cc` (behaviour, not code): a length (little-endian `u32`), a Darts
+//! double array of that many bytes whose keys are UTF-8, and NUL-terminated replacements. The values of the array are
+//! positions in the replacements.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -61,7 +62,7 @@ impl Charsmap {
     }
 
     fn child(&self, node: usize, byte: u8) -> Option<u32> {
-        // Bit 31 marks a value, which is no child whatever its low byte is.
+        // A unit with bit 31 set is a value, not a child, whatever its low byte is.
         self.units.get(node ^ usize::from(byte)).copied().filter(|unit| unit & (1 << 31 | 0xff) == u32::from(byte))
     }
 
@@ -71,7 +72,7 @@ impl Charsmap {
         Some(replacement)
     }
 
-    /// The longest prefix that a rule replaces: its length in bytes, and what it becomes.
+    /// The longest prefix that a rule replaces: its length in bytes, and the replacement.
     fn longest_rule(&self, text: &str) -> Option<(usize, &str)> {
         let mut node = offset(self.units[0]);
         let mut longest = None;
@@ -86,8 +87,9 @@ impl Charsmap {
     }
 
     fn normalize(&self, normalized: &mut NormalizedString) {
-        // `NormalizedString::transform` takes, for each new character, by how many characters the text grew (1) or
-        // shrank (negative) there; what goes before the first new character is counted apart.
+        // `NormalizedString::transform` wants a number for each new character: 1 if it was inserted, 0 if it replaces
+        // one, or minus the number of further characters removed with it. Characters removed before the first new one
+        // are counted separately.
         let mut changes: Vec<(char, isize)> = Vec::with_capacity(normalized.get().len());
         let mut removed_in_front = 0;
         let mut modified = false;
@@ -124,7 +126,7 @@ impl Charsmap {
     }
 }
 
-/// Where a unit's children begin, relative to its own place (Darts double array).
+/// The distance from a unit to its children (Darts double array).
 fn offset(unit: u32) -> usize {
     ((unit >> 10) << ((unit & (1 << 9)) >> 6)) as usize
 }

@@ -17,7 +17,7 @@ pub struct Text<'a> {
     second: Option<Sequence<'a>>,
 }
 
-/// A running text, or one that is already split into words.
+/// A plain text, or one that is already split into words.
 #[derive(Debug, Clone)]
 enum Sequence<'a> {
     Running(Cow<'a, str>),
@@ -25,7 +25,7 @@ enum Sequence<'a> {
 }
 
 impl<'a> Text<'a> {
-    /// A text that is already split into words, as named-entity data is. Word ids refer to these words, and offsets
+    /// A text that is already split into words, such as named-entity data. Word ids refer to these words, and offsets
     /// count from the start of each word.
     pub fn words(words: impl IntoIterator<Item = impl Into<Cow<'a, str>>>) -> Self {
         Self { first: Sequence::Words(words.into_iter().map(Into::into).collect()), second: None }
@@ -59,7 +59,7 @@ impl<'a, A: Into<Cow<'a, str>>, B: Into<Cow<'a, str>>> From<(A, B)> for Text<'a>
 /// What to do with an input that has more than [`EncodeOptions::max_length`] tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Truncation {
-    /// Shorten the longer text of a pair until both are equally long, then both.
+    /// Shorten the longer text of a pair until both are equally long, then both in turn.
     #[default]
     LongestFirst,
     /// Shorten the first text only.
@@ -70,18 +70,18 @@ pub enum Truncation {
     Error,
 }
 
-/// The side on which a text loses tokens, as `truncation_side` of `tokenizer_config.json` or `truncation.direction` of
-/// `tokenizer.json` says.
+/// The side on which a text loses tokens: `truncation_side` in `tokenizer_config.json`, `truncation.direction` in
+/// `tokenizer.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TruncationSide {
-    /// The first tokens go.
+    /// The first tokens are removed.
     Left,
-    /// The last tokens go.
+    /// The last tokens are removed.
     #[default]
     Right,
 }
 
-/// By how many tokens the windows of long texts overlap unless somebody says otherwise: a quarter of their length.
+/// The default overlap of the windows of long texts, in tokens: a quarter of their length.
 pub fn default_stride(max_length: usize) -> usize {
     max_length / 4
 }
@@ -97,7 +97,7 @@ pub struct EncodeOptions {
     /// shortened: the first text under [`Truncation::OnlyFirst`], otherwise the last one (the context of a question). The
     /// first window begins where the text does, whatever the [`TruncationSide`].
     pub stride: Option<usize>,
-    /// Whether the model's special tokens go around the texts.
+    /// Whether the model's special tokens are put around the texts.
     pub add_special_tokens: bool,
 }
 
@@ -109,7 +109,7 @@ impl Default for EncodeOptions {
 }
 
 impl<'a> Sequence<'a> {
-    /// Words of a byte-level vocabulary hold the space in front of them, so each word but the first gets one.
+    /// In a byte-level vocabulary, a word includes the space in front of it. So every word but the first gets a space.
     fn with_spaces(self, byte_level: bool) -> Self {
         match self {
             Self::Words(words) if byte_level => {
@@ -127,8 +127,8 @@ impl<'a> Sequence<'a> {
         })
     }
 
-    /// Moves every offset to where a reader sees the token: without white space at its ends, and with the characters
-    /// after it that normalisation merged into it (a combining accent) or removed.
+    /// Moves every offset to the token as a reader sees it: without white space at its ends, and including the
+    /// characters after it that normalisation merged into it (a combining accent) or removed.
     fn tidy_offsets(&self, encoding: &mut RawEncoding, byte_level: bool) {
         let words = encoding.get_word_ids().to_vec();
         let offsets = encoding.get_offsets_mut();
@@ -156,7 +156,7 @@ impl<'a> Sequence<'a> {
     }
 }
 
-/// See [`Sequence::tidy_offsets`]; `characters` are those of the text that the offsets point into.
+/// See [`Sequence::tidy_offsets`]; `characters` are those of the text that the offsets refer to.
 fn tidy(offsets: &mut [(usize, usize)], characters: &[char]) {
     let space = |index: usize| characters[index].is_whitespace();
     let mut limit = characters.len();
@@ -178,12 +178,12 @@ impl Tokenizer {
     /// Turns texts into token ids, in parallel; the encodings come in the order of the texts, and the windows of a long
     /// text in the order of reading.
     ///
-    /// Special tokens that a text spells out (`[MASK]`) are read as such.
+    /// If a text contains the name of a special token (`[MASK]`), it is read as that token.
     ///
     /// # Errors
     /// A text that is too long under [`Truncation::Error`] or that the chosen truncation cannot shorten enough; a
-    /// `max_length` that leaves no room beside the special tokens; a `stride` that leaves no step. The message numbers
-    /// the texts from 0.
+    /// `max_length` that leaves no room for text beside the special tokens; a `stride` so large that windows do not
+    /// advance. The message numbers the texts from 0.
     pub fn encode(&self, texts: &[Text<'_>], options: &EncodeOptions) -> Result<Vec<Encoding>> {
         let sequences: Vec<Sequence> = texts
             .iter()

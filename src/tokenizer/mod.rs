@@ -17,25 +17,26 @@
 //! ```
 //!
 //! # Equality with sentencepiece
-//! An `spm.model` gives the ids of the sentencepiece package, measured on DeBERTa-v3's own file and 175,134 lines (each
-//! assigned character up to U+2FFFF, twenty thousand random mixtures of scripts, emoji, combining marks, control
-//! characters and spaces, novels, film reviews), but for these cases:
-//! - Special tokens that a text spells out, such as `[MASK]`, are read as these tokens; sentencepiece spells them in
-//!   pieces. The same goes for a model's user-defined pieces, after which a word starts anew.
-//! - Where two splits are equally probable, because they hold the same pieces in another order ("aaaa…"), sentencepiece
-//!   follows the rounding of its 32-bit sums over the whole line, and we take the first: 75 lines, all of them random
-//!   letters or one syllable repeated.
-//! - A text that spells a byte piece (`<0x0A>`) is split as sentencepiece does it, unless the vocabulary lacks `<`.
+//! An `spm.model` gives the same ids as the sentencepiece package. This was measured with DeBERTa-v3's own file on
+//! 175,134 lines: each assigned character up to U+2FFFF, twenty thousand random mixtures of scripts, emoji, combining
+//! marks, control characters and spaces, novels, and film reviews. The exceptions are:
+//! - If a text contains the name of a special token, such as `[MASK]`, it is read as that token; sentencepiece splits
+//!   it into pieces. The same is true of a model's user-defined pieces, and a new word starts after such a piece.
+//! - If two splits are equally probable, because they have the same pieces in another order ("aaaa…"), the rounding of
+//!   32-bit sums over the whole line decides in sentencepiece; here the first split is taken. That concerns 75 lines,
+//!   all of random letters or one repeated syllable.
+//! - A text that contains the name of a byte piece (`<0x0A>`) is split as in sentencepiece, unless the vocabulary lacks
+//!   `<`.
 //!
-//! A `tokenizer.json` rules where it is there, with what it says about spaces and unknown text. DeBERTa-v3's as found
-//! in the wild turns byte fallback off, so text outside the vocabulary becomes `[UNK]` instead of bytes (nearly all
-//! differences); it strips U+0085, keeps a space token for a zero-width character at the end, and treats a literal "▁"
-//! as a space. The 15,606 lines of novels and reviews give sentencepiece's ids by either file.
+//! If a folder has a `tokenizer.json`, that file counts, with what it says about spaces and unknown text. The usual one
+//! for DeBERTa-v3 turns byte fallback off: text outside the vocabulary becomes `[UNK]` instead of bytes, which explains
+//! nearly all differences. It also strips U+0085, keeps a space token for a zero-width character at the end, and treats
+//! a literal "▁" as a space. For the 15,606 lines of novels and reviews, both files give the ids of sentencepiece.
 //!
-//! Character maps are applied as sentencepiece does it, in both. Hugging Face's library applies the same map by
-//! grapheme cluster: given the `tokenizer.json` that [`Tokenizer::save`] writes, it gives other ids for 824 of 28,477
-//! contrived lines (some combining marks and half-width kana vanish or stay apart) and for none of 13,605 lines of
-//! natural text.
+//! With both files, character maps are applied as in sentencepiece. Hugging Face's library applies the same map by
+//! grapheme cluster. With the `tokenizer.json` that [`Tokenizer::save`] writes, it gives other ids for 824 of 28,477
+//! constructed lines (some combining marks and half-width kana vanish or are not joined) and for none of 13,605 lines
+//! of natural text.
 
 mod added;
 mod byte_level;
@@ -94,10 +95,10 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads the tokenizer of a checkpoint folder: `tokenizer.json` where there is one, otherwise `spm.model`,
-    /// otherwise `vocab.json` and `merges.txt` (whose kind `config.json` tells by its `model_type`).
+    /// Reads the tokenizer of a checkpoint folder: `tokenizer.json`, otherwise `spm.model`, otherwise `vocab.json` and
+    /// `merges.txt` (`model_type` in `config.json` says whether they are DeBERTa's or RoBERTa's).
     ///
-    /// `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` add to it as they do in transformers: further
+    /// As in transformers, `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` add more: further
     /// tokens and how they are found, special tokens, `add_prefix_space`, `split_special_tokens`, `truncation_side` and
     /// `model_max_length`.
     ///
@@ -106,7 +107,7 @@ impl Tokenizer {
     pub fn from_folder(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         if !folder.is_dir() {
-            return Err(Error::tokenizer(folder, "no such folder"));
+            return Err(Error::missing(folder, format!("tokenizer {}: no such folder", folder.display())));
         }
         let settings = Settings::read(folder)?;
         let has = |name: &str| folder.join(name).is_file();
@@ -117,14 +118,13 @@ impl Tokenizer {
         } else if has("vocab.json") && has("merges.txt") {
             Self::from_byte_level(folder, &settings)
         } else {
-            let reason = foreign::explain(folder, Part::Tokenizer).unwrap_or("no tokenizer found");
-            let looked_for = "looked for tokenizer.json, spm.model, and vocab.json with merges.txt";
-            Err(Error::tokenizer(folder, format!("{reason}; {looked_for}")))
+            let looked_for = "tokenizer.json, spm.model, and vocab.json with merges.txt";
+            Err(foreign::not_found(folder, Part::Tokenizer, "no tokenizer found", looked_for))
         }?;
         tokenizer.with_settings(&settings)
     }
 
-    /// Takes over what does not depend on the kind of vocabulary.
+    /// Applies the settings that do not depend on the kind of vocabulary.
     fn with_settings(mut self, settings: &Settings) -> Result<Self> {
         self.inner.set_encode_special_tokens(settings.flag("split_special_tokens")?.unwrap_or(false));
         self.truncation_side = settings.truncation_side()?.unwrap_or(self.truncation_side);
@@ -146,7 +146,7 @@ impl Tokenizer {
         if let Some(prefix_space) = settings.flag("add_prefix_space")? {
             set_prefix_space(&mut json["pre_tokenizer"], prefix_space);
         }
-        // Length is the caller's business, see `EncodeOptions` and `Batch`.
+        // The caller decides about lengths, see `EncodeOptions` and `Batch`.
         let truncation_side = match json["truncation"].take()["direction"].as_str() {
             Some("Left") => TruncationSide::Left,
             _ => TruncationSide::Right,
@@ -173,7 +173,8 @@ impl Tokenizer {
 
     fn from_sentencepiece_folder(folder: &Path, settings: &Settings) -> Result<Self> {
         if settings.flag("split_by_punct")? == Some(true) {
-            return Err(Error::tokenizer(folder, "tokenizer_config.json sets split_by_punct, which is not supported"));
+            let problem = "tokenizer_config.json sets split_by_punct, which is not supported";
+            return Err(Error::unsupported(format!("tokenizer {}", folder.display()), problem));
         }
         let path = folder.join("spm.model");
         Self::with_pieces(SentencePieceModel::parse(&path, &text_file::read_bytes(&path)?)?, settings)
@@ -237,18 +238,18 @@ impl Tokenizer {
         self.truncation_side
     }
 
-    /// The most tokens of one input, special tokens included, that the folder's settings allow (`model_max_length`), if they set
-    /// a limit. [`encode`](Self::encode) goes by its own options.
+    /// The largest number of tokens of one input, special tokens included, according to the folder's settings
+    /// (`model_max_length`); none if they set no limit. [`encode`](Self::encode) does not use it: its options decide.
     pub fn model_max_length(&self) -> Option<usize> {
         self.model_max_length
     }
 
-    /// Id of the token that fills up the rows of a batch.
+    /// Id of the padding token.
     pub fn pad_id(&self) -> u32 {
         self.ids.pad
     }
 
-    /// Id of the token in front of every input, whose hidden state stands for the whole.
+    /// Id of the token in front of every input (`[CLS]`). Its hidden state represents the whole input.
     pub fn cls_id(&self) -> u32 {
         self.ids.cls
     }
@@ -258,12 +259,12 @@ impl Tokenizer {
         self.ids.sep
     }
 
-    /// Id of the token for text that the vocabulary cannot spell.
+    /// Id of the token for text that the vocabulary does not cover.
     pub fn unk_id(&self) -> u32 {
         self.ids.unk
     }
 
-    /// Id of the token that stands for a word to be guessed.
+    /// Id of the mask token, which stands for a word to be guessed.
     pub fn mask_id(&self) -> u32 {
         self.ids.mask
     }
@@ -278,8 +279,7 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
-    /// Whether this token stands for no text of its own: `[PAD]`, `[MASK]` and their like, and whatever else the
-    /// vocabulary marks as special.
+    /// Whether this is a special token: `[PAD]`, `[MASK]` and the like, and what else the vocabulary marks as special.
     pub fn is_special(&self, id: u32) -> bool {
         let SpecialIds { pad, cls, sep, unk, mask } = self.ids;
         let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
@@ -291,7 +291,7 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
-    /// Puts tokens together to a text. What normalisation changed stays changed.
+    /// Turns tokens into a text. Changes made by normalisation are not undone.
     ///
     /// # Errors
     /// An id outside the vocabulary.
@@ -354,7 +354,7 @@ impl Tokenizer {
     }
 }
 
-/// `[CLS] A [SEP]` and `[CLS] A [SEP] B [SEP]`, the second text and its end of type 1.
+/// `[CLS] A [SEP]` and `[CLS] A [SEP] B [SEP]`; the second text and the `[SEP]` after it have type 1.
 fn deberta_template(tokens: &SpecialTokens, ids: &SpecialIds) -> Result<PostProcessorWrapper, String> {
     let (cls, sep) = (&tokens.cls.content, &tokens.sep.content);
     let special = vec![(cls.clone(), ids.cls), (sep.clone(), ids.sep)];

@@ -1,7 +1,7 @@
-//! The little of the protocol buffers wire format that a SentencePiece model file needs.
+//! The part of the protocol buffers wire format that a SentencePiece model file needs.
 //!
 //! Source: the format's public specification, "Encoding" (varints, tags, wire types 0, 1, 2 and 5). Values borrow from
-//! the file's bytes, so a length that lies can neither panic nor allocate.
+//! the file's bytes, so a wrong length can cause neither a panic nor an allocation.
 
 /// One field's value.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -90,7 +90,7 @@ impl<'a> Fields<'a> {
             1 => self.take(8).map(|_| Value::Fixed64)?,
             2 => {
                 let length = self.varint()?;
-                // A length beyond `usize` is beyond every file.
+                // A length beyond `usize` is longer than any file.
                 Value::Bytes(self.take(usize::try_from(length).unwrap_or(usize::MAX))?)
             }
             5 => Value::Fixed32(self.take(4)?.try_into().expect("four bytes were taken")),

@@ -26,10 +26,10 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// What SentencePiece puts for a space.
+/// The character that SentencePiece uses for a space.
 pub(super) const SPACE: &str = "\u{2581}";
 
-/// What a piece is there for (`SentencePiece.Type`).
+/// The kind of a piece (`SentencePiece.Type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Normal,
@@ -48,7 +48,7 @@ struct Piece {
     kind: Kind,
 }
 
-/// The contents of an `spm.model` file, as far as encoding needs them.
+/// The parts of an `spm.model` file that encoding needs.
 #[derive(Debug, Clone)]
 pub struct SentencePieceModel {
     path: PathBuf,
@@ -169,15 +169,15 @@ impl SentencePieceModel {
         assemble(Unigram::from(vocabulary, Some(self.unknown), self.byte_fallback)?, normalizer, added)
     }
 
-    /// A score so low that any spelling in normal pieces beats it: in sentencepiece, byte and unused pieces match no
-    /// text, but in `tokenizers` every piece does.
+    /// A score so low that any split into normal pieces is better. In sentencepiece, byte pieces and unused pieces
+    /// match no text, but in `tokenizers` every piece does.
     fn unreachable_score(&self) -> f64 {
         let lowest = self.pieces.iter().map(|piece| f64::from(piece.score)).fold(0.0, f64::min);
         let longest = self.pieces.iter().map(|piece| piece.text.chars().count()).max().unwrap_or(0);
         (lowest - 1.0) * (longest + 1) as f64
     }
 
-    /// The character map, then what `normalizer.cc` does to spaces.
+    /// The character map, then the treatment of spaces.
     fn normalizer(&self, lower_case: bool) -> TokenizersResult<Normalizer> {
         let mut steps = Vec::new();
         if lower_case {
@@ -189,7 +189,8 @@ impl SentencePieceModel {
     }
 }
 
-/// What `normalizer.cc` does to spaces: take away those in excess, make the others [`SPACE`], put one in front.
+/// The treatment of spaces in `normalizer.cc`: remove superfluous ones, replace the others by [`SPACE`], put one in
+/// front.
 pub(super) fn escape_spaces(remove_extra: bool, prefix: bool) -> TokenizersResult<Vec<Step>> {
     let mut steps: Vec<NormalizerWrapper> = Vec::new();
     if remove_extra {

@@ -1,4 +1,5 @@
-//! What the files beside a vocabulary say: `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`.
+//! The settings in the files beside a vocabulary: `tokenizer_config.json`, `special_tokens_map.json`,
+//! `added_tokens.json`.
 
 use std::{
     collections::BTreeMap,
@@ -12,26 +13,26 @@ use tokenizers::AddedToken;
 use super::TruncationSide;
 use crate::{Error, Result, text_file};
 
-/// Lengths beyond this stand for none: Hugging Face's libraries write 10^30 where a tokenizer has no limit.
+/// Greater lengths mean "no limit": Hugging Face's libraries write 10^30 then.
 const NO_LENGTH: f64 = 1e20;
 
-/// The settings of a folder; empty where it has none of the files.
+/// The settings of a folder; empty if it has none of the files.
 #[derive(Default)]
 pub(super) struct Settings {
-    /// Names the folder in errors.
+    /// The folder, for error messages.
     folder: PathBuf,
-    /// The keys of `tokenizer_config.json`, and of `special_tokens_map.json` where it counts.
+    /// The keys of `tokenizer_config.json`, and those of `special_tokens_map.json` if that file is used.
     keys: Map<String, Value>,
-    /// Tokens beside the vocabulary's own, by id.
+    /// Added tokens, by id.
     pub(super) added: BTreeMap<u64, AddedToken>,
 }
 
 impl Settings {
-    /// Reads the files as transformers does: the `added_tokens_decoder` of `tokenizer_config.json` stands for both other files,
-    /// which older versions wrote.
+    /// Reads the files as transformers does: if `tokenizer_config.json` has an `added_tokens_decoder`, it replaces the
+    /// other two files, which older versions wrote.
     ///
     /// # Errors
-    /// A file that is not JSON, or tokens in it that are none.
+    /// A file that is not JSON, or an entry that is no token.
     pub(super) fn read(folder: &Path) -> Result<Self> {
         let mut settings = Self {
             folder: folder.to_owned(),
@@ -61,7 +62,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// `added_tokens.json`: ids by token. Those that have a role are special.
+    /// `added_tokens.json`: ids by token. Tokens that have a role are special.
     fn read_added_tokens(&self) -> Result<BTreeMap<u64, AddedToken>> {
         let path = self.folder.join("added_tokens.json");
         let listed = read_object(&path)?.unwrap_or_default();
@@ -81,15 +82,15 @@ impl Settings {
         listed.iter().map(token).collect()
     }
 
-    /// The token that has a role (`mask_token`, for one): `default`, in the spelling that the files say, and with the properties
-    /// that they say where they do.
+    /// The token for a role such as `mask_token`: `default`, but with the spelling and the properties that the files
+    /// give, if they give any.
     pub(super) fn role(&self, role: &str, default: AddedToken) -> Result<AddedToken> {
         let Some(value) = self.value(role) else { return Ok(default) };
         let token = self.token(role, value)?;
         Ok(if value.is_object() { token } else { AddedToken { content: token.content, ..default } })
     }
 
-    /// Special tokens without a role of their own.
+    /// Special tokens without a role.
     pub(super) fn extra(&self) -> Result<Vec<AddedToken>> {
         let mut tokens = Vec::new();
         for key in ["additional_special_tokens", "extra_special_tokens"] {
@@ -100,7 +101,7 @@ impl Settings {
                         tokens.push(self.token(key, token)?.special(true));
                     }
                 }
-                // Roles that only one model has, by name.
+                // Roles with names of their own, which only one model has.
                 Some(Value::Object(listed)) => {
                     for (name, token) in listed {
                         tokens.push(self.token(&format!("{key}.{name}"), token)?.special(true));
@@ -118,7 +119,7 @@ impl Settings {
         self.value(key).map(flag).transpose()
     }
 
-    /// The side that loses tokens where a text is too long.
+    /// The side on which a text that is too long loses tokens.
     pub(super) fn truncation_side(&self) -> Result<Option<TruncationSide>> {
         let side = |value: &Value| match value.as_str() {
             Some("left") => Ok(TruncationSide::Left),
@@ -130,7 +131,7 @@ impl Settings {
 
     /// The most tokens of one input, special tokens included.
     pub(super) fn model_max_length(&self) -> Result<Option<usize>> {
-        // Before version 2 of transformers it had the other name.
+        // The second name is that of transformers before version 2.
         let Some(value) = self.value("model_max_length").or(self.value("max_len")) else { return Ok(None) };
         match value.as_f64() {
             Some(length) if length > NO_LENGTH => Ok(None),
@@ -148,7 +149,7 @@ impl Settings {
         self.keys.get(key).filter(|value| !value.is_null())
     }
 
-    /// A token is its text, or an object with that text and properties.
+    /// Reads a token: its text, or an object with the text and properties.
     fn token(&self, key: &str, value: &Value) -> Result<AddedToken> {
         let Value::Object(properties) = value else {
             let text = value.as_str().filter(|text| !text.is_empty());
@@ -175,7 +176,7 @@ impl Settings {
     }
 }
 
-/// The keys of a JSON file, or nothing where there is none.
+/// The keys of a JSON file; none if there is no file.
 fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
     path.is_file().then(|| text_file::read_json(path)).transpose()
 }

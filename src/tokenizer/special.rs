@@ -7,7 +7,7 @@ use tokenizers::AddedToken;
 use super::settings::Settings;
 use crate::{Error, Result};
 
-/// The special tokens, with how they are looked for in a text.
+/// The special tokens, and how each is searched for in a text.
 #[derive(Debug, Clone)]
 pub(super) struct SpecialTokens {
     pub(super) pad: AddedToken,
@@ -31,12 +31,13 @@ impl SpecialTokens {
         Self::named(["<pad>", "<s>", "</s>", "<unk>", "<mask>"])
     }
 
-    /// The same for a vocabulary whose words hold the space in front of them: so does the mask, which stands for a word.
+    /// The same for a vocabulary whose words include the space in front of them: the mask stands for a word, so it
+    /// includes that space too.
     pub(super) fn with_space_in_mask(self) -> Self {
         Self { mask: self.mask.lstrip(true), ..self }
     }
 
-    /// The same, but as the folder's settings say where they say so.
+    /// The same, changed by what the folder's settings say.
     pub(super) fn or_as_configured(self, settings: &Settings) -> Result<Self> {
         Ok(Self {
             pad: settings.role("pad_token", self.pad)?,
@@ -47,7 +48,7 @@ impl SpecialTokens {
         })
     }
 
-    /// All of them, in the order in which a vocabulary gets those that it lacks.
+    /// All of them, in the order in which missing ones are added to a vocabulary.
     pub(super) fn all(&self) -> [AddedToken; 5] {
         [&self.unk, &self.sep, &self.pad, &self.cls, &self.mask].map(AddedToken::clone)
     }

@@ -1,11 +1,12 @@
-//! What of a `tokenizer.json` is checked or set before `tokenizers` reads it.
+//! Checks and changes of a `tokenizer.json` before `tokenizers` reads it.
 
 use serde_json::Value;
 use tokenizers::models::bpe::Merges;
 
 use super::byte_level;
 
-/// Keeps a post-processor from trimming offsets a second time: [`Tokenizer::encode`] did it, for every kind alike.
+/// Prevents a post-processor from trimming offsets a second time: [`Tokenizer::encode`] has done it, for every kind of
+/// tokenizer.
 pub(super) fn keep_offsets(post_processor: &mut Value) {
     if let Some(trim) = post_processor.get_mut("trim_offsets") {
         *trim = false.into();
@@ -23,8 +24,8 @@ pub(super) fn set_prefix_space(pre_tokenizer: &mut Value, prefix_space: bool) {
     steps.into_iter().flatten().for_each(|step| set_prefix_space(step, prefix_space));
 }
 
-/// Checks what `tokenizers` takes for granted in the templates of a post-processor: special tokens that are described, and no
-/// second text in the template of a single one.
+/// Checks what `tokenizers` does not check in the templates of a post-processor: that special tokens are described, and
+/// that the template of a single text contains no second text.
 pub(super) fn check_templates(post_processor: &Value) -> Result<(), String> {
     for (kind, sequences) in [("single", 1), ("pair", 2)] {
         for piece in post_processor[kind].as_array().into_iter().flatten() {
@@ -41,7 +42,7 @@ pub(super) fn check_templates(post_processor: &Value) -> Result<(), String> {
     post_processor["processors"].as_array().into_iter().flatten().try_for_each(check_templates)
 }
 
-/// Checks what `tokenizers` takes for granted in a tokenizer.json's model.
+/// Checks what `tokenizers` does not check in the model of a tokenizer.json.
 pub(super) fn check_model(model: &Value) -> Result<(), String> {
     let vocabulary = &model["vocab"];
     let empty = vocabulary.as_object().map(|map| map.is_empty()).or(vocabulary.as_array().map(|list| list.is_empty()));

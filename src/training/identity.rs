@@ -1,4 +1,4 @@
-//! What makes a run the run it is, value by value, so that another one is told apart and the difference named.
+//! The identity of a run: all values that shape it. It tells another run apart, and names what differs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,14 +12,14 @@ use serde_json::Value;
 
 use crate::{Error, Result, write_file};
 
-/// Values by their path, such as `settings.seed`. They are text: numbers have to be the same to the last digit, which a parser
-/// need not keep.
+/// Values by their path, such as `settings.seed`. They are kept as text, because a parser may lose a number's last
+/// digit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Identity(BTreeMap<String, String>);
 
 impl Identity {
-    /// Of all values in this one.
+    /// The identity that consists of the values in this one.
     pub fn new(value: &Value) -> Self {
         let mut values = BTreeMap::new();
         collect(value, String::new(), &mut values);
@@ -41,7 +41,7 @@ impl Identity {
         }
     }
 
-    /// That of a file, if it is there.
+    /// Reads the identity from a file, if the file is there.
     pub fn read(path: &Path) -> Result<Option<Self>> {
         match fs::read_to_string(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -56,7 +56,7 @@ impl Identity {
     }
 }
 
-/// Takes the leaves of a value, and what is empty.
+/// Collects the leaves of a value; an empty list or object is a leaf.
 fn collect(value: &Value, path: String, into: &mut BTreeMap<String, String>) {
     let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
     match value {

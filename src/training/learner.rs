@@ -1,4 +1,5 @@
-//! What a [run](super::train) asks of whatever it trains: one model and its optimiser, or two that learn from each other.
+//! What a [run](super::train) needs from what it trains: one model and its optimiser, or two models that are trained
+//! together.
 
 use std::path::Path;
 
@@ -16,21 +17,23 @@ use crate::{ModelConfig, Result, checkpoint::LoadOptions};
 pub trait Learner: Sized {
     /// What is trained.
     type Model: Module;
-    /// What a step reads: inputs, and what they are trained towards.
+    /// What a step reads: inputs and labels.
     type Batch;
 
-    /// The folders that [`export`](Self::export) writes into, as seen from its own.
+    /// The folders that [`export`](Self::export) writes into, relative to the folder it is given.
     const FOLDERS: &'static [&'static str] = &[""];
 
-    /// What a model makes of the run, beside settings and data: a run is not resumed with another.
+    /// What the model adds to the run's identity, beside settings and data. A run with another description is not
+    /// resumed.
     fn describe(_model: &Self::Model) -> Value {
         Value::Null
     }
 
-    /// Takes the model, and fills it and the optimiser from the folder of an earlier [`save`](Self::save) if there is one.
+    /// Takes the model. If there is the folder of an earlier [`save`](Self::save), model and optimiser are read from
+    /// it.
     ///
     /// # Errors
-    /// Settings that this learner has no use for, or a folder that cannot be read.
+    /// Settings that this learner does not support, or a folder that cannot be read.
     fn begin(model: Self::Model, start: Start<'_>) -> Result<Self>;
 
     /// The model.
@@ -48,13 +51,13 @@ pub trait Learner: Sized {
     /// Without any batch.
     fn train_step(&mut self, batches: Vec<Self::Batch>) -> TrainStepReport;
 
-    /// Writes everything that [`begin`](Self::begin) needs to go on as if nothing had happened.
+    /// Writes everything that [`begin`](Self::begin) needs to go on as if training had never stopped.
     ///
     /// # Errors
     /// A file cannot be written.
     fn save(&self, config: &ModelConfig, folder: &Path) -> Result<()>;
 
-    /// Writes the model as a checkpoint for others, with the run's configuration and tokenizer.
+    /// Writes the model as a checkpoint folder, with the run's configuration and tokenizer.
     ///
     /// # Errors
     /// A file cannot be written.
@@ -70,11 +73,11 @@ pub trait Learner: Sized {
 /// What a step reports.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainStepReport {
-    /// The loss before the step, averaged over its batches; without what SiFT adds to it.
+    /// The loss before the step, averaged over its batches, without SiFT's adversarial term.
     pub loss: f64,
     /// Parts of the loss, or terms beside it, by name.
     pub parts: Vec<(&'static str, f64)>,
-    /// The norm of all gradients before clipping; where it is not finite the step changed nothing.
+    /// The norm of all gradients before clipping. If it is not finite, the step changed nothing.
     pub gradient_norm: f64,
     /// The learning rate of the step.
     pub learning_rate: f64,
@@ -89,7 +92,7 @@ pub struct Start<'a> {
     pub schedule: Schedule,
     /// Where the run lives.
     pub run: &'a Run<'a>,
-    /// The folder of an earlier save to go on from.
+    /// The folder of an earlier save to go on from, if there is one.
     pub saved: Option<&'a Path>,
 }
 

@@ -1,7 +1,8 @@
 //! From data to a trained checkpoint: objectives, optimiser, metrics, and the loop that joins them.
 //!
 //! - [`train()`] trains a [`Task`] of [`tasks`] and leaves a checkpoint folder.
-//! - [`Trainer`] makes single steps, for loops of one's own; [`Sift`] is scale-invariant fine-tuning, for any [`Objective`].
+//! - [`Trainer`] makes single steps, for a loop of your own; [`Sift`] is scale-invariant fine-tuning, for any
+//!   [`Objective`].
 //! - [`metrics`] and [`report`] say and show how it went.
 
 mod identity;

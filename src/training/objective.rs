@@ -1,4 +1,5 @@
-//! What training needs of a head: logits, their loss, and how two passes over one batch are compared (for [`sift`](super::sift)).
+//! What training needs from a head: logits, their loss, and a way to compare two passes over one batch (for
+//! [`sift`](super::sift)).
 
 use burn::{
     Tensor,
@@ -16,7 +17,7 @@ use crate::{
 
 /// A model with a head that can be trained.
 pub trait Objective: Module + ModuleDisplay {
-    /// What a batch is trained towards.
+    /// The labels of a batch.
     type Labels: Clone + Send;
     /// What the model computes.
     type Logits: Clone;
@@ -27,14 +28,15 @@ pub trait Objective: Module + ModuleDisplay {
     /// The mean loss of the batch, \[1\].
     fn loss(&self, logits: Self::Logits, labels: Self::Labels) -> Tensor<1>;
 
-    /// What two passes over the batch are compared by. The mask is true at tokens; none where nothing is padded.
+    /// The predictions by which two passes over the batch are compared. The mask is true at tokens; none if nothing is
+    /// padded.
     fn compared(&self, logits: Self::Logits, labels: &Self::Labels, mask: Option<&Tensor<2, Bool>>) -> Compared;
 }
 
-/// Predictions in a form in which two passes can be compared.
+/// Predictions, in a form that allows to compare two passes.
 #[derive(Clone, Debug)]
 pub enum Compared {
-    /// Logits of a distribution a row, [rows, classes].
+    /// Logits, one distribution for each row, [rows, classes].
     Distributions(Tensor<2>),
     /// Plain numbers, [rows, outputs].
     Numbers(Tensor<2>),
@@ -49,10 +51,10 @@ pub struct AnswerLabels {
     pub ends: Tensor<1, Int>,
 }
 
-/// The right one of each question's choices.
+/// The index of each question's right choice.
 #[derive(Clone, Debug)]
 pub struct ChoiceLabels {
-    /// Number of choices a question.
+    /// Number of choices of each question.
     pub choices: usize,
     /// \[questions\]
     pub right: Tensor<1, Int>,
@@ -70,7 +72,8 @@ impl Objective for SequenceClassification {
         self.loss(logits, labels)
     }
 
-    /// A row a text; of several labels each is a distribution of its own, over off (logit 0) and on.
+    /// One row for each text. With several labels, each label is a row of its own: a distribution over off (logit 0)
+    /// and on.
     fn compared(&self, logits: Tensor<2>, labels: &SequenceLabels, _mask: Option<&Tensor<2, Bool>>) -> Compared {
         match labels {
             SequenceLabels::Classes(_) => Compared::Distributions(logits),
@@ -95,7 +98,7 @@ impl Objective for TokenClassification {
         self.loss(logits, labels)
     }
 
-    /// A row a token, special tokens included and padding left out.
+    /// One row for each token, special tokens included, padding left out.
     fn compared(&self, logits: Tensor<3>, _labels: &Self::Labels, mask: Option<&Tensor<2, Bool>>) -> Compared {
         let rows = logits.flatten::<2>(0, 1);
         Compared::Distributions(match mask {
@@ -123,7 +126,7 @@ impl Objective for QuestionAnswering {
     /// A row a start and a row an end, over the positions that are not padding.
     fn compared(&self, logits: AnswerLogits, _labels: &AnswerLabels, mask: Option<&Tensor<2, Bool>>) -> Compared {
         let rows = [logits.start, logits.end].map(|side| match mask {
-            // Finite, so that its probability of zero times its logarithm is zero.
+            // Finite, so that a probability of zero times its logarithm is zero and not NaN.
             Some(mask) => side.mask_fill(mask.clone().bool_not(), -1e4),
             None => side,
         });
@@ -143,7 +146,7 @@ impl Objective for MultipleChoice {
         self.loss(logits, labels.right)
     }
 
-    /// A row a question, over its choices.
+    /// One row for each question: a distribution over its choices.
     fn compared(&self, logits: Tensor<2>, _labels: &ChoiceLabels, _mask: Option<&Tensor<2, Bool>>) -> Compared {
         Compared::Distributions(logits)
     }

@@ -1,5 +1,6 @@
-//! The gradients of a step, on one device or data-parallel on several: each then has a copy of the model and takes its share of
-//! the step's batches, and the gradients are summed on the first, as accumulation on one device sums them.
+//! The gradients of a step, on one device or data-parallel on several. With several, each device has a copy of the
+//! model and takes a share of the step's batches. The gradients are summed on the first device, in the same way as
+//! accumulation on one device.
 
 use std::thread;
 
@@ -12,15 +13,15 @@ use burn::{
 
 use crate::{data::Random, kernels::draws};
 
-/// Where a model trains, devices with gradients; the model is on the first.
+/// The devices that a model is trained on. They have gradients, and the model is on the first.
 #[derive(Clone, Debug)]
 pub(super) struct Devices(Vec<Device>);
 
 /// One pass over some batches.
 struct Pass<'a, F> {
-    /// Of the pass's draws; each batch has its own, whichever device it is on.
+    /// Seed of the random numbers of this pass. Each batch has numbers of its own, whatever its device.
     seed: u64,
-    /// Batches of the step.
+    /// Number of batches in the step.
     count: usize,
     run: &'a F,
 }
@@ -38,9 +39,9 @@ impl Devices {
         &self.0[batch % self.0.len()]
     }
 
-    /// Calls `run` on each batch, which is on its [device](Self::of); it returns the batch's loss, \[1\], and anything to keep.
-    /// What it draws follows from the seed and the number of the batch. Returns the gradients of the mean loss, and what was
-    /// kept in the order of the batches.
+    /// Calls `run` on each batch; the batch is on its [device](Self::of). `run` returns the batch's loss, \[1\], and a
+    /// value to keep. Its random numbers depend on the seed and the number of the batch alone. Returns the gradients of
+    /// the mean loss, and the kept values in the order of the batches.
     ///
     /// # Panics
     /// Without any batch.
@@ -68,8 +69,9 @@ impl Devices {
                 .zip(&self.0)
                 .filter(|(share, _)| !share.is_empty())
                 .map(|(batches, device)| {
-                    // Also where a device is there twice: a fork has leaves of its own. Threads that share leaves share a
-                    // graph, and burn-autodiff locks graph and table of graphs in either order: they would wait for each other.
+                    // A fork has leaves of its own. That is needed even if two entries are one device: threads that
+                    // share leaves share a graph, and burn-autodiff takes its locks in different orders, so that such
+                    // threads could wait for each other for ever.
                     let copy = model.clone().fork(device);
                     let pass = &pass;
                     scope.spawn(move || pass.share(&copy, batches))
@@ -91,7 +93,7 @@ impl Devices {
 }
 
 impl<F> Pass<'_, F> {
-    /// Sums the gradients of some of the step's batches, numbered, each divided by their count.
+    /// Sums the gradients of some of the step's batches, each divided by the number of batches in the step.
     fn share<M: Module, B, K>(&self, model: &M, batches: Vec<(usize, B)>) -> (GradientsParams, Vec<K>)
     where
         F: Fn(&M, B) -> (Tensor<1>, K),

@@ -3,7 +3,7 @@
 use super::settings::TrainingSettings;
 use crate::{Error, Result, data::training_batches};
 
-/// How many steps there are and when something happens.
+/// How many steps there are, and when the model is evaluated.
 pub(super) struct Plan {
     pub(super) steps: usize,
     pub(super) steps_per_epoch: f64,
@@ -13,7 +13,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The settings have to be valid.
+    /// Plans a run; the settings have to be valid.
     pub(super) fn new(lengths: &[usize], settings: &TrainingSettings, devices: usize) -> Result<Self> {
         if lengths.is_empty() {
             return Err(Error::input("training data", "there is none, expected at least one example"));
@@ -30,7 +30,7 @@ impl Plan {
         done.is_multiple_of(self.evaluate_every) || done == self.steps
     }
 
-    /// The epoch and the examples of each of a step's batches: a function of the step alone.
+    /// The batches of a step: the epoch and the examples of each. They depend on the number of the step alone.
     pub(super) fn batches(
         &self,
         step: usize,
@@ -52,7 +52,7 @@ impl Plan {
     }
 }
 
-/// The batches of the epoch at hand.
+/// The batches of the current epoch.
 #[derive(Default)]
 pub(super) struct EpochOrder {
     epoch: Option<usize>,

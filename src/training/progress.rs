@@ -1,4 +1,4 @@
-//! What a run remembers between steps beside model and optimiser.
+//! What a run remembers between steps, apart from model and optimiser.
 
 use burn::tensor::FloatDType;
 use serde::{Deserialize, Serialize};
@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 use super::{learner::TrainStepReport, metrics::Score, report::Report, run::Run, settings::TrainingSettings};
 use crate::Error;
 
-/// Steps in a row without finite gradients, none of which changed the model, after which a run ends. Scaling the loss of f16
-/// takes a few.
+/// A run ends after this many steps in a row without finite gradients; none of them changed the model. A few such steps
+/// are normal in f16, until the scale of the loss is found.
 const MOST_SKIPPED: usize = 20;
 
 /// What is remembered.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Progress {
-    /// The best figure as its bits: numbers in JSON may lose their last digit.
+    /// The bits of the best figure, because a number in JSON may lose its last digit.
     best: Option<u64>,
     /// The step of the model that is kept; 0 for none.
     pub best_step: usize,
@@ -24,12 +24,12 @@ pub(super) struct Progress {
     tokens: usize,
     /// Steps in a row whose gradients were not finite.
     skipped: usize,
-    /// Sums since the last report. A report comes before every save, so there is nothing to be saved.
+    /// Sums since the last report. They are empty whenever a run is saved, because a report comes first.
     #[serde(skip)]
     sums: Sums,
 }
 
-/// What steps report, added up.
+/// The sums of what steps report.
 #[derive(Clone, Debug, Default)]
 struct Sums {
     steps: usize,
@@ -50,14 +50,14 @@ impl Sums {
 }
 
 impl Progress {
-    /// Notes a step on so many tokens.
+    /// Adds a step on `tokens` tokens.
     pub fn add(&mut self, step: &TrainStepReport, tokens: usize) {
         self.sums.add(step);
         self.tokens += tokens;
         self.skipped = if step.gradient_norm.is_finite() { 0 } else { self.skipped + 1 };
     }
 
-    /// What of the last step ends the run, if anything does.
+    /// Why the run has to end after this step; none if it goes on.
     pub fn failure(&self, step: &TrainStepReport) -> Option<String> {
         let mut losses = [("loss", step.loss)].into_iter().chain(step.parts.iter().copied());
         if let Some((name, value)) = losses.find(|(_, value)| !value.is_finite()) {
@@ -67,7 +67,7 @@ impl Progress {
             .then(|| format!("no gradients of the last {MOST_SKIPPED} steps are finite, though the loss is"))
     }
 
-    /// The error that ends the run, with the likely reasons and what is left of it.
+    /// The error that ends the run: what happened, the likely reasons, and which model is kept.
     pub fn diverged(&self, step: usize, what: &str, settings: &TrainingSettings, run: &Run<'_>) -> Error {
         let precision = match run.dtype {
             FloatDType::F16 => ", f16 ends at 65504 (--dtype bf16 or f32)",
@@ -85,7 +85,7 @@ impl Progress {
         Error::Diverged { step, problem }
     }
 
-    /// A line of `metrics.csv`, with the means of the losses since the last one.
+    /// A line of `metrics.csv`, with the mean losses since the line before.
     pub fn report(&mut self, done: usize, step: &TrainStepReport, steps_per_epoch: f64) -> Report {
         let Sums { steps, loss, parts } = std::mem::take(&mut self.sums);
         let report = Report::new(done, done as f64 / steps_per_epoch)
@@ -96,7 +96,7 @@ impl Progress {
         parts.into_iter().fold(report, |report, (name, sum)| report.with(name, sum / steps as f64))
     }
 
-    /// Notes an evaluation; whether the model is to be kept.
+    /// Takes an evaluation into account. Returns whether the model is to be kept.
     pub fn take(&mut self, step: usize, score: Option<&Score>, patience: Option<usize>) -> bool {
         let improves = match (score, self.best) {
             (Some(score), Some(best)) => score.improves_on(f64::from_bits(best)),

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 pub struct Recipe {
     /// Passes through the data.
     pub epochs: f64,
-    /// How long the learning rate rises.
+    /// Warmup: how long the learning rate rises.
     pub warmup: Warmup,
     /// The highest learning rate.
     pub learning_rate: f64,
@@ -19,7 +19,7 @@ pub struct Recipe {
     pub task_dropout: f64,
     /// Tokens of an input.
     pub max_length: usize,
-    /// Weight of the adversarial term where SiFT is asked for.
+    /// Weight of the adversarial term, if SiFT is used.
     pub sift_lambda: f64,
 }
 
@@ -54,7 +54,7 @@ const ROWS: [Row; 30] = [
     ("rte-base", 6.0, 100, 2e-5, 32, 0.2, 320),
     ("rte-large", 6.0, 50, 1e-5, 32, 0.2, 320),
     ("rte-v3-large", 6.0, 50, 1e-5, 32, 0.3, 320),
-    // No steps stand for a tenth of all.
+    // 0 stands for a tenth of all steps.
     ("ner-base", 15.0, 0, 2e-5, 16, 0.0, 512),
     ("ner-large", 15.0, 0, 1e-5, 16, 0.0, 512),
     ("ner-v3-large", 10.0, 10, 9e-6, 16, 0.0, 512),
@@ -64,11 +64,11 @@ impl Recipe {
     /// The recipe of this name.
     ///
     /// # Errors
-    /// There is none; the message lists those that there are.
+    /// There is none of this name; the message lists the known ones.
     pub fn find(name: &str) -> Result<Self> {
         let row = ROWS.iter().find(|row| row.0 == name).ok_or_else(|| {
             let names: Vec<_> = ROWS.iter().map(|row| row.0).collect();
-            Error::input(format!("recipe `{name}`"), format!("there is none, expected one of {}", names.join(", ")))
+            Error::setting(format!("recipe `{name}`"), format!("there is none, expected one of {}", names.join(", ")))
         })?;
         let (name, epochs, warmup, learning_rate, batch_size, task_dropout, max_length) = *row;
         Ok(Self {

@@ -1,4 +1,4 @@
-//! Where a run lives, and whether it may begin or go on there.
+//! The folder of a run, and whether a run may begin or go on there.
 
 use std::{
     fs,
@@ -23,13 +23,14 @@ use crate::{
 
 /// The record of a finished run.
 const RECORD: &str = "training.json";
-/// What a run that is not finished is, in its folder from the first moment on: by this file it knows what is its own.
+/// The identity of an unfinished run. The file is written first of all, so that the run can tell its own folder from
+/// others.
 const UNFINISHED: &str = "unfinished.json";
 
-/// Where a run lives and how it begins.
+/// The folder of a run, and how the run begins.
 #[derive(Clone, Debug)]
 pub struct Run<'a> {
-    /// The output folder; the best model is its content, as every checkpoint.
+    /// The output folder. The best model is written there, as a checkpoint folder.
     pub output: &'a Path,
     /// The configuration to write beside the weights.
     pub config: &'a ModelConfig,
@@ -37,15 +38,15 @@ pub struct Run<'a> {
     pub tokenizer: &'a Tokenizer,
     /// Whether to go on from the newest checkpoint in the folder, if there is one.
     pub resume: bool,
-    /// Where the model trains, devices with gradients: it is on the first, and each takes a share of every step.
+    /// The devices, with gradients. The model is on the first, and each device takes a share of every step.
     pub devices: &'a [Device],
     /// The element type of the weights.
     pub dtype: FloatDType,
     /// Steps between lines of `metrics.csv`.
     pub report_every: usize,
-    /// Steps whose model is to stay, each as a checkpoint in `step-N`.
+    /// Steps whose models are kept, each as a checkpoint in `step-N`.
     pub snapshots: &'a [usize],
-    /// What to say of the data in `training.json`: files, digests, columns, labels. A run is not resumed with another.
+    /// What `training.json` says about the data: files, digests, columns, labels. A run with other data is not resumed.
     pub data: Value,
 }
 
@@ -53,15 +54,15 @@ impl Run<'_> {
     /// Checks what does not depend on files.
     pub(super) fn validate(&self) -> Result<()> {
         if self.devices.is_empty() {
-            return Err(Error::input("devices", "there is none, expected at least one to train on"));
+            return Err(Error::setting("devices", "there is none, expected at least one to train on"));
         }
         count("--report-every", self.report_every, 1..=usize::MAX)
     }
 
-    /// Everything that shapes the run: with anything else, it would be another one.
+    /// The identity of the run: everything that shapes it.
     pub(super) fn identity(&self, settings: &TrainingSettings, learner: &Value, examples: usize) -> Result<Identity> {
         let config: Value = serde_json::from_str(&self.config.to_json()).map_err(Error::json("config.json"))?;
-        // Of a device its kind: one GPU computes as the next of its kind does.
+        // Only the kind of a device counts: two GPUs of one kind compute the same.
         let kind = |device: &Device| {
             let name = device::name(device);
             name.split(':').next().unwrap_or_default().to_owned()
@@ -79,12 +80,12 @@ impl Run<'_> {
         })))
     }
 
-    /// Makes the output folder this run's, which writes checkpoints into these folders below it. Returns the folder of the
-    /// checkpoint to go on from, if there is one.
+    /// Takes possession of the output folder for this run; `folders` are the folders in it that checkpoints are written
+    /// to. Returns the folder of the saved state to go on from, if there is one.
     ///
     /// # Errors
-    /// A folder that holds a finished run, an unfinished one that is not to be resumed or is another, or a checkpoint that no
-    /// run wrote.
+    /// A folder that holds a finished run, an unfinished run (without `resume`, or a different one), or a checkpoint
+    /// that no run wrote.
     pub(super) fn enter(&self, identity: &Identity, folders: &[&str]) -> Result<Option<PathBuf>> {
         fs::create_dir_all(self.output).map_err(Error::io("create", self.output))?;
         if self.output.join(RECORD).exists() {
@@ -115,7 +116,7 @@ impl Run<'_> {
         Ok(saved)
     }
 
-    /// Writes the record of the finished run, and removes what only an unfinished one needs.
+    /// Writes the record of the finished run, and removes the files that only an unfinished run needs.
     pub(super) fn finish(&self, record: &Value) -> Result<()> {
         let text = serde_json::to_string_pretty(record).expect("plain data");
         write_file(self.output.join(RECORD), text.as_bytes())?;
@@ -124,12 +125,12 @@ impl Run<'_> {
         fs::remove_file(&path).map_err(Error::io("remove", &path))
     }
 
-    /// How checkpoints of the run are read: whole.
+    /// How the run's checkpoints are read: nothing may be missing.
     pub(super) fn load_options(&self) -> LoadOptions {
         LoadOptions { dtype: self.dtype, head: HeadPolicy::Required }
     }
 
     fn refuse(&self, problem: &str) -> Error {
-        Error::input(self.output.display().to_string(), problem)
+        Error::file(self.output, problem)
     }
 }

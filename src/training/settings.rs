@@ -15,36 +15,36 @@ use crate::{Error, Result};
 pub struct TrainingSettings {
     /// Passes through the training data; fractions are allowed.
     pub epochs: f64,
-    /// Optimiser steps instead of epochs, if given.
+    /// Number of optimiser steps; if given, it replaces `epochs`.
     pub steps: Option<usize>,
     /// Examples in a batch of one device.
     pub batch_size: usize,
-    /// Batches of each device whose gradients make one step.
+    /// Batches of each device in one step: their gradients are averaged.
     pub accumulation: usize,
     /// The highest learning rate.
     pub learning_rate: f64,
-    /// How long it rises.
+    /// How long the learning rate rises.
     pub warmup: Warmup,
-    /// How it falls.
+    /// How the learning rate falls.
     pub schedule: ScheduleKind,
-    /// Factor of the learning rate from each layer to the one below it.
+    /// Each layer has the learning rate of the layer above it, times this factor.
     pub layer_decay: f64,
     /// The optimiser's numbers.
     pub optimizer: AdamWConfig,
-    /// What does not learn.
+    /// The part of the model that is not trained.
     pub frozen: Frozen,
     /// Scale-invariant fine-tuning, if wanted.
     pub sift: Option<Sift>,
-    /// Steps between evaluations; one an epoch if none.
+    /// Steps between evaluations; if none, the model is evaluated after each epoch.
     pub evaluate_every: Option<usize>,
-    /// Evaluations without improvement after which training stops; never if none. It needs validation data.
+    /// Training stops after this many evaluations without improvement; never, if none. It needs validation data.
     pub patience: Option<usize>,
-    /// Of the order of examples, dropout and noise.
+    /// Seed of the order of examples, of dropout and of noise.
     pub seed: u64,
 }
 
 impl Default for TrainingSettings {
-    /// The published recipe of MNLI on a base model, without warmup in steps of its own.
+    /// The published recipe of MNLI on a base model, but with warmup as a share of all steps.
     fn default() -> Self {
         Self {
             epochs: 3.0,
@@ -69,7 +69,8 @@ impl TrainingSettings {
     /// Checks every number.
     ///
     /// # Errors
-    /// A number that is not finite or out of its range; it is named as the flag of the training examples that sets it.
+    /// A number that is not finite or out of its range. The error names the command line flag that sets it in the
+    /// examples.
     pub fn validate(&self) -> Result<()> {
         let Self { epochs, learning_rate, layer_decay, .. } = *self;
         number("--epochs", epochs, epochs > 0.0 && epochs <= 1e6, "above 0, and at most 1000000")?;
@@ -115,11 +116,11 @@ impl Sift {
     }
 }
 
-/// Refuses a number unless it `fits`.
+/// Refuses a number that does not fit.
 fn number(flag: &str, value: f64, fits: bool, expected: &str) -> Result<()> {
     match fits {
         true => Ok(()),
-        false => Err(Error::input(flag, format!("it is {value}, expected a number {expected}"))),
+        false => Err(Error::value(flag, value, format_args!("a number {expected}"))),
     }
 }
 
@@ -138,7 +139,7 @@ pub(super) fn count(flag: &str, value: usize, range: RangeInclusive<usize>) -> R
     }
     let bound =
         if value < *range.start() { format!("at least {}", range.start()) } else { format!("at most {}", range.end()) };
-    Err(Error::input(flag, format!("it is {value}, expected {bound}")))
+    Err(Error::value(flag, value, bound))
 }
 
 #[cfg(test)]
@@ -196,7 +197,7 @@ mod tests {
             change(&mut settings);
             refused(flag, &0, &settings);
         }
-        // A product with the number of devices has to stay a number.
+        // The product with the number of devices must not overflow.
         refused("--accumulation", &usize::MAX, &TrainingSettings { accumulation: usize::MAX, ..valid });
     }
 }

@@ -1,7 +1,7 @@
-//! Scale-invariant fine-tuning (paper section 5, `sift/sift.py` in the reference): the model is to answer alike where its
-//! normalised word embeddings are moved a little in the worst direction.
+//! Scale-invariant fine-tuning (paper section 5, `sift/sift.py` in the reference): the model is trained to give the
+//! same answers when its normalised word embeddings are moved a little in the worst direction.
 //!
-//! With x the sum of the embedding tables and f the model from there on:
+//! x is the sum of the embeddings, and f is the rest of the model:
 //!
 //! ```text
 //! n     = (x - mean(x)) / sqrt(var(x) + 1e-7)           in front of the embeddings' own LayerNorm
@@ -11,11 +11,12 @@
 //! loss  = task loss( f(n) )  +  lambda mean D( f(sg(n) + delta), f(n) )
 //! ```
 //!
-//! sg stops the gradient. Between distributions D(p, q) is the symmetric cross entropy CE(sg(p), q) + CE(sg(q), p), which is
-//! not zero at equality but has no gradient there; between numbers it is the mean squared error (the reference's softmax over
-//! a single output is a defect). All but the passes through the model is f32. Each pass draws its own dropout. The parameters get no gradient from the inner pass, and the
-//! token embeddings none through the perturbed one. The reference leaves the first normalisation in place for evaluation, too; here
-//! only training has it. In front of a LayerNorm it changes nothing but the weight of that norm's epsilon.
+//! sg stops the gradient. For distributions, D(p, q) is the symmetric cross entropy CE(sg(p), q) + CE(sg(q), p); if p =
+//! q it is not zero, but its gradient is. For numbers, D is the mean squared error (the reference takes a softmax over
+//! the single output, which is a defect). Everything but the passes through the model is computed in f32. Each pass has
+//! its own dropout. The inner pass gives the parameters no gradient, and the perturbed pass gives the token embeddings
+//! none. The reference keeps the first normalisation for evaluation; here only training has it. In front of a LayerNorm
+//! it only changes how much that norm's epsilon matters.
 
 use std::sync::{Arc, OnceLock};
 
@@ -36,7 +37,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SiftLoss {
-    /// Cross entropies both ways.
+    /// The symmetric cross entropy.
     #[default]
     SymmetricKl,
     /// The cross entropy with the clean distribution.
@@ -50,7 +51,7 @@ pub enum SiftLoss {
 pub struct Sift {
     /// Weight of the adversarial term.
     pub lambda: f64,
-    /// Length of the step along the gradient, for the largest component of each token.
+    /// Length of the step along the gradient, measured in the largest component of each token.
     pub step_size: f64,
     /// Standard deviation of the noise that the step starts from.
     pub noise: f64,
@@ -73,13 +74,13 @@ pub struct SiftLosses {
     pub task: Tensor<1>,
     /// The adversarial term, \[1\].
     pub adversarial: Tensor<1>,
-    /// The perturbation, as the tokens lie in the model: [batch, length, hidden], or [1, tokens, hidden] without padding.
+    /// The perturbation, in the model's layout of tokens: [batch, length, hidden], or packed [1, tokens, hidden].
     pub perturbation: Tensor<3>,
 }
 
 impl Sift {
-    /// The loss of a batch, on a device with gradients. `noise` [batch, length, hidden] is what the perturbation starts from;
-    /// drawn if none.
+    /// The loss of a batch, on a device with gradients. The perturbation starts from `noise` [batch, length, hidden];
+    /// if none, it is drawn.
     ///
     /// # Panics
     /// On a device without gradients.
@@ -103,7 +104,7 @@ impl Sift {
             None => self.fresh_noise(&states),
         };
 
-        // The parameters of this copy get no gradient, so that the backward pass only goes to the perturbation.
+        // The parameters of this copy get no gradient: the backward pass computes that of the perturbation only.
         let frozen = model.clone().no_grad();
         let delta = noise.detach().require_grad();
         let moved = |delta: Tensor<3>| EmbeddingSource::Given(states.clone() + delta.cast(states.dtype()));
@@ -135,7 +136,7 @@ impl Sift {
         noise.clamp(-2.0 * self.noise, 2.0 * self.noise)
     }
 
-    /// What the inner pass climbs, \[1\]: a sum over rows, but a mean of squares.
+    /// What the inner pass climbs, \[1\]: for distributions a sum over rows, for numbers a mean.
     fn inner(&self, perturbed: Compared, clean: Compared) -> Tensor<1> {
         match (self.loss, perturbed, clean) {
             (SiftLoss::Kl, Compared::Distributions(perturbed), Compared::Distributions(clean)) => {
@@ -158,7 +159,7 @@ impl Compared {
     }
 }
 
-/// D by row, \[rows\]; for numbers the mean over all, \[1\].
+/// D of each row, \[rows\]; for numbers the mean over all rows, \[1\].
 fn divergence(perturbed: Compared, clean: Compared) -> Tensor<1> {
     match (perturbed, clean) {
         (Compared::Distributions(perturbed), Compared::Distributions(clean)) => {
@@ -169,12 +170,12 @@ fn divergence(perturbed: Compared, clean: Compared) -> Tensor<1> {
     }
 }
 
-/// CE(sg(target), prediction) of two logits by row, \[rows\].
+/// CE(sg(target), prediction) of each row, \[rows\]; both are logits.
 fn cross_entropy(target: Tensor<2>, prediction: Tensor<2>) -> Tensor<1> {
     -(log_softmax(target.detach(), 1).exp() * log_softmax(prediction, 1)).sum_dim(1).squeeze_dim(1)
 }
 
-/// [batch, length, hidden] in the order in which the tokens lie in `states`.
+/// Brings [batch, length, hidden] into the layout of `states`.
 fn arrange(noise: Tensor<3>, mask: Option<&Tensor<2, Bool>>, states: &Tensor<3>) -> Tensor<3> {
     if noise.dims() == states.dims() {
         return noise;

@@ -1,8 +1,9 @@
-//! Training on disk: what a run needs to go on as if it had never stopped.
+//! The state of a run on disk: what it needs to go on as if it had never stopped.
 //!
-//! A folder `checkpoint-STEP` holds the model as every checkpoint does, `optimizer.safetensors` with both moments of each
-//! parameter under the parameter's path (and its value in f32, where the model has another type), and `progress.json`; where two models are trained, each has a folder of its own in it.
-//! It is written under another name and renamed when it is complete; only then is the one before it removed.
+//! A folder `checkpoint-STEP` holds the model (as in any checkpoint folder), `optimizer.safetensors` and
+//! `progress.json`. `optimizer.safetensors` has both moments of each parameter under the parameter's path, and the
+//! parameter's value in f32 if the model has another type. If two models are trained, each has a folder of its own in
+//! it. The folder is written under a temporary name and renamed when it is complete; then the previous one is removed.
 
 use std::{
     borrow::Cow,
@@ -23,10 +24,11 @@ use super::optimizer::{AdamW, DeviceMoments, LossScale, Moments};
 use crate::{
     Error, ModelConfig, Result,
     checkpoint::{self, Checkpoint, LoadOptions},
-    kernels::{can_fuse, cpu::adamw},
+    kernels::{cpu::adamw, host_serves},
+    scores,
 };
 
-/// How the folders' names begin.
+/// The start of the folders' names.
 const PREFIX: &str = "checkpoint-";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const PROGRESS: &str = "progress.json";
@@ -42,7 +44,8 @@ pub(super) fn newest(output: &Path) -> Result<Option<PathBuf>> {
     Ok(paths.filter_map(|path| Some((step(&path)?, path))).max().map(|(_, path)| path))
 }
 
-/// Saves a run after `step` steps: what `write` puts into a folder, and the progress. Removes older checkpoints.
+/// Saves a run after `step` steps: `write` puts the model into the folder, and the progress is added. Removes older
+/// folders.
 pub(super) fn save(
     output: &Path,
     step: usize,
@@ -73,7 +76,7 @@ pub(super) fn read_progress<P: DeserializeOwned>(folder: &Path) -> Result<P> {
     serde_json::from_str(&text).map_err(Error::json(path.display()))
 }
 
-/// Removes what only a run that is not done needs.
+/// Removes the saved states, which a finished run does not need.
 pub(super) fn remove(output: &Path) -> Result<()> {
     while let Some(folder) = newest(output)? {
         fs::remove_dir_all(&folder).map_err(Error::io("remove", &folder))?;
@@ -100,14 +103,14 @@ pub(super) fn read_model<M: Module>(
     Ok(model)
 }
 
-/// What a file keeps of a parameter: values by kind, and the elements of a row.
+/// What the file keeps of a parameter: the elements of a row, and the values of each kind.
 type Rows<'a> = (usize, Vec<(&'static str, Cow<'a, [f32]>)>);
 
 const FIRST: &str = "first";
 const SECOND: &str = "second";
 const MASTER: &str = "master";
 
-/// The values on the host. What is not on the host has one row.
+/// The values, copied to the host. Values from another device are one row.
 fn rows(moments: &Moments) -> Result<Rows<'_>> {
     match moments {
         Moments::Host(moments) => {
@@ -116,10 +119,7 @@ fn rows(moments: &Moments) -> Result<Rows<'_>> {
         Moments::Device(DeviceMoments { first, second, master }) => {
             let kinds = [(FIRST, Some(first)), (SECOND, Some(second)), (MASTER, master.as_ref())];
             let read = |(kind, tensor): (_, Option<&Tensor<1>>)| {
-                let values = tensor?.clone().try_into_vec_as::<f32>().map_err(|error| {
-                    Error::Model(format!("the optimiser's state cannot be read back from its device: {error}"))
-                });
-                Some(values.map(|values| (kind, values.into())))
+                Some(scores::values(tensor?.clone()).map(|values| (kind, values.into())))
             };
             Ok((first.dims()[0], kinds.into_iter().filter_map(read).collect::<Result<_>>()?))
         }
@@ -145,7 +145,7 @@ fn write_moments(path: &Path, optimizer: &AdamW) -> Result<()> {
         .map_err(|error| Error::io("write", path)(std::io::Error::other(error)))
 }
 
-/// Fills the optimiser of a model that is on this device in this type.
+/// Fills the optimiser of a model with this device and element type.
 fn read_moments(path: &Path, device: &Device, dtype: DType, optimizer: &mut AdamW) -> Result<()> {
     let fail = |problem: String| Error::checkpoint(path, format!("{problem}; start the run anew without --resume"));
     let bytes = fs::read(path).map_err(Error::io("read", path))?;
@@ -181,8 +181,8 @@ fn read_moments(path: &Path, device: &Device, dtype: DType, optimizer: &mut Adam
         if [Some(&second), master.as_ref()].into_iter().flatten().any(|values| values.len() != first.len()) {
             return Err(fail(format!("the values of `{path}` differ in number")));
         }
-        // As the optimiser itself decides.
-        let restored = match can_fuse(device, dtype) {
+        // The optimiser decides in the same way.
+        let restored = match host_serves(device, dtype) {
             true => Moments::Host(adamw::Moments::from_values(first, second, width)),
             false => {
                 let flat = |values: Vec<f32>| {

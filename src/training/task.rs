@@ -1,4 +1,4 @@
-//! What a run asks of the task that a model is trained for.
+//! What a run needs from the task that a model is trained for.
 
 use burn::tensor::Device;
 
@@ -13,18 +13,18 @@ pub trait Task: Sized {
     /// Tokens of each training example, by which they are grouped.
     fn lengths(&self) -> Vec<usize>;
 
-    /// Some training examples as a batch on the device; what is random in them follows from the epoch.
+    /// Some training examples as a batch on the device. What is random in them depends on the epoch.
     ///
     /// # Errors
     /// An example that the model cannot take.
     fn batch(&self, examples: &[usize], epoch: usize, device: &Device) -> Result<TaskBatch<Self>>;
 
-    /// How many texts were longer than `max_length` tokens and cut, if any was.
+    /// The number of texts that were longer than `max_length` tokens and were cut; none if there are none.
     fn truncated(&self, _max_length: usize) -> Option<Truncated> {
         None
     }
 
-    /// How good a model (without gradients) is on a part of the data, or none if there is no such part.
+    /// The figures of a model (without gradients) on a part of the data; none if there is no such part.
     ///
     /// # Errors
     /// An example that the model cannot take; [`Error::NotFinite`](crate::Error::NotFinite) if it answers with NaN or infinity.

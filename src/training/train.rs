@@ -1,15 +1,14 @@
-//! The loop of a run: epochs over the data, evaluations, the best model kept, and everything on disk that a killed run needs to
-//! go on.
+//! The loop of a run: epochs over the data, evaluations, the best model kept, and all files that a killed run needs to go on.
 //!
-//! burn-train is not used: it saves, resumes and stops early by epoch only and keeps neither the loader's position nor the
-//! random state, where this loop goes on from any step to the bit; it clips tensor by tensor; and its progress lines are
-//! counted in batches.
+//! This loop goes on from any step, to the bit. That is why burn-train is not used: it saves, resumes and stops early by epoch
+//! only, and keeps neither the loader's position nor the random state. It also clips each tensor by its own norm, and counts
+//! progress in batches.
 
 use std::time::Instant;
 
 use burn::module::Module;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     learner::{Learner, Start, TrainStepReport},
@@ -21,7 +20,7 @@ use super::{
     run::Run,
     settings::{TrainingSettings, count},
     state,
-    task::{Task, TaskModel},
+    task::{Task, TaskBatch, TaskModel},
 };
 use crate::{Error, Result, checkpoint, data::Part, write_file};
 
@@ -36,7 +35,7 @@ pub trait Observer {
     /// An evaluation is done; `best` says whether it is the best so far.
     fn evaluated(&mut self, _step: usize, _metrics: &Metrics, _best: bool) {}
 
-    /// Something went wrong that training can do without.
+    /// Something failed that training does not need.
     fn warn(&mut self, _problem: &str) {}
 }
 
@@ -57,13 +56,13 @@ pub struct Outcome {
     pub stopped_early: bool,
 }
 
-/// Trains `model`, which lives on the run's device; leaves the best model (the last, where there is nothing to validate on),
+/// Trains `model`, which lives on the run's device. Leaves the best model (the last one, without validation data),
 /// `metrics.csv`, `curves.svg` and the record `training.json` in the output folder.
 ///
 /// # Errors
-/// Settings that cannot be, data that the model cannot take, a folder that holds an unfinished run without `resume`, another
-/// run or another checkpoint, or a file that cannot be written. [`Error::Diverged`] where a loss, a figure or the model itself
-/// is not finite; the best model before it stays.
+/// Settings that cannot be, data that the model cannot take, a folder that holds another checkpoint, another run or, without
+/// `resume`, an unfinished one, or a file that cannot be written. [`Error::Diverged`] if a loss, a figure or the model itself
+/// is not finite; the best model before that stays.
 pub fn train<T: Task>(
     task: &T,
     model: TaskModel<T>,
@@ -74,115 +73,189 @@ pub fn train<T: Task>(
     settings.validate()?;
     run.validate()?;
     count("--freeze-layers", settings.frozen.layers, 0..=run.config.num_hidden_layers())?;
-    let lengths = task.lengths();
-    let plan = Plan::new(&lengths, settings, run.devices.len())?;
-    let device = &run.devices[0];
-    let schedule = Schedule::new(settings.schedule, settings.warmup, settings.learning_rate, plan.steps)?;
-    let description = T::Learner::describe(&model);
-    let saved = run.enter(&run.identity(settings, &description, lengths.len())?, T::Learner::FOLDERS)?;
-    let mut learner = T::Learner::begin(model, Start { settings, schedule, run, saved: saved.as_deref() })?;
-    let mut progress: Progress =
-        saved.map_or_else(|| Ok(Progress::default()), |folder| state::read_progress(&folder))?;
-    let mut log = match learner.steps() {
-        0 => CurveLog::create(run.output.join("metrics.csv"))?,
-        steps => CurveLog::resume(run.output.join("metrics.csv"), steps)?,
-    };
-
-    let mut clock = Instant::now();
-    let mut timed_tokens = 0;
-    let mut order = EpochOrder::default();
-    while learner.steps() < plan.steps && !progress.stopped {
-        let batches = plan.batches(learner.steps(), &lengths, settings, &mut order)?;
-        let tokens: usize = batches.iter().flat_map(|(_, examples)| examples).map(|example| lengths[*example]).sum();
-        let batches = batches.iter().enumerate();
-        let batches = batches.map(|(number, (epoch, examples))| task.batch(examples, *epoch, learner.device(number)));
-        let batches = batches.collect::<Result<_>>()?;
-        let step = learner.train_step(batches);
-        let done = learner.steps();
-        observer.step(done, plan.steps, &step);
-        progress.add(&step, tokens);
-        timed_tokens += tokens;
-        let diverged = |what: String| progress.diverged(done, &what, settings, run);
-        let failure = progress.failure(&step).map(diverged);
-        if failure.is_none() && run.snapshots.contains(&done) {
-            learner.export(run, &run.output.join(format!("step-{done}")))?;
-        }
-
-        let evaluates = plan.evaluates(done);
-        if failure.is_some() || evaluates || done.is_multiple_of(run.report_every) {
-            let mut report = progress
-                .report(done, &step, plan.steps_per_epoch)
-                .with("tokens_per_second", timed_tokens as f64 / clock.elapsed().as_secs_f64());
-            let evaluation = match (&failure, evaluates) {
-                (None, true) => Some(evaluate(task, &learner, settings, run).map_err(|error| match error {
-                    Error::NotFinite { problem, .. } => progress.diverged(done, &problem, settings, run),
-                    error => error,
-                })?),
-                _ => None,
-            };
-            let metrics = evaluation.flatten();
-            if let Some(metrics) = &metrics {
-                report = report.with_metrics(metrics);
-            }
-            log.append(report.clone())?;
-            observer.report(&report);
-            if let Some(failure) = failure {
-                return Err(failure);
-            }
-            if evaluates {
-                let best = progress.take(done, metrics.as_ref().map(Metrics::selected), settings.patience);
-                if let Some(metrics) = &metrics {
-                    observer.evaluated(done, metrics, best);
-                }
-                if best {
-                    learner.export(run, run.output)?;
-                }
-                match picture(&log, &step, metrics.as_ref()).svg() {
-                    Ok(svg) => write_file(run.output.join("curves.svg"), svg.as_bytes())?,
-                    Err(error) => observer.warn(&format!("curves.svg is not drawn: {error}")),
-                }
-                state::save(run.output, done, &progress, |folder| learner.save(run.config, folder))?;
-            }
-            (clock, timed_tokens) = (Instant::now(), 0);
-        }
+    let mut training = Training::begin(task, model, settings, run, observer)?;
+    while !training.is_over() {
+        training.step()?;
     }
-    let steps = learner.steps();
-    // The figures of the model that was kept, from its own file.
-    let best = learner.exported(run.output, &run.load_options())?;
-    let outcome = Outcome {
-        steps,
-        best_step: progress.best_step,
-        valid: task.evaluate(&best, Part::Valid, device)?,
-        test: task.evaluate(&best, Part::Test, device)?,
-        stopped_early: steps < plan.steps,
-    };
-    run.finish(&json!({ "settings": settings, "learner": description, "data": run.data, "outcome": outcome }))?;
-    Ok(outcome)
+    training.finish()
 }
 
-/// The model's figures on the validation data, if there is any.
-///
-/// # Errors
-/// [`Error::NotFinite`] where the model, its answers or the figures are not finite: such a model is not kept.
-fn evaluate<T: Task>(
-    task: &T,
-    learner: &T::Learner,
-    settings: &TrainingSettings,
-    run: &Run<'_>,
-) -> Result<Option<Metrics>> {
-    let not_finite = |problem: String| Error::NotFinite { index: 0, subject: "the model in training".into(), problem };
-    if let Some(parameter) = checkpoint::first_not_finite(learner.model())? {
-        return Err(not_finite(format!("the model's `{parameter}` is not finite")));
+/// A run under way.
+struct Training<'a, T: Task> {
+    task: &'a T,
+    settings: &'a TrainingSettings,
+    run: &'a Run<'a>,
+    observer: &'a mut dyn Observer,
+    plan: Plan,
+    /// Tokens of each training example.
+    lengths: Vec<usize>,
+    order: EpochOrder,
+    learner: T::Learner,
+    /// The learner's part of the run's identity.
+    description: Value,
+    progress: Progress,
+    log: CurveLog,
+    pace: Pace,
+}
+
+/// How fast training is, evaluations left out.
+struct Pace {
+    since: Instant,
+    tokens: usize,
+}
+
+impl Pace {
+    fn start() -> Self {
+        Self { since: Instant::now(), tokens: 0 }
     }
-    let metrics = task.evaluate(&learner.model().valid(), Part::Valid, &run.devices[0])?;
-    if metrics.is_none() && settings.patience.is_some() {
-        let problem = "nothing can be judged without validation data: add --valid, or leave it away";
-        return Err(Error::input("--patience", problem));
+
+    fn tokens_per_second(&self) -> f64 {
+        self.tokens as f64 / self.since.elapsed().as_secs_f64()
     }
-    let scores = metrics.iter().flat_map(Metrics::scores);
-    match scores.into_iter().find(|score| !score.value.is_finite()) {
-        Some(score) => Err(not_finite(format!("the validation {} is {}", score.name, score.value))),
-        None => Ok(metrics),
+}
+
+impl<'a, T: Task> Training<'a, T> {
+    /// Enters the output folder, and goes on from the checkpoint there if the run is resumed.
+    fn begin(
+        task: &'a T,
+        model: TaskModel<T>,
+        settings: &'a TrainingSettings,
+        run: &'a Run<'a>,
+        observer: &'a mut dyn Observer,
+    ) -> Result<Self> {
+        let lengths = task.lengths();
+        let plan = Plan::new(&lengths, settings, run.devices.len())?;
+        let schedule = Schedule::new(settings.schedule, settings.warmup, settings.learning_rate, plan.steps)?;
+        let description = T::Learner::describe(&model);
+        let saved = run.enter(&run.identity(settings, &description, lengths.len())?, T::Learner::FOLDERS)?;
+        let learner = T::Learner::begin(model, Start { settings, schedule, run, saved: saved.as_deref() })?;
+        let progress = saved.map_or_else(|| Ok(Progress::default()), |folder| state::read_progress(&folder))?;
+        let log = match learner.steps() {
+            0 => CurveLog::create(run.output.join("metrics.csv"))?,
+            steps => CurveLog::resume(run.output.join("metrics.csv"), steps)?,
+        };
+        let (order, pace) = (EpochOrder::default(), Pace::start());
+        Ok(Self { task, settings, run, observer, plan, lengths, order, learner, description, progress, log, pace })
+    }
+
+    fn is_over(&self) -> bool {
+        self.learner.steps() >= self.plan.steps || self.progress.stopped
+    }
+
+    /// One step, and the report, snapshot and evaluation that are due after it.
+    fn step(&mut self) -> Result<()> {
+        let (batches, tokens) = self.batches()?;
+        let step = self.learner.train_step(batches);
+        let done = self.learner.steps();
+        self.observer.step(done, self.plan.steps, &step);
+        self.progress.add(&step, tokens);
+        self.pace.tokens += tokens;
+        if let Some(failure) = self.progress.failure(&step) {
+            let report = self.report(&step);
+            self.publish(report)?;
+            return Err(self.diverged(&failure));
+        }
+        if self.run.snapshots.contains(&done) {
+            self.learner.export(self.run, &self.run.output.join(format!("step-{done}")))?;
+        }
+        let evaluates = self.plan.evaluates(done);
+        if evaluates || done.is_multiple_of(self.run.report_every) {
+            let report = self.report(&step);
+            let metrics = if evaluates { self.evaluate()? } else { None };
+            self.publish(metrics.iter().fold(report, Report::with_metrics))?;
+            if evaluates {
+                self.keep(&step, metrics.as_ref())?;
+            }
+            self.pace = Pace::start();
+        }
+        Ok(())
+    }
+
+    /// The next step's batches, and the tokens in them.
+    fn batches(&mut self) -> Result<(Vec<TaskBatch<T>>, usize)> {
+        let batches = self.plan.batches(self.learner.steps(), &self.lengths, self.settings, &mut self.order)?;
+        let examples = batches.iter().flat_map(|(_, examples)| examples);
+        let tokens = examples.map(|&example| self.lengths[example]).sum();
+        let batches = batches
+            .iter()
+            .enumerate()
+            .map(|(number, (epoch, examples))| self.task.batch(examples, *epoch, self.learner.device(number)));
+        Ok((batches.collect::<Result<_>>()?, tokens))
+    }
+
+    /// What `metrics.csv` says of the steps since the last report.
+    fn report(&mut self, step: &TrainStepReport) -> Report {
+        let report = self.progress.report(self.learner.steps(), step, self.plan.steps_per_epoch);
+        report.with("tokens_per_second", self.pace.tokens_per_second())
+    }
+
+    /// Appends a report to `metrics.csv` and shows it.
+    fn publish(&mut self, report: Report) -> Result<()> {
+        self.log.append(report.clone())?;
+        self.observer.report(&report);
+        Ok(())
+    }
+
+    /// The model's figures on the validation data, if there is any.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] if the model, its answers or the figures are not finite: such a model is not kept.
+    fn evaluate(&self) -> Result<Option<Metrics>> {
+        if let Some(parameter) = checkpoint::first_not_finite(self.learner.model())? {
+            return Err(self.diverged(&format!("the model's `{parameter}` is not finite")));
+        }
+        let model = self.learner.model().valid();
+        let metrics = self.task.evaluate(&model, Part::Valid, &self.run.devices[0]).map_err(|error| match error {
+            Error::NotFinite { problem, .. } => self.diverged(&problem),
+            error => error,
+        })?;
+        if metrics.is_none() && self.settings.patience.is_some() {
+            let problem = "nothing can be judged without validation data: add --valid, or leave it away";
+            return Err(Error::setting("--patience", problem));
+        }
+        let scores = metrics.iter().flat_map(Metrics::scores);
+        match scores.into_iter().find(|score| !score.value.is_finite()) {
+            Some(score) => Err(self.diverged(&format!("the validation {} is {}", score.name, score.value))),
+            None => Ok(metrics),
+        }
+    }
+
+    /// Keeps the model if it is the best so far, draws the curves, and saves all that a killed run needs to go on.
+    fn keep(&mut self, step: &TrainStepReport, metrics: Option<&Metrics>) -> Result<()> {
+        let (done, output) = (self.learner.steps(), self.run.output);
+        let best = self.progress.take(done, metrics.map(Metrics::selected), self.settings.patience);
+        if let Some(metrics) = metrics {
+            self.observer.evaluated(done, metrics, best);
+        }
+        if best {
+            self.learner.export(self.run, output)?;
+        }
+        match picture(&self.log, step, metrics).svg() {
+            Ok(svg) => write_file(output.join("curves.svg"), svg.as_bytes())?,
+            Err(error) => self.observer.warn(&format!("curves.svg is not drawn: {error}")),
+        }
+        state::save(output, done, &self.progress, |folder| self.learner.save(self.run.config, folder))
+    }
+
+    /// The error that ends the run at the step just made.
+    fn diverged(&self, what: &str) -> Error {
+        self.progress.diverged(self.learner.steps(), what, self.settings, self.run)
+    }
+
+    /// Judges the model that was kept, read back from its own file, and writes the record.
+    fn finish(self) -> Result<Outcome> {
+        let Self { task, settings, run, plan, learner, description, progress, .. } = self;
+        let best = learner.exported(run.output, &run.load_options())?;
+        let figures = |part| task.evaluate(&best, part, &run.devices[0]);
+        let outcome = Outcome {
+            steps: learner.steps(),
+            best_step: progress.best_step,
+            valid: figures(Part::Valid)?,
+            test: figures(Part::Test)?,
+            stopped_early: learner.steps() < plan.steps,
+        };
+        run.finish(&json!({ "settings": settings, "learner": description, "data": run.data, "outcome": outcome }))?;
+        Ok(outcome)
     }
 }
 

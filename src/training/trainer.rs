@@ -1,4 +1,4 @@
-//! One optimiser step after the other: forward, loss, backward, clipping, AdamW.
+//! Optimiser steps: forward, loss, backward, clipping, AdamW.
 
 use std::path::Path;
 
@@ -20,11 +20,12 @@ use crate::{
     model::input::ModelInput,
 };
 
-/// A model in training. Everything random is a function of the seed, the step and the number of a batch in it, so that a run
-/// that goes on from a saved step is the run that was never interrupted. On several devices a step is data-parallel.
+/// A model in training. All random numbers depend on the seed, the step and the number of the batch in the step. So a
+/// run that goes on from a saved step gives the same result as one that was never interrupted. On several devices, a
+/// step is data-parallel.
 #[derive(Debug)]
 pub struct Trainer<M: Objective> {
-    /// None during a step only: the optimiser updates in place what nobody else holds.
+    /// None only during a step: the optimiser updates parameters in place if it is their only owner.
     model: Option<M>,
     optimizer: AdamW,
     schedule: Schedule,
@@ -33,11 +34,11 @@ pub struct Trainer<M: Objective> {
     devices: Devices,
 }
 
-/// Batches and what they are trained towards.
+/// Inputs and labels.
 pub type Batches<M> = Vec<(ModelInput, <M as Objective>::Labels)>;
 
 impl<M: Objective> Trainer<M> {
-    /// Takes a model on the first of these devices, which have gradients.
+    /// Takes a model, which is on the first of these devices. The devices have gradients.
     ///
     /// # Panics
     /// Without a device.

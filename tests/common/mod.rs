@@ -1,22 +1,17 @@
 //! What the integration tests share.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+pub mod repository;
+
+use std::{collections::BTreeMap, path::Path};
 
 use burn::{
     module::{ModuleMapper, Param},
     tensor::{Device, Gradients, Tensor},
 };
 use deberta_burn::{ModelConfig, device::device};
+pub use repository::fixture;
 use safetensors::SafeTensors;
-
-/// A folder of `tests/fixtures`.
-pub fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
-}
 
 /// Every fixture folder that holds a file of this name, sorted.
 pub fn fixtures_with(file: &str) -> Vec<String> {

@@ -1,12 +1,16 @@
 //! Small checkpoints with random weights and a real tokenizer, for tests of what only depends on shapes and order.
 
-use std::{fs, path::Path};
+#[path = "../common/repository.rs"]
+pub mod repository;
+
+use std::fs;
 
 use burn::{module::Module, tensor::Device};
 use deberta_burn::{
     DebertaConfig, ModelConfig, checkpoint,
     config::{DebertaVersion, PositionTerms},
 };
+use repository::fixture;
 use tempfile::TempDir;
 
 /// The length in tokens that the model is for: short, so that tests reach it.
@@ -39,7 +43,7 @@ pub fn folder<M: Module>(config: DebertaConfig, new: impl FnOnce(&ModelConfig, &
     let folder = tempfile::tempdir().expect("a temporary folder");
     let model = new(&config, &Device::flex());
     checkpoint::write(&model, &config, folder.path(), None).expect("a checkpoint");
-    let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/small_tokenizer");
+    let tokenizer = fixture("small_tokenizer");
     for file in ["tokenizer.json", "tokenizer_config.json"] {
         fs::copy(tokenizer.join(file), folder.path().join(file)).expect("the small tokenizer");
     }

@@ -110,7 +110,7 @@ fn damaged_vocabularies_are_errors() {
     with(&vocabulary, b"a b c", config, "merges.txt", "line 1 is \"a b c\", expected two tokens");
     with(&vocabulary, b"#version: 0.2\nab", config, "merges.txt", "line 2 is \"ab\"");
     with(&vocabulary, b"zz qq", config, "merges.txt", "needs the token \"zz\", which the vocabulary lacks");
-    with(&vocabulary, b"\xff\xfe", config, "merges.txt", "not UTF-8");
+    with(&vocabulary, b"\xff\xfe", config, "merges.txt", "not valid UTF-8");
     with(br#"{"a": 0}"#, b"", br#"{"model_type": "bert"}"#, "model_type", "found \"bert\"");
     assert_failure(&[("vocab.json", &vocabulary), ("merges.txt", &merges)], "config.json", "found null");
     with(&vocabulary, &merges, b"[7]", "config.json", "found null");

@@ -1,13 +1,13 @@
 //! Saving, loading, and what the files beside a vocabulary say.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs};
 
 use deberta_burn::tokenizer::{EncodeOptions, Text, Tokenizer, TruncationSide};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{fixture, ids_of, length::LONG, load, one, read, reference::Lines};
+use crate::{fixture, ids_of, length::LONG, load, one, read, reference::Lines, repository};
 
 #[test]
 fn saving_and_loading_changes_nothing() {
@@ -41,8 +41,7 @@ fn a_folder_that_cannot_be_written_is_an_error() {
 
 #[test]
 fn a_small_tokenizer_loads() {
-    let tokenizer =
-        Tokenizer::from_folder(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/small_tokenizer")).unwrap();
+    let tokenizer = Tokenizer::from_folder(repository::fixture("small_tokenizer")).unwrap();
     assert_eq!((tokenizer.vocab_size(), tokenizer.mask_id()), (1536, 1535));
     let text = "The film is a [MASK] of peace and prosperity.";
     let encoding = one(&tokenizer, text);

@@ -7,6 +7,8 @@ mod encodings;
 mod files;
 mod length;
 mod reference;
+#[path = "../common/repository.rs"]
+mod repository;
 
 use std::{
     fs,
@@ -17,7 +19,7 @@ use deberta_burn::tokenizer::{EncodeOptions, Encoding, Text, Tokenizer};
 use serde::Deserialize;
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizers").join(name)
+    repository::fixture(&format!("tokenizers/{name}"))
 }
 
 fn load(name: &str) -> Tokenizer {

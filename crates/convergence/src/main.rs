@@ -1,9 +1,9 @@
 //! Trains DeBERTa and RoBERTa under one protocol and reports which converges how fast.
 //!
 //! ```sh
-//! cargo run --release --bin convergence
-//! cargo run --release --bin convergence -- --preset hours --ablation --tune 5e-4,1e-3,2e-3,4e-3
-//! cargo run --release --features cuda --bin convergence -- --preset gpu --train books.txt.gz --valid held-out.txt.gz
+//! cargo run --release -p convergence
+//! cargo run --release -p convergence -- --preset hours --ablation --tune 5e-4,1e-3,2e-3,4e-3
+//! cargo run --release --features cuda -p convergence -- --preset gpu --train books.txt.gz --valid held-out.txt.gz
 //! ```
 //!
 //! Both models get the same text, vocabulary, batches in the same order with the same tokens masked, steps, optimiser, schedule,
@@ -276,7 +276,7 @@ impl Experiment<'_> {
                 Ok(there) if there == text => {}
                 Ok(_) => {
                     let problem = "this run was started with other settings or texts: choose another --output, or remove its folder";
-                    return Err(Error::input(path.display().to_string(), problem));
+                    return Err(Error::file(path, problem));
                 }
                 Err(_) => {
                     fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;

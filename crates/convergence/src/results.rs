@@ -54,10 +54,7 @@ pub fn read_run(folder: &Path, spec: &RunSpec, flops_per_step: f64) -> Result<Ve
     let mut rows: Vec<Row> = Vec::new();
     for evaluation in csv::Reader::from_reader(text.as_bytes()).into_deserialize() {
         let evaluation: Evaluation = evaluation.map_err(|error| {
-            Error::input(
-                path.display().to_string(),
-                format!("{error}: remove the run's folder, so that it is run again"),
-            )
+            Error::file(&path, format!("{error}: remove the run's folder, so that it is run again"))
         })?;
         let (tokens, seconds) = rows.last().map_or((0.0, 0.0), |row| (row.tokens, row.seconds));
         let step = evaluation.step;

@@ -74,9 +74,9 @@ pub fn downstream_accuracy(folder: &Path, step: usize) -> Result<f64> {
     let path = fine_tuned(folder, step).join(RECORD);
     let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
     let record: Value = serde_json::from_str(&text).map_err(Error::json(path.display()))?;
-    record["outcome"]["test"]["accuracy"].as_f64().ok_or_else(|| {
-        Error::input(path.display().to_string(), "it has no accuracy: remove the run's folder, so that it is run again")
-    })
+    record["outcome"]["test"]["accuracy"]
+        .as_f64()
+        .ok_or_else(|| Error::file(path, "it has no accuracy: remove the run's folder, so that it is run again"))
 }
 
 /// Does what is left to do for the run in this folder.

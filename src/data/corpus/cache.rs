@@ -1,4 +1,4 @@
-//! The cache file of a corpus: tokens and where sequences end, read through a memory map.
+//! The cache file of a corpus: tokens and the ends of sequences, read through a memory map.
 //!
 //! All numbers are little-endian:
 //!
@@ -27,7 +27,7 @@ use super::Sequence;
 /// A SHA-256 digest.
 pub(super) type Digest = [u8; 32];
 
-/// To be raised whenever the format changes, or the tokens that the same text gives.
+/// Raise it when the format changes, or when the same text gives other tokens.
 pub(super) const VERSION: u64 = 1;
 
 const MAGIC: [u8; 8] = *b"DeBCorp\0";
@@ -62,7 +62,7 @@ impl Header {
         Ok(Self { tokens: number_at(16), sequences: number_at(24), digest: digest_at(32), checksum: digest_at(64) })
     }
 
-    /// Bytes of a file with this header; none if no file can have that many.
+    /// Size in bytes of a file with this header; none if no file can be that large.
     fn file_size(&self) -> Option<u64> {
         let tokens = self.tokens.checked_mul(4)?;
         self.sequences.checked_mul(8)?.checked_add(tokens)?.checked_add(HEADER as u64)
@@ -84,7 +84,7 @@ impl<W: Write + Seek> Writer<W> {
         Ok(Self { file, checksum: Sha256::new(), tokens: 0, ends: Vec::new() })
     }
 
-    /// Adds a sequence of ids, each with whether a word starts there.
+    /// Adds a sequence: each id, and whether a word starts there.
     pub(super) fn push(&mut self, tokens: impl IntoIterator<Item = (u32, bool)>) -> io::Result<()> {
         let words = tokens.into_iter().map(|(id, start)| id | if start { WORD_START } else { 0 });
         let bytes: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
@@ -125,8 +125,8 @@ impl Cache {
     /// Opens a file and checks all of it; the error says what is wrong.
     pub(super) fn open(path: &Path, digest: Digest) -> Result<Self, String> {
         let file = File::open(path).map_err(|error| error.to_string())?;
-        // SAFETY: the map is only read, and sound as long as nobody changes the file beneath it: caches are only ever
-        // replaced by another file of that name.
+        // SAFETY: the map is only read, and sound as long as nobody changes the file in place. The crate never does: it
+        // replaces a cache file by another one.
         let map = unsafe { Mmap::map(&file) }.map_err(|error| error.to_string())?;
         let header = Header::parse(&map)?;
         if header.digest != digest {
@@ -153,7 +153,7 @@ impl Cache {
         self.header.sequences as usize
     }
 
-    /// Reads a sequence; panics if there are not that many.
+    /// Reads a sequence; panics if there is none of this index.
     pub(super) fn sequence(&self, index: usize) -> Sequence {
         let sequences = self.sequences();
         assert!(index < sequences, "the corpus has {sequences} sequences, there is no sequence {index}");

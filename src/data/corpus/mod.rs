@@ -22,55 +22,55 @@ use crate::{Error, Result, replacement::Replacement, tokenizer::Tokenizer};
 
 pub use self::paragraphs::{Paragraph, Paragraphs};
 
-/// How text becomes sequences.
+/// How a text is cut into sequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CorpusOptions {
-    /// Tokens of a sequence, `[CLS]` and `[SEP]` included. Only the last sequence of a document (of the whole text, if
-    /// documents are mixed) is shorter.
+    /// Tokens of a sequence, `[CLS]` and `[SEP]` included. Only the last sequence of a document is shorter; if
+    /// documents are mixed, only the last sequence of all.
     pub length: usize,
-    /// Whether a sequence goes on with the next document, after a `[SEP]`, where one ends.
+    /// Whether a sequence goes on, after a `[SEP]`, with the next document when one ends.
     pub mix_documents: bool,
 }
 
 impl Default for CorpusOptions {
-    /// 512 tokens, documents apart.
+    /// 512 tokens, documents not mixed.
     fn default() -> Self {
         Self { length: 512, mix_documents: false }
     }
 }
 
-/// One sequence of a [`Corpus`]; both lists have one entry a token.
+/// One sequence of a [`Corpus`]; both lists have one entry for each token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sequence {
     /// Token ids: `[CLS]`, text, `[SEP]`.
     pub ids: Vec<u32>,
-    /// Whether a word starts at the token. Words are what is between spaces, but a lone punctuation mark starts anew, and
-    /// so does the text after `[CLS]`; special tokens count as words.
+    /// Whether a word starts at the token. Spaces separate words. A single punctuation mark is a word too, and so is a
+    /// special token; the text after `[CLS]` starts a word.
     pub word_starts: Vec<bool>,
 }
 
 /// Token sequences for pretraining, in the order of the text.
 ///
-/// They lie in a memory-mapped cache file, so that a corpus takes no memory of its own and opens at once. The file may be
-/// removed at any time (it is built again when needed), but must not be changed in place.
+/// They are in a memory-mapped cache file, so that a corpus takes no memory of its own and opens at once. The file may
+/// be removed at any time (it is built again when needed). It must not be changed in place.
 #[derive(Debug)]
 pub struct Corpus {
     cache: Cache,
 }
 
 impl Corpus {
-    /// Opens the corpus of these text files (see [`Paragraphs`] for their formats), after building it unless the folder
-    /// `cache` has it.
+    /// Opens the corpus of these text files (see [`Paragraphs`] for their formats). If it is not in the folder `cache`
+    /// yet, it is built first.
     ///
-    /// The cache file's name and content carry a digest of the texts, the tokenizer and the options: when one of them
-    /// changes, another file is built. A damaged file is built anew, with a warning to `tracing`. Its size is 4 bytes a
-    /// token, about that of the text.
+    /// The name and the content of the cache file contain a digest of the texts, the tokenizer and the options: if one
+    /// of them changes, another file is built. A damaged file is built anew, with a warning to `tracing`. The file has
+    /// 4 bytes for each token, about as much as the text.
     ///
-    /// `progress` is called with the bytes read so far and the bytes of all files, only when the corpus is built.
+    /// While the corpus is built, `progress` is called with the bytes read so far and the bytes of all files.
     ///
     /// # Errors
-    /// Options without room for text; text files that cannot be read, or hold no text at all; a cache folder that cannot
-    /// be written.
+    /// A length without room for text; text files that cannot be read or contain no text; a cache folder that cannot be
+    /// written.
     pub fn open_or_build(
         files: &[PathBuf],
         tokenizer: &Tokenizer,
@@ -79,7 +79,7 @@ impl Corpus {
         progress: impl FnMut(u64, u64),
     ) -> Result<Self> {
         if options.length < 3 {
-            return Err(Error::config("length", options.length, "at least 3: [CLS], a token of text, [SEP]"));
+            return Err(Error::value("length", options.length, "at least 3: [CLS], a token of text, [SEP]"));
         }
         let digest = digest(files, tokenizer, options)?;
         let name = u64::from_be_bytes(std::array::from_fn(|byte| digest[byte]));
@@ -97,7 +97,7 @@ impl Corpus {
             packer.finish(files, digest)
         })?;
         file.commit()?;
-        let cache = Cache::open(&path, digest).map_err(|problem| Error::input(path.display().to_string(), problem))?;
+        let cache = Cache::open(&path, digest).map_err(|problem| Error::file(path, problem))?;
         Ok(Self { cache })
     }
 
@@ -106,7 +106,7 @@ impl Corpus {
         self.cache.sequences()
     }
 
-    /// Whether there is no sequence; never so for a corpus that could be opened.
+    /// Whether there is no sequence. A corpus that could be opened has at least one.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -125,7 +125,7 @@ impl Corpus {
     }
 }
 
-/// The digest of all that decides about the content of a corpus.
+/// The digest of everything that determines the content of a corpus.
 fn digest(files: &[PathBuf], tokenizer: &Tokenizer, options: &CorpusOptions) -> Result<Digest> {
     let tokenizer_json = tokenizer.to_json()?;
     let mut sha = Sha256::new();
@@ -153,12 +153,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tokenizer::EncodeOptions;
+    use crate::{repository::fixture, tokenizer::EncodeOptions};
 
-    const BYTE_LEVEL: &str = "tests/fixtures/tokenizers/deberta";
+    const BYTE_LEVEL: &str = "tokenizers/deberta";
 
     fn tokenizer() -> Tokenizer {
-        Tokenizer::from_folder("tests/fixtures/small_tokenizer").unwrap()
+        Tokenizer::from_folder(fixture("small_tokenizer")).unwrap()
     }
 
     /// A folder with a text file and room for the cache.
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn words_start_after_spaces_and_at_punctuation() {
-        let byte_level = Tokenizer::from_folder(BYTE_LEVEL).unwrap();
+        let byte_level = Tokenizer::from_folder(fixture(BYTE_LEVEL)).unwrap();
         for (tokenizer, expected) in [
             (tokenizer(), ["[CLS]", "▁unbelievably", ",", "▁don", "'t", "[SEP]"]),
             (byte_level, ["[CLS]", "unbelievably", ",", "Ġdon", "'t", "[SEP]"]),
@@ -277,7 +277,7 @@ mod tests {
         assert!(setting.open(CorpusOptions { mix_documents: true, ..options }).unwrap().1);
         fs::write(&setting.files[0], "another text").unwrap();
         assert!(setting.open(options).unwrap().1);
-        setting.tokenizer = Tokenizer::from_folder(BYTE_LEVEL).unwrap();
+        setting.tokenizer = Tokenizer::from_folder(fixture(BYTE_LEVEL)).unwrap();
         assert!(setting.open(options).unwrap().1);
         assert_eq!(setting.cached().len(), 5);
     }
@@ -309,7 +309,7 @@ mod tests {
         assert!(setting.cached().is_empty());
 
         let error = setting.open(CorpusOptions { length: 2, mix_documents: false }).unwrap_err().to_string();
-        assert!(error.contains("`length` is 2, expected at least 3"), "{error}");
+        assert!(error.contains("length: it is 2, expected at least 3"), "{error}");
     }
 
     #[test]

@@ -17,20 +17,20 @@ use crate::{
     tokenizer::{EncodeOptions, Text, Tokenizer, Truncation},
 };
 
-/// Text that is tokenised in one go: enough to occupy many threads, little against the memory of any machine.
+/// Bytes of text that are tokenised together: enough work for many threads, and little memory.
 const CHUNK_BYTES: usize = 8 << 20;
 
-/// Fills sequences with tokens and writes those that are full.
+/// Fills sequences with tokens and writes each one when it is full.
 pub(super) struct Packer<'a, W> {
     writer: Writer<W>,
     path: &'a Path,
     tokenizer: &'a Tokenizer,
     options: &'a CorpusOptions,
-    /// For each token of the vocabulary, whether it starts a word wherever it stands.
+    /// For each token of the vocabulary, whether it always starts a word.
     word_starts: Vec<bool>,
-    /// Text of the sequence that is being filled.
+    /// The text tokens of the current sequence.
     tokens: Vec<(u32, bool)>,
-    /// Whether a document ended before the tokens to come.
+    /// Whether a document ended before the next token.
     between_documents: bool,
 }
 
@@ -66,7 +66,7 @@ impl<'a, W: Write + Seek> Packer<'a, W> {
         }
     }
 
-    /// Adds a paragraph. Some have no tokens: the tokenizer drops control characters.
+    /// Adds a paragraph. It may have no tokens, because the tokenizer drops control characters.
     fn add(&mut self, ids: &[u32], starts_document: bool) -> Result<()> {
         self.between_documents |= starts_document;
         for (index, &id) in ids.iter().enumerate() {
@@ -120,17 +120,17 @@ fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
     Ok(encodings.into_iter().flat_map(|encoding| encoding.ids).collect())
 }
 
-/// For each token of the vocabulary, whether it starts a word wherever it stands: its text starts with a space, is a lone
-/// punctuation mark or symbol, or it is special.
+/// For each token of the vocabulary, whether it always starts a word: its text starts with a space, or is a single
+/// punctuation mark or symbol, or the token is special.
 ///
-/// Source: microsoft/DeBERTa, `part_of_whole_word` of `spm_tokenizer.py` and `gpt2_tokenizer.py`; symbols such as `€` are
-/// marks here too, not just those of ASCII.
+/// Source: microsoft/DeBERTa, `part_of_whole_word` of `spm_tokenizer.py` and `gpt2_tokenizer.py`; here symbols beyond
+/// ASCII, such as `€`, are marks too.
 fn word_starts(tokenizer: &Tokenizer) -> Result<Vec<bool>> {
-    // U+FFFD is what a fragment of a character decodes to.
+    // A part of a character decodes to U+FFFD.
     let mark = SysRegex::new(r"^[\p{P}\p{S}\p{Z}\p{C}&&[^\x{FFFD}]]$").expect("a valid pattern");
     let starts_word = |id| {
         let token = tokenizer.token(id).unwrap_or_default();
-        // How SentencePiece and the byte alphabet of GPT-2 spell a space.
+        // The space of SentencePiece, and that of GPT-2's byte alphabet.
         if token.starts_with(['\u{2581}', '\u{120}']) || tokenizer.is_special(id) {
             return Ok(true);
         }

@@ -26,10 +26,10 @@ pub struct Paragraph {
     pub starts_document: bool,
 }
 
-/// The paragraphs of several files, one file after the other. After an error there are no more.
+/// The paragraphs of several files, one file after the other. The first error ends them.
 ///
-/// - `.txt`: one paragraph a line, an empty line ends a document, so does the end of the file;
-/// - `.jsonl`: one object a line, whose `text` is a document with one paragraph a line;
+/// - `.txt`: one paragraph on each line; an empty line ends a document, and so does the end of the file;
+/// - `.jsonl`: one object on each line; its `text` is a document with one paragraph on each line;
 /// - `.txt.gz`, `.jsonl.gz`: the same, compressed.
 #[derive(Debug)]
 pub struct Paragraphs {
@@ -46,10 +46,10 @@ impl Paragraphs {
     /// Prepares to read these files.
     ///
     /// # Errors
-    /// No file at all, one that is not there, or whose name does not tell its format.
+    /// No file at all, a missing file, or one whose name does not tell its format.
     pub fn open(files: &[PathBuf]) -> Result<Self> {
         if files.is_empty() {
-            return Err(Error::input("text", "no file was named, expected at least one .txt or .jsonl file"));
+            return Err(Error::setting("text files", "no file was named, expected at least one .txt or .jsonl file"));
         }
         let mut total_bytes = 0;
         for path in files {
@@ -66,7 +66,7 @@ impl Paragraphs {
         })
     }
 
-    /// Bytes of the files that have been read so far, as they are on disk (compressed, if they are).
+    /// Bytes read so far, as they are on disk (compressed or not).
     pub fn bytes_read(&self) -> u64 {
         self.bytes_read.load(Ordering::Relaxed)
     }
@@ -124,7 +124,7 @@ impl Iterator for Paragraphs {
     }
 }
 
-/// What a file's name says about its content.
+/// The format of a file, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Format {
     pub(super) json: bool,
@@ -140,13 +140,13 @@ impl Format {
             Some((_, "jsonl")) => Ok(Self { json: true, compressed }),
             _ => {
                 let problem = "its name does not tell its format, expected .txt, .jsonl, .txt.gz or .jsonl.gz";
-                Err(Error::input(path.display().to_string(), problem))
+                Err(Error::file(path, problem))
             }
         }
     }
 }
 
-/// One object of a JSON lines file; other fields are left alone.
+/// One object of a JSON lines file; other fields are ignored.
 #[derive(Deserialize)]
 struct Row {
     text: String,
@@ -177,14 +177,8 @@ impl Lines {
         let mut line = Vec::new();
         let length = self.reader.read_until(b'\n', &mut line).map_err(Error::io("read", &self.path))?;
         self.number += 1;
-        let mut line = String::from_utf8(line).map_err(|_| {
-            let place = at_line(self.path.display(), self.number);
-            Error::input(place, "it is not valid UTF-8: save the file in that encoding")
-        })?;
-        // A byte order mark is no text.
-        if self.number == 1 && line.starts_with('\u{feff}') {
-            line.remove(0);
-        }
+        let line = text_file::decode_lines(self.path.display(), self.number, line)?;
+        let line = if self.number == 1 { text_file::drop_mark(line) } else { line };
         Ok((length > 0).then_some(line))
     }
 
@@ -201,7 +195,7 @@ impl std::fmt::Debug for Lines {
     }
 }
 
-/// A file that adds up the bytes read from it, for progress.
+/// A file that counts the bytes read from it, for progress.
 struct Counted {
     file: File,
     bytes_read: Arc<AtomicU64>,
@@ -275,7 +269,11 @@ mod tests {
     fn errors_say_where() {
         let error = |files: &[(&str, &[u8])]| read(files).unwrap_err().to_string();
         let message = error(&[("a.txt", b"one\n\xff\n")]);
-        assert!(message.ends_with("a.txt, line 2: it is not valid UTF-8: save the file in that encoding"), "{message}");
+        assert!(
+            message
+                .ends_with("a.txt, line 2: it is not valid UTF-8: save the file in that encoding, or fetch it again"),
+            "{message}"
+        );
         let message = error(&[("a.jsonl", b"{\"text\": \"one\"}\n{\"body\": \"two\"}")]);
         assert!(message.contains("a.jsonl, line 2") && message.contains("missing field `text`"), "{message}");
         let compressed = gzip(&[b'a'; 1000]);

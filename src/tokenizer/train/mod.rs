@@ -1,10 +1,11 @@
-//! Training of a vocabulary: a unigram model in SentencePiece's manner, with DeBERTa's special tokens.
+//! Training of a vocabulary: a unigram model as in SentencePiece, with DeBERTa's special tokens.
 //!
-//! Normalisation follows sentencepiece's default `nmt_nfkc`, and so do the limits of a piece: it holds letters, or digits,
-//! or other characters, and no space but in front. Without byte fallback: characters outside the vocabulary become
-//! `[UNK]`.
+//! Normalisation follows sentencepiece's default, `nmt_nfkc`. So do the rules for a piece: it consists of letters, or
+//! of digits, or of other characters, and has a space only in front. There is no byte fallback: characters outside the
+//! vocabulary become `[UNK]`.
 //!
-//! What is counted are the different words of a text, so that time and memory grow with these and not with the text.
+//! The different words of a text are counted first, so that time and memory grow with their number and not with the
+//! length of the text.
 
 mod unigram;
 
@@ -29,13 +30,13 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// How large a vocabulary becomes.
+/// The size of a vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct VocabularyOptions {
     /// Number of tokens, special tokens included.
     pub size: usize,
-    /// Share of the text's characters that the vocabulary must be able to spell, in (0, 1]; the rarest beyond it become
-    /// `[UNK]`. 1 for clean text, 0.9995 where thousands of different characters would fill the vocabulary.
+    /// Share of the text's characters that the vocabulary must cover, in (0, 1]; the rarest characters become `[UNK]`.
+    /// Take 1 for clean text, and 0.9995 if thousands of different characters would fill the vocabulary.
     pub character_coverage: f64,
 }
 
@@ -46,7 +47,7 @@ impl Default for VocabularyOptions {
     }
 }
 
-/// Words of a text, from which a vocabulary can be trained. Memory grows with the number of different words.
+/// The words of a text, to train a vocabulary from. Memory grows with the number of different words.
 ///
 /// ```
 /// use deberta_burn::tokenizer::train::{VocabularyOptions, VocabularyTrainer};
@@ -64,7 +65,7 @@ pub struct VocabularyTrainer {
     words: HashMap<String, u64>,
 }
 
-/// Most characters of a text without spaces that are looked at together.
+/// A text without spaces is cut into parts of this many characters.
 const LONGEST_PART: usize = 256;
 
 impl VocabularyTrainer {
@@ -87,12 +88,12 @@ impl VocabularyTrainer {
     /// The same words give the same vocabulary.
     ///
     /// # Errors
-    /// A size that does not hold the text's characters, or that the text has not enough different pieces for; a coverage
-    /// outside its range; no words.
+    /// A size too small for the text's characters, or too large for the number of different pieces in the text; a
+    /// coverage outside its range; no words.
     pub fn train(&self, options: &VocabularyOptions) -> Result<Tokenizer> {
         let VocabularyOptions { size, character_coverage } = *options;
         if !(character_coverage > 0.0 && character_coverage <= 1.0) {
-            return Err(Error::config("character_coverage", character_coverage, "above 0 and at most 1"));
+            return Err(Error::value("character_coverage", character_coverage, "above 0 and at most 1"));
         }
         let normalizer = normalizer().map_err(failure)?;
         let parts = self.parts(&normalizer)?;
@@ -108,16 +109,16 @@ impl VocabularyTrainer {
                 "at least {least}, for the text has {} different characters; or lower the character_coverage",
                 characters.len()
             );
-            return Err(Error::config("size", size, expected));
+            return Err(Error::value("size", size, expected));
         }
         let pieces = unigram::train(&spellable(parts, &characters), size - special.len());
         let found = special.len() + pieces.len();
         if found < size {
             let expected = format!("at most {found}, for the text gives no more pieces; or give more text");
-            return Err(Error::config("size", size, expected));
+            return Err(Error::value("size", size, expected));
         }
 
-        // Six digits are more than a choice between pieces needs, and the same on every machine.
+        // Six digits are more than enough to choose between pieces, and they are the same on every machine.
         let pieces = pieces.into_iter().map(|(piece, score)| (piece, (score * 1e6).round() / 1e6));
         let front = special[..4].iter().map(|token| (token.content.clone(), 0.0));
         let added = special.to_vec();
@@ -127,7 +128,8 @@ impl VocabularyTrainer {
         Tokenizer::new(Path::new("trained"), inner, tokens, deberta_template)
     }
 
-    /// What pieces are looked for in, with counts: the normalised words, cut between letters, digits and other characters.
+    /// The parts of words in which pieces are searched for, with counts: normalised words, cut between letters, digits
+    /// and other characters.
     fn parts(&self, normalizer: &Normalizer) -> Result<BTreeMap<String, u64>> {
         let space = sentencepiece::SPACE;
         let pattern =
@@ -152,7 +154,8 @@ fn failure(error: tokenizers::Error) -> Error {
     Error::input("vocabulary", format!("training failed: {error}"))
 }
 
-/// Close to sentencepiece's `nmt_nfkc`: control characters go, white space of all kinds becomes spaces, then NFKC.
+/// Close to sentencepiece's `nmt_nfkc`: control characters are removed, white space of all kinds becomes spaces, then
+/// NFKC.
 fn normalizer() -> tokenizers::Result<Normalizer> {
     let mut steps = vec![Step::Other(Nmt.into()), Step::Other(NFKC.into())];
     steps.extend(sentencepiece::escape_spaces(true, true)?);
@@ -282,13 +285,13 @@ mod tests {
         let error = |text, size, coverage| train(text, size, coverage).unwrap_err().to_string();
         let message = error("abc", 8, 1.0);
         assert!(
-            message.contains("`size` is 8, expected at least 9, for the text has 4 different characters"),
+            message.contains("size: it is 8, expected at least 9, for the text has 4 different characters"),
             "{message}"
         );
         let message = error("abc", 1000, 1.0);
-        assert!(message.contains("`size` is 1000, expected at most "), "{message}");
+        assert!(message.contains("size: it is 1000, expected at most "), "{message}");
         let message = error("abc", 1000, 0.0);
-        assert!(message.contains("`character_coverage` is 0, expected above 0"), "{message}");
+        assert!(message.contains("character_coverage: it is 0, expected above 0"), "{message}");
         assert_eq!(error(" \u{1} ", 1000, 1.0), "text: it has no words, expected at least one");
     }
 }

@@ -1,9 +1,10 @@
-//! Which pieces, and how probable: the unigram language model of Kudo, "Subword regularization" (arXiv 1804.10959),
+//! Pieces and their probabilities: the unigram language model of Kudo, "Subword regularization" (arXiv 1804.10959),
 //! section 3.2, by expectation-maximisation and pruning.
 //!
 //! Constants and the sparse prior are those of sentencepiece's `unigram_model_trainer.cc` (behaviour, not code). The
-//! `tokenizers` crate has such a trainer too, but its first candidates are substrings that go on in two ways in different
-//! words: of words that are cut at punctuation, it never sees "sleeping" whole, for nothing follows.
+//! `tokenizers` crate has such a trainer too, but it only considers a substring if different characters follow it in
+//! different words. When words are cut at punctuation, nothing follows a whole word such as "sleeping", so it never
+//! becomes a piece there.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,21 +13,22 @@ use rayon::prelude::*;
 /// A piece with the logarithm of its probability.
 pub(super) type Piece = (String, f64);
 
-/// Most characters of a piece.
+/// The longest piece in characters.
 const LONGEST_PIECE: usize = 16;
-/// Most pieces to begin with.
+/// Largest number of pieces to begin with.
 const SEEDS: usize = 1_000_000;
-/// Most words that seeds are looked for in, the most frequent ones.
+/// First candidates are searched for in this many words, the most frequent ones.
 const SEED_WORDS: usize = 1_000_000;
-/// Words are counted in this many portions and the counts added in a fixed order, so that sums do not depend on threads.
+/// Words are counted in this many portions, and the counts are added in a fixed order, so that sums do not depend on
+/// the number of threads.
 const PORTIONS: usize = 16;
 /// Rounds of expectation-maximisation between prunings.
 const ROUNDS: usize = 2;
 /// Pieces that are expected less often than this are dropped.
 const LEAST_EXPECTED: f64 = 0.5;
 
-/// Finds `size` pieces for these words and their counts, from likely to unlikely, all single characters among them; fewer
-/// if there are not so many.
+/// Finds `size` pieces for these words and their counts, from likely to unlikely. All single characters are among them.
+/// If the words do not have that many pieces, there are fewer.
 pub(super) fn train(words: &[(String, u64)], size: usize) -> Vec<Piece> {
     let mut pieces = seeds(words);
     let nearly = size.saturating_mul(11) / 10;
@@ -89,7 +91,7 @@ fn seeds(words: &[(String, u64)]) -> Vec<Piece> {
     pieces
 }
 
-/// New probabilities from expected counts; the digamma function instead of the logarithm acts as a sparse prior.
+/// New probabilities from expected counts. The digamma function in place of the logarithm acts as a sparse prior.
 fn maximise(pieces: Vec<Piece>, expected: &[f64]) -> Vec<Piece> {
     let mut kept: Vec<Piece> = Vec::with_capacity(pieces.len());
     for ((piece, _), &count) in pieces.into_iter().zip(expected) {
@@ -102,13 +104,13 @@ fn maximise(pieces: Vec<Piece>, expected: &[f64]) -> Vec<Piece> {
     kept
 }
 
-/// Keeps the characters, and of the longer pieces those without which the text would lose most of its likelihood; about
-/// `keep` pieces altogether.
+/// Keeps about `keep` pieces: all characters, and the longer pieces whose removal would reduce the likelihood of the
+/// text most.
 fn prune(pieces: Vec<Piece>, words: &[(String, u64)], keep: usize) -> Vec<Piece> {
     let model = Model::new(&pieces);
     let counts = model.counts(words);
     let total: f64 = counts.iter().sum();
-    // Without a piece, its occurrences would be spelled in others, which then were more frequent.
+    // Without a piece, its occurrences would be split into other pieces, which would then be more frequent.
     let loss = |(index, (piece, _)): (usize, &Piece)| {
         let count = counts[index];
         if is_character(piece) || count == 0.0 {
@@ -128,14 +130,14 @@ fn prune(pieces: Vec<Piece>, words: &[(String, u64)], keep: usize) -> Vec<Piece>
     pieces.into_iter().enumerate().filter_map(kept).collect()
 }
 
-/// One way to go on in a word: a piece, and where it starts and ends, counted in characters.
+/// A piece in a word, and where it starts and ends, counted in characters.
 struct Edge {
     start: usize,
     end: usize,
     piece: usize,
 }
 
-/// Pieces, ready to be looked up.
+/// Pieces in a form that is fast to look up.
 struct Model<'a> {
     pieces: &'a [Piece],
     indices: HashMap<&'a str, usize>,
@@ -163,11 +165,11 @@ impl<'a> Model<'a> {
         (boundaries.len() - 1, edges)
     }
 
-    /// How often each piece is expected in these words, over all ways of spelling them.
+    /// How often each piece is expected in these words, over all ways to split them.
     fn expected(&self, words: &[(String, u64)]) -> Vec<f64> {
         self.sum(words, |word, count, expected| {
             let (length, edges) = self.lattice(word);
-            // Logarithms of the probabilities of all ways to get to a place, and from there to the end.
+            // Logarithms of the total probability of all splits up to a position, and from there to the end.
             let mut before = vec![f64::NEG_INFINITY; length + 1];
             let mut behind = before.clone();
             (before[0], behind[length]) = (0.0, 0.0);
@@ -184,14 +186,14 @@ impl<'a> Model<'a> {
         })
     }
 
-    /// How often each piece occurs when every word is spelled in the likeliest way.
+    /// How often each piece occurs if every word is split in the likeliest way.
     fn counts(&self, words: &[(String, u64)]) -> Vec<f64> {
         self.sum(words, |word, count, counts| {
             self.best(word, None).into_iter().for_each(|piece| counts[piece] += count)
         })
     }
 
-    /// The likeliest way to spell a text, without one of the pieces.
+    /// The likeliest way to split a text without one of the pieces.
     fn best(&self, text: &str, without: Option<usize>) -> Vec<usize> {
         let (length, edges) = self.lattice(text);
         let mut scores = vec![f64::NEG_INFINITY; length + 1];
@@ -212,7 +214,7 @@ impl<'a> Model<'a> {
         pieces
     }
 
-    /// Adds up what `add` adds for each word and its count, one number a piece.
+    /// Calls `add` for each word and its count, to add to one number for each piece.
     fn sum(&self, words: &[(String, u64)], add: impl Fn(&str, f64, &mut [f64]) + Sync) -> Vec<f64> {
         let portions = words.par_chunks(words.len().div_ceil(PORTIONS).max(1)).map(|portion| {
             let mut sums = vec![0.0; self.pieces.len()];
@@ -286,7 +288,7 @@ mod tests {
         assert!(found("walking") && found("x"), "{pieces:?}");
         assert!(pieces.is_sorted_by(|(_, a), (_, b)| a >= b));
         let total: f64 = pieces.iter().map(|(_, score)| score.exp()).sum();
-        // The digamma function lies below the logarithm, and some pieces were dropped at last.
+        // Less than 1: the digamma function is smaller than the logarithm, and some pieces were dropped at the end.
         assert!((0.5..1.0).contains(&total), "{total}");
     }
 

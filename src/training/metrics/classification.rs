@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// Predictions of one class a row.
+/// Predictions of one class for each row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Classification {
     rows: usize,
@@ -41,15 +41,14 @@ impl Classification {
     }
 
     /// The mean F1 over the classes that occur in the targets or in the predictions: scikit-learn's
-    /// `f1_score(average="macro")` where `labels` is not given. A class of the model's that occurs in neither says
-    /// nothing and is left out.
+    /// `f1_score(average="macro")` where `labels` is not given. A class that occurs in neither is left out.
     pub fn macro_f1(&self) -> f64 {
         macro_f1(self.classes.values())
     }
 
     /// Matthews correlation for any number of classes (Gorodkin 2004, "Comparing two K-category assignments by a
-    /// K-category correlation coefficient"), between -1 and 1. 0 if all targets or all predictions are of one class,
-    /// where it is undefined: scikit-learn's convention.
+    /// K-category correlation coefficient"), between -1 and 1. If all targets or all predictions are of one class, it
+    /// is undefined and counts as 0, as in scikit-learn.
     pub fn matthews_correlation(&self) -> f64 {
         let rows = self.rows as f64;
         // Rows times rows, minus the pairs of rows of one class: rows² times the variance of the assignment.
@@ -62,7 +61,7 @@ impl Classification {
         if product == 0.0 { 0.0 } else { (covariance / product.sqrt()).clamp(-1.0, 1.0) }
     }
 
-    /// The same targets under a model that always answers their most frequent class.
+    /// The figures of a model that always answers the most frequent class of the targets.
     pub fn majority(&self) -> Self {
         let occurring = self.classes.iter().filter(|(_, counts)| counts.targets > 0);
         let majority = occurring.clone().max_by_key(|(_, counts)| counts.targets).map(|(&class, _)| class);
@@ -88,7 +87,7 @@ impl Classification {
     }
 }
 
-/// Predictions of any number of labels a row.
+/// Predictions of any number of labels for each row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MultiLabel {
     rows: usize,
@@ -141,8 +140,7 @@ impl MultiLabel {
         ratio(self.exact, self.rows)
     }
 
-    /// The same targets under a model that gives every row the most frequent labels: those that more than half of the
-    /// targets have.
+    /// The figures of a model that gives every row the labels that more than half of the targets have.
     pub fn most_frequent(&self) -> Self {
         let constant = |&counts: &Counts| {
             let frequent = is_frequent(&counts, self.rows);
@@ -174,7 +172,7 @@ mod tests {
 
     use super::*;
 
-    /// What is left of rounding when the same sum is taken in another order.
+    /// The rounding error of the same sum in another order.
     const TOLERANCE: f64 = 1e-14;
 
     fn assert_close(found: &[f64], expected: &[f64]) {

@@ -1,8 +1,8 @@
-//! How many there were, how many were predicted, and how many of these were right.
+//! Counts for precision and recall: occurrences in the targets, in the predictions, and in both.
 
 use std::iter::Sum;
 
-/// What precision, recall and F1 of one class, or of several taken together, are made of.
+/// The counts of one class, or of several together; precision, recall and F1 follow from them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     /// Occurrences in the targets.
@@ -47,14 +47,14 @@ impl Sum for Counts {
     }
 }
 
-/// The mean F1 over the classes that occur in the targets or in the predictions, each weighing the same; 0 if none does.
+/// The unweighted mean F1 over the classes that occur in the targets or in the predictions; 0 if there are none.
 pub(super) fn macro_f1<'a>(classes: impl IntoIterator<Item = &'a Counts>) -> f64 {
     let occurring = classes.into_iter().filter(|counts| counts.targets + counts.predictions > 0);
     let (sum, classes) = occurring.fold((0.0, 0), |(sum, classes), counts| (sum + counts.f1(), classes + 1));
     if classes == 0 { 0.0 } else { sum / f64::from(classes) }
 }
 
-/// A share; of nothing, 0.
+/// `part / whole`; 0 if the whole is 0.
 pub(super) fn ratio(part: usize, whole: usize) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }

@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Counts, Metrics, Score, check_lengths, counts::ratio};
 use crate::{Error, Result};
 
-/// Predictions of one IOB tag a token.
+/// Predictions of one IOB tag for each token.
 ///
-/// A chunk starts at a `B-` tag, and at an `I-` tag that follows `O`, another type, or the start of the sentence; it goes
-/// on through `I-` tags of the same type. So IOB1 and IOB2 are both read, and a stray `I-` is a chunk of its own. A
-/// predicted chunk is correct if start, end and type are those of a chunk in the targets.
+/// A chunk starts at a `B-` tag, and at an `I-` tag that follows `O`, another type, or the start of the sentence; it
+/// goes on through `I-` tags of the same type. So both IOB1 and IOB2 are understood, and an `I-` that continues nothing
+/// is a chunk of its own. A predicted chunk is correct if start, end and type are those of a chunk in the targets.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entities {
     types: BTreeMap<String, Counts>,
@@ -20,8 +20,8 @@ pub struct Entities {
 }
 
 impl Entities {
-    /// Compares tags, sentence by sentence: `O`, `B-type` or `I-type`. Only the first hyphen separates, types may hold
-    /// more.
+    /// Compares tags, sentence by sentence: `O`, `B-type` or `I-type`. Only the first hyphen separates; a type may
+    /// contain others.
     ///
     /// # Errors
     /// No targets, another number of predicted sentences, another number of tags in one of them, or a tag of another
@@ -48,7 +48,7 @@ impl Entities {
         Ok(evaluation)
     }
 
-    /// The chunks of all types together: precision, recall and F1 are conlleval's overall ones.
+    /// The chunks of all types together. Their precision, recall and F1 are the overall figures of conlleval.
     pub fn overall(&self) -> Counts {
         self.types.values().copied().sum()
     }

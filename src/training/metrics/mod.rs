@@ -1,8 +1,8 @@
-//! How good predictions are, measured as the field's own evaluation programs do, on host slices.
+//! Figures for predictions, computed as the field's own evaluation programs do, from slices on the host.
 //!
-//! Each task has one type that is made from targets and predictions and answers with its single figures or, for a
-//! training loop, with all of them as [`Metrics`]: [`Classification`], [`MultiLabel`], [`Regression`], [`Entities`],
-//! [`AnswerSpans`]. All rates are fractions between 0 and 1, also where the original programs print percentages.
+//! Each task has one type, made from targets and predictions. It gives single figures, or all of them as [`Metrics`]
+//! for a training loop: [`Classification`], [`MultiLabel`], [`Regression`], [`Entities`], [`AnswerSpans`]. All rates
+//! are fractions between 0 and 1, even if the original program prints percentages.
 
 mod classification;
 mod counts;
@@ -22,7 +22,7 @@ pub use entities::Entities;
 pub use regression::Regression;
 pub use squad::{AnswerSpans, Group};
 
-/// Which end of a figure's range is the good one.
+/// Whether higher or lower figures are better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Goal {
@@ -32,26 +32,26 @@ pub enum Goal {
     Lowest,
 }
 
-/// One figure of an evaluation, beside what a model that ignores its input would reach.
+/// One figure of an evaluation, with the figure of a model that ignores its input beside it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Score {
     /// Name, as a JSON key and as a CSV column: `accuracy`, `f1_PER`.
     pub name: String,
     /// The figure.
     pub value: f64,
-    /// The figure of the best guess without looking at the input; `None` where that means nothing.
+    /// The figure of the best guess that ignores the input; `None` if there is no such guess.
     pub baseline: Option<f64>,
     /// Which direction is better.
     pub goal: Goal,
 }
 
 impl Score {
-    /// A figure of which more is better.
+    /// A figure that is better if it is higher.
     pub fn highest(name: impl Into<String>, value: f64) -> Self {
         Self { name: name.into(), value, baseline: None, goal: Goal::Highest }
     }
 
-    /// A figure of which less is better.
+    /// A figure that is better if it is lower.
     pub fn lowest(name: impl Into<String>, value: f64) -> Self {
         Self { goal: Goal::Lowest, ..Self::highest(name, value) }
     }
@@ -155,7 +155,7 @@ impl fmt::Display for Metrics {
     }
 }
 
-/// Every evaluation needs something to evaluate, and a prediction for every target.
+/// Checks that there are targets, and a prediction for each.
 fn check_lengths(of: &str, targets: usize, predictions: usize) -> Result<()> {
     if targets == 0 {
         return Err(Error::input(of, "there are no targets, expected at least one to evaluate on"));

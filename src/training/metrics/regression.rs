@@ -3,7 +3,7 @@
 use super::{Metrics, Score, check_lengths};
 use crate::{Error, Result};
 
-/// Predictions of one number a row.
+/// Predictions of one number for each row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Regression {
     targets: Vec<f64>,
@@ -20,8 +20,8 @@ impl Regression {
         Ok(Self { targets: finite("target", targets)?, predictions: finite("prediction", predictions)? })
     }
 
-    /// Pearson's linear correlation, between -1 and 1; `None` where all targets or all predictions are equal, where it
-    /// is undefined.
+    /// Pearson's linear correlation, between -1 and 1; `None` if all targets or all predictions are equal: it is
+    /// undefined then.
     pub fn pearson(&self) -> Option<f64> {
         correlation(&self.targets, &self.predictions)
     }
@@ -45,8 +45,7 @@ impl Regression {
     }
 
     /// `pearson`, `spearman` and `mse`, beside those of a model that always answers the mean of the targets; Pearson
-    /// selects. An undefined correlation counts as 0: a constant says as much about the order of the targets as an
-    /// unrelated number.
+    /// selects. An undefined correlation counts as 0: a constant says nothing about the order of the targets.
     pub fn metrics(&self) -> Metrics {
         Metrics::new(Score::highest("pearson", self.pearson().unwrap_or(0.0)).with_baseline(0.0))
             .with(Score::highest("spearman", self.spearman().unwrap_or(0.0)).with_baseline(0.0))
@@ -54,7 +53,7 @@ impl Regression {
     }
 }
 
-/// The numbers with double precision, none of them infinite or NaN.
+/// The numbers in double precision; all must be finite.
 fn finite(what: &str, values: &[f32]) -> Result<Vec<f64>> {
     if let Some((row, value)) = values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
         return Err(Error::input(
@@ -72,7 +71,7 @@ fn centred(values: &[f64]) -> Vec<f64> {
 }
 
 fn correlation(left: &[f64], right: &[f64]) -> Option<f64> {
-    // Asked of the values, for the rounding of the mean can leave a constant a little off it.
+    // Compares the values and not the differences: a rounded mean may differ a little from a constant.
     let constant = |values: &[f64]| values.iter().all(|value| *value == values[0]);
     if constant(left) || constant(right) {
         return None;
@@ -94,7 +93,7 @@ fn ranks(values: &[f64]) -> Vec<f64> {
     order.sort_by(|&left, &right| values[left].total_cmp(&values[right]));
     let mut ranks = vec![0.0; values.len()];
     let mut below = 0;
-    // `==` and not the order's own equality, which tells -0.0 from 0.0.
+    // Compared by `==`: the total order takes -0.0 and 0.0 for different numbers.
     for ties in order.chunk_by(|&left, &right| values[left] == values[right]) {
         let rank = below as f64 + (ties.len() + 1) as f64 / 2.0;
         ties.iter().for_each(|&row| ranks[row] = rank);

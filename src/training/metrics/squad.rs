@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use super::{Counts, Metrics, Score, check_lengths, counts::ratio};
 use crate::Result;
 
-/// Predictions of one answer a question, the empty text where there is said to be none.
+/// Predictions of one answer for each question; an empty text means "no answer".
 ///
-/// The same rules serve SQuAD 1.1 and 2.0. The two programs differ only where an answer is empty after normalisation;
-/// there version 2.0's rules apply.
+/// The same rules serve SQuAD 1.1 and 2.0. The two programs differ only if an answer is empty after normalisation; in
+/// that case the rules of version 2.0 apply.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnswerSpans {
     answerable: Group,
@@ -17,8 +17,8 @@ pub struct AnswerSpans {
 }
 
 impl AnswerSpans {
-    /// Compares each question's prediction with all answers that were given to it, of which the best fitting counts. A
-    /// question without answers (or with none that is left after normalisation) is answered by the empty text only.
+    /// Compares each question's prediction with all its right answers; the best match counts. For a question without
+    /// answers (or with none left after normalisation), only the empty text is right.
     ///
     /// # Errors
     /// No questions, or another number of predictions.
@@ -55,9 +55,9 @@ impl AnswerSpans {
         self.unanswerable
     }
 
-    /// Overall `f1` and `exact_match`, and where there are questions of both kinds also those of each, as
-    /// `has_answer_f1`, `no_answer_f1` and so on; each beside that of a model that never answers. The overall F1
-    /// selects.
+    /// Overall `f1` and `exact_match`; if there are questions of both kinds, also the figures of each kind, as
+    /// `has_answer_f1`, `no_answer_f1` and so on. Beside each is the figure of a model that never answers. The overall
+    /// F1 selects.
     pub fn metrics(&self) -> Metrics {
         let score =
             |name: String, group: Group, value| Score::highest(name, value).with_baseline(group.never_baseline());
@@ -89,7 +89,7 @@ pub struct Group {
     exact: usize,
     /// Sum of the predictions' F1.
     f1: f64,
-    /// Questions that the empty text answers.
+    /// Questions that have no answer.
     empty: usize,
 }
 
@@ -123,13 +123,13 @@ impl Group {
     }
 }
 
-/// An answer's text as it is compared: lower case, without ASCII punctuation, without the articles a, an and the, and
+/// The form in which answers are compared: lower case, without ASCII punctuation, without the articles a, an and the,
 /// with single spaces.
 pub fn normalise(text: &str) -> String {
     let plain: String = text.to_lowercase().chars().filter(|c| !c.is_ascii_punctuation()).collect();
     let mut without_articles = String::with_capacity(plain.len());
     let mut rest = plain.as_str();
-    // Words end where a regular expression's `\b` sees the end of one: also at dashes and quotation marks beyond ASCII.
+    // Words end where `\b` of a regular expression matches, also at dashes and quotation marks beyond ASCII.
     while let Some(first) = rest.chars().next() {
         let in_word = first.is_alphanumeric();
         let end = rest.find(|c: char| c.is_alphanumeric() != in_word).unwrap_or(rest.len());
@@ -146,8 +146,8 @@ pub fn exact_match(answer: &str, prediction: &str) -> bool {
     normalise(answer) == normalise(prediction)
 }
 
-/// F1 of the predicted words, after normalisation, among the answer's words, wherever they stand. If one of the two has no
-/// words, 1 if the other has none either, else 0.
+/// F1 of the predicted words and the answer's words, after normalisation and in any order. If both have no words it is
+/// 1; if only one of them has none, it is 0.
 pub fn f1(answer: &str, prediction: &str) -> f64 {
     let (answer, prediction) = (normalise(answer), normalise(prediction));
     if answer.is_empty() || prediction.is_empty() {
@@ -168,7 +168,7 @@ pub fn f1(answer: &str, prediction: &str) -> f64 {
     counts.f1()
 }
 
-/// What Python's `str.split` takes for white space: Unicode's, and the four ASCII separators.
+/// White space as Python's `str.split` has it: Unicode's, and the four ASCII separators.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }
@@ -221,7 +221,7 @@ mod tests {
             (vec!["gold"], ""),
             (vec![], ""),
             (vec![], "something"),
-            // Asked as answerable, but nothing is left of the answers.
+            // It has answers, but they are empty after normalisation.
             (vec!["the", "!"], ""),
             (vec!["two words here"], "two words"),
         ]
@@ -273,7 +273,7 @@ mod tests {
         #[test]
         fn the_answer_itself_is_perfect(answers in prop::collection::vec("[a-e ]{0,9}", 1..5)) {
             let metrics = AnswerSpans::new(std::slice::from_ref(&answers), &answers[..1]).unwrap();
-            // Unless nothing is left of it, while something is of another.
+            // If one answer is empty after normalisation and another is not, the empty one does not count.
             let lost = normalise(&answers[0]).is_empty() && answers.iter().any(|answer| !normalise(answer).is_empty());
             prop_assert_eq!(metrics.overall().f1(), f64::from(!lost));
             prop_assert_eq!(metrics.overall().exact_match(), f64::from(!lost));

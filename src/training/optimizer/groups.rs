@@ -6,13 +6,13 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-/// How parameters differ by the part of the model that they belong to.
+/// How parameters are treated, by their position in the model.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ParameterGroups {
     /// Number of encoder layers.
     pub layers: usize,
-    /// Factor of the learning rate from each layer to the one below it: the head has 1, the last layer this, the embeddings
-    /// its power of `layers + 1`. 1 for none.
+    /// Factor of the learning rate from each layer to the one below it. The head has the full rate, the last layer this
+    /// factor of it, and the embeddings its power of `layers + 1`. 1 gives all layers the same rate.
     pub layer_decay: f64,
 }
 
@@ -27,11 +27,11 @@ pub struct Group {
 
 /// The part of the model that a parameter belongs to.
 enum ModulePart {
-    /// Token, position and type embeddings and their projection, and the table of relative positions.
+    /// Token, position and type embeddings and their projection, and the embeddings of relative positions.
     Embeddings,
     /// An encoder layer.
     Layer(usize),
-    /// Whatever stands on the encoder.
+    /// What follows the encoder.
     Head,
 }
 
@@ -73,7 +73,7 @@ pub struct Frozen {
 }
 
 impl Frozen {
-    /// Takes the frozen parameters off the tape: they get no gradient, and none is computed for them.
+    /// Marks the frozen parameters: no gradient is computed for them.
     pub fn freeze<M: Module>(self, model: M) -> M {
         if self == Self::default() {
             return model;

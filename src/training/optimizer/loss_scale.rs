@@ -3,24 +3,25 @@
 
 use burn::tensor::FloatDType;
 
-/// Multiplies the loss, and with it every gradient, which the optimiser divides again. In f16 it doubles after a while, and
-/// falls to half where a gradient overflows; other types reach as far as f32, and need none. It is a power of two, so that it
-/// rounds nothing.
+/// Multiplies the loss, and so every gradient; the optimiser divides the gradients again. In f16 the factor doubles
+/// after some steps, and is halved if a gradient overflows. Other types have the range of f32 and need no factor. It is
+/// a power of two, so that it causes no rounding.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::training) enum LossScale {
     /// Always 1.
     None,
-    /// Of f16: the factor, and the steps since it last changed.
+    /// For f16: the factor, and the steps since it changed.
     Moving { factor: f64, steps: usize },
 }
 
 impl LossScale {
     /// Steps without overflow after which the factor doubles.
     const PATIENCE: usize = 2000;
-    /// Gradients of a mean loss are small; with much more, the first steps would only find the factor.
+    /// The factor at the start. Gradients of a mean loss are small. If the factor were much larger, the first steps
+    /// would only serve to lower it.
     const FIRST: f64 = 1024.0;
 
-    /// For weights of this type.
+    /// The scale for weights of this type.
     pub fn of(dtype: FloatDType) -> Self {
         match dtype {
             FloatDType::F16 => Self::Moving { factor: Self::FIRST, steps: 0 },
@@ -36,7 +37,7 @@ impl LossScale {
         }
     }
 
-    /// After a step whose gradients were finite, or not.
+    /// Adapts the factor after a step; `finite` says whether its gradients were.
     pub fn update(&mut self, finite: bool) {
         if let Self::Moving { factor, steps } = self {
             *steps += 1;

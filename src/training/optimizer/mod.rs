@@ -1,5 +1,5 @@
-//! AdamW as DeBERTa's recipes have it: no decay of biases and LayerNorms, clipping by the global norm, learning rates that
-//! fall from layer to layer if asked for.
+//! AdamW as in DeBERTa's recipes: no decay of biases and LayerNorms, clipping by the global norm, and optionally a
+//! learning rate for each layer.
 //!
 //! ```text
 //! g = gradient min(1, max_norm / |all gradients|)
@@ -7,13 +7,14 @@
 //! w = w (1 - rate decay) - rate m / (1 - beta_1^t) / ( sqrt(v / (1 - beta_2^t)) + epsilon )
 //! ```
 //!
-//! burn's own optimiser clips tensor by tensor, which is another algorithm; it walks the 128,100 token embeddings a dozen
-//! times a step, each time into a new tensor; and it restores its state by parameter ids that the next process has not. On a
-//! CPU this one makes one pass over a parameter, in place, and reads neither gradient nor moments of a row that has never had
-//! a gradient. Its state is named as the parameters are.
+//! burn's own optimiser clips each tensor by its own norm, which is another algorithm. It reads the token embeddings,
+//! 128,100 rows, a dozen times in each step, and writes a new tensor each time. It finds its state by parameter ids,
+//! which another process does not have. On a CPU, this optimiser makes one pass over a parameter, in place, and skips
+//! rows that have never had a gradient. Its state goes by the names of the parameters.
 //!
-//! All of this is f32. A parameter of a shorter type is rounded from a value in f32 that the optimiser keeps: in bf16 most
-//! updates are below half a unit of the weight's last place, and would be lost.
+//! Everything is computed in f32. For a parameter of a shorter type, the optimiser keeps a value in f32 and rounds the
+//! parameter from it. In bf16, most updates are smaller than half a unit of the weight's last place and would be lost
+//! otherwise.
 
 mod groups;
 mod loss_scale;
@@ -30,8 +31,8 @@ use burn::{
 use serde::{Deserialize, Serialize};
 
 use crate::kernels::{
-    can_fuse,
     cpu::adamw::{self, Coefficients},
+    host_serves,
 };
 pub use groups::{Frozen, ParameterGroups};
 pub(super) use loss_scale::LossScale;
@@ -48,7 +49,7 @@ pub struct AdamWConfig {
     pub epsilon: f64,
     /// Decay of the weights, in units of the learning rate; biases and LayerNorms have none.
     pub weight_decay: f64,
-    /// The largest norm that all gradients together may have; 0 means any.
+    /// The largest norm that all gradients together may have; 0 turns clipping off.
     pub max_norm: f64,
 }
 
@@ -83,7 +84,7 @@ pub(super) enum Moments {
 pub(super) struct DeviceMoments {
     pub first: Tensor<1>,
     pub second: Tensor<1>,
-    /// The parameter before it is rounded, where it is.
+    /// The parameter before rounding, if its type is shorter than f32.
     pub master: Option<Tensor<1>>,
 }
 
@@ -93,7 +94,7 @@ impl AdamW {
         Self { config, groups, steps: 0, scale: LossScale::None, moments: BTreeMap::new() }
     }
 
-    /// The same for parameters of another type: the gradients of f16 are scaled.
+    /// The same for parameters of another type; in f16 the gradients are scaled.
     pub fn with_dtype(self, dtype: FloatDType) -> Self {
         Self { scale: LossScale::of(dtype), ..self }
     }
@@ -108,7 +109,7 @@ impl AdamW {
         &self.moments
     }
 
-    /// What the loss is to be multiplied by.
+    /// The factor that the loss has to be multiplied by.
     pub(super) fn scale(&self) -> LossScale {
         self.scale
     }
@@ -118,8 +119,9 @@ impl AdamW {
         (self.steps, self.scale, self.moments) = (steps, scale, moments);
     }
 
-    /// One step on gradients of the scaled loss; returns the model and the norm of all gradients, unscaled, before clipping. If
-    /// that is not finite, nothing changes but the count of steps and the scale: one bad batch must not spoil the model.
+    /// One step on gradients of the scaled loss. Returns the model and the norm of all gradients, unscaled and before
+    /// clipping. If the norm is not finite, only the number of steps and the scale change, so that one bad batch cannot
+    /// spoil the model.
     pub fn step<M: Module>(&mut self, model: M, gradients: GradientsParams, learning_rate: f64) -> (M, f64) {
         self.steps += 1;
         let mut collected = Collected { source: gradients, found: HashMap::new(), squares: 0.0 };
@@ -155,7 +157,7 @@ impl AdamW {
 
 /// One parameter's gradient.
 enum Gradient {
-    /// Its rows, and which of them hold anything.
+    /// Its rows, and which of them are not zero.
     Host(TensorData, Vec<bool>),
     Device(Tensor<1>),
 }
@@ -170,7 +172,7 @@ struct Collected {
 impl ModuleVisitor for Collected {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let Some(gradient) = self.source.remove::<D>(param.id) else { return };
-        let gradient = if can_fuse(&gradient.device(), gradient.dtype()) {
+        let gradient = if host_serves(&gradient.device(), gradient.dtype()) {
             let width = gradient.dims()[D - 1];
             let data = gradient.into_data();
             let (squares, occupied) = adamw::squares(data.as_slice().expect("a gradient in f32"), width);

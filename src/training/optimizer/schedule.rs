@@ -15,7 +15,7 @@ pub enum ScheduleKind {
     Linear,
     /// Falls to 0 at the end along half a cosine wave.
     Cosine,
-    /// Stays.
+    /// Stays the same.
     Constant,
 }
 
@@ -46,33 +46,33 @@ impl Schedule {
     /// A peak that is not above 0, no steps, a ratio outside 0 to 1, or a warmup longer than all of training.
     pub fn new(kind: ScheduleKind, warmup: Warmup, peak: f64, total: usize) -> Result<Self> {
         if !(peak > 0.0 && peak.is_finite()) {
-            return Err(Error::input("learning rate", format!("it is {peak}, expected a number above 0")));
+            return Err(Error::value("learning rate", peak, "a number above 0"));
         }
         if total == 0 {
-            return Err(Error::input("training steps", "there are 0, expected at least 1"));
+            return Err(Error::setting("training steps", "there are 0, expected at least 1"));
         }
         let warmup = match warmup {
             Warmup::Steps(steps) => steps,
             Warmup::Ratio(ratio) if (0.0..=1.0).contains(&ratio) => (ratio * total as f64).ceil() as usize,
             Warmup::Ratio(ratio) => {
-                return Err(Error::input("warmup ratio", format!("it is {ratio}, expected a share between 0 and 1")));
+                return Err(Error::value("warmup ratio", ratio, "a share between 0 and 1"));
             }
         };
         if warmup > total {
             let problem =
                 format!("{warmup} steps are more than the {total} of training: warm up shorter or train longer");
-            return Err(Error::input("warmup", problem));
+            return Err(Error::setting("warmup", problem));
         }
         Ok(Self { kind, peak, warmup, total })
     }
 
-    /// The learning rate of an optimiser step, counted from 0 to `total - 1`. With warmup, that of step 0 is 0. Beyond the
-    /// end, where transformers' cosine would rise again, a rate that falls to 0 stays there.
+    /// The learning rate of an optimiser step, counted from 0 to `total - 1`. With warmup, step 0 has a rate of 0.
+    /// After the end, a rate that has fallen to 0 stays there (the cosine of transformers would rise again).
     pub fn learning_rate(&self, step: usize) -> f64 {
         if step < self.warmup {
             return self.peak * step as f64 / self.warmup as f64;
         }
-        // From 0 at the end of warmup to 1 at the end of training.
+        // The share of training that is done: 0 at the end of warmup, 1 at the end.
         let progress =
             if step < self.total { (step - self.warmup) as f64 / (self.total - self.warmup) as f64 } else { 1.0 };
         let factor = match self.kind {

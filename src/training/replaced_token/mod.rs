@@ -1,29 +1,30 @@
-//! Replaced token detection (DeBERTaV3, arXiv 2111.09543, section 3; `rtd_task.py` in the reference): a generator fills masked
-//! positions with words, and a discriminator says of every token whether it is the original one.
+//! Replaced token detection (DeBERTaV3, arXiv 2111.09543, section 3; `rtd_task.py` in the reference): a generator puts
+//! words into the masked positions, and a discriminator says for every token whether it is the original.
 //!
-//! With E_G and E_D the tables of word vectors (and of absolute positions, where the input is biased by them):
+//! E_G and E_D are the token embeddings (and the absolute position embeddings, if they are added at the input):
 //!
 //! ```text
-//! p     = softmax( generator(masked text; E_G) )             at the masked positions
-//! L_G   = mean of -ln p(original word)                       over the masked positions
-//! x'    = the text with words drawn from p at these positions;  no gradient passes the draw
+//! p     = softmax( generator(masked text; E_G) )                at the masked positions
+//! L_G   = mean of -ln p(original word)                          over the masked positions
+//! x'    = the text with words drawn from p at these positions   no gradient passes the draw
 //! y     = 1 at masked positions whose draw is not the original word, else 0
 //! L_D   = mean binary cross entropy( discriminator(x'; E_D), y )   over all tokens that are not padding
 //! ```
 //!
-//! The generator is a masked language model with half of the discriminator's layers (at least 2, for its enhanced mask decoder)
-//! and draws with its dropout on. What the two share is in [`Sharing`]:
+//! The generator is a masked language model with half of the discriminator's layers, but at least 2, because its
+//! enhanced mask decoder needs them. It draws with dropout on. [`Sharing`] says what the two models share:
 //!
-//! - gradient-disentangled (the paper's): E_D = sg(E_G) + E_delta, with E_delta zero at first; sg stops the gradient. L_D
-//!   moves E_delta and never E_G;
-//! - shared: E_D = E_G, and the gradients of both losses move it;
+//! - gradient-disentangled (as in the paper): E_D = sg(E_G) + E_delta; sg stops the gradient, and E_delta is zero at
+//!   first. L_D changes E_delta and never E_G;
+//! - shared: E_D = E_G, changed by the gradients of both losses;
 //! - not shared: each has its own.
 //!
-//! A step is decoupled, as in the reference: first the generator's on L_G; then, on the words that it drew before, the
-//! discriminator's on `weight L_D` with the new E_G. Each has an AdamW of its own and clips its own gradients, so that `weight`
-//! matters only to how often the discriminator's are clipped, and against AdamW's epsilon. (The reference drops the
-//! discriminator's gradient to a shared table when it steps like that; here the step of a shared table is that of its joint
-//! mode: both gradients at the same E_G, added.)
+//! A step is decoupled, as in the reference. First the generator makes a step on L_G. Then the discriminator makes a
+//! step on `weight L_D`, with the new E_G, on the words that the generator drew before its step. Each has its own AdamW
+//! and clips its own gradients; so `weight` only affects how often the discriminator's gradients are clipped, and how
+//! much AdamW's epsilon matters. (With shared embeddings, the reference drops the discriminator's gradient of them in
+//! decoupled steps. Here shared embeddings are trained as in the reference's joint mode: both gradients are taken at
+//! the same E_G and added.)
 
 mod model;
 mod trainer;
@@ -40,12 +41,12 @@ pub use trainer::ReplacedTokenTrainer;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sharing {
-    /// The discriminator's tables are the generator's, without gradient, plus its own.
+    /// The discriminator adds embeddings of its own to the generator's, which get no gradient from it.
     #[default]
     GradientDisentangled,
-    /// The discriminator uses the generator's tables, and moves them too.
+    /// Both use and train the same embeddings.
     Shared,
-    /// Each has its own.
+    /// Each has embeddings of its own.
     NotShared,
 }
 

@@ -23,13 +23,13 @@ use crate::{
     training::objective::{MaskedLmLabels, Objective},
 };
 
-/// The folder of the generator in that of the discriminator.
+/// The generator's folder, inside the discriminator's.
 pub(super) const GENERATOR: &str = "generator";
 
-/// The generator that belongs to a discriminator: the same width, half of the layers, and two at least.
+/// The configuration of a discriminator's generator: the same width and half of the layers, but at least two.
 ///
 /// # Errors
-/// A discriminator with fewer layers than two.
+/// A discriminator with fewer than two layers.
 pub fn generator_config(discriminator: &DebertaConfig) -> Result<DebertaConfig> {
     let layers = discriminator.num_hidden_layers;
     if layers < 2 {
@@ -53,17 +53,17 @@ pub struct ReplacedTokenPretraining {
     pub(super) options: ReplacedToken,
 }
 
-/// A text with words of the generator.
+/// A text in which the generator replaced words.
 #[derive(Clone, Debug)]
 pub struct Corrupted {
     /// What the discriminator reads.
     pub input: ModelInput,
-    /// Where it has another word than the original, [batch, length].
+    /// True where the word is not the original one, [batch, length].
     pub replaced: Tensor<2, Bool>,
 }
 
 impl ReplacedTokenPretraining {
-    /// Two fresh models, of which `config` describes the discriminator.
+    /// Two fresh models; `config` describes the discriminator.
     ///
     /// # Errors
     /// A configuration that allows no [generator](generator_config).
@@ -72,10 +72,10 @@ impl ReplacedTokenPretraining {
         Ok(Self { generator, discriminator, options }.without_own_tables())
     }
 
-    /// Begins with the weights in a folder. If it is one that this training has left, with a generator beside the
-    /// discriminator, both go on from there. If it holds any other DeBERTa, the discriminator begins with all of its layers, the
-    /// generator with the lower half of them, and both with its embeddings. Also returns what came of the generator and of the
-    /// discriminator.
+    /// Begins with the weights in a folder. If the folder comes from this kind of training and has a generator in it,
+    /// both models go on from there. If it holds any other DeBERTa, the discriminator begins with all of its layers,
+    /// the generator with the lower half of them, and both with its embeddings. Also returns the load reports of
+    /// generator and discriminator.
     ///
     /// # Errors
     /// As [`new`](Self::new) and [`Checkpoint::load`].
@@ -96,7 +96,7 @@ impl ReplacedTokenPretraining {
         let model = Self { generator, discriminator, options };
         let base = model.generator.backbone().embeddings().shareable();
         let model = match options.sharing {
-            // Exactly zero where both come from one file.
+            // Exactly zero if both come from one file.
             Sharing::GradientDisentangled => model.with_own_tables(tables.zip(base, |own, base| own - base)),
             Sharing::Shared => model.without_own_tables(),
             Sharing::NotShared => model,
@@ -104,14 +104,14 @@ impl ReplacedTokenPretraining {
         Ok((model, [generator_report, report]))
     }
 
-    /// A generator and a discriminator, whole, to be filled with weights.
+    /// A generator and a discriminator with all their parameters, to be filled with weights.
     pub(super) fn parts(config: &DebertaConfig, device: &Device) -> Result<(MaskedLm, ReplacedTokenDetection)> {
         let generator = generator_config(config)?;
         let generator = MaskedLm::new(&generator.into(), MaskedLmLayout::EnhancedMaskDecoder, device)?;
         Ok((generator, ReplacedTokenDetection::new(&config.clone().into(), device)))
     }
 
-    /// With zeros for the tables that the discriminator has from the generator.
+    /// Puts zeros into the embeddings that the discriminator takes from the generator.
     fn without_own_tables(self) -> Self {
         if self.options.sharing == Sharing::NotShared {
             return self;
@@ -135,13 +135,13 @@ impl ReplacedTokenPretraining {
         self.options
     }
 
-    /// The discriminator as it learns: its own tables of words and positions are E_delta where gradients are disentangled, and
-    /// unused zeros where the tables are shared.
+    /// The discriminator in training. Its own token and position embeddings are E_delta if gradients are disentangled,
+    /// and unused zeros if embeddings are shared.
     pub fn discriminator(&self) -> &ReplacedTokenDetection {
         &self.discriminator
     }
 
-    /// The discriminator on its own, with the tables that it reads: E_G + E_delta, or E_G where they are shared.
+    /// The discriminator on its own, with the embeddings that it reads: E_G + E_delta, or E_G if they are shared.
     pub fn merged_discriminator(&self) -> ReplacedTokenDetection {
         if self.options.sharing == Sharing::NotShared {
             return self.discriminator.clone();
@@ -151,7 +151,7 @@ impl ReplacedTokenPretraining {
         self.clone().with_own_tables(tables).discriminator
     }
 
-    /// What the generator makes of a text with masked positions.
+    /// The generator's logits at the masked positions of a text.
     ///
     /// # Shapes
     /// - output: [masked, vocabulary]
@@ -167,10 +167,10 @@ impl ReplacedTokenPretraining {
         Objective::loss(&self.generator, logits, labels)
     }
 
-    /// What the discriminator makes of a text, with its tables of [`Sharing`].
+    /// The discriminator's logits for a text, with the embeddings that [`Sharing`] gives it.
     ///
     /// # Shapes
-    /// - output: [batch, length]; above 0 where a token was more likely replaced
+    /// - output: [batch, length]; above 0 if a token was more likely replaced than not
     pub fn discriminator_logits(&self, text: ModelInput) -> Tensor<2> {
         let base = || self.generator.backbone().embeddings().shareable();
         let embedding = match self.options.sharing {
@@ -190,14 +190,14 @@ impl ReplacedTokenPretraining {
     }
 }
 
-/// Draws a word for each masked position from the softmax of its logits, without gradient: the largest of `logit - ln(-ln u)` (Gumbel's
-/// trick). `uniforms` are the u, from (0, 1); drawn if none.
+/// Draws a word for each position from the softmax of its logits, without gradient: the largest of `logit - ln(-ln u)`
+/// (Gumbel's trick). `uniforms` are the u, from (0, 1); if none, they are drawn.
 ///
 /// # Shapes
 /// - logits, uniforms: [masked, vocabulary]
 /// - output: ids, \[masked\]
 pub fn sample(logits: Tensor<2>, uniforms: Option<Tensor<2>>) -> Tensor<1, Int> {
-    // The numbers next to 0 and 1 in f32: at the ends themselves the logarithms are infinite.
+    // The f32 numbers next to 0 and 1: at 0 and 1 themselves, the logarithms are infinite.
     const RANGE: (f64, f64) = (f32::MIN_POSITIVE as f64, 1.0 - f32::EPSILON as f64 / 2.0);
     let logits = logits.detach().cast(DType::F32);
     let uniforms = uniforms.unwrap_or_else(|| draws::uniforms(logits.dims(), &logits.device()));
@@ -206,7 +206,7 @@ pub fn sample(logits: Tensor<2>, uniforms: Option<Tensor<2>>) -> Tensor<1, Int> 
 }
 
 impl Corrupted {
-    /// Puts drawn words \[masked\] into the masked positions of a text.
+    /// Puts drawn words, \[places\], into the masked positions of a text.
     pub fn new(masked: &ModelInput, labels: &MaskedLmLabels, drawn: Tensor<1, Int>) -> Self {
         let ids = masked.input_ids.clone();
         let (shape, rows) = (ids.dims(), labels.positions.rows(&ids.device()));

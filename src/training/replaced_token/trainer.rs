@@ -22,14 +22,15 @@ use crate::{
     },
 };
 
-/// The folder of the discriminator in a saved run. The tables in it are its own: E_delta, where gradients are disentangled.
+/// The discriminator's folder in a saved run. Its embeddings are the discriminator's own: E_delta, if gradients are
+/// disentangled.
 const DISCRIMINATOR: &str = "discriminator";
 
-/// Generator and discriminator in training. As in [`Trainer`](crate::training::Trainer), everything random is a function of the
-/// seed, the step and the number of a batch in it, and on several devices a step is data-parallel.
+/// Generator and discriminator in training. As in [`Trainer`](crate::training::Trainer), all random numbers depend on
+/// the seed, the step and the number of the batch in it, and on several devices a step is data-parallel.
 #[derive(Debug)]
 pub struct ReplacedTokenTrainer {
-    /// None during a step only: the optimisers update in place what nobody else holds.
+    /// None only during a step: the optimisers update parameters in place if they are their only owner.
     model: Option<ReplacedTokenPretraining>,
     generator: AdamW,
     discriminator: AdamW,
@@ -39,7 +40,8 @@ pub struct ReplacedTokenTrainer {
 }
 
 impl ReplacedTokenTrainer {
-    /// Takes a model on the first of these devices, which have gradients, and an optimiser for each half of it.
+    /// Takes a model, which is on the first of these devices, and an optimiser for each half of it. The devices have
+    /// gradients.
     ///
     /// # Panics
     /// Without a device.
@@ -78,7 +80,7 @@ impl ReplacedTokenTrainer {
         })
     }
 
-    /// The seed of what the half with this optimiser draws in its next step.
+    /// The seed of the random numbers in the next step of the half with this optimiser.
     fn draws(&self, optimizer: &AdamW, half: u64) -> u64 {
         Random::new(&[self.seed, optimizer.steps() as u64, half]).next_u64()
     }
@@ -99,7 +101,7 @@ impl Learner for ReplacedTokenTrainer {
     fn begin(model: ReplacedTokenPretraining, start: Start<'_>) -> Result<Self> {
         let Start { settings, run, schedule, .. } = start;
         if settings.sift.is_some() {
-            return Err(Error::input("SiFT", "it is for fine-tuning, expected none in replaced token detection"));
+            return Err(Error::setting("SiFT", "it is for fine-tuning, expected none in replaced token detection"));
         }
         positive("--discriminator-weight", model.options.weight)?;
         let configs = Configs::new(run.config)?;
@@ -138,7 +140,7 @@ impl Learner for ReplacedTokenTrainer {
         let (generator_losses, texts): (Vec<f64>, Vec<Corrupted>) = texts.into_iter().unzip();
         let (found, generator_norm);
         if model.options.sharing == Sharing::Shared {
-            // One step on both losses: the table that both read has not moved yet.
+            // One step on both losses: the shared embeddings have not changed yet.
             let mut joint = self.discriminate(&model, texts);
             let scales = self.generator.scale().factor() / self.discriminator.scale().factor();
             for id in model.generator.backbone().embeddings().shareable_ids() {
@@ -177,7 +179,7 @@ impl Learner for ReplacedTokenTrainer {
         state::write_model(&folder.join(DISCRIMINATOR), &model.discriminator, config, &self.discriminator)
     }
 
-    /// The discriminator with tables of its own, and the generator in a folder in it.
+    /// The discriminator with its own embeddings, and the generator in a folder inside it.
     fn export(&self, run: &Run<'_>, folder: &Path) -> Result<()> {
         let (model, configs, generator) = (self.model(), Configs::new(run.config)?, folder.join(GENERATOR));
         checkpoint::write(&model.generator, &configs.generator, &generator, None)?;
@@ -204,10 +206,10 @@ impl Configs {
     fn new(config: &ModelConfig) -> Result<Self> {
         let ModelConfig::Deberta(config) = config else {
             let problem = "it is RoBERTa's, expected DeBERTa's: only it has a generator and a discriminator";
-            return Err(Error::input("configuration", problem));
+            return Err(Error::unsupported("configuration", problem));
         };
         let mut discriminator: DebertaConfig = config.clone();
-        // transformers has no class for the discriminator's head; the encoder is what it can use.
+        // transformers has no class for the discriminator's head; it can use the encoder.
         discriminator.task.architectures = vec![config.model_type.class_name("Model")];
         Ok(Self { generator: generator_config(config)?.into(), discriminator: discriminator.into() })
     }

@@ -1,15 +1,15 @@
-//! One line of a picture, and the line and spread that stand for several.
+//! A curve: a line of a picture, or the mean of several lines with their spread.
 
 use crate::{Error, Result};
 
-/// A line, with the spread around it if it stands for several.
+/// A line; if it stands for several, with a band for their spread.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Curve {
     /// Name in the legend.
     pub name: String,
-    /// Points from left to right. The line is broken at those that are not finite.
+    /// Points from left to right. The line is interrupted at points that are not finite.
     pub points: Vec<(f64, f64)>,
-    /// The lowest and highest value to shade, at each of the points.
+    /// The lower and upper end of the band at each point.
     pub band: Option<Vec<(f64, f64)>>,
 }
 
@@ -19,11 +19,11 @@ impl Curve {
         Self { name: name.into(), points, band: None }
     }
 
-    /// The mean of several runs that were measured at the same places, such as those of several seeds, with a band of one
-    /// (sample) standard deviation on either side. One run has no band.
+    /// The mean of several runs that were measured at the same steps, such as runs of several seeds, with a band of one
+    /// (sample) standard deviation on either side. A single run has no band.
     ///
     /// # Errors
-    /// No runs, or runs that were measured at different places.
+    /// No runs, or runs that were measured at different steps.
     pub fn mean_of(name: impl Into<String>, runs: &[Vec<(f64, f64)>]) -> Result<Self> {
         let name = name.into();
         let [first, others @ ..] = runs else {
@@ -52,7 +52,7 @@ impl Curve {
         parts.filter(|part| !part.is_empty()).map(<[_]>::to_vec)
     }
 
-    /// Outlines of the band, interrupted as the line is.
+    /// Outlines of the band, interrupted where the line is.
     pub(super) fn bands(&self) -> impl Iterator<Item = Vec<(f64, f64)>> {
         let band = self.band.as_deref().unwrap_or_default();
         let edges: Vec<_> = self.points.iter().zip(band).map(|(&(x, _), &(low, high))| (x, low, high)).collect();

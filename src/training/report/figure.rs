@@ -31,7 +31,7 @@ pub struct Panel {
     pub curves: Vec<Curve>,
 }
 
-/// Pixels; SVG scales to whatever it is shown at.
+/// In pixels; an SVG can be shown at any size.
 const WIDTH: u32 = 1200;
 const TITLE_HEIGHT: u32 = 72;
 const PANEL_HEIGHT: u32 = 430;
@@ -42,16 +42,16 @@ const MARGIN: u32 = 40;
 const FONT: &str = "sans-serif";
 const TITLE_SIZE: u32 = 32;
 const TEXT_SIZE: u32 = 26;
-/// The strokes that stand for curves in the legend.
+/// The length of the strokes in the legend.
 const SAMPLE_WIDTH: i32 = 36;
-/// Where curves have fewer points than this, the points are marked.
+/// Curves with fewer points than this have their points marked.
 const MARKED_POINTS: usize = 40;
 
 const INK: RGBColor = RGBColor(0x33, 0x33, 0x33);
 const GRID: RGBColor = RGBColor(0xe3, 0xe3, 0xe3);
 
-/// Colours that remain apart under the common kinds of colour blindness (Okabe and Ito 2008, "Color Universal Design"),
-/// without their yellow, which is hard to see on white.
+/// Colours that can be told apart with the common kinds of colour blindness (Okabe and Ito 2008, "Color Universal
+/// Design"), without their yellow, which is hard to see on white.
 const PALETTE: [RGBColor; 7] = [
     RGBColor(0x00, 0x72, 0xb2),
     RGBColor(0xd5, 0x5e, 0x00),
@@ -69,8 +69,8 @@ impl Figure {
     /// The picture as the text of an SVG file.
     ///
     /// # Errors
-    /// There is nothing to show: no panel, or one without any finite point. Or a band has not one entry a point, or the
-    /// numbers are too far apart for an axis.
+    /// There is nothing to show (no panel, or one without any finite point); a band has not one entry for each point;
+    /// or the numbers are too far apart for an axis.
     pub fn svg(&self) -> Result<String> {
         let error = |problem: String| Error::input(format!("figure `{}`", self.title), problem);
         if self.panels.is_empty() {
@@ -94,7 +94,7 @@ impl Figure {
         Ok(text)
     }
 
-    /// Writes the picture to an SVG file, over what was there.
+    /// Writes the picture to an SVG file, replacing an older one.
     ///
     /// # Errors
     /// As for [`Self::svg`], or the file cannot be written.
@@ -162,7 +162,7 @@ impl Panel {
             .x_desc(x_label.unwrap_or_default())
             .y_desc(&self.y_label)
             .draw()?;
-        // All bands first, for they must not cover the line of another curve.
+        // All bands first: a band must not cover the line of another curve.
         for curve in &self.curves {
             let colour = colours.of(&curve.name).mix(0.18);
             chart.draw_series(curve.bands().map(|outline| Polygon::new(outline, colour)))?;
@@ -179,7 +179,7 @@ impl Panel {
     }
 }
 
-/// Which colour belongs to which name, in the order in which they come up.
+/// The colour of each name; colours are given in the order of first appearance.
 #[derive(Default)]
 struct Colours(Vec<String>);
 
@@ -209,7 +209,7 @@ impl Legend {
         let (left, right) = ((MARGIN + Y_AXIS_WIDTH) as i32, (WIDTH - MARGIN) as i32);
         let (mut x, mut y) = (left, (LEGEND_HEIGHT / 2) as i32);
         let entry = |curve: &Curve| {
-            // What a browser will need for the text is not known here; most characters are narrower than this.
+            // The width of the text in a browser is not known here; most characters are narrower than this.
             let width = SAMPLE_WIDTH + (curve.name.chars().count() as f64 * 0.5 * f64::from(TEXT_SIZE)) as i32 + 44;
             if x > left && x + width > right {
                 (x, y) = (left, y + LEGEND_HEIGHT as i32);
@@ -241,14 +241,14 @@ fn range(values: impl Iterator<Item = f64>, beyond: f64) -> Option<Range<f64>> {
     let (low, high) = values.fold(None, |range: Option<(f64, f64)>, value| {
         Some(range.map_or((value, value), |(low, high)| (low.min(value), high.max(value))))
     })?;
-    // A single value stands in the middle of an axis of its own magnitude.
+    // A single value is in the middle of an axis whose range is of its own magnitude.
     let space = if low < high { (high - low) * beyond } else { (low.abs() / 2.0).max(0.5) };
     Some(low - space..high + space).filter(|range| (range.end - range.start).is_finite())
 }
 
 /// A number at an axis: `0.25`, `20k`, `1.5M`, `2e-5`.
 fn tick(value: &f64) -> String {
-    // Axes step by round numbers; what lies beyond these digits is rounding.
+    // Axes have round numbers; further digits are rounding errors.
     let short = |value: f64| {
         let digits = format!("{value:.6}");
         digits.trim_end_matches('0').trim_end_matches('.').to_owned()

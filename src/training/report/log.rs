@@ -1,4 +1,4 @@
-//! `metrics.csv`: one line a report, one column a figure.
+//! `metrics.csv`: one line for each report, one column for each figure.
 
 use std::{
     fs::{self, OpenOptions},
@@ -43,12 +43,12 @@ impl Report {
     }
 }
 
-/// The reports of a training run, in memory and in a CSV file with the columns `step`, `epoch` and one for each figure,
-/// in the order in which they first came up. A cell is empty where a report lacks the figure; `NaN` and `inf` are written
-/// as such.
+/// The reports of a training run, in memory and in a CSV file. Its columns are `step`, `epoch` and one for each figure,
+/// in the order of first appearance. A cell is empty if the report lacks the figure; `NaN` and `inf` are written as
+/// such.
 ///
-/// A report is in the file when [`CurveLog::append`] returns. A file that is written anew, for a further column or on
-/// resuming, replaces the old one as a whole.
+/// A report is in the file when [`CurveLog::append`] returns. When the file is rewritten, because of a new column or a
+/// resumed run, the new file replaces the old one as a whole.
 #[derive(Debug)]
 pub struct CurveLog {
     path: PathBuf,
@@ -61,7 +61,7 @@ pub struct CurveLog {
 const FIXED: [&str; 2] = ["step", "epoch"];
 
 impl CurveLog {
-    /// Starts an empty table at `path`, over what was there.
+    /// Starts an empty table at `path`, replacing an older file.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -71,9 +71,9 @@ impl CurveLog {
         Ok(log)
     }
 
-    /// Goes on with the table at `path` where training resumes after `step` optimiser steps: the reports of later steps
-    /// are taken out of the file, which begins empty where there is none. So a report is to be appended before its step
-    /// is saved. A last line that was not written to its end belongs to a report that did not get that far, and goes too.
+    /// Goes on with the table at `path` when training resumes after `step` optimiser steps. Reports of later steps are
+    /// removed from the file; if there is no file, the table is empty. (So a report has to be appended before its step
+    /// is saved.) An incomplete last line is removed too: its report was interrupted.
     ///
     /// # Errors
     /// The file cannot be read or written, or is no such table.
@@ -93,8 +93,8 @@ impl CurveLog {
     /// Adds a report.
     ///
     /// # Errors
-    /// The file cannot be written, an earlier report was of a later step, or two figures of the report have one name (or
-    /// one is named `step` or `epoch`). The table is then as before.
+    /// The file cannot be written, an earlier report was of a later step, or two figures of the report have one name
+    /// (or one is named `step` or `epoch`). In that case the table stays as it was.
     pub fn append(&mut self, report: Report) -> Result<()> {
         self.check(&report)?;
         let known = self.names.len();
@@ -148,8 +148,8 @@ impl CurveLog {
         let mut file = OpenOptions::new().append(true).open(&self.path).map_err(Error::io("open", &self.path))?;
         let length = file.metadata().map_err(Error::io("read", &self.path))?.len();
         file.write_all(&content).map_err(|error| {
-            // On a full disk, a part of the line may be there. Whether or not it can be taken back, the first error
-            // is the one to tell.
+            // On a full disk, a part of the line may have been written. It is removed if possible; the error to report
+            // is the first one.
             let _ = file.set_len(length);
             Error::io("write", &self.path)(error)
         })
@@ -177,7 +177,7 @@ fn parse(path: &Path, text: &str) -> Result<(Vec<String>, Vec<Report>)> {
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let broken = |problem: String| {
         let advice = "restore the file that training wrote, or move it away to begin a new one";
-        Error::input(path.display().to_string(), format!("{problem}: {advice}"))
+        Error::file(path, format!("{problem}: {advice}"))
     };
     let header = reader.headers().map_err(|error| broken(error.to_string()))?.clone();
     if !header.iter().take(FIXED.len()).eq(FIXED) {

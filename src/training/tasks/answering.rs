@@ -25,7 +25,8 @@ use crate::{
 pub struct AnsweringData {
     questions: Vec<Question>,
     windows: Vec<Encoding>,
-    /// First and last token of the answer in each window; both 0, the first special token, where it holds none.
+    /// First and last token of the answer in each window; both are 0, the position of `[CLS]`, if the window has no
+    /// answer.
     spans: Vec<(usize, usize)>,
 }
 
@@ -34,7 +35,7 @@ impl AnsweringData {
     /// as in inference.
     ///
     /// # Errors
-    /// A question that leaves no room for its passage, or an answer that no token stands for.
+    /// A question that leaves no room for its passage, or an answer without any token.
     pub fn new(
         tokenizer: &Tokenizer,
         questions: Vec<Question>,
@@ -86,8 +87,8 @@ impl AnsweringTask {
         Self { collator, data }
     }
 
-    /// How good a model is on some questions. No answer is given where the first token's score is above that of the best
-    /// span, if some question has none.
+    /// The figures of a model on some questions. If the data has questions without an answer, the model gives none
+    /// where `[CLS]` scores higher than the best span.
     ///
     /// # Errors
     /// A window that the model cannot take.

@@ -22,7 +22,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct ChoiceTask {
     collator: Collator,
-    /// Encodings: a question's choices one after the other; targets: a question each.
+    /// Encodings: the choices of each question, one after the other. Targets: one for each question.
     data: Splits<Examples<usize>>,
 }
 
@@ -32,7 +32,7 @@ impl ChoiceTask {
         Self { collator, data }
     }
 
-    /// Encodes questions: a pair of prompt and choice for each choice.
+    /// Encodes questions: for each choice, a pair of prompt and choice.
     ///
     /// # Errors
     /// A text that the tokenizer cannot take.
@@ -45,12 +45,12 @@ impl ChoiceTask {
         Ok(Examples { encodings, targets: rows.iter().map(|row| row.label).collect() })
     }
 
-    /// How good a model is on some examples.
+    /// The figures of a model on some examples.
     ///
     /// # Errors
     /// An example that the model cannot take.
     pub fn score(&self, model: &MultipleChoice, examples: &Examples<usize>, device: &Device) -> Result<Metrics> {
-        // Each choice is scored by itself, so that batches need not hold whole questions.
+        // Each choice is scored on its own: a batch need not hold whole questions.
         let scores = self.collator.evaluate(&examples.encodings, device, |input| rows(model.forward(input, 1)))?;
         let predictions: Vec<_> = scores.concat().chunks(choices(examples)).map(argmax).collect();
         Ok(Classification::new(&examples.targets, &predictions)?.metrics())

@@ -30,7 +30,7 @@ impl ClassificationTask {
         Self { collator, data }
     }
 
-    /// How good a model is on some examples.
+    /// The figures of a model on some examples.
     ///
     /// # Errors
     /// An example that the model cannot take.

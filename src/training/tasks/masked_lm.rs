@@ -1,4 +1,4 @@
-//! Masked language modelling: guess the words that were taken out of a text.
+//! Masked language modelling: guess the masked words of a text.
 
 use burn::tensor::Device;
 
@@ -21,10 +21,11 @@ use crate::{
     },
 };
 
-/// How often a batch is masked until a token of it is.
+/// How often masking is tried until at least one token of a batch is masked.
 const ATTEMPTS: u64 = 100;
 
-/// Pretrains a model with a language-model head. Every epoch masks other tokens; an evaluation always masks the same.
+/// Pretrains a model with a language-model head. Each epoch masks other tokens; an evaluation always masks the same
+/// ones.
 pub struct MaskedLmTask {
     collator: Collator,
     masking: Masking,
@@ -38,7 +39,7 @@ impl MaskedLmTask {
         Self { collator, masking, data, evaluated }
     }
 
-    /// The batches of an evaluation, which always masks the same, or none if there is no such part.
+    /// The batches of an evaluation, always masked in the same way; none if there is no such part.
     pub(super) fn evaluation(
         &self,
         part: Part,
@@ -69,7 +70,8 @@ impl MaskedLmTask {
             let sequences = sequences.iter();
             sequences.map(|index| self.masking.mask(&corpus.sequence(*index), epoch, *index as u64)).collect()
         };
-        // A few short sequences may have no masked token at all, and nothing to learn from: they are masked once more.
+        // A batch of a few short sequences may have no masked token, and then nothing to learn from: it is masked
+        // again.
         let mut drawn = (0..ATTEMPTS).map(mask);
         let masked: Vec<Masked> = drawn
             .find(|masked: &Vec<Masked>| masked.iter().any(|masked| !masked.positions.is_empty()))
@@ -103,7 +105,7 @@ impl Task for MaskedLmTask {
         self.masked(&self.data.train, examples.iter().copied(), epoch, device)
     }
 
-    /// The mean loss of the chosen tokens, its perplexity, and the share that the likeliest word is right about.
+    /// The mean loss of the masked tokens, its perplexity, and the share of them for which the likeliest word is right.
     fn evaluate(&self, model: &MaskedLm, part: Part, device: &Device) -> Result<Option<Metrics>> {
         let Some(batches) = self.evaluation(part, device) else { return Ok(None) };
         let (mut loss, mut right, mut count) = (0.0, 0.0, 0.0);

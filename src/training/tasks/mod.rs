@@ -25,23 +25,23 @@ use crate::{
     scores,
 };
 
-/// Encoded texts and what belongs to each.
+/// Encoded texts, each with its target.
 #[derive(Clone, Debug)]
 pub struct Examples<T> {
     /// The texts as tokens.
     pub encodings: Vec<Encoding>,
-    /// What each is to give.
+    /// What the model is to answer for each.
     pub targets: Vec<T>,
 }
 
 /// The parts of a task's data.
 #[derive(Clone, Debug)]
 pub struct Splits<E> {
-    /// What is learnt from.
+    /// The part to learn from.
     pub train: E,
-    /// What the best model is chosen by.
+    /// The part that decides which model is the best.
     pub valid: Option<E>,
-    /// What the chosen model is judged by.
+    /// The part that the best model is judged by.
     pub test: Option<E>,
 }
 
@@ -57,7 +57,7 @@ impl<E> Splits<E> {
 }
 
 impl<T> Splits<Examples<T>> {
-    /// How many texts of all parts were too long for `max_length` tokens and cut, if any was.
+    /// The number of texts in all parts that were cut to `max_length` tokens; none if there are none.
     fn truncated(&self, max_length: usize) -> Option<Truncated> {
         let parts = [Some(&self.train), self.valid.as_ref(), self.test.as_ref()].into_iter().flatten();
         let counts = parts.filter_map(|part| Truncated::count(&part.encodings, max_length));
@@ -70,7 +70,7 @@ impl<T> Splits<Examples<T>> {
 pub struct Collator {
     /// The model's configuration.
     pub config: ModelConfig,
-    /// The token that fills rows up.
+    /// The id of the padding token.
     pub pad_id: u32,
     /// Texts in a batch of an evaluation.
     pub batch_size: usize,
@@ -82,8 +82,8 @@ impl Collator {
         Batch::collate(encodings, self.pad_id, Padding::Longest)?.to_input(&self.config, device)
     }
 
-    /// Runs `compute` on batches of similar length; it returns one value for each sequence, and they come back in the order of
-    /// `encodings`.
+    /// Runs `compute` on batches of similar length. It returns one value for each sequence; the result has them in the
+    /// order of `encodings`.
     fn evaluate<T>(
         &self,
         encodings: &[Encoding],
@@ -96,18 +96,14 @@ impl Collator {
     }
 }
 
-/// What a model computed, cut along the first dimension.
+/// What a model computed, as one list for each row of the first dimension.
 ///
 /// # Errors
-/// [`Error::NotFinite`] if a value is NaN or infinite: the largest of such is no answer.
+/// [`Error::NotFinite`] if a value is NaN or infinite: a decision by the largest value would be meaningless.
 fn rows<const D: usize>(tensor: Tensor<D>) -> Result<Vec<Vec<f32>>> {
     let rows = scores::rows(tensor)?;
     match rows.iter().flatten().find(|value| !value.is_finite()) {
-        Some(value) => Err(Error::NotFinite {
-            index: 0,
-            subject: "evaluation".into(),
-            problem: format!("the model answers with {value}"),
-        }),
+        Some(value) => Err(Error::not_finite("evaluation", format!("the model answers with {value}"))),
         None => Ok(rows),
     }
 }
@@ -115,4 +111,18 @@ fn rows<const D: usize>(tensor: Tensor<D>) -> Result<Vec<Vec<f32>>> {
 /// Tokens of each sequence.
 fn lengths(encodings: &[Encoding]) -> Vec<usize> {
     encodings.iter().map(Encoding::len).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_that_are_not_finite_belong_to_no_single_text() {
+        let tensor = Tensor::<2>::from_floats([[0.0, 1.0], [f32::NAN, 0.0]], &Device::flex());
+        let error = rows(tensor).unwrap_err();
+        assert!(matches!(error, Error::NotFinite { index: None, .. }), "{error:?}");
+        let error = error.with_text_name(|index| format!("line {index}"));
+        assert_eq!(error.to_string(), "evaluation: the model answers with NaN");
+    }
 }

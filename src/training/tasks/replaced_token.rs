@@ -1,12 +1,13 @@
-//! Replaced token detection: find the words that a generator put into a text.
+//! Replaced token detection: find the words that a generator replaced.
 
 use burn::tensor::{Bool, Device, Tensor};
 
 use super::MaskedLmTask;
 use crate::{
-    Error, Result,
+    Result,
     data::Part,
     kernels::draws,
+    scores,
     training::{
         metrics::{Counts, Metrics, Score},
         replaced_token::{Corrupted, ReplacedTokenPretraining, ReplacedTokenTrainer, sample},
@@ -18,7 +19,7 @@ use crate::{
 pub struct ReplacedTokenTask(MaskedLmTask);
 
 impl ReplacedTokenTask {
-    /// On the texts of this task.
+    /// Trains on the texts of this task.
     pub fn new(masked: MaskedLmTask) -> Self {
         Self(masked)
     }
@@ -35,9 +36,9 @@ impl Task for ReplacedTokenTask {
         self.0.batch(examples, epoch, device)
     }
 
-    /// The losses, and how well the discriminator finds the replaced tokens, on the same masked texts and with the same random
-    /// numbers each time. The model is selected by `loss`, L_G + weight L_D as in training: the discriminator's figures alone
-    /// would favour an early generator, whose words are easy to find.
+    /// The losses, and how well the discriminator finds the replaced tokens, on the same masked texts and with the same
+    /// random numbers each time. The model is selected by `loss`, L_G + weight L_D as in training. The discriminator's
+    /// figures alone would favour an early generator, because its words are easy to find.
     fn evaluate(&self, model: &ReplacedTokenPretraining, part: Part, device: &Device) -> Result<Option<Metrics>> {
         let Some(batches) = self.0.evaluation(part, device) else { return Ok(None) };
         let (mut positions, mut tokens) = (0, 0);
@@ -73,7 +74,7 @@ impl Task for ReplacedTokenTask {
         let (generator_loss, discriminator_loss) =
             (generator_loss / positions as f64, discriminator_loss / tokens as f64);
         let share = |count: usize| count as f64 / tokens as f64;
-        // Wrong are those replaced that were not found, and those found that were not replaced.
+        // Errors are replaced tokens that were not found, and found tokens that were not replaced.
         let wrong = found.targets + found.predictions - 2 * found.correct;
         let accuracy = Score::highest("accuracy", 1.0 - share(wrong));
         Ok(Some(
@@ -90,6 +91,5 @@ impl Task for ReplacedTokenTask {
 
 /// The values, row by row.
 fn flags(tensor: Tensor<2, Bool>) -> Result<Vec<bool>> {
-    let data = tensor.try_into_data().map_err(|error| Error::Model(format!("predictions cannot be read: {error}")))?;
-    data.try_to_vec::<bool>().map_err(|error| Error::Model(format!("predictions cannot be read: {error:?}")))
+    Ok(scores::values(tensor.float())?.into_iter().map(|flag| flag > 0.5).collect())
 }

@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Fine-tunes a [`TokenClassification`]: the first token of a word carries the word's tag, its other tokens none.
+/// Fine-tunes a [`TokenClassification`]. The first token of a word has the word's tag, the other tokens have none.
 #[derive(Clone, Debug)]
 pub struct TaggingTask {
     collator: Collator,
@@ -49,7 +49,7 @@ impl TaggingTask {
         Ok(Examples { encodings: tokenizer.encode(&texts, &options)?, targets })
     }
 
-    /// How good a model is on some examples. Words that were cut off count as outside of every entity.
+    /// The figures of a model on some examples. Words that were cut off count as outside of every entity.
     ///
     /// # Errors
     /// An example that the model cannot take.
@@ -98,7 +98,7 @@ impl Task for TaggingTask {
     fn batch(&self, examples: &[usize], _epoch: usize, device: &Device) -> Result<TaskBatch<Self>> {
         let input = self.collator.input(examples.iter().map(|index| &self.data.train.encodings[*index]), device)?;
         let [rows, length] = input.input_ids.dims();
-        // A negative label does not count.
+        // A negative label is ignored by the loss.
         let mut labels = vec![-100i32; rows * length];
         for (row, example) in examples.iter().enumerate() {
             for (token, word) in first_tokens(&self.data.train.encodings[*example]) {
