@@ -6,6 +6,7 @@ use burn::{
 };
 use deberta_burn::{
     config::PositionTerms,
+    heads::MaskedPositions,
     model::{
         attention::{
             PositionProjections, composed, fused,
@@ -13,7 +14,6 @@ use deberta_burn::{
             relative_position::RelativePositions,
         },
         dropout::{Dropout, keyed},
-        masked_positions::MaskedPositions,
         token_layout::{TokenLayout, Unpadding},
     },
 };
@@ -167,10 +167,16 @@ impl Case {
 
     /// Context and the gradients of query, key, value, and both tables, of a weighted sum of the context, each with its name. The
     /// device must be one with gradients.
-    pub fn results(&self, implementation: Implementation, device: &Device, dtype: DType, seed: u64) -> Vec<(&'static str, Vec<f64>)> {
+    pub fn results(
+        &self,
+        implementation: Implementation,
+        device: &Device,
+        dtype: DType,
+        seed: u64,
+    ) -> Vec<(&'static str, Vec<f64>)> {
         let inputs = self.inputs(implementation, device, dtype, seed);
         let context = self.attend(implementation, &inputs);
-        let gradients = (context.clone() * inputs.weight.clone()).sum().backward();
+        let gradients = (context.clone() * inputs.weight()).sum().backward();
         let host = |data: TensorData| data.convert::<f64>().try_to_vec::<f64>().expect("as converted");
         let mut found = vec![("context", host(context.into_data()))];
         for (name, states) in ["dQ", "dK", "dV"].into_iter().zip(&inputs.states) {

@@ -15,8 +15,8 @@ use burn::{
 };
 use clap::{Parser, Subcommand, ValueEnum};
 use deberta_burn::{
-    Backbone, ModelInput, Preset,
-    config::PositionTerms,
+    Backbone, ModelInput,
+    config::{PositionTerms, Preset},
     device::{describe, device},
     heads::{SequenceClassification, SequenceLabels},
     parity::Reference,
@@ -147,12 +147,15 @@ fn parity(fixtures: &PathBuf, device: &Device) -> Result<bool> {
     for folder in folders {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let start = Instant::now();
-        let found = Reference::open(folder.join("reference.safetensors")).and_then(|file| file.compare(&folder, device));
+        let found =
+            Reference::open(folder.join("reference.safetensors")).and_then(|file| file.compare(&folder, device));
         let seconds = start.elapsed().as_secs_f64();
         let holds = found.as_ref().is_ok_and(|comparison| comparison.max() <= 1e-4);
         passed &= holds;
         let line = match found {
-            Ok(comparison) => json!({ "parity": name, "largest": comparison.max(), "holds": holds, "seconds": seconds }),
+            Ok(comparison) => {
+                json!({ "parity": name, "largest": comparison.max(), "holds": holds, "seconds": seconds })
+            }
             Err(error) => json!({ "parity": name, "error": error.to_string(), "holds": false }),
         };
         println!("{line}");
@@ -170,11 +173,15 @@ fn check(dtype: Type, device: &Device) -> bool {
         let same = twice[0] == twice[1];
         let holds = same && errors.iter().all(|(_, error)| *error <= dtype.bound());
         passed &= holds;
-        let errors: serde_json::Map<_, _> = errors.into_iter().map(|(name, error)| (name.to_owned(), json!(error))).collect();
-        println!("{}", json!({
-            "check": format!("{dtype:?}"), "lengths": case.lengths, "heads": case.heads, "size": case.head_size,
-            "errors": errors, "same twice": same, "holds": holds,
-        }));
+        let errors: serde_json::Map<_, _> =
+            errors.into_iter().map(|(name, error)| (name.to_owned(), json!(error))).collect();
+        println!(
+            "{}",
+            json!({
+                "check": format!("{dtype:?}"), "lengths": case.lengths, "heads": case.heads, "size": case.head_size,
+                "errors": errors, "same twice": same, "holds": holds,
+            })
+        );
     }
     passed
 }
@@ -203,14 +210,20 @@ fn time_attention(dtype: Type, length: usize, tokens: usize, times: usize, compo
     let plain = Case { terms: PositionTerms { c2p: false, p2c: false }, ..case.clone() };
     let inputs = plain.inputs(Implementation::Fused, device, dtype.dtype(), 1);
     let ms = median(times, device, || drop(plain.attend(Implementation::Fused, &inputs)));
-    println!("{}", json!({ "implementation": "fused, no position terms", "dtype": format!("{dtype:?}"), "length": length, "pass": "forward", "ms": ms }));
+    println!(
+        "{}",
+        json!({ "implementation": "fused, no position terms", "dtype": format!("{dtype:?}"), "length": length, "pass": "forward", "ms": ms })
+    );
     let rows = case.rule.index(length, length).rows().len().next_multiple_of(16);
     let [states, table] = [tokens, rows].map(|rows| {
         let values = Tensor::<3>::random([rows, 12, 64], Distribution::Normal(0.0, 1.0), device);
         values.cast(dtype.dtype()).swap_dims(0, 1)
     });
     let ms = median(times, device, || drop(states.clone().matmul(table.clone().transpose())));
-    println!("{}", json!({ "implementation": "one position product", "dtype": format!("{dtype:?}"), "length": length, "pass": "forward", "ms": ms }));
+    println!(
+        "{}",
+        json!({ "implementation": "one position product", "dtype": format!("{dtype:?}"), "length": length, "pass": "forward", "ms": ms })
+    );
     for implementation in [Implementation::Fused, Implementation::Composed] {
         if implementation == Implementation::Composed && length > composed_up_to {
             continue;
@@ -219,10 +232,14 @@ fn time_attention(dtype: Type, length: usize, tokens: usize, times: usize, compo
         let forward = median(times, device, || drop(case.attend(implementation, &inputs)));
         let tracked = device.clone().autodiff();
         let inputs = case.inputs(implementation, &tracked, dtype.dtype(), 1);
-        let both = median(times, device, || drop((case.attend(implementation, &inputs) * inputs.weight()).sum().backward()));
+        let both =
+            median(times, device, || drop((case.attend(implementation, &inputs) * inputs.weight()).sum().backward()));
         let name = format!("{implementation:?}").to_lowercase();
         for (pass, ms) in [("forward", forward), ("forward and backward", both)] {
-            println!("{}", json!({ "implementation": name, "dtype": format!("{dtype:?}"), "length": length, "pass": pass, "ms": ms }));
+            println!(
+                "{}",
+                json!({ "implementation": name, "dtype": format!("{dtype:?}"), "length": length, "pass": pass, "ms": ms })
+            );
         }
         println!("{}", json!({ "implementation": name, "length": length, "bytes reserved": reserved(device) }));
     }
@@ -252,10 +269,12 @@ fn time_model(preset: Preset, dtype: Type, [batch, length]: [usize; 2], times: u
         ModelInput::new(Tensor::<2, Int>::from_data(TensorData::new(ids, [batch, length]), device))
     };
     let line = |what: &str, ms: f64| {
-        println!("{}", json!({
-            "model": preset.name(), "dtype": format!("{dtype:?}"), "batch": batch, "length": length, "what": what, "ms": ms,
-            "bytes reserved": reserved(device),
-        }));
+        println!(
+            "{}",
+            json!({
+                "model": preset.name(), "dtype": format!("{dtype:?}"), "batch": batch, "length": length, "what": what, "ms": ms,
+            })
+        );
     };
     let model = Backbone::new(&config, device).map(&mut Cast(dtype.dtype()));
     let inputs = input(device);
@@ -267,9 +286,15 @@ fn time_model(preset: Preset, dtype: Type, [batch, length]: [usize; 2], times: u
     let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), 1e-5, usize::MAX)?;
     let mut trainer = Trainer::new(head, vec![tracked.clone()], optimizer, schedule, None, 0);
     let inputs = input(&tracked);
-    let classes = Tensor::<1, Int>::from_data(TensorData::new((0..batch as i32).map(|text| text % 2).collect(), [batch]), &tracked);
-    line("training step", median(times, device, || {
-        trainer.train_step(vec![(inputs.clone(), SequenceLabels::Classes(classes.clone()))]);
-    }));
+    let classes = Tensor::<1, Int>::from_data(
+        TensorData::new((0..batch as i32).map(|text| text % 2).collect(), [batch]),
+        &tracked,
+    );
+    line(
+        "training step",
+        median(times, device, || {
+            trainer.train_step(vec![(inputs.clone(), SequenceLabels::Classes(classes.clone()))]);
+        }),
+    );
     Ok(())
 }

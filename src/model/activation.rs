@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, activation};
 
 use crate::{
     config::Activation,
-    kernels::{host_serves, cpu},
+    kernels::{cpu, host_serves},
 };
 
 impl Activation {

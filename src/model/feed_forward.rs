@@ -5,8 +5,8 @@ use burn::{Tensor, module::Module, nn::LayerNorm, tensor::DType};
 use crate::{
     config::Activation,
     kernels::{
-        host_serves,
         cpu::residual::{ResidualNorm, residual_norm},
+        host_serves,
     },
     model::{dropout::Dropout, init::Init, linear::Linear},
 };

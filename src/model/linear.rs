@@ -9,8 +9,8 @@ use burn::{
 };
 
 use crate::kernels::{
-    host_serves,
     cpu::{self, packed, panels::Panels},
+    host_serves,
 };
 
 /// x W + b.

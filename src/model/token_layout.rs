@@ -1,7 +1,7 @@
 //! Batches with and without padding.
 //!
 //! Between embeddings and heads, only attention and convolution look at more than one token at a time. The attention kernels of
-//! the CPU take sequences that lie end to end, so a padded batch [batch, length, ..] is turned into its tokens alone,
+//! the devices take sequences that lie end to end, so a padded batch [batch, length, ..] is turned into its tokens alone,
 //! [1, tokens, ..], and padding costs nothing.
 
 use std::sync::Arc;

@@ -24,7 +24,7 @@ use super::optimizer::{AdamW, DeviceMoments, LossScale, Moments};
 use crate::{
     Error, ModelConfig, Result,
     checkpoint::{self, Checkpoint, LoadOptions},
-    kernels::{host_serves, cpu::adamw},
+    kernels::{cpu::adamw, host_serves},
     scores,
 };
 

@@ -75,12 +75,7 @@ pub(super) fn left_of<F: Float>(
     #[unroll]
     for block in 0..comptime!(size / 16) {
         let at = (first + lane % 16) * comptime!(stride(size)) + block * 2 + lane / 16;
-        blocks.push(multiply.load_matrix::<Vector<F, Line>, Pair>(
-            &tile[at..at + 1],
-            MatrixIdent::A,
-            4usize,
-            false,
-        ));
+        blocks.push(multiply.load_matrix::<Vector<F, Line>, Pair>(&tile[at..at + 1], MatrixIdent::A, 4usize, false));
     }
     blocks
 }

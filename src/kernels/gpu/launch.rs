@@ -1,10 +1,7 @@
 //! From tensors and a plan to launches: which kernels, over which blocks.
 
 use burn::{
-    backend::{
-        TensorMetadata,
-        cubecl::dtype_to_elem_type,
-    },
+    backend::{TensorMetadata, cubecl::dtype_to_elem_type},
     tensor::{DType, Shape},
 };
 use burn_cubecl::{
@@ -108,7 +105,12 @@ impl Work {
     }
 
     /// Calls `launch` with cubes, index and numbers, for as many blocks at a time as a launch takes.
-    fn run(&self, plan: &Plan, like: &CubeTensor, mut launch: impl FnMut(CubeCount, CubeDim, TensorArg, NumbersLaunch)) {
+    fn run(
+        &self,
+        plan: &Plan,
+        like: &CubeTensor,
+        mut launch: impl FnMut(CubeCount, CubeDim, TensorArg, NumbersLaunch),
+    ) {
         let attention = &plan.attention;
         let [query_tokens, key_tokens, rows] = self.shape;
         let positions = attention.queries.as_ref().map_or(0, |queries| queries.positions.len());
@@ -156,7 +158,8 @@ impl Operands {
             (_, true) => rows(&self.p2c),
             _ => 0,
         };
-        [&self.query, &self.key].map(|states| states.shape().num_elements() / hidden).into_iter().chain([rows]).collect::<Vec<_>>().try_into().expect("three")
+        let tokens = |states: &CubeTensor| states.shape().num_elements() / hidden;
+        [tokens(&self.query), tokens(&self.key), rows]
     }
 }
 

@@ -30,7 +30,8 @@ pub struct Plan {
 impl Plan {
     /// The logarithms of the softmax's sums, [query_tokens, heads].
     fn lse(&self, query: &TensorSpec) -> TensorSpec {
-        let shape = Shape::new([query.shape.num_elements() / query.shape[query.shape.num_dims() - 1], self.attention.heads]);
+        let shape =
+            Shape::new([query.shape.num_elements() / query.shape[query.shape.num_dims() - 1], self.attention.heads]);
         TensorSpec { shape, dtype: DType::F32, ..query.clone() }
     }
 
@@ -69,7 +70,14 @@ pub(crate) fn attend<const D: usize>(
     // A term that is not in use is stood in for by a tensor that nobody reads.
     let table = |table: Option<Tensor<2>>| table.map_or_else(|| query.clone(), |table| reached(table).into_dispatch());
     let (by_key, by_query) = (table(position_key), table(position_query));
-    Tensor::from_dispatch(<Dispatch as GpuAttention>::attend(query, key, value, by_key, by_query, Plan { terms, attention }))
+    Tensor::from_dispatch(<Dispatch as GpuAttention>::attend(
+        query,
+        key,
+        value,
+        by_key,
+        by_query,
+        Plan { terms, attention },
+    ))
 }
 
 /// The operation, and the two kernels that it is made of.
@@ -175,9 +183,7 @@ impl<B: GpuAttention, C: CheckpointStrategy> GpuAttention for Autodiff<B, C> {
                 let (context, lse) = B::attention_forward(query, key, value, c2p, p2c, plan.clone());
                 prep.finish(Kept { operands: all, context: context.clone(), lse, plan }, context)
             }
-            OpsKind::UnTracked(prep) => {
-                prep.finish(B::attend(query, key, value, position_key, position_query, plan))
-            }
+            OpsKind::UnTracked(prep) => prep.finish(B::attend(query, key, value, position_key, position_query, plan)),
         }
     }
 
@@ -228,17 +234,8 @@ impl<B: GpuAttention> Backward<B, 5> for AttentionBackward {
         let (terms, heads) = (plan.terms, plan.attention.heads);
         let (c2p, p2c) = every_row::<B>([&query, &key], [position_key.clone(), position_query.clone()], &plan);
         let delta = row_sums::<B>(context, gradient.clone(), heads);
-        let (d_query, d_key, d_value, d_c2p, d_p2c) = B::attention_backward(
-            query.clone(),
-            key.clone(),
-            value,
-            c2p,
-            p2c,
-            gradient,
-            lse,
-            delta,
-            plan,
-        );
+        let (d_query, d_key, d_value, d_c2p, d_p2c) =
+            B::attention_backward(query.clone(), key.clone(), value, c2p, p2c, gradient, lse, delta, plan);
         let through = |states, d_states, table, d_term, in_use: bool| match in_use {
             true => {
                 let (d_states, d_table) = through_table::<B>(states, d_states, table, d_term, heads);

@@ -204,8 +204,7 @@ pub fn backward<F: Float>(
     #[define(F)] _dtype: ElemType,
 ) {
     let size = comptime!(variant.head_size);
-    let (own_has, other_has) =
-        comptime!(if keys { (variant.p2c, variant.c2p) } else { (variant.c2p, variant.p2c) });
+    let (own_has, other_has) = comptime!(if keys { (variant.p2c, variant.c2p) } else { (variant.c2p, variant.p2c) });
     let (head, heads) = (CUBE_POS_Y as usize, numbers.heads as usize);
     let rows = numbers.rows as usize;
     let block = this_block(index);
@@ -245,7 +244,8 @@ pub fn backward<F: Float>(
         let count = min(comptime!(variant.tile), block.other_end - start);
         for at in 0..count {
             let other = start + at;
-            let (query, key_position) = if comptime!(keys) { (other, position) } else { (token, other - block.first_key) };
+            let (query, key_position) =
+                if comptime!(keys) { (other, position) } else { (token, other - block.first_key) };
             let mut score = dot(&own, &states, at * size, size);
             let mut row = 0usize;
             if comptime!(variant.c2p || variant.p2c) {

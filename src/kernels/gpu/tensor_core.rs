@@ -47,8 +47,7 @@ fn own_rows(
     #[comptime] variant: Variant,
 ) -> OwnRows {
     let (lane, plane) = (UNIT_POS as usize % PLANE, UNIT_POS as usize / PLANE);
-    let mut rows =
-        OwnRows { token: Array::new(2usize), position: Array::new(2usize), live: Array::new(2usize) };
+    let mut rows = OwnRows { token: Array::new(2usize), position: Array::new(2usize), live: Array::new(2usize) };
     #[unroll]
     for half in 0..2usize {
         let row = block.own_start + plane * FRAGMENT + half * 8 + lane / 4;
@@ -154,15 +153,8 @@ fn add_terms<F: Float>(
                 let sums = scores.index_mut(n);
                 let mut score = sums[half].extract(e);
                 if comptime!(own_has || other_has) {
-                    let row = row_of_pair(
-                        index,
-                        rows.position[half] as usize,
-                        other_position,
-                        base,
-                        numbers,
-                        kind,
-                        keys,
-                    );
+                    let row =
+                        row_of_pair(index, rows.position[half] as usize, other_position, base, numbers, kind, keys);
                     if comptime!(own_has) {
                         let at = (head * own_tokens + rows.token[half] as usize) * table;
                         score += f32::cast_from(own_term[at + row]);
@@ -470,7 +462,8 @@ pub fn backward<F: Float>(
                                     other - block.first_key
                                 };
                                 let own_position = rows.position[half] as usize;
-                                let row = row_of_pair(index, own_position, other_position, base, &numbers, DISTINCT, keys);
+                                let row =
+                                    row_of_pair(index, own_position, other_position, base, &numbers, DISTINCT, keys);
                                 let at = (head * own_tokens + rows.token[half] as usize) * table;
                                 d_term[at + row] = F::cast_from(gradients.index(n)[half].extract(e));
                             }

@@ -31,8 +31,8 @@ use burn::{
 use serde::{Deserialize, Serialize};
 
 use crate::kernels::{
-    host_serves,
     cpu::adamw::{self, Coefficients},
+    host_serves,
 };
 pub use groups::{Frozen, ParameterGroups};
 pub(super) use loss_scale::LossScale;
