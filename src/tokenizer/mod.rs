@@ -4,7 +4,7 @@
 //! [`Batch::collate`](crate::batch::Batch::collate) pads them for the model.
 //!
 //! ```
-//! use deberta_burn::{batch::{Batch, Padding}, tokenizer::{EncodeOptions, Text, Tokenizer}};
+//! use deberta_burn::tokenizer::{Batch, EncodeOptions, Padding, Text, Tokenizer};
 //!
 //! # fn main() -> deberta_burn::Result<()> {
 //! let tokenizer = Tokenizer::from_folder("models/deberta-tiny")?;
