@@ -15,7 +15,7 @@ use burn::{
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use deberta_burn::{
-    Preset,
+    config::Preset,
     model::{
         attention::{
             PositionProjections, composed, fused,

@@ -12,7 +12,7 @@ use std::hint::black_box;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use deberta_burn::{ModelInput, Preset, heads::SequenceClassification, model::inference::Prepared};
+use deberta_burn::{ModelInput, Prepared, config::Preset, heads::SequenceClassification};
 use training::Training;
 
 /// 16 texts of 8 to 128 tokens.

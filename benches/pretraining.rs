@@ -22,12 +22,12 @@ use burn::{
     tensor::{Bool, Device, Int, TensorData},
 };
 use deberta_burn::{
-    DebertaConfig, ModelInput, Preset,
-    heads::{MaskedLm, MaskedLmLayout, loss},
-    model::masked_positions::MaskedPositions,
+    DebertaConfig, ModelInput,
+    config::Preset,
+    heads::{MaskedLm, MaskedLmLayout, MaskedPositions, loss},
     training::{
-        AdamW, AdamWConfig, ParameterGroups, Schedule, ScheduleKind, Trainer, Warmup,
-        objective::{Compared, MaskedLmLabels, Objective},
+        AdamW, AdamWConfig, Compared, MaskedLmLabels, Objective, ParameterGroups, Schedule, ScheduleKind, Trainer,
+        Warmup,
     },
 };
 

@@ -3,7 +3,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod answer_spans;
-pub mod batch;
+mod batch;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
@@ -13,7 +13,11 @@ mod foreign;
 pub mod heads;
 mod isa;
 mod kernels;
+// For tests and benches.
+#[doc(hidden)]
 pub mod model;
+// For the example `parity`.
+#[doc(hidden)]
 pub mod parity;
 pub mod pipeline;
 mod replacement;
@@ -25,7 +29,11 @@ mod text_file;
 pub mod tokenizer;
 pub mod training;
 
-pub use config::{DebertaConfig, ModelConfig, Preset, RobertaConfig};
+pub use checkpoint::Checkpoint;
+pub use config::{DebertaConfig, ModelConfig, RobertaConfig};
 pub use error::{Error, Result};
-pub use model::{Backbone, Int8Layers, ModelInput, ModelOutput, Precision};
+pub use model::{Backbone, Int8Layers, ModelInput, ModelOutput, Precision, Prepared};
+// For the examples.
+#[doc(hidden)]
 pub use replacement::write_file;
+pub use tokenizer::Tokenizer;

@@ -7,15 +7,17 @@ use std::sync::Arc;
 
 use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
 use common::cpu_devices;
-use deberta_burn::model::{
-    attention::{
-        PositionProjections, composed, fused,
-        operands::{AttentionOperands, PositionIndex, RelativeOperands},
-        relative_position::{RelativeIndex, RelativePositions},
+use deberta_burn::{
+    heads::MaskedPositions,
+    model::{
+        attention::{
+            PositionProjections, composed, fused,
+            operands::{AttentionOperands, PositionIndex, RelativeOperands},
+            relative_position::{RelativeIndex, RelativePositions},
+        },
+        dropout::{Dropout, keyed},
+        token_layout::{TokenLayout, Unpadding},
     },
-    dropout::{Dropout, keyed},
-    masked_positions::MaskedPositions,
-    token_layout::{TokenLayout, Unpadding},
 };
 use proptest::prelude::*;
 

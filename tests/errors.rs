@@ -7,14 +7,13 @@ use std::{fs, path::PathBuf};
 
 use burn::tensor::Device;
 use deberta_burn::{
-    Error, ModelConfig, Preset,
-    batch::{Batch, Padding},
+    Error, ModelConfig,
     checkpoint::{Checkpoint, LoadOptions},
-    config::ProblemType,
+    config::{Preset, ProblemType},
     data::{LabelEncoder, LabelNotation, TextColumns, read_squad, read_table},
     error::Row,
     heads::SequenceClassification,
-    tokenizer::{EncodeOptions, Tokenizer, Truncation},
+    tokenizer::{Batch, EncodeOptions, Padding, Tokenizer, Truncation},
     training::TrainingSettings,
 };
 use repository::fixture;

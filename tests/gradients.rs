@@ -15,12 +15,11 @@ use deberta_burn::{
     checkpoint::{self, Checkpoint, LoadOptions},
     config::ProblemType,
     heads::{
-        MaskedLm, MaskedLmLayout, MultipleChoice, QuestionAnswering, ReplacedTokenDetection, SequenceClassification,
-        SequenceLabels, TokenClassification,
+        MaskedLm, MaskedLmLayout, MaskedPositions, MultipleChoice, QuestionAnswering, ReplacedTokenDetection,
+        SequenceClassification, SequenceLabels, TokenClassification,
     },
-    model::masked_positions::MaskedPositions,
     parity::Reference,
-    training::objective::{MaskedLmLabels, Objective},
+    training::{MaskedLmLabels, Objective},
 };
 use safetensors::SafeTensors;
 

@@ -11,10 +11,9 @@ use burn::{
 };
 use common::{cpu_devices, fixture, fixtures_with};
 use deberta_burn::{
-    Backbone, ModelConfig, ModelInput, Result,
+    Backbone, ModelConfig, ModelInput, Prepared, Result,
     checkpoint::{Checkpoint, LoadOptions},
     heads::{MaskedLm, MaskedLmLayout, ReplacedTokenDetection, SequenceClassification, TokenClassification},
-    model::inference::Prepared,
     parity::{ComparisonRow, Reference},
 };
 

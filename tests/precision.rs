@@ -8,10 +8,9 @@ use burn::{
 };
 use common::{cpu_devices, fixture};
 use deberta_burn::{
-    Backbone, DebertaConfig, Int8Layers, ModelConfig, ModelInput, Precision,
+    Backbone, DebertaConfig, Int8Layers, ModelConfig, ModelInput, Precision, Prepared,
     checkpoint::{Checkpoint, LoadOptions},
     config::DebertaVersion,
-    model::inference::Prepared,
     parity::Reference,
 };
 

@@ -3,7 +3,8 @@
 
 use burn::{module::Module, tensor::Device};
 use deberta_burn::{
-    ModelConfig, Preset,
+    ModelConfig,
+    config::Preset,
     heads::{MaskedLm, MaskedLmLayout},
 };
 

@@ -15,9 +15,8 @@ use deberta_burn::{
     config::ProblemType,
     heads::{MultipleChoice, QuestionAnswering, SequenceClassification, SequenceLabels, TokenClassification},
     training::{
-        AdamW, AdamWConfig, Objective, ParameterGroups, Schedule, ScheduleKind, Sift, Trainer, Warmup,
-        objective::{AnswerLabels, ChoiceLabels},
-        sift::SiftLoss,
+        AdamW, AdamWConfig, AnswerLabels, ChoiceLabels, Objective, ParameterGroups, Schedule, ScheduleKind, Sift,
+        SiftLoss, Trainer, Warmup,
     },
 };
 use serde_json::Value;

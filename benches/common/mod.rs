@@ -3,7 +3,7 @@
 #[path = "../../examples/common/allocator.rs"]
 pub mod allocator;
 
-use deberta_burn::{DebertaConfig, ModelConfig, Preset};
+use deberta_burn::{DebertaConfig, ModelConfig, config::Preset};
 
 /// DeBERTa of a preset's shape.
 pub fn config(preset: Preset) -> DebertaConfig {

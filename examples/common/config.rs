@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use deberta_burn::{Error, ModelConfig, Preset, Result};
+use deberta_burn::{Error, ModelConfig, Result, config::Preset};
 
 /// Reads a config.json, or looks up the name of a published architecture.
 ///

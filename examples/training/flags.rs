@@ -11,7 +11,7 @@ use deberta_burn::{
     Error, Result,
     data::decode_text,
     device::{device, devices},
-    training::{AdamWConfig, Frozen, ScheduleKind, Sift, TrainingSettings, Warmup, recipes::Recipe, sift::SiftLoss},
+    training::{AdamWConfig, Frozen, ScheduleKind, Sift, SiftLoss, TrainingSettings, Warmup, recipes::Recipe},
 };
 use serde::Deserialize;
 

@@ -25,6 +25,7 @@ mod v1;
 mod wrapping;
 mod write;
 
+#[doc(hidden)]
 pub use header::{Header, HeaderEntry};
 pub use load::{HeadPolicy, LoadOptions};
 pub(crate) use pretrained::Pretrained;

@@ -7,7 +7,7 @@
 //! - [`read_squad`]: questions about passages. [`read_choices`]: multiple choice.
 //! - [`Split`]: training, validation and test texts, by a hash of each text; [`file_digest`]: which data a run saw;
 //!   [`swap_characters`]: spelling noise.
-//! - [`training_batches`]: the order of an epoch; [`Random`]: the one source of random numbers.
+//! - [`Random`]: the one source of random numbers.
 //!
 //! ```no_run
 //! use deberta_burn::{config::ProblemType, data::{LabelNotation, LabelEncoder, TextColumns, read_table}};
@@ -38,11 +38,13 @@ mod split;
 mod squad;
 mod table;
 
-pub use batching::training_batches;
+pub(crate) use batching::training_batches;
 pub use choice::{ChoiceExample, read_choices};
 pub use conll::{Sentence, WordColumns, read_sentences, tag_indices, tag_labels};
+#[doc(hidden)]
 pub use digest::file_digest;
 pub use labels::{LabelEncoder, LabelSet, Target};
+#[doc(hidden)]
 pub use lines::at_line;
 pub use noise::swap_characters;
 pub use notation::LabelNotation;

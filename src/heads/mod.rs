@@ -1,6 +1,7 @@
 //! Task heads over a [`Backbone`], with their losses. One head serves DeBERTa and RoBERTa alike; where the families differ, the
 //! configuration says how.
 
+#[doc(hidden)]
 pub mod loss;
 mod masked_lm;
 mod multiple_choice;
@@ -10,8 +11,10 @@ mod sequence;
 mod settings;
 mod token;
 
-pub use crate::model::inference::InferenceModel;
-pub use masked_lm::{LmHead, MaskedLm, MaskedLmLayout};
+#[doc(hidden)]
+pub use crate::model::InferenceModel;
+pub use crate::model::MaskedPositions;
+pub use masked_lm::{MaskedLm, MaskedLmLayout};
 pub use multiple_choice::MultipleChoice;
 pub use question_answering::{AnswerLogits, QuestionAnswering};
 pub use replaced_token::ReplacedTokenDetection;

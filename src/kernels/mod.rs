@@ -2,11 +2,15 @@
 
 pub(crate) mod cpu;
 pub(crate) mod draws;
+#[cfg(feature = "gpu")]
+pub(crate) mod gpu;
+mod plan;
 mod relative_index;
 mod sequence;
 
-use burn::tensor::{DType, Device};
+use burn::tensor::{DType, Device, Tensor};
 
+pub use plan::AttentionPlan;
 pub use relative_index::RelativeIndex;
 pub(crate) use sequence::QueryPositions;
 pub use sequence::SequenceBounds;
@@ -14,6 +18,33 @@ pub use sequence::SequenceBounds;
 use crate::device;
 
 /// Whether the CPU kernels serve this device and element type.
-pub(crate) fn can_fuse(device: &Device, dtype: DType) -> bool {
+pub(crate) fn host_serves(device: &Device, dtype: DType) -> bool {
     dtype == DType::F32 && device::is_host(device)
+}
+
+/// Whether a fused attention serves this device and element type: the CPU's or the GPU's.
+pub(crate) fn attention_serves(device: &Device, dtype: DType) -> bool {
+    let gpu = cfg!(feature = "gpu") && !device::is_host(device);
+    host_serves(device, dtype) || gpu && matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
+}
+
+/// Attention over sequences that lie end to end, by the kernels of the device.
+///
+/// # Shapes
+/// - key, value: [.., tokens, hidden]; leading axes of any size count as more tokens
+/// - query, output: the same, or [1, queries, hidden]
+/// - position_key, position_query: [rows, hidden], from the plan's first row on at least those that its index reaches
+pub(crate) fn attend<const D: usize>(
+    query: Tensor<D>,
+    key: Tensor<D>,
+    value: Tensor<D>,
+    position_key: Option<Tensor<2>>,
+    position_query: Option<Tensor<2>>,
+    plan: AttentionPlan,
+) -> Tensor<D> {
+    #[cfg(feature = "gpu")]
+    if !device::is_host(&query.device()) {
+        return gpu::operation::attend(query, key, value, position_key, position_query, plan);
+    }
+    cpu::attention::operation::attend(query, key, value, position_key, position_query, plan)
 }

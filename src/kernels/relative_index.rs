@@ -66,6 +66,12 @@ impl RelativeIndex {
         key(self.consecutive.end - 1)..key(self.consecutive.start - 1)
     }
 
+    /// The row of each distance i - j, from the largest, [`query_length`](Self::query_length) - 1, to the smallest.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn descending(&self) -> &[u32] {
+        &self.descending
+    }
+
     /// The whole index, [query, key] row by row.
     pub fn table(&self) -> Vec<i32> {
         (0..self.query_length).flat_map(|query| self.window(query).iter().map(|row| *row as i32)).collect()

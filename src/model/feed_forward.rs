@@ -5,8 +5,8 @@ use burn::{Tensor, module::Module, nn::LayerNorm, tensor::DType};
 use crate::{
     config::Activation,
     kernels::{
-        can_fuse,
         cpu::residual::{ResidualNorm, residual_norm},
+        host_serves,
     },
     model::{dropout::Dropout, init::Init, linear::Linear},
 };
@@ -43,7 +43,7 @@ impl ResidualOutput {
         let states = self.dense.forward(states);
         let (device, LayerNorm { gamma, beta, .. }) = (states.device(), &self.layer_norm);
         match beta {
-            Some(beta) if can_fuse(&device, states.dtype()) => {
+            Some(beta) if host_serves(&device, states.dtype()) => {
                 let plan = ResidualNorm { epsilon: self.epsilon as f32, dropout: self.dropout.mask(&device) };
                 residual_norm(states, residual, gamma.val(), beta.val(), plan)
             }

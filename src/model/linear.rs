@@ -9,11 +9,11 @@ use burn::{
 };
 
 use crate::kernels::{
-    can_fuse,
     cpu::{
         self,
         packed::{self, PackedWeight, WeightType},
     },
+    host_serves,
 };
 
 /// Where in a layer a linear map stands.
@@ -55,7 +55,7 @@ impl Linear {
             return packed::linear(x, weight.clone(), bias);
         }
         let weight = self.weight.val();
-        match can_fuse(&x.device(), weight.dtype()) {
+        match host_serves(&x.device(), weight.dtype()) {
             true => cpu::linear::linear(x, weight, bias),
             false => linear(x, weight, bias),
         }
@@ -74,7 +74,7 @@ impl Linear {
     /// Lays the weight out for products in a type, in the place of the plain one, where the device has use for that.
     pub(crate) fn pack(&mut self, weight_type: WeightType) {
         let device = self.device();
-        if self.packed.is_some() || device.is_autodiff() || !can_fuse(&device, self.dtype()) {
+        if self.packed.is_some() || device.is_autodiff() || !host_serves(&device, self.dtype()) {
             return;
         }
         // The plain weight goes before its packed form is made, so that nobody else holds it and nothing is copied.

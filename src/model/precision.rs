@@ -10,7 +10,7 @@ use crate::{Error, Result, device, isa::Isa, kernels::cpu::packed::WeightType};
 /// The numbers that a model computes with at inference.
 ///
 /// GPUs compute in f32, f16 and bf16 throughout. On CPUs a lower precision is that of the linear maps that every token passes,
-/// where most of the arithmetic is: their weights are laid out in it once ([`Prepared`](super::inference::Prepared)). Attention,
+/// where most of the arithmetic is: their weights are laid out in it once ([`Prepared`](super::Prepared)). Attention,
 /// position tables, embeddings, LayerNorm, activations and heads stay in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {

@@ -1,7 +1,7 @@
 //! Batches with and without padding.
 //!
 //! Between embeddings and heads, only attention and convolution look at more than one token at a time. The attention kernels of
-//! the CPU take sequences that lie end to end, so a padded batch [batch, length, ..] is turned into its tokens alone,
+//! the devices take sequences that lie end to end, so a padded batch [batch, length, ..] is turned into its tokens alone,
 //! [1, tokens, ..], and padding costs nothing.
 
 use std::sync::Arc;
@@ -38,7 +38,7 @@ impl Unpadding {
     /// no token at all.
     pub fn new(mask: &Tensor<2, Bool>) -> Option<Self> {
         let ([_, length], device) = (mask.dims(), mask.device());
-        let real = mask.clone().try_into_data().ok()?.try_to_vec::<bool>().ok()?;
+        let real: Vec<bool> = mask.clone().try_into_data().ok()?.iter::<bool>().collect();
         let (mut bounds, mut offsets) = (Vec::new(), Vec::new());
         let (mut rows, mut tokens, mut positions) = (Vec::new(), vec![0; real.len()], Vec::new());
         for (sequence, real) in real.chunks(length).enumerate() {

@@ -1,10 +1,10 @@
 //! Tokenizers of every published DeBERTa and RoBERTa folder: `tokenizer.json`, SentencePiece, byte-level BPE.
 //!
-//! [`Tokenizer::from_folder`] finds the files, [`Tokenizer::encode`] makes [`Encoding`](crate::batch::Encoding)s, and
+//! [`Tokenizer::from_folder`] finds the files, [`Tokenizer::encode`] makes [`Encoding`]s, and
 //! [`Batch::collate`](crate::batch::Batch::collate) pads them for the model.
 //!
 //! ```
-//! use deberta_burn::{batch::{Batch, Padding}, tokenizer::{EncodeOptions, Text, Tokenizer}};
+//! use deberta_burn::tokenizer::{Batch, EncodeOptions, Padding, Text, Tokenizer};
 //!
 //! # fn main() -> deberta_burn::Result<()> {
 //! let tokenizer = Tokenizer::from_folder("models/deberta-tiny")?;
@@ -43,6 +43,7 @@ mod byte_level;
 mod charsmap;
 mod encode;
 mod protobuf;
+#[doc(hidden)]
 pub mod sentencepiece;
 mod settings;
 mod special;
@@ -73,7 +74,9 @@ use crate::{
     text_file,
 };
 
-pub use self::encode::{EncodeOptions, Text, Truncation, TruncationSide, default_stride};
+pub(crate) use self::encode::default_stride;
+pub use self::encode::{EncodeOptions, Text, Truncation, TruncationSide};
+pub use crate::batch::{Batch, Encoding, Padding, Truncated};
 
 /// The wrapped tokenizer. It never holds a post-processor, truncation or padding: those follow in
 /// [`Tokenizer::encode`].

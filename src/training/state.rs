@@ -24,7 +24,7 @@ use super::optimizer::{AdamW, DeviceMoments, LossScale, Moments};
 use crate::{
     Error, ModelConfig, Result,
     checkpoint::{self, Checkpoint, LoadOptions},
-    kernels::{can_fuse, cpu::adamw},
+    kernels::{cpu::adamw, host_serves},
     scores,
 };
 
@@ -182,7 +182,7 @@ fn read_moments(path: &Path, device: &Device, dtype: DType, optimizer: &mut Adam
             return Err(fail(format!("the values of `{path}` differ in number")));
         }
         // The optimiser decides in the same way.
-        let restored = match can_fuse(device, dtype) {
+        let restored = match host_serves(device, dtype) {
             true => Moments::Host(adamw::Moments::from_values(first, second, width)),
             false => {
                 let flat = |values: Vec<f32>| {

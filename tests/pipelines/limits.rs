@@ -6,12 +6,12 @@ use std::{
 };
 
 use deberta_burn::{
-    batch::Truncated,
     heads::{QuestionAnswering, TokenClassification},
     pipeline::{
         AnswerOptions, Classifier, EmbedOptions, Embedder, PipelineOptions, QuestionAnswerer, RankRequest, Reranker,
         TagOptions, TokenTagger, TruncationListener, ZeroShot, ZeroShotOptions,
     },
+    tokenizer::Truncated,
 };
 
 use crate::{

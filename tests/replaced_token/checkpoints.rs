@@ -6,8 +6,7 @@ use burn::tensor::FloatDType;
 use deberta_burn::{
     DebertaConfig,
     training::{
-        Learner, Schedule, ScheduleKind, Sift, TrainingSettings, Warmup,
-        learner::Start,
+        Learner, Schedule, ScheduleKind, Sift, Start, TrainingSettings, Warmup,
         replaced_token::{ReplacedToken, ReplacedTokenPretraining, ReplacedTokenTrainer, generator_config},
     },
 };

@@ -15,11 +15,10 @@ use burn::{
 use common::{Tensors, fixture, read};
 use deberta_burn::{
     DebertaConfig, ModelConfig, ModelInput, checkpoint,
-    model::masked_positions::MaskedPositions,
+    heads::MaskedPositions,
     tokenizer::Tokenizer,
     training::{
-        Run, ScheduleKind, TrainingSettings,
-        objective::MaskedLmLabels,
+        MaskedLmLabels, Run, ScheduleKind, TrainingSettings,
         replaced_token::{ReplacedToken, ReplacedTokenPretraining, Sharing},
     },
 };

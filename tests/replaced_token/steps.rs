@@ -14,8 +14,7 @@ use deberta_burn::{
     heads::ReplacedTokenDetection,
     model::dropout::keyed,
     training::{
-        AdamW, AdamWConfig, Learner, ParameterGroups, Schedule, ScheduleKind, Warmup,
-        learner::Start,
+        AdamW, AdamWConfig, Learner, ParameterGroups, Schedule, ScheduleKind, Start, Warmup,
         replaced_token::{
             Corrupted, ReplacedTokenPretraining, ReplacedTokenTrainer, Sharing, generator_config, sample,
         },

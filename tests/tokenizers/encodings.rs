@@ -1,9 +1,6 @@
 //! What an encoding holds beside the ids.
 
-use deberta_burn::{
-    batch::{Batch, Encoding, Padding},
-    tokenizer::{EncodeOptions, Text},
-};
+use deberta_burn::tokenizer::{Batch, EncodeOptions, Encoding, Padding, Text};
 
 use crate::{load, one};
 

@@ -1,9 +1,6 @@
 //! Truncation and overlapping windows.
 
-use deberta_burn::{
-    batch::Encoding,
-    tokenizer::{EncodeOptions, Text, Tokenizer, Truncation, TruncationSide},
-};
+use deberta_burn::tokenizer::{EncodeOptions, Encoding, Text, Tokenizer, Truncation, TruncationSide};
 
 use crate::{encode, load, one};
 

@@ -15,10 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use deberta_burn::{
-    batch::Encoding,
-    tokenizer::{EncodeOptions, Text, Tokenizer},
-};
+use deberta_burn::tokenizer::{EncodeOptions, Encoding, Text, Tokenizer};
 use serde::Deserialize;
 
 fn fixture(name: &str) -> PathBuf {

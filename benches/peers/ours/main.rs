@@ -19,12 +19,12 @@ use burn::{
     tensor::{Device, Distribution, TensorData},
 };
 use deberta_burn::{
-    Backbone, Int8Layers, ModelConfig, ModelInput, Precision,
-    batch::{Batch, Encoding, Padding},
+    Backbone, Int8Layers, ModelConfig, ModelInput, Precision, Prepared,
     checkpoint::{Checkpoint, LoadOptions},
     device::describe,
-    heads::{InferenceModel, QuestionAnswering, SequenceClassification, TokenClassification},
-    model::inference::Prepared,
+    heads::{QuestionAnswering, SequenceClassification, TokenClassification},
+    model::InferenceModel,
+    tokenizer::{Batch, Encoding, Padding},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};

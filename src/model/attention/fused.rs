@@ -7,10 +7,7 @@ use super::{
     operands::{AttentionOperands, TalkingHeads},
 };
 use crate::{
-    kernels::{
-        SequenceBounds, can_fuse,
-        cpu::attention::operation::{self, FusedPlan},
-    },
+    kernels::{self, AttentionPlan, SequenceBounds},
     model::token_layout::TokenLayout,
 };
 
@@ -24,7 +21,8 @@ pub fn attend(
     talking_heads: Option<TalkingHeads<'_>>,
     with_weights: bool,
 ) -> (Tensor<3>, Option<Tensor<4>>) {
-    let fused = can_fuse(&operands.query.device(), operands.query.dtype()) && talking_heads.is_none() && !with_weights;
+    let serves = kernels::attention_serves(&operands.query.device(), operands.query.dtype());
+    let fused = serves && talking_heads.is_none() && !with_weights;
     let (sequences, queries) = match operands.layout {
         TokenLayout::Unpadded(unpadding) => {
             assert!(fused, "only fused attention, without weights and talking heads, takes an unpadded batch");
@@ -42,7 +40,7 @@ pub fn attend(
             return (context, with_weights.then_some(weights));
         }
     };
-    let plan = FusedPlan {
+    let plan = AttentionPlan {
         heads: operands.heads,
         scale: operands.scale,
         sequences,
@@ -53,5 +51,6 @@ pub fn attend(
     };
     let positions = operands.relative.map(|relative| relative.positions);
     let (position_key, position_query) = positions.map_or((None, None), |tables| (tables.key, tables.query));
-    (operation::attend(operands.query, operands.key, operands.value, position_key, position_query, plan), None)
+    let AttentionOperands { query, key, value, .. } = operands;
+    (kernels::attend(query, key, value, position_key, position_query, plan), None)
 }

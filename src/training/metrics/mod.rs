@@ -4,11 +4,11 @@
 //! for a training loop: [`Classification`], [`MultiLabel`], [`Regression`], [`Entities`], [`AnswerSpans`]. All rates
 //! are fractions between 0 and 1, even if the original program prints percentages.
 
-pub mod classification;
+mod classification;
 mod counts;
-pub mod entities;
-pub mod regression;
-pub mod squad;
+mod entities;
+mod regression;
+mod squad;
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ pub use classification::{Classification, MultiLabel};
 pub use counts::Counts;
 pub use entities::Entities;
 pub use regression::Regression;
-pub use squad::AnswerSpans;
+pub use squad::{AnswerSpans, Group};
 
 /// Whether higher or lower figures are better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

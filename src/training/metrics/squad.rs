@@ -8,7 +8,7 @@ use crate::Result;
 
 /// Predictions of one answer for each question; an empty text means "no answer".
 ///
-/// The same rules serve SQuAD 1.1 and 2.0. The two programs differ only if an answer is empty after [`normalise`]; in
+/// The same rules serve SQuAD 1.1 and 2.0. The two programs differ only if an answer is empty after normalisation; in
 /// that case the rules of version 2.0 apply.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnswerSpans {
@@ -18,7 +18,7 @@ pub struct AnswerSpans {
 
 impl AnswerSpans {
     /// Compares each question's prediction with all its right answers; the best match counts. For a question without
-    /// answers (or with none left after [`normalise`]), only the empty text is right.
+    /// answers (or with none left after normalisation), only the empty text is right.
     ///
     /// # Errors
     /// No questions, or another number of predictions.
@@ -141,12 +141,12 @@ pub fn normalise(text: &str) -> String {
     words.join(" ")
 }
 
-/// Whether two answers are the same after [`normalise`].
+/// Whether two answers are the same after normalisation.
 pub fn exact_match(answer: &str, prediction: &str) -> bool {
     normalise(answer) == normalise(prediction)
 }
 
-/// F1 of the predicted words and the answer's words, after [`normalise`] and in any order. If both have no words it is
+/// F1 of the predicted words and the answer's words, after normalisation and in any order. If both have no words it is
 /// 1; if only one of them has none, it is 0.
 pub fn f1(answer: &str, prediction: &str) -> f64 {
     let (answer, prediction) = (normalise(answer), normalise(prediction));

@@ -31,8 +31,8 @@ use burn::{
 use serde::{Deserialize, Serialize};
 
 use crate::kernels::{
-    can_fuse,
     cpu::adamw::{self, Coefficients},
+    host_serves,
 };
 pub use groups::{Frozen, ParameterGroups};
 pub(super) use loss_scale::LossScale;
@@ -172,7 +172,7 @@ struct Collected {
 impl ModuleVisitor for Collected {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let Some(gradient) = self.source.remove::<D>(param.id) else { return };
-        let gradient = if can_fuse(&gradient.device(), gradient.dtype()) {
+        let gradient = if host_serves(&gradient.device(), gradient.dtype()) {
             let width = gradient.dims()[D - 1];
             let data = gradient.into_data();
             let (squares, occupied) = adamw::squares(data.as_slice().expect("a gradient in f32"), width);

@@ -31,7 +31,10 @@ mod trainer;
 
 use serde::{Deserialize, Serialize};
 
-pub use model::{Corrupted, ReplacedTokenPretraining, generator_config, sample};
+pub use model::ReplacedTokenPretraining;
+// For tests.
+#[doc(hidden)]
+pub use model::{Corrupted, generator_config, sample};
 pub use trainer::ReplacedTokenTrainer;
 
 /// What generator and discriminator share of their embeddings.

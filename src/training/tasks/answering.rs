@@ -32,7 +32,7 @@ pub struct AnsweringData {
 
 impl AnsweringData {
     /// Encodes the questions of the file `path` with windows of `max_length` tokens that overlap by `stride`, by default
-    /// [as in inference](default_stride).
+    /// as in inference.
     ///
     /// # Errors
     /// A question that leaves no room for its passage, or an answer without any token.

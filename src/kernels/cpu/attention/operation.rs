@@ -1,7 +1,5 @@
 //! The CPU kernels as a burn operation with a backward pass of its own.
 
-use std::sync::Arc;
-
 use burn::{
     Tensor,
     backend::{TensorMetadata, tensor::FloatTensor},
@@ -12,29 +10,13 @@ use crate::{
     config::PositionTerms,
     isa::Isa,
     kernels::{
-        QueryPositions, RelativeIndex, SequenceBounds,
+        AttentionPlan,
         cpu::{
             backend::HostBackend,
-            dropout::DropoutMask,
             operation::{Operation, apply},
         },
     },
 };
-
-/// What the operation knows beside its tensors.
-#[derive(Clone, Debug)]
-pub(crate) struct FusedPlan {
-    pub heads: usize,
-    pub scale: f64,
-    pub sequences: Arc<[SequenceBounds]>,
-    /// The positions of the queries, if not every token has one.
-    pub queries: Option<QueryPositions>,
-    /// The rows of each pair, where there are position terms.
-    pub index: Option<Arc<RelativeIndex>>,
-    /// The row of the position tables that the index counts from.
-    pub first_row: usize,
-    pub dropout: Option<DropoutMask>,
-}
 
 /// Attention over sequences that lie end to end.
 ///
@@ -48,7 +30,7 @@ pub(crate) fn attend<const D: usize>(
     value: Tensor<D>,
     position_key: Option<Tensor<2>>,
     position_query: Option<Tensor<2>>,
-    plan: FusedPlan,
+    plan: AttentionPlan,
 ) -> Tensor<D> {
     let terms = PositionTerms { c2p: position_key.is_some(), p2c: position_query.is_some() };
     let operation = FusedAttention { terms, plan };
@@ -64,12 +46,12 @@ pub(crate) fn attend<const D: usize>(
 #[derive(Clone, Debug)]
 struct FusedAttention {
     terms: PositionTerms,
-    plan: FusedPlan,
+    plan: AttentionPlan,
 }
 
 impl FusedAttention {
     fn geometry(&self, hidden: usize) -> Geometry<'_> {
-        let FusedPlan { heads, scale, sequences, queries, index, first_row, dropout } = &self.plan;
+        let AttentionPlan { heads, scale, sequences, queries, index, first_row, dropout } = &self.plan;
         Geometry {
             isa: Isa::in_use(),
             heads: *heads,

@@ -1,0 +1,300 @@
+//! What a GPU is to show, in one program that needs nothing but its arguments: see `benches/device/README.md`.
+
+#[path = "../../examples/common/allocator.rs"]
+mod allocator;
+mod attention;
+
+use std::{path::PathBuf, process::ExitCode, time::Instant};
+
+use anyhow::Result;
+use attention::{Case, Implementation, cases};
+use burn::{
+    Tensor,
+    module::{Module, ModuleMapper, Param},
+    tensor::{DType, Device, Distribution, Int, TensorData},
+};
+use clap::{Parser, Subcommand, ValueEnum};
+use deberta_burn::{
+    Backbone, ModelInput,
+    config::{PositionTerms, Preset},
+    device::{describe, device},
+    heads::{SequenceClassification, SequenceLabels},
+    parity::Reference,
+    training::{AdamW, AdamWConfig, ParameterGroups, Schedule, ScheduleKind, Trainer, Warmup},
+};
+use serde_json::json;
+
+/// Checks and times this crate on a device. Prints one JSON line a result; the exit code is 1 if a check fails.
+#[derive(Parser)]
+struct Arguments {
+    /// cuda[:N], vulkan, wgpu, metal; flex and ndarray too.
+    #[arg(long, default_value = "cuda")]
+    device: String,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Every fixture in f32 against the reference.
+    Parity {
+        /// Folder of fixtures.
+        #[arg(long, default_value = "tests/fixtures")]
+        fixtures: PathBuf,
+    },
+    /// The attention kernels against the definition in f64.
+    Check {
+        /// Types to compute in.
+        #[arg(long, value_delimiter = ',', default_value = "f32,f16,bf16")]
+        types: Vec<Type>,
+    },
+    /// Times of one layer's attention, 12 heads of 64.
+    Attention {
+        /// Type to compute in.
+        #[arg(long, default_value = "bf16")]
+        dtype: Type,
+        /// Lengths of the sequences.
+        #[arg(long, value_delimiter = ',', default_value = "512,1024,2048,4096,8192")]
+        lengths: Vec<usize>,
+        /// Tokens of a batch.
+        #[arg(long, default_value_t = 16_384)]
+        tokens: usize,
+        /// Timed runs, of which the median is given.
+        #[arg(long, default_value_t = 10)]
+        times: usize,
+        /// Longest sequences that the definition is timed at too: it needs several [batch, heads, length, length].
+        #[arg(long, default_value_t = 2048)]
+        composed_up_to: usize,
+    },
+    /// Times of a model with fresh weights: inference, then a training step of a classifier.
+    Model {
+        /// Shape of the model.
+        #[arg(long, default_value = "deberta-v3-base")]
+        preset: Preset,
+        /// Type to compute in.
+        #[arg(long, default_value = "bf16")]
+        dtype: Type,
+        /// Texts of a batch.
+        #[arg(long, default_value_t = 32)]
+        batch: usize,
+        /// Tokens of a text.
+        #[arg(long, default_value_t = 512)]
+        length: usize,
+        /// Timed runs, of which the median is given.
+        #[arg(long, default_value_t = 10)]
+        times: usize,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Type {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Type {
+    fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+
+    /// The relative error that an output may have: the norm of what rounding a few operands to this type leaves.
+    fn bound(self) -> f64 {
+        match self {
+            Self::F32 => 1e-5,
+            Self::F16 => 2e-3,
+            Self::Bf16 => 1.5e-2,
+        }
+    }
+}
+
+fn main() -> Result<ExitCode> {
+    allocator::keep_freed_memory();
+    let Arguments { device: name, command } = Arguments::parse();
+    let device = device(&name)?;
+    println!("{}", json!({ "device": name, "host": describe() }));
+    let passed = match command {
+        Command::Parity { fixtures } => parity(&fixtures, &device)?,
+        Command::Check { types } => types.into_iter().fold(true, |passed, dtype| check(dtype, &device) && passed),
+        Command::Attention { dtype, lengths, tokens, times, composed_up_to } => {
+            for length in lengths {
+                time_attention(dtype, length, tokens, times, composed_up_to, &device);
+            }
+            true
+        }
+        Command::Model { preset, dtype, batch, length, times } => {
+            time_model(preset, dtype, [batch, length], times, &device)?;
+            true
+        }
+    };
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether every fixture equals its reference.
+fn parity(fixtures: &PathBuf, device: &Device) -> Result<bool> {
+    let mut folders: Vec<_> = std::fs::read_dir(fixtures)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    // Those of the decoder and of replaced tokens have outputs of their own, which `tests/parity.rs` asks for by name.
+    let general = |name: &str| !name.starts_with("emd_") && !name.starts_with("rtd_");
+    folders.retain(|folder| folder.join("reference.safetensors").exists());
+    folders.retain(|folder| folder.file_name().and_then(|name| name.to_str()).is_some_and(general));
+    folders.sort();
+    let mut passed = true;
+    for folder in folders {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let start = Instant::now();
+        let found =
+            Reference::open(folder.join("reference.safetensors")).and_then(|file| file.compare(&folder, device));
+        let seconds = start.elapsed().as_secs_f64();
+        let holds = found.as_ref().is_ok_and(|comparison| comparison.max() <= 1e-4);
+        passed &= holds;
+        let line = match found {
+            Ok(comparison) => {
+                json!({ "parity": name, "largest": comparison.max(), "holds": holds, "seconds": seconds })
+            }
+            Err(error) => json!({ "parity": name, "error": error.to_string(), "holds": false }),
+        };
+        println!("{line}");
+    }
+    Ok(passed)
+}
+
+/// Whether every case of attention is as exact as its type allows, and gives the same gradients twice.
+fn check(dtype: Type, device: &Device) -> bool {
+    let mut passed = true;
+    for (number, case) in cases().into_iter().enumerate() {
+        let errors = case.errors(device, dtype.dtype(), number as u64 + 1);
+        let tracked = device.clone().autodiff();
+        let twice = [(); 2].map(|()| case.results(Implementation::Fused, &tracked, dtype.dtype(), 3));
+        let same = twice[0] == twice[1];
+        let holds = same && errors.iter().all(|(_, error)| *error <= dtype.bound());
+        passed &= holds;
+        let errors: serde_json::Map<_, _> =
+            errors.into_iter().map(|(name, error)| (name.to_owned(), json!(error))).collect();
+        println!(
+            "{}",
+            json!({
+                "check": format!("{dtype:?}"), "lengths": case.lengths, "heads": case.heads, "size": case.head_size,
+                "errors": errors, "same twice": same, "holds": holds,
+            })
+        );
+    }
+    passed
+}
+
+/// The median of some runs in milliseconds, each waited for, after three that warm up.
+fn median(times: usize, device: &Device, mut run: impl FnMut()) -> f64 {
+    let wait = || device.sync().expect("the device answers");
+    for _ in 0..3 {
+        run();
+        wait();
+    }
+    let mut taken: Vec<_> = (0..times)
+        .map(|_| {
+            let start = Instant::now();
+            run();
+            wait();
+            start.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    taken.sort_by(f64::total_cmp);
+    taken[taken.len() / 2]
+}
+
+fn time_attention(dtype: Type, length: usize, tokens: usize, times: usize, composed_up_to: usize, device: &Device) {
+    let case = Case::new(&vec![length; tokens / length], 12, 64);
+    let plain = Case { terms: PositionTerms { c2p: false, p2c: false }, ..case.clone() };
+    let inputs = plain.inputs(Implementation::Fused, device, dtype.dtype(), 1);
+    let ms = median(times, device, || drop(plain.attend(Implementation::Fused, &inputs)));
+    println!(
+        "{}",
+        json!({ "implementation": "fused, no position terms", "dtype": format!("{dtype:?}"), "length": length, "pass": "forward", "ms": ms })
+    );
+    let rows = case.rule.index(length, length).rows().len().next_multiple_of(16);
+    let [states, table] = [tokens, rows].map(|rows| {
+        let values = Tensor::<3>::random([rows, 12, 64], Distribution::Normal(0.0, 1.0), device);
+        values.cast(dtype.dtype()).swap_dims(0, 1)
+    });
+    let ms = median(times, device, || drop(states.clone().matmul(table.clone().transpose())));
+    println!(
+        "{}",
+        json!({ "implementation": "one position product", "dtype": format!("{dtype:?}"), "length": length, "pass": "forward", "ms": ms })
+    );
+    for implementation in [Implementation::Fused, Implementation::Composed] {
+        if implementation == Implementation::Composed && length > composed_up_to {
+            continue;
+        }
+        let inputs = case.inputs(implementation, device, dtype.dtype(), 1);
+        let forward = median(times, device, || drop(case.attend(implementation, &inputs)));
+        let tracked = device.clone().autodiff();
+        let inputs = case.inputs(implementation, &tracked, dtype.dtype(), 1);
+        let both =
+            median(times, device, || drop((case.attend(implementation, &inputs) * inputs.weight()).sum().backward()));
+        let name = format!("{implementation:?}").to_lowercase();
+        for (pass, ms) in [("forward", forward), ("forward and backward", both)] {
+            println!(
+                "{}",
+                json!({ "implementation": name, "dtype": format!("{dtype:?}"), "length": length, "pass": pass, "ms": ms })
+            );
+        }
+        println!("{}", json!({ "implementation": name, "length": length, "bytes reserved": reserved(device) }));
+    }
+}
+
+/// The device memory that the process holds: at least what its tensors take.
+fn reserved(device: &Device) -> Option<u64> {
+    device.memory_pool_usage().map(|usage| usage.bytes_reserved)
+}
+
+/// Casts every parameter.
+struct Cast(DType);
+
+impl ModuleMapper for Cast {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| match tensor.device().is_autodiff() {
+            true => Tensor::from_inner(tensor.inner().cast(self.0)).require_grad(),
+            false => tensor.cast(self.0),
+        })
+    }
+}
+
+fn time_model(preset: Preset, dtype: Type, [batch, length]: [usize; 2], times: usize, device: &Device) -> Result<()> {
+    let config = preset.config();
+    let input = |device: &Device| {
+        let ids: Vec<i32> = (0..batch * length).map(|at| (at * 7919 % 100_000) as i32 + 1000).collect();
+        ModelInput::new(Tensor::<2, Int>::from_data(TensorData::new(ids, [batch, length]), device))
+    };
+    let line = |what: &str, ms: f64| {
+        println!(
+            "{}",
+            json!({
+                "model": preset.name(), "dtype": format!("{dtype:?}"), "batch": batch, "length": length, "what": what, "ms": ms,
+            })
+        );
+    };
+    let model = Backbone::new(&config, device).map(&mut Cast(dtype.dtype()));
+    let inputs = input(device);
+    line("inference", median(times, device, || drop(model.forward(inputs.clone()))));
+    drop(model);
+    let tracked = device.clone().autodiff();
+    let head = SequenceClassification::new(&config, &tracked).map(&mut Cast(dtype.dtype()));
+    let optimizer = AdamW::new(AdamWConfig::default(), ParameterGroups { layers: 12, layer_decay: 1.0 });
+    let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), 1e-5, usize::MAX)?;
+    let mut trainer = Trainer::new(head, vec![tracked.clone()], optimizer, schedule, None, 0);
+    let inputs = input(&tracked);
+    let classes = Tensor::<1, Int>::from_data(
+        TensorData::new((0..batch as i32).map(|text| text % 2).collect(), [batch]),
+        &tracked,
+    );
+    line(
+        "training step",
+        median(times, device, || {
+            trainer.train_step(vec![(inputs.clone(), SequenceLabels::Classes(classes.clone()))]);
+        }),
+    );
+    Ok(())
+}

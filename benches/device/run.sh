@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Runs every check and timing on this machine's GPU, in order of worth, from the repository's root:
+#
+#   benches/device/run.sh FOLDER RESULTS [STEP ...]
+#
+# FOLDER is prepare.sh's. Each step writes RESULTS/STEP.jsonl as it goes; a step whose file ends in `done` is not run again.
+set -uo pipefail
+[ $# -ge 2 ] || { sed -n 2,6p "$0"; exit 2; }
+folder=$1 results=$2; shift 2
+mkdir -p "$results"
+program=${TMPDIR:-/tmp}/deberta-burn-device
+[ -x "$program" ] || { xz -dc "$folder/device.xz" > "$program" && chmod +x "$program"; }
+export CUDA_PATH=${CUDA_PATH:-$(realpath "$folder")}
+export PYTHONUNBUFFERED=1
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | tee "$results/card.txt"
+
+step() { # name, most seconds, command
+  local name=$1 seconds=$2; shift 2
+  [[ " ${steps[*]} " == *" $name "* ]] || return 0
+  tail -1 "$results/$name.jsonl" 2>/dev/null | grep -q '^done' && return 0
+  echo "== $name"
+  timeout "$seconds" "$@" > "$results/$name.jsonl" 2> "$results/$name.err"
+  echo "done $? in $SECONDS s since the start" | tee -a "$results/$name.jsonl"
+  tail -3 "$results/$name.err"
+}
+
+steps=("$@"); [ ${#steps[@]} -gt 0 ] || steps=(check parity attention peers model-bf16 model-f32)
+step check 90 "$program" check
+step parity 120 "$program" parity
+step attention 60 "$program" attention
+step peers 120 python3 benches/device/peers.py
+step model-bf16 60 "$program" model
+step model-f32 60 "$program" model --dtype f32

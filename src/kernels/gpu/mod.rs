@@ -1,0 +1,20 @@
+//! Disentangled attention for GPUs, in CubeCL: the arithmetic of `model::attention::composed` without its [batch, heads, length,
+//! length] tensors, forward and backward.
+//!
+//! ```text
+//! score[i, j] = ( Qc[i] . Kc[j]  +  c2p[i, idx(i, j)]  +  p2c[j, idx(i, j)] ) / sqrt(d n)
+//! c2p = Qc Kr^T,  p2c = Kc Qr^T   over the rows of the position table
+//! context = dropout(softmax(score)) Vc
+//! ```
+//!
+//! c2p and p2c are burn's products, made again for the backward pass. The rest is one kernel forward, whose softmax goes along the
+//! keys with a running maximum, and two backward: one whose cubes own queries, one whose cubes own keys, so that each
+//! gradient has one writer, in one order. Sequences lie end to end, as on the CPU: a list of blocks says which rows belong
+//! together, and serves padded and packed batches alike.
+
+mod fragments;
+mod launch;
+pub(crate) mod operation;
+mod portable;
+mod shared;
+mod tensor_core;

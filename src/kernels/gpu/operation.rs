@@ -1,0 +1,309 @@
+//! The kernels as a burn operation: lazy under fusion, with a backward pass of its own.
+
+use burn::{
+    Tensor,
+    backend::{
+        Autodiff, Backend, Dispatch, TensorMetadata,
+        autodiff::{
+            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+            grads::Gradients,
+            ops::{Backward, Ops, OpsKind},
+        },
+        backend_extension,
+        fusion::custom::TensorSpec,
+        tensor::FloatTensor,
+    },
+    tensor::{DType, FloatDType, Shape},
+};
+use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+
+use super::launch;
+use crate::{config::PositionTerms, kernels::AttentionPlan};
+
+/// What the operation knows beside its tensors.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub terms: PositionTerms,
+    pub attention: AttentionPlan,
+}
+
+impl Plan {
+    /// The logarithms of the softmax's sums, [query_tokens, heads].
+    fn lse(&self, query: &TensorSpec) -> TensorSpec {
+        let shape =
+            Shape::new([query.shape.num_elements() / query.shape[query.shape.num_dims() - 1], self.attention.heads]);
+        TensorSpec { shape, dtype: DType::F32, ..query.clone() }
+    }
+
+    /// The gradient of a position term's scores: one element where it is not in use.
+    fn d_term(term: &TensorSpec, in_use: bool) -> TensorSpec {
+        if in_use { term.clone() } else { TensorSpec { shape: Shape::new([1]), ..term.clone() } }
+    }
+}
+
+/// Rows of the position tables come in multiples of this: 16 bytes of the smallest type, and a whole fragment.
+const ROWS: usize = 16;
+
+/// Attention over sequences that lie end to end. Shapes as the CPU kernels'.
+pub(crate) fn attend<const D: usize>(
+    query: Tensor<D>,
+    key: Tensor<D>,
+    value: Tensor<D>,
+    position_key: Option<Tensor<2>>,
+    position_query: Option<Tensor<2>>,
+    attention: AttentionPlan,
+) -> Tensor<D> {
+    let terms = PositionTerms { c2p: position_key.is_some(), p2c: position_query.is_some() };
+    // The rows that are reached, and zeros up to a number that products are fast with.
+    let reached = |table: Tensor<2>| {
+        let rows = attention.index.as_ref().map_or(0, |index| index.rows().len());
+        let table = if table.dims()[0] == rows { table } else { table.narrow(0, attention.first_row, rows) };
+        match rows.next_multiple_of(ROWS) - rows {
+            0 => table,
+            more => {
+                let zeros = Tensor::zeros([more, table.dims()[1]], (&table.device(), table.dtype()));
+                Tensor::cat(vec![table, zeros], 0)
+            }
+        }
+    };
+    let (query, key, value) = (query.into_dispatch(), key.into_dispatch(), value.into_dispatch());
+    // A term that is not in use is stood in for by a tensor that nobody reads.
+    let table = |table: Option<Tensor<2>>| table.map_or_else(|| query.clone(), |table| reached(table).into_dispatch());
+    let (by_key, by_query) = (table(position_key), table(position_query));
+    Tensor::from_dispatch(<Dispatch as GpuAttention>::attend(
+        query,
+        key,
+        value,
+        by_key,
+        by_query,
+        Plan { terms, attention },
+    ))
+}
+
+/// The operation, and the two kernels that it is made of.
+#[backend_extension(Cube: cfg(feature = "gpu"), Autodiff, Fusion: cfg(feature = "gpu"))]
+pub trait GpuAttention: Backend {
+    /// Context of query, key, value and the projected position tables.
+    #[fusion(dtype = query, shape = query)]
+    fn attend(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        position_key: FloatTensor<Self>,
+        position_query: FloatTensor<Self>,
+        plan: Plan,
+    ) -> FloatTensor<Self>;
+
+    /// Context, and the logarithm of each softmax's sum, from the scores of all rows of the position tables.
+    #[fusion(meta = |query, _key, _value, _c2p, _p2c, plan| (query.clone(), plan.lse(query)))]
+    fn attention_forward(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        c2p: FloatTensor<Self>,
+        p2c: FloatTensor<Self>,
+        plan: Plan,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Gradients of the five.
+    #[fusion(meta = |query, key, value, c2p, p2c, _gradient, _lse, _delta, plan|
+        (query.clone(), key.clone(), value.clone(), Plan::d_term(c2p, plan.terms.c2p), Plan::d_term(p2c, plan.terms.p2c)))]
+    fn attention_backward(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        c2p: FloatTensor<Self>,
+        p2c: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        lse: FloatTensor<Self>,
+        delta: FloatTensor<Self>,
+        plan: Plan,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+}
+
+impl GpuAttention for CubeBackend {
+    fn attend(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        position_key: FloatTensor<Self>,
+        position_query: FloatTensor<Self>,
+        plan: Plan,
+    ) -> FloatTensor<Self> {
+        let (c2p, p2c) = every_row::<Self>([&query, &key], [position_key, position_query], &plan);
+        Self::attention_forward(query, key, value, c2p, p2c, plan).0
+    }
+
+    fn attention_forward(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        c2p: FloatTensor<Self>,
+        p2c: FloatTensor<Self>,
+        plan: Plan,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let [query, key, value, c2p, p2c] = [query, key, value, c2p, p2c].map(into_contiguous);
+        launch::forward(launch::Operands { query, key, value, c2p, p2c }, &plan)
+    }
+
+    fn attention_backward(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        c2p: FloatTensor<Self>,
+        p2c: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        lse: FloatTensor<Self>,
+        delta: FloatTensor<Self>,
+        plan: Plan,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let [query, key, value, c2p, p2c] = [query, key, value, c2p, p2c].map(into_contiguous);
+        let [gradient, lse, delta] = [gradient, lse, delta].map(into_contiguous);
+        let operands = launch::Operands { query, key, value, c2p, p2c };
+        launch::backward(operands, gradient, lse, delta, &plan).into()
+    }
+}
+
+impl<B: GpuAttention, C: CheckpointStrategy> GpuAttention for Autodiff<B, C> {
+    fn attend(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        position_key: FloatTensor<Self>,
+        position_query: FloatTensor<Self>,
+        plan: Plan,
+    ) -> FloatTensor<Self> {
+        let all = [query, key, value, position_key, position_query];
+        let nodes = all.each_ref().map(|tensor| tensor.node());
+        let all = all.map(|tensor| tensor.into_primitive());
+        let [query, key, value, position_key, position_query] = all.clone();
+        match AttentionBackward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let (c2p, p2c) = every_row::<B>([&query, &key], [position_key, position_query], &plan);
+                let (context, lse) = B::attention_forward(query, key, value, c2p, p2c, plan.clone());
+                prep.finish(Kept { operands: all, context: context.clone(), lse, plan }, context)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::attend(query, key, value, position_key, position_query, plan)),
+        }
+    }
+
+    fn attention_forward(
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: Plan,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        unreachable!("a part of `attend`, which has a gradient as a whole")
+    }
+
+    fn attention_backward(
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: Plan,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        unreachable!("a part of `attend`, which has no second derivative")
+    }
+}
+
+/// What the backward pass needs: the scores of the position tables' rows are made again.
+#[derive(Clone, Debug)]
+struct Kept<B: Backend> {
+    operands: [FloatTensor<B>; 5],
+    context: FloatTensor<B>,
+    lse: FloatTensor<B>,
+    plan: Plan,
+}
+
+#[derive(Debug)]
+struct AttentionBackward;
+
+impl<B: GpuAttention> Backward<B, 5> for AttentionBackward {
+    type State = Kept<B>;
+
+    fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = grads.consume::<B>(&ops.node);
+        let Kept { operands: [query, key, value, position_key, position_query], context, lse, plan } = ops.state;
+        let (terms, heads) = (plan.terms, plan.attention.heads);
+        let (c2p, p2c) = every_row::<B>([&query, &key], [position_key.clone(), position_query.clone()], &plan);
+        let delta = row_sums::<B>(context, gradient.clone(), heads);
+        let (d_query, d_key, d_value, d_c2p, d_p2c) =
+            B::attention_backward(query.clone(), key.clone(), value, c2p, p2c, gradient, lse, delta, plan);
+        let through = |states, d_states, table, d_term, in_use: bool| match in_use {
+            true => {
+                let (d_states, d_table) = through_table::<B>(states, d_states, table, d_term, heads);
+                (d_states, Some(d_table))
+            }
+            false => (d_states, None),
+        };
+        let (d_query, d_position_key) = through(query, d_query, position_key, d_c2p, terms.c2p);
+        let (d_key, d_position_query) = through(key, d_key, position_query, d_p2c, terms.p2c);
+        let found = [Some(d_query), Some(d_key), Some(d_value), d_position_key, d_position_query];
+        for (parent, gradient) in ops.parents.into_iter().zip(found) {
+            if let (Some(node), Some(gradient)) = (parent, gradient) {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
+/// Qc Kr^T and Kc Qr^T for every row of the position tables, [heads, tokens, rows]; the states where a term is not in use.
+fn every_row<B: Backend>(
+    states: [&FloatTensor<B>; 2],
+    tables: [FloatTensor<B>; 2],
+    plan: &Plan,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let heads = plan.attention.heads;
+    let scores = |states: &FloatTensor<B>, table, in_use| match in_use {
+        true => {
+            let table = B::float_swap_dims(by_head::<B>(table, heads), 1, 2);
+            B::float_matmul(by_head::<B>(states.clone(), heads), table)
+        }
+        false => states.clone(),
+    };
+    let [position_key, position_query] = tables;
+    (scores(states[0], position_key, plan.terms.c2p), scores(states[1], position_query, plan.terms.p2c))
+}
+
+/// [.., tokens, heads * head_size] -> [heads, tokens, head_size]
+fn by_head<B: Backend>(states: FloatTensor<B>, heads: usize) -> FloatTensor<B> {
+    let shape = states.shape();
+    let hidden = shape[shape.num_dims() - 1];
+    let rows = Shape::new([shape.num_elements() / hidden, heads, hidden / heads]);
+    B::float_swap_dims(B::float_reshape(states, rows), 0, 1)
+}
+
+/// The gradients of states and table through their scores, scores = states table^T: that of the states is added to what they
+/// have, that of the table is [rows, heads * head_size].
+fn through_table<B: Backend>(
+    states: FloatTensor<B>,
+    d_states: FloatTensor<B>,
+    table: FloatTensor<B>,
+    d_scores: FloatTensor<B>,
+    heads: usize,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let (of_states, of_table) = (states.shape(), table.shape());
+    let joined = |by_head, shape| B::float_reshape(B::float_swap_dims(by_head, 0, 1), shape);
+    let d_table = B::float_matmul(B::float_swap_dims(d_scores.clone(), 1, 2), by_head::<B>(states, heads));
+    let more = B::float_matmul(d_scores, by_head::<B>(table, heads));
+    (B::float_add(d_states, joined(more, of_states)), joined(d_table, of_table))
+}
+
+/// For each query and head the sum of context times gradient, in f32, [tokens, heads].
+fn row_sums<B: Backend>(context: FloatTensor<B>, gradient: FloatTensor<B>, heads: usize) -> FloatTensor<B> {
+    let shape = context.shape();
+    let hidden = shape[shape.num_dims() - 1];
+    let tokens = shape.num_elements() / hidden;
+    let [context, gradient] = [context, gradient].map(|states| {
+        let states = B::float_cast(states, FloatDType::F32);
+        B::float_reshape(states, Shape::new([tokens, heads, hidden / heads]))
+    });
+    B::float_reshape(B::float_sum_dim(B::float_mul(context, gradient), 2), Shape::new([tokens, heads]))
+}

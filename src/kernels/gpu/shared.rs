@@ -1,0 +1,116 @@
+//! What all kernels of attention share: the numbers of a launch, the rows that a cube owns, and dropout.
+
+use cubecl::{cube, prelude::*};
+
+use crate::kernels::cpu::dropout::{MULTIPLIERS, SHIFTS, SPREAD};
+
+/// What is fixed when a kernel is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Variant {
+    /// Size of a head (d).
+    pub head_size: usize,
+    /// Rows of queries or keys that a cube owns.
+    pub own: usize,
+    /// Rows of the other side in shared memory at a time.
+    pub tile: usize,
+    /// Whether there is the content-to-position term.
+    pub c2p: bool,
+    /// Whether there is the position-to-content term.
+    pub p2c: bool,
+    /// Whether queries say where they are, instead of each token having one.
+    pub placed: bool,
+    /// Whether probabilities are dropped.
+    pub dropout: bool,
+}
+
+/// The numbers of a launch.
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+pub struct Numbers {
+    /// Number of heads.
+    pub heads: u32,
+    /// Number of rows of the query and of the key.
+    pub query_tokens: u32,
+    pub key_tokens: u32,
+    /// Number of rows of the position tables (R).
+    pub rows: u32,
+    /// Where the index has the row of distance 0; that of distance i - j is j - i further on.
+    pub rows_at: u32,
+    /// Where the index has the positions of the queries.
+    pub positions_at: u32,
+    /// 1 if neighbouring distances have the same row or rows that follow each other, else 0.
+    pub unit_steps: u32,
+    /// 1 / sqrt(d n)
+    pub scale: f32,
+    /// Of dropout: seed, the number below which random bits drop, and the factor of what stays.
+    pub seed: u32,
+    pub threshold: u32,
+    pub keep: f32,
+}
+
+/// The rows that a cube owns, and those that it goes through.
+#[derive(CubeType, Clone, Copy)]
+pub(super) struct Block {
+    pub own_start: usize,
+    pub own_end: usize,
+    pub other_start: usize,
+    pub other_end: usize,
+    /// The sequence's first key, from which positions count.
+    pub first_key: usize,
+}
+
+/// Numbers a block in the index.
+pub(super) const BLOCK: usize = 5;
+
+/// The block of this cube.
+#[cube]
+pub(super) fn this_block(index: &Tensor<u32>) -> Block {
+    let at = CUBE_POS_X as usize * BLOCK;
+    Block {
+        own_start: index[at] as usize,
+        own_end: index[at + 1] as usize,
+        other_start: index[at + 2] as usize,
+        other_end: index[at + 3] as usize,
+        first_key: index[at + 4] as usize,
+    }
+}
+
+/// The position of a query in its sequence.
+#[cube]
+pub(super) fn query_position(
+    index: &Tensor<u32>,
+    token: usize,
+    first_key: usize,
+    numbers: &Numbers,
+    #[comptime] placed: bool,
+) -> usize {
+    if comptime!(placed) { index[numbers.positions_at as usize + token] as usize } else { token - first_key }
+}
+
+/// idx(i, j): the row of the position tables for the query at position i and the key at position j.
+#[cube]
+pub(super) fn table_row(index: &Tensor<u32>, i: usize, j: usize, numbers: &Numbers) -> usize {
+    index[numbers.rows_at as usize + j - i] as usize
+}
+
+/// The CPU kernels' bijection of 32 bits, bit for bit.
+#[cube]
+fn mix(bits: u32) -> u32 {
+    let a = bits ^ (bits >> comptime!(SHIFTS[0]));
+    let b = a * comptime!(MULTIPLIERS[0]);
+    let c = b ^ (b >> comptime!(SHIFTS[1]));
+    let d = c * comptime!(MULTIPLIERS[1]);
+    d ^ (d >> comptime!(SHIFTS[2]))
+}
+
+/// The seed of one query's row of random bits, as the CPU kernels'.
+#[cube]
+pub(super) fn random_row(numbers: &Numbers, head: usize, query: usize) -> u32 {
+    mix(mix(numbers.seed ^ mix(head as u32 + 1)) ^ query as u32)
+}
+
+/// The factor of dropout for a key at a position: 0, or 1 / (1 - p).
+#[cube]
+pub(super) fn dropout_factor(row: u32, key: usize, numbers: &Numbers) -> f32 {
+    let bits = mix(row ^ (key as u32 * comptime!(SPREAD)));
+    select(bits < numbers.threshold, 0.0f32, numbers.keep)
+}

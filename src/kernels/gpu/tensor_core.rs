@@ -1,0 +1,546 @@
+//! The kernels for tensor cores: a plane owns 16 rows, a cube four planes; tiles of the other side lie in shared memory.
+//!
+//! What a pair of tokens adds by its distance is read in one of three ways, by what the tile's distances are like:
+//! - all have one row of the position table (far from the diagonal): a vector a row and a vector a column;
+//! - each has a row of its own, one after the other (near the diagonal): its place is computed;
+//! - else it is looked up.
+
+use cubecl::{cube, prelude::*};
+
+use super::{
+    fragments::{
+        FRAGMENT, Line, PLANE, Pair, Sums, as_left, largest_of_row, left_of, no_sums, product, stage, stride,
+        sum_of_row,
+    },
+    shared::{Block, Numbers, Variant, dropout_factor, query_position, random_row, table_row, this_block},
+};
+
+/// How the rows of the position table lie in a tile.
+const SAME: u32 = 0;
+const DISTINCT: u32 = 1;
+const MIXED: u32 = 2;
+
+/// Which [`SAME`], [`DISTINCT`] or [`MIXED`] the distances from `low` to `high` are; `at` is where the index has distance 0.
+#[cube]
+fn kind_of(index: &Tensor<u32>, first: usize, last: usize, numbers: &Numbers) -> u32 {
+    // Along the index the row falls: from the largest distance, at `first`, to the smallest, at `last`.
+    let (from, to) = (index[first], index[last]);
+    let alone = index[first - 1] - index[last + 1] == (last + 2 - first) as u32;
+    let other = select(alone && numbers.unit_steps != 0, DISTINCT, MIXED);
+    select(from == to, SAME, other)
+}
+
+/// The two rows of the block that a unit holds: token, position, and whether it is there at all.
+#[derive(CubeType)]
+struct OwnRows {
+    token: Array<u32>,
+    position: Array<u32>,
+    live: Array<u32>,
+}
+
+#[cube]
+fn own_rows(
+    index: &Tensor<u32>,
+    block: &Block,
+    numbers: &Numbers,
+    #[comptime] keys: bool,
+    #[comptime] variant: Variant,
+) -> OwnRows {
+    let (lane, plane) = (UNIT_POS as usize % PLANE, UNIT_POS as usize / PLANE);
+    let mut rows = OwnRows { token: Array::new(2usize), position: Array::new(2usize), live: Array::new(2usize) };
+    #[unroll]
+    for half in 0..2usize {
+        let row = block.own_start + plane * FRAGMENT + half * 8 + lane / 4;
+        let token = min(row, block.own_end - 1);
+        rows.token[half] = token as u32;
+        rows.live[half] = select(row < block.own_end, 1u32, 0u32);
+        let position = if comptime!(keys) {
+            token - block.first_key
+        } else {
+            query_position(index, token, block.first_key, numbers, variant.placed)
+        };
+        rows.position[half] = position as u32;
+    }
+    rows
+}
+
+/// Where a plane's rows begin and end in the position table's index, against the tile's columns: (first, last).
+#[cube]
+fn reach(
+    index: &Tensor<u32>,
+    block: &Block,
+    start: usize,
+    numbers: &Numbers,
+    #[comptime] keys: bool,
+    #[comptime] variant: Variant,
+) -> (usize, usize) {
+    let plane = UNIT_POS as usize / PLANE;
+    let own_last = block.own_end - 1;
+    let own_first = min(block.own_start + plane * FRAGMENT, own_last);
+    let own_last = min(own_first + comptime!(FRAGMENT - 1), own_last);
+    let other_last = min(start + comptime!(variant.tile - 1), block.other_end - 1);
+    let at = numbers.rows_at as usize;
+    if comptime!(keys) {
+        let first = query_position(index, start, block.first_key, numbers, variant.placed);
+        let last = query_position(index, other_last, block.first_key, numbers, variant.placed);
+        (at + (own_first - block.first_key) - last, at + (own_last - block.first_key) - first)
+    } else {
+        let first = query_position(index, own_first, block.first_key, numbers, variant.placed);
+        let last = query_position(index, own_last, block.first_key, numbers, variant.placed);
+        (at + (start - block.first_key) - last, at + (other_last - block.first_key) - first)
+    }
+}
+
+/// The row of the position table for a pair, in a tile of some kind.
+#[cube]
+fn row_of_pair(
+    index: &Tensor<u32>,
+    own: usize,
+    other: usize,
+    base: u32,
+    numbers: &Numbers,
+    #[comptime] kind: u32,
+    #[comptime] keys: bool,
+) -> usize {
+    let (query, key) = if comptime!(keys) { (other, own) } else { (own, other) };
+    if comptime!(kind == SAME) {
+        base as usize
+    } else if comptime!(kind == DISTINCT) {
+        (base + query as u32 - key as u32) as usize
+    } else {
+        table_row(index, query, key, numbers)
+    }
+}
+
+/// Adds the position terms to a tile's scores, scales them, and puts those of rows that are not there out of reach.
+#[cube]
+fn add_terms<F: Float>(
+    scores: &mut Sequence<Sums>,
+    own_term: &Tensor<F>,
+    other_term: &Tensor<F>,
+    index: &Tensor<u32>,
+    rows: &OwnRows,
+    block: &Block,
+    start: usize,
+    base: u32,
+    numbers: &Numbers,
+    #[comptime] kind: u32,
+    #[comptime] keys: bool,
+    #[comptime] variant: Variant,
+) {
+    let (own_has, other_has) = comptime!(terms_of(variant, keys));
+    let head = CUBE_POS_Y as usize;
+    let table = numbers.rows as usize;
+    let (own_tokens, other_tokens) = if comptime!(keys) {
+        (numbers.key_tokens as usize, numbers.query_tokens as usize)
+    } else {
+        (numbers.query_tokens as usize, numbers.key_tokens as usize)
+    };
+    let column = UNIT_POS as usize % 4 * 2;
+    #[unroll]
+    for n in 0..comptime!(variant.tile / 8) {
+        #[unroll]
+        for e in 0..2usize {
+            let there = start + n * 8 + column + e;
+            let other = min(there, block.other_end - 1);
+            let other_position = if comptime!(keys) {
+                query_position(index, other, block.first_key, numbers, variant.placed)
+            } else {
+                other - block.first_key
+            };
+            #[unroll]
+            for half in 0..2usize {
+                let sums = scores.index_mut(n);
+                let mut score = sums[half].extract(e);
+                if comptime!(own_has || other_has) {
+                    let row =
+                        row_of_pair(index, rows.position[half] as usize, other_position, base, numbers, kind, keys);
+                    if comptime!(own_has) {
+                        let at = (head * own_tokens + rows.token[half] as usize) * table;
+                        score += f32::cast_from(own_term[at + row]);
+                    }
+                    if comptime!(other_has) {
+                        score += f32::cast_from(other_term[(head * other_tokens + other) * table + row]);
+                    }
+                }
+                score = select(there < block.other_end, score * numbers.scale, f32::new(-1.0e30));
+                let mut pair = sums[half];
+                pair.insert(e, score);
+                sums[half] = pair;
+            }
+        }
+    }
+}
+
+/// Whether the own side and the other have a position term.
+fn terms_of(variant: Variant, keys: bool) -> (bool, bool) {
+    if keys { (variant.p2c, variant.c2p) } else { (variant.c2p, variant.p2c) }
+}
+
+/// Context, and the logarithm of each softmax's sum. Shapes as in [`portable`](super::portable::forward).
+#[cube(launch)]
+pub fn forward<F: Float>(
+    query: &Tensor<Vector<F, Line>>,
+    key: &Tensor<Vector<F, Line>>,
+    value: &Tensor<Vector<F, Line>>,
+    c2p: &Tensor<F>,
+    p2c: &Tensor<F>,
+    index: &Tensor<u32>,
+    context: &mut Tensor<Vector<F, Pair>>,
+    lse: &mut Tensor<f32>,
+    numbers: Numbers,
+    #[comptime] variant: Variant,
+    #[define(F)] _dtype: ElemType,
+) {
+    let size = comptime!(variant.head_size);
+    let tile = comptime!(variant.tile);
+    let (head, heads) = (CUBE_POS_Y as usize, numbers.heads as usize);
+    let plane = UNIT_POS as usize / PLANE;
+    let block = this_block(index);
+    let rows = own_rows(index, &block, &numbers, false, variant);
+    let column = UNIT_POS as usize % 4 * 2;
+
+    let lines = comptime!(stride(size));
+    let mut keys = Shared::<[Vector<F, Line>]>::new_aligned_slice(comptime!(tile * lines), 16usize);
+    let mut values = Shared::<[Vector<F, Line>]>::new_aligned_slice(comptime!(tile * lines), 16usize);
+    // The queries pass through the keys' place: there are as many of them as keys in a tile.
+    stage(query, &mut keys, block.own_start, block.own_end, heads, tile, variant);
+    sync_cube();
+    let own = left_of(&keys, plane * FRAGMENT, size);
+
+    let mut sums = no_sums(comptime!(size / 8));
+    let mut most = Array::<f32>::new(2usize);
+    let mut total = Array::<f32>::new(2usize);
+    #[unroll]
+    for half in 0..2usize {
+        most[half] = f32::new(-1.0e30);
+        total[half] = 0.0f32;
+    }
+    let mut start = block.other_start;
+    while start < block.other_end {
+        sync_cube();
+        stage(key, &mut keys, start, block.other_end, heads, tile, variant);
+        stage(value, &mut values, start, block.other_end, heads, tile, variant);
+        sync_cube();
+        let mut scores = no_sums(comptime!(tile / 8));
+        product(&own, &keys, &mut scores, size, tile, true);
+        position_terms(&mut scores, c2p, p2c, index, &rows, &block, start, &numbers, false, variant);
+
+        #[unroll]
+        for half in 0..2usize {
+            let mut high = most[half];
+            #[unroll]
+            for n in 0..comptime!(tile / 8) {
+                let pair = scores.index(n)[half];
+                high = max(high, max(pair.extract(0usize), pair.extract(1usize)));
+            }
+            high = largest_of_row(high);
+            let shrink = (most[half] - high).exp();
+            most[half] = high;
+            let random = random_row(&numbers, head, rows.token[half] as usize);
+            let mut sum = 0.0f32;
+            #[unroll]
+            for n in 0..comptime!(tile / 8) {
+                let block_sums = scores.index_mut(n);
+                let mut pair = block_sums[half];
+                #[unroll]
+                for e in 0..2usize {
+                    let mut probability = (pair.extract(e) - high).exp();
+                    sum += probability;
+                    if comptime!(variant.dropout) {
+                        let key = start + n * 8 + column + e - block.first_key;
+                        probability *= dropout_factor(random, key, &numbers);
+                    }
+                    pair.insert(e, probability);
+                }
+                block_sums[half] = pair;
+            }
+            total[half] = total[half] * shrink + sum;
+            #[unroll]
+            for n in 0..comptime!(size / 8) {
+                let block_sums = sums.index_mut(n);
+                block_sums[half] = block_sums[half] * Vector::new(shrink);
+            }
+        }
+        let probabilities = as_left::<F>(&scores, comptime!(tile / 8));
+        product(&probabilities, &values, &mut sums, size, tile, false);
+        start += tile;
+    }
+
+    #[unroll]
+    for half in 0..2usize {
+        let total = sum_of_row(total[half]);
+        let token = rows.token[half] as usize;
+        if rows.live[half] == 1 {
+            #[unroll]
+            for n in 0..comptime!(size / 8) {
+                let pair = sums.index(n)[half] * Vector::new(1.0f32 / total);
+                context[((token * heads + head) * size + n * 8 + column) / 2] = Vector::cast_from(pair);
+            }
+            if UNIT_POS % 4 == 0 {
+                lse[token * heads + head] = most[half] + total.ln();
+            }
+        }
+    }
+}
+
+/// [`add_terms`] by the kind of the tile.
+#[cube]
+fn position_terms<F: Float>(
+    scores: &mut Sequence<Sums>,
+    own_term: &Tensor<F>,
+    other_term: &Tensor<F>,
+    index: &Tensor<u32>,
+    rows: &OwnRows,
+    block: &Block,
+    start: usize,
+    numbers: &Numbers,
+    #[comptime] keys: bool,
+    #[comptime] variant: Variant,
+) -> u32 {
+    let mut kind = MIXED.runtime();
+    if comptime!(variant.c2p || variant.p2c) {
+        let (first, last) = reach(index, block, start, numbers, keys, variant);
+        kind = kind_of(index, first, last, numbers);
+        if kind == SAME {
+            let base = index[first];
+            add_terms(scores, own_term, other_term, index, rows, block, start, base, numbers, SAME, keys, variant);
+        } else if kind == DISTINCT {
+            // The row of distance 0, if all distances had rows of their own.
+            let base = index[first] + first as u32 - numbers.rows_at;
+            add_terms(scores, own_term, other_term, index, rows, block, start, base, numbers, DISTINCT, keys, variant);
+        } else {
+            add_terms(scores, own_term, other_term, index, rows, block, start, 0u32, numbers, MIXED, keys, variant);
+        }
+    } else {
+        add_terms(scores, own_term, other_term, index, rows, block, start, 0u32, numbers, SAME, keys, variant);
+    }
+    kind
+}
+
+/// No run has begun.
+const NONE: u32 = u32::MAX;
+
+/// Ends a run: writes its sum, where there is one and its row exists.
+#[cube]
+fn end_run<F: Float>(d_term: &mut Tensor<F>, at: usize, run: u32, sum: f32, live: bool) {
+    if live && run != NONE {
+        d_term[at + run as usize] = F::cast_from(sum);
+    }
+}
+
+/// Gradients of one side, as in [`portable`](super::portable::backward).
+///
+/// The sums over runs of one row of the position table are kept by the first 16 units of a plane, a row each. Where a tile's
+/// distances have one row, only the sums of its rows reach them; where each has its own, nothing is to be summed.
+#[cube(launch)]
+pub fn backward<F: Float>(
+    own: &Tensor<Vector<F, Line>>,
+    own_value: &Tensor<Vector<F, Line>>,
+    other: &Tensor<Vector<F, Line>>,
+    other_value: &Tensor<Vector<F, Line>>,
+    own_term: &Tensor<F>,
+    other_term: &Tensor<F>,
+    index: &Tensor<u32>,
+    lse: &Tensor<f32>,
+    delta: &Tensor<f32>,
+    d_own: &mut Tensor<Vector<F, Pair>>,
+    d_value: &mut Tensor<Vector<F, Pair>>,
+    d_term: &mut Tensor<F>,
+    numbers: Numbers,
+    #[comptime] keys: bool,
+    #[comptime] variant: Variant,
+    #[define(F)] _dtype: ElemType,
+) {
+    let size = comptime!(variant.head_size);
+    let tile = comptime!(variant.tile);
+    let (own_has, _) = comptime!(terms_of(variant, keys));
+    let (head, heads) = (CUBE_POS_Y as usize, numbers.heads as usize);
+    let table = numbers.rows as usize;
+    let (lane, plane) = (UNIT_POS as usize % PLANE, UNIT_POS as usize / PLANE);
+    let block = this_block(index);
+    let rows = own_rows(index, &block, &numbers, keys, variant);
+    let column = lane % 4 * 2;
+    let own_tokens = if comptime!(keys) { numbers.key_tokens as usize } else { numbers.query_tokens as usize };
+
+    let lines = comptime!(stride(size));
+    let mut states = Shared::<[Vector<F, Line>]>::new_aligned_slice(comptime!(variant.own * lines), 16usize);
+    let mut values = Shared::<[Vector<F, Line>]>::new_aligned_slice(comptime!(variant.own * lines), 16usize);
+    stage(own, &mut states, block.own_start, block.own_end, heads, comptime!(variant.own), variant);
+    stage(own_value, &mut values, block.own_start, block.own_end, heads, comptime!(variant.own), variant);
+    sync_cube();
+    let own = left_of(&states, plane * FRAGMENT, size);
+    let value = left_of(&values, plane * FRAGMENT, size);
+
+    // The scores' gradients of a plane, for the units that sum runs; a column more, so that rows lie in different banks.
+    let width = comptime!(variant.tile + 1);
+    let mut spread = Shared::<[f32]>::new_slice(comptime!(variant.own * width));
+    let spread_at = plane * comptime!(FRAGMENT * width);
+    let walker = min(block.own_start + plane * FRAGMENT + lane % FRAGMENT, block.own_end - 1);
+    let walks = lane < FRAGMENT && block.own_start + plane * FRAGMENT + lane % FRAGMENT < block.own_end;
+    let walker_position = if comptime!(keys) {
+        walker - block.first_key
+    } else {
+        query_position(index, walker, block.first_key, &numbers, variant.placed)
+    };
+    let walker_at = (head * own_tokens + walker) * table;
+    let mut run = NONE.runtime();
+    let mut run_sum = 0.0f32;
+
+    let mut sums = no_sums(comptime!(size / 8));
+    let mut value_sums = no_sums(comptime!(size / 8));
+    let mut start = block.other_start;
+    while start < block.other_end {
+        sync_cube();
+        stage(other, &mut states, start, block.other_end, heads, tile, variant);
+        stage(other_value, &mut values, start, block.other_end, heads, tile, variant);
+        sync_cube();
+        let mut scores = no_sums(comptime!(tile / 8));
+        product(&own, &states, &mut scores, size, tile, true);
+        let kind =
+            position_terms(&mut scores, own_term, other_term, index, &rows, &block, start, &numbers, keys, variant);
+        let mut gradients = no_sums(comptime!(tile / 8));
+        product(&value, &values, &mut gradients, size, tile, true);
+
+        // Scores become probabilities as they are multiplied with the values, gradients those of the scores.
+        #[unroll]
+        for n in 0..comptime!(tile / 8) {
+            #[unroll]
+            for e in 0..2usize {
+                let there = start + n * 8 + column + e;
+                let other = min(there, block.other_end - 1);
+                #[unroll]
+                for half in 0..2usize {
+                    let token = rows.token[half] as usize;
+                    let (query, key) = if comptime!(keys) { (other, token) } else { (token, other) };
+                    let score = scores.index(n)[half].extract(e);
+                    let probability = (score - lse[query * heads + head]).exp();
+                    let mut dropped = probability;
+                    let mut d_probability = gradients.index(n)[half].extract(e);
+                    if comptime!(variant.dropout) {
+                        let random = random_row(&numbers, head, query);
+                        let factor = dropout_factor(random, key - block.first_key, &numbers);
+                        dropped *= factor;
+                        d_probability *= factor;
+                    }
+                    let d_score = probability * (d_probability - delta[query * heads + head]) * numbers.scale;
+                    let block_scores = scores.index_mut(n);
+                    let mut pair = block_scores[half];
+                    pair.insert(e, dropped);
+                    block_scores[half] = pair;
+                    let block_gradients = gradients.index_mut(n);
+                    let mut pair = block_gradients[half];
+                    pair.insert(e, d_score);
+                    block_gradients[half] = pair;
+                }
+            }
+        }
+        let left = as_left::<F>(&gradients, comptime!(tile / 8));
+        product(&left, &states, &mut sums, size, tile, false);
+        if comptime!(keys) {
+            let left = as_left::<F>(&scores, comptime!(tile / 8));
+            product(&left, &values, &mut value_sums, size, tile, false);
+        }
+
+        if comptime!(own_has) {
+            let (first, _) = reach(index, &block, start, &numbers, keys, variant);
+            if kind == DISTINCT {
+                end_run(d_term, walker_at, run, run_sum, walks);
+                run = NONE.runtime();
+                let base = index[first] + first as u32 - numbers.rows_at;
+                #[unroll]
+                for n in 0..comptime!(tile / 8) {
+                    #[unroll]
+                    for e in 0..2usize {
+                        let other = start + n * 8 + column + e;
+                        #[unroll]
+                        for half in 0..2usize {
+                            if rows.live[half] == 1 && other < block.other_end {
+                                let other_position = if comptime!(keys) {
+                                    query_position(index, other, block.first_key, &numbers, variant.placed)
+                                } else {
+                                    other - block.first_key
+                                };
+                                let own_position = rows.position[half] as usize;
+                                let row =
+                                    row_of_pair(index, own_position, other_position, base, &numbers, DISTINCT, keys);
+                                let at = (head * own_tokens + rows.token[half] as usize) * table;
+                                d_term[at + row] = F::cast_from(gradients.index(n)[half].extract(e));
+                            }
+                        }
+                    }
+                }
+            } else if kind == SAME {
+                #[unroll]
+                for half in 0..2usize {
+                    let mut sum = 0.0f32;
+                    #[unroll]
+                    for n in 0..comptime!(tile / 8) {
+                        let pair = gradients.index(n)[half];
+                        sum += pair.extract(0usize) + pair.extract(1usize);
+                    }
+                    let sum = sum_of_row(sum);
+                    if lane % 4 == 0 {
+                        spread[spread_at + half * 8 + lane / 4] = sum;
+                    }
+                }
+                sync_plane();
+                let row = index[first];
+                if run != row {
+                    end_run(d_term, walker_at, run, run_sum, walks);
+                    run = row;
+                    run_sum = 0.0f32;
+                }
+                run_sum += spread[spread_at + lane % FRAGMENT];
+                sync_plane();
+            } else {
+                #[unroll]
+                for n in 0..comptime!(tile / 8) {
+                    #[unroll]
+                    for e in 0..2usize {
+                        #[unroll]
+                        for half in 0..2usize {
+                            let at = spread_at + (half * 8 + lane / 4) * width + n * 8 + column + e;
+                            spread[at] = gradients.index(n)[half].extract(e);
+                        }
+                    }
+                }
+                sync_plane();
+                let count = min(tile, block.other_end - start);
+                for at in 0..count {
+                    let other_position = if comptime!(keys) {
+                        query_position(index, start + at, block.first_key, &numbers, variant.placed)
+                    } else {
+                        start + at - block.first_key
+                    };
+                    let row = row_of_pair(index, walker_position, other_position, 0u32, &numbers, MIXED, keys) as u32;
+                    if run != row {
+                        end_run(d_term, walker_at, run, run_sum, walks);
+                        run = row;
+                        run_sum = 0.0f32;
+                    }
+                    run_sum += spread[spread_at + (lane % FRAGMENT) * width + at];
+                }
+                sync_plane();
+            }
+        }
+        start += tile;
+    }
+
+    if comptime!(own_has) {
+        end_run(d_term, walker_at, run, run_sum, walks);
+    }
+    #[unroll]
+    for half in 0..2usize {
+        if rows.live[half] == 1 {
+            let at = (rows.token[half] as usize * heads + head) * size + column;
+            #[unroll]
+            for n in 0..comptime!(size / 8) {
+                d_own[(at + n * 8) / 2] = Vector::cast_from(sums.index(n)[half]);
+                if comptime!(keys) {
+                    d_value[(at + n * 8) / 2] = Vector::cast_from(value_sums.index(n)[half]);
+                }
+            }
+        }
+    }
+}
