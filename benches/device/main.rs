@@ -120,7 +120,7 @@ fn main() -> Result<ExitCode> {
     println!("{}", json!({ "device": name, "host": describe() }));
     let passed = match command {
         Command::Parity { fixtures } => parity(&fixtures, &device)?,
-        Command::Check { types } => types.into_iter().fold(true, |passed, dtype| check(dtype, &device) && passed),
+        Command::Check { types } => types.into_iter().filter(|dtype| !check(*dtype, &device)).count() == 0,
         Command::Attention { dtype, lengths, tokens, times, composed_up_to } => {
             for length in lengths {
                 time_attention(dtype, length, tokens, times, composed_up_to, &device);

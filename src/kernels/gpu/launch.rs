@@ -40,7 +40,7 @@ impl Kernels {
             (config.a_type, config.b_type, config.cd_type) == (element, element, sum)
                 && (config.m, config.n, config.k) == (16, 8, 16)
         });
-        let fits = head_size % FRAGMENT == 0 && head_size <= 128;
+        let fits = head_size.is_multiple_of(FRAGMENT) && head_size <= 128;
         if multiplies && matmul.ldmatrix.contains(&element) && fits { Self::TensorCore } else { Self::Portable }
     }
 

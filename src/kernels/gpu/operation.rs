@@ -32,7 +32,7 @@ impl Plan {
     fn lse(&self, query: &TensorSpec) -> TensorSpec {
         let shape =
             Shape::new([query.shape.num_elements() / query.shape[query.shape.num_dims() - 1], self.attention.heads]);
-        TensorSpec { shape, dtype: DType::F32, ..query.clone() }
+        TensorSpec { shape, dtype: DType::F32 }
     }
 
     /// The gradient of a position term's scores: one element where it is not in use.
@@ -106,6 +106,11 @@ pub trait GpuAttention: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// Gradients of the five.
+    #[allow(
+        clippy::too_many_arguments,
+        clippy::type_complexity,
+        reason = "burn's operations take and give tensors one by one"
+    )]
     #[fusion(meta = |query, key, value, c2p, p2c, _gradient, _lse, _delta, plan|
         (query.clone(), key.clone(), value.clone(), Plan::d_term(c2p, plan.terms.c2p), Plan::d_term(p2c, plan.terms.p2c)))]
     fn attention_backward(

@@ -5,6 +5,12 @@
 //! - each has a row of its own, one after the other (near the diagonal): its place is computed;
 //! - else it is looked up.
 
+#![allow(
+    clippy::manual_is_multiple_of,
+    clippy::assign_op_pattern,
+    reason = "the language of kernels has fewer methods and operators than Rust"
+)]
+
 use cubecl::{cube, prelude::*};
 
 use super::{
