@@ -18,3 +18,4 @@ pub(crate) mod operation;
 mod portable;
 mod shared;
 mod tensor_core;
+mod tensor_core_backward;
