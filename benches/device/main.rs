@@ -273,6 +273,7 @@ fn time_model(preset: Preset, dtype: Type, [batch, length]: [usize; 2], times: u
             "{}",
             json!({
                 "model": preset.name(), "dtype": format!("{dtype:?}"), "batch": batch, "length": length, "what": what, "ms": ms,
+                "bytes reserved": reserved(device),
             })
         );
     };

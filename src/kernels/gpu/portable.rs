@@ -3,7 +3,7 @@
 
 use cubecl::{cube, prelude::*};
 
-use super::shared::{Numbers, Variant, dropout_factor, query_position, random_row, table_row, this_block};
+use super::shared::{Numbers, Variant, dropout_factor, query_position, random_row, table_row, this_block, tokens};
 
 /// Scores that are taken at once, before the running maximum moves.
 const GROUP: usize = 4;
@@ -210,11 +210,7 @@ pub fn backward<F: Float>(
     let block = this_block(index);
     let live = block.own_start + (UNIT_POS as usize) < block.own_end;
     let token = min(block.own_start + UNIT_POS as usize, block.own_end - 1);
-    let (own_tokens, other_tokens) = if comptime!(keys) {
-        (numbers.key_tokens as usize, numbers.query_tokens as usize)
-    } else {
-        (numbers.query_tokens as usize, numbers.key_tokens as usize)
-    };
+    let (own_tokens, other_tokens) = tokens(&numbers, keys);
     let position = if comptime!(keys) {
         token - block.first_key
     } else {

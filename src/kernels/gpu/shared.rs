@@ -28,8 +28,9 @@ pub struct Variant {
 pub struct Numbers {
     /// Number of heads.
     pub heads: u32,
-    /// Number of rows of the query and of the key.
+    /// Number of rows of the query.
     pub query_tokens: u32,
+    /// Number of rows of the key.
     pub key_tokens: u32,
     /// Number of rows of the position tables (R).
     pub rows: u32,
@@ -41,9 +42,11 @@ pub struct Numbers {
     pub unit_steps: u32,
     /// 1 / sqrt(d n)
     pub scale: f32,
-    /// Of dropout: seed, the number below which random bits drop, and the factor of what stays.
+    /// The seed of dropout.
     pub seed: u32,
+    /// Random bits below this number drop.
     pub threshold: u32,
+    /// The factor of what is kept.
     pub keep: f32,
 }
 
@@ -84,6 +87,29 @@ pub(super) fn query_position(
     #[comptime] placed: bool,
 ) -> usize {
     if comptime!(placed) { index[numbers.positions_at as usize + token] as usize } else { token - first_key }
+}
+
+/// The position of a key or a query in its sequence.
+#[cube]
+pub(super) fn position(
+    index: &Tensor<u32>,
+    token: usize,
+    first_key: usize,
+    numbers: &Numbers,
+    #[comptime] of_key: bool,
+    #[comptime] placed: bool,
+) -> usize {
+    if comptime!(of_key) { token - first_key } else { query_position(index, token, first_key, numbers, placed) }
+}
+
+/// Tokens of the owned side and of the other, where keys are owned or queries.
+#[cube]
+pub(super) fn tokens(numbers: &Numbers, #[comptime] keys: bool) -> (usize, usize) {
+    if comptime!(keys) {
+        (numbers.key_tokens as usize, numbers.query_tokens as usize)
+    } else {
+        (numbers.query_tokens as usize, numbers.key_tokens as usize)
+    }
 }
 
 /// idx(i, j): the row of the position tables for the query at position i and the key at position j.

@@ -19,7 +19,9 @@ use super::{
         FRAGMENT, Line, PLANE, Pair, Sums, as_left, largest_of_row, left_of, no_sums, product, stage, stride,
         sum_of_row,
     },
-    shared::{Block, Numbers, Variant, dropout_factor, query_position, random_row, table_row, this_block},
+    shared::{
+        Block, Numbers, Variant, dropout_factor, position, query_position, random_row, table_row, this_block, tokens,
+    },
 };
 
 /// How the rows of the position table lie in a tile.
@@ -61,12 +63,7 @@ pub(super) fn own_rows(
         let token = min(row, block.own_end - 1);
         rows.token[half] = token as u32;
         rows.live[half] = select(row < block.own_end, 1u32, 0u32);
-        let position = if comptime!(keys) {
-            token - block.first_key
-        } else {
-            query_position(index, token, block.first_key, numbers, variant.placed)
-        };
-        rows.position[half] = position as u32;
+        rows.position[half] = position(index, token, block.first_key, numbers, keys, variant.placed) as u32;
     }
     rows
 }
@@ -138,11 +135,7 @@ fn add_terms<F: Float>(
     let (own_has, other_has) = comptime!(terms_of(variant, keys));
     let head = CUBE_POS_Y as usize;
     let table = numbers.rows as usize;
-    let (own_tokens, other_tokens) = if comptime!(keys) {
-        (numbers.key_tokens as usize, numbers.query_tokens as usize)
-    } else {
-        (numbers.query_tokens as usize, numbers.key_tokens as usize)
-    };
+    let (own_tokens, other_tokens) = tokens(numbers, keys);
     let column = UNIT_POS as usize % 4 * 2;
     #[unroll]
     for n in 0..comptime!(variant.tile / 8) {
@@ -150,11 +143,7 @@ fn add_terms<F: Float>(
         for e in 0..2usize {
             let there = start + n * 8 + column + e;
             let other = min(there, block.other_end - 1);
-            let other_position = if comptime!(keys) {
-                query_position(index, other, block.first_key, numbers, variant.placed)
-            } else {
-                other - block.first_key
-            };
+            let other_position = position(index, other, block.first_key, numbers, comptime!(!keys), variant.placed);
             #[unroll]
             for half in 0..2usize {
                 let sums = scores.index_mut(n);

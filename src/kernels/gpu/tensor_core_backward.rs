@@ -6,7 +6,7 @@ use cubecl::{cube, prelude::*};
 
 use super::{
     fragments::{FRAGMENT, Line, PLANE, Pair, as_left, left_of, no_sums, product, stage, stride, sum_of_row},
-    shared::{Numbers, Variant, dropout_factor, query_position, random_row, this_block},
+    shared::{Numbers, Variant, dropout_factor, position, random_row, this_block, tokens},
     tensor_core::{DISTINCT, MIXED, SAME, own_rows, position_terms, reach, row_of_pair, terms_of},
 };
 
@@ -53,7 +53,7 @@ pub fn backward<F: Float>(
     let block = this_block(index);
     let rows = own_rows(index, &block, &numbers, keys, variant);
     let column = lane % 4 * 2;
-    let own_tokens = if comptime!(keys) { numbers.key_tokens as usize } else { numbers.query_tokens as usize };
+    let (own_tokens, _) = tokens(&numbers, keys);
 
     let lines = comptime!(stride(size));
     let mut states = Shared::<[Vector<F, Line>]>::new_aligned_slice(comptime!(variant.own * lines), 16usize);
@@ -70,11 +70,7 @@ pub fn backward<F: Float>(
     let spread_at = plane * comptime!(FRAGMENT * width);
     let walker = min(block.own_start + plane * FRAGMENT + lane % FRAGMENT, block.own_end - 1);
     let walks = lane < FRAGMENT && block.own_start + plane * FRAGMENT + lane % FRAGMENT < block.own_end;
-    let walker_position = if comptime!(keys) {
-        walker - block.first_key
-    } else {
-        query_position(index, walker, block.first_key, &numbers, variant.placed)
-    };
+    let walker_position = position(index, walker, block.first_key, &numbers, keys, variant.placed);
     let walker_at = (head * own_tokens + walker) * table;
     let mut run = NONE.runtime();
     let mut run_sum = 0.0f32;
@@ -148,11 +144,8 @@ pub fn backward<F: Float>(
                         #[unroll]
                         for half in 0..2usize {
                             if rows.live[half] == 1 && other < block.other_end {
-                                let other_position = if comptime!(keys) {
-                                    query_position(index, other, block.first_key, &numbers, variant.placed)
-                                } else {
-                                    other - block.first_key
-                                };
+                                let other_position =
+                                    position(index, other, block.first_key, &numbers, comptime!(!keys), variant.placed);
                                 let own_position = rows.position[half] as usize;
                                 let row =
                                     row_of_pair(index, own_position, other_position, base, &numbers, DISTINCT, keys);
@@ -200,11 +193,8 @@ pub fn backward<F: Float>(
                 sync_plane();
                 let count = min(tile, block.other_end - start);
                 for at in 0..count {
-                    let other_position = if comptime!(keys) {
-                        query_position(index, start + at, block.first_key, &numbers, variant.placed)
-                    } else {
-                        start + at - block.first_key
-                    };
+                    let other_position =
+                        position(index, start + at, block.first_key, &numbers, comptime!(!keys), variant.placed);
                     let row = row_of_pair(index, walker_position, other_position, 0u32, &numbers, MIXED, keys) as u32;
                     if run != row {
                         end_run(d_term, walker_at, run, run_sum, walks);
