@@ -16,10 +16,13 @@ pub(crate) enum InstructionSet {
     /// AVX2 and FMA: 256 bits.
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// AVX2 with VNNI: sums of products of small integers in one instruction.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
     /// AVX-512 F, BW, DQ and VL.
     #[cfg(target_arch = "x86_64")]
     Avx512,
-    /// AVX-512 with VNNI: sums of products of small integers in one instruction.
+    /// AVX-512 with VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
 }
@@ -32,6 +35,8 @@ impl InstructionSet {
         Self::Neon,
         #[cfg(target_arch = "x86_64")]
         Self::Avx2,
+        #[cfg(target_arch = "x86_64")]
+        Self::AvxVnni,
         #[cfg(target_arch = "x86_64")]
         Self::Avx512,
         #[cfg(target_arch = "x86_64")]
@@ -46,6 +51,8 @@ impl InstructionSet {
             Self::Neon => "neon",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => "avxvnni",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => "avx512",
             #[cfg(target_arch = "x86_64")]
@@ -62,6 +69,8 @@ impl InstructionSet {
             Self::Neon => true,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => Self::Avx2.is_available() && is_x86_feature_detected!("avxvnni"),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
                 Self::Avx2.is_available()
@@ -129,7 +138,7 @@ impl Isa {
     /// Whether it has sums of products of bytes.
     pub fn multiplies_bytes(self) -> bool {
         #[cfg(target_arch = "x86_64")]
-        return self.0 == InstructionSet::Avx512Vnni;
+        return matches!(self.0, InstructionSet::AvxVnni | InstructionSet::Avx512Vnni);
         #[cfg(not(target_arch = "x86_64"))]
         false
     }

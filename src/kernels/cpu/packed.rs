@@ -44,9 +44,9 @@ impl WeightType {
             #[cfg(target_arch = "x86_64")]
             (Self::I16 | Self::Int8, InstructionSet::Avx2 | InstructionSet::Avx512) => "vpmaddwd",
             #[cfg(target_arch = "x86_64")]
-            (Self::I16, InstructionSet::Avx512Vnni) => "vpdpwssd",
+            (Self::I16, InstructionSet::AvxVnni | InstructionSet::Avx512Vnni) => "vpdpwssd",
             #[cfg(target_arch = "x86_64")]
-            (Self::Int8, InstructionSet::Avx512Vnni) => "vpdpbusd",
+            (Self::Int8, InstructionSet::AvxVnni | InstructionSet::Avx512Vnni) => "vpdpbusd",
         }
     }
 }

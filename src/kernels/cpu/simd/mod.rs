@@ -9,7 +9,7 @@ pub(crate) use portable::Portable;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use sets::Neon;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use sets::{Avx2, Avx512, Avx512Vnni};
+pub(crate) use sets::{Avx2, Avx512, Avx512Vnni, AvxVnni};
 
 /// Vectors in the registers of one instruction set. Its values are tokens: whoever has one runs in a function that
 /// [`vectorized!`] compiled for the set, and on a processor that has it.
@@ -109,6 +109,13 @@ macro_rules! vectorized {
             }
 
             #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,avxvnni")]
+            fn avxvnni$(<$generic: $bound>)?($($argument: $type),+) {
+                // SAFETY: as above.
+                generic::<_, $($generic)?>(unsafe { simd::AvxVnni::new() }, $($argument),+)
+            }
+
+            #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             fn avx2$(<$generic: $bound>)?($($argument: $type),+) {
                 // SAFETY: as above.
@@ -123,6 +130,9 @@ macro_rules! vectorized {
                 // SAFETY: the processor has the instructions that the function is compiled for, or there were no such `isa`.
                 #[cfg(target_arch = "x86_64")]
                 InstructionSet::Avx2 => unsafe { avx2$(::<$generic>)?($($argument),+) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                InstructionSet::AvxVnni => unsafe { avxvnni$(::<$generic>)?($($argument),+) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 InstructionSet::Avx512 => unsafe { avx512$(::<$generic>)?($($argument),+) },
@@ -153,6 +163,8 @@ impl crate::isa::Isa {
             InstructionSet::Neon => Neon::LANES,
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx2 => Avx2::LANES,
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::AvxVnni => AvxVnni::LANES,
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512 => Avx512::LANES,
             #[cfg(target_arch = "x86_64")]

@@ -129,30 +129,74 @@ avx512! {
 avx512! {
     /// As [`Avx512`], with sums of products of integers in one instruction.
     Avx512Vnni;
-    pairs(a, b, c) => arch::_mm512_dpwssd_epi32(c, a, b);
+    pairs(a, b, c) => dot_pairs_512(a, b, c);
     bytes(unsigned, signed, c) => arch::_mm512_dpbusd_epi32(c, unsigned, signed);
 }
 
 #[cfg(target_arch = "x86_64")]
-simd! {
-    /// 16 registers: 12 sums.
-    Avx2: __m256, __m256i, 8 lanes, 6 rows;
-    splat(value) => arch::_mm256_set1_ps(value);
-    load(from) => arch::_mm256_loadu_ps(from);
-    load_bf16(from) => {
-        let wide = arch::_mm256_cvtepu16_epi32(arch::_mm_loadu_si128(from.cast()));
-        arch::_mm256_castsi256_ps(arch::_mm256_slli_epi32::<16>(wide))
+macro_rules! avx2 {
+    ($(#[$doc:meta])* $name:ident; $($integers:tt)+) => {
+        simd! {
+            $(#[$doc])*
+            $name: __m256, __m256i, 8 lanes, 6 rows;
+            splat(value) => arch::_mm256_set1_ps(value);
+            load(from) => arch::_mm256_loadu_ps(from);
+            load_bf16(from) => {
+                let wide = arch::_mm256_cvtepu16_epi32(arch::_mm_loadu_si128(from.cast()));
+                arch::_mm256_castsi256_ps(arch::_mm256_slli_epi32::<16>(wide))
+            };
+            store(to, vector) => arch::_mm256_storeu_ps(to, vector);
+            add(a, b) => arch::_mm256_add_ps(a, b);
+            multiply(a, b) => arch::_mm256_mul_ps(a, b);
+            multiply_add(a, b, c) => arch::_mm256_fmadd_ps(a, b, c);
+            splat_integers(value) => arch::_mm256_set1_epi32(value);
+            load_integers(from) => arch::_mm256_loadu_si256(from.cast());
+            load_bytes(from) => arch::_mm256_cvtepi8_epi16(arch::_mm_loadu_si128(from.cast()));
+            to_floats(integers) => arch::_mm256_cvtepi32_ps(integers);
+            $($integers)+
+        }
     };
-    store(to, vector) => arch::_mm256_storeu_ps(to, vector);
-    add(a, b) => arch::_mm256_add_ps(a, b);
-    multiply(a, b) => arch::_mm256_mul_ps(a, b);
-    multiply_add(a, b, c) => arch::_mm256_fmadd_ps(a, b, c);
-    splat_integers(value) => arch::_mm256_set1_epi32(value);
-    load_integers(from) => arch::_mm256_loadu_si256(from.cast());
-    load_bytes(from) => arch::_mm256_cvtepi8_epi16(arch::_mm_loadu_si128(from.cast()));
-    to_floats(integers) => arch::_mm256_cvtepi32_ps(integers);
+}
+
+#[cfg(target_arch = "x86_64")]
+avx2! {
+    /// 16 registers: 12 sums.
+    Avx2;
     pairs(a, b, c) => arch::_mm256_add_epi32(arch::_mm256_madd_epi16(a, b), c);
 }
+
+#[cfg(target_arch = "x86_64")]
+avx2! {
+    /// As [`Avx2`], with sums of products of integers in one instruction.
+    AvxVnni;
+    pairs(a, b, c) => dot_pairs_256(a, b, c);
+    bytes(unsigned, signed, c) => arch::_mm256_dpbusd_avx_epi32(c, unsigned, signed);
+}
+
+/// Defines the function for `vpdpwssd`, which adds the products of pairs of i16 to c. LLVM turns the intrinsic functions for it
+/// into a product and a sum, which are twice as many instructions.
+#[cfg(target_arch = "x86_64")]
+macro_rules! dot_pairs {
+    ($name:ident: $vector:ident in $register:ident, $features:literal, $instruction:literal) => {
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn $name(a: arch::$vector, b: arch::$vector, mut c: arch::$vector) -> arch::$vector {
+            // SAFETY: the function is compiled for the instruction, which touches nothing but these registers.
+            unsafe {
+                std::arch::asm!(
+                    concat!($instruction, " {c}, {a}, {b}"), a = in($register) a, b = in($register) b, c = inout($register) c,
+                    options(pure, nomem, nostack, preserves_flags)
+                );
+            }
+            c
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+dot_pairs!(dot_pairs_512: __m512i in zmm_reg, "avx512f,avx512vnni", "vpdpwssd");
+#[cfg(target_arch = "x86_64")]
+dot_pairs!(dot_pairs_256: __m256i in ymm_reg, "avx2,avxvnni", "{{vex}} vpdpwssd");
 
 #[cfg(target_arch = "aarch64")]
 simd! {
