@@ -21,10 +21,10 @@ pub enum Precision {
     F16,
     /// On CPUs weights in bf16, multiplied in f32: half the bytes.
     Bf16,
-    /// CPUs only: integers of 12 bits for weights, with a scale an output, and of 13 bits for inputs, with a scale a token. The
-    /// decisions of f32, faster.
+    /// CPUs only: integers of 12 bits for weights, and of 13 bits for inputs; each output and each token has a scale for every
+    /// 256 inputs. The decisions of f32, faster.
     I16,
-    /// CPUs only: integers of 8 bits, with a scale an output for weights and a scale a token for inputs.
+    /// CPUs only: integers of 8 bits for weights and inputs; each output and each token has a scale for every 128 inputs.
     Int8(Int8Layers),
 }
 

@@ -133,7 +133,7 @@ impl Session {
         let shape = [labels.len()];
         let labels = Tensor::from_data(TensorData::new(labels, shape), &self.device);
         let Model::Training(trainer) = &mut self.model else { bail!("the model was loaded for inference") };
-        let loss = trainer.train_step(input, labels);
+        let loss = trainer.step(input, labels);
         Ok(json!({ "seconds": start.elapsed().as_secs_f64(), "loss": loss }))
     }
 

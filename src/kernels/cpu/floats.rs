@@ -124,6 +124,6 @@ impl<W: Float> Format for Floats<W> {
 
 impl<'a, W: Float> From<Matrix<'a>> for Operand<'a, Floats<W>> {
     fn from(matrix: Matrix<'a>) -> Self {
-        Self { matrix, scales: &[] }
+        Self { matrix, scales: None }
     }
 }

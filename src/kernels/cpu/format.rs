@@ -4,11 +4,11 @@
 //! |---|---|---|---|---|
 //! | [`F32`](super::floats::F32) | f32 | f32 | f32 | multiply-add |
 //! | [`Bf16`](super::floats::Bf16) | bf16, widened in registers | f32 | f32 | multiply-add |
-//! | [`I16`](super::integers::I16) | 12 bits and a scale a column | 13 bits and a scale a row | i32 over 256 inputs, then f32 | pairs: `vpdpwssd`, `vpmaddwd`, `smull` |
-//! | [`Int8`](super::integers::Int8) | 8 bits and a scale a column | 8 bits and a scale a row | i32 over 1024 inputs, then f32 | bytes: `vpdpbusd` |
+//! | [`I16`](super::integers::I16) | 12 bits | 13 bits | i32 over a block of 256 inputs, then f32 | pairs: `vpdpwssd`, `vpmaddwd`, `smull` |
+//! | [`Int8`](super::integers::Int8) | 8 bits | 8 bits | i32 over a block of 128 inputs, then f32 | bytes: `vpdpbusd` |
 //! | [`WidenedInt8`](super::integers::WidenedInt8) | the same | the same | the same | pairs, of weights widened in registers |
 //!
-//! Sums of integers are exact, and what is made of them takes the same roundings on every processor: products of integers are
+//! Integers have a scale for each block of a column or row. Sums of integers are exact, and what is made of them takes the same roundings on every processor: products of integers are
 //! the same to the bit whichever instructions compute them.
 
 use std::{borrow::Cow, fmt::Debug, ops::Range};
@@ -29,11 +29,11 @@ pub(crate) trait Format: Copy + Debug + Send + Sync + 'static {
 
     /// Inputs that one step takes, side by side in memory.
     const GROUP: usize;
-    /// Most inputs between two visits of the output, a multiple of `GROUP`: a panel of so many rows stays in the first-level
-    /// cache, and sums of integers do not overflow.
+    /// Inputs of a block, a multiple of `GROUP`. After each block the output is visited: a panel of so many rows stays in the
+    /// first-level cache, and sums of integers do not overflow. Integers have scales of their own in each block.
     const DEPTH: usize;
 
-    /// What the weights of each column are multiples of; empty where they are numbers themselves.
+    /// What the weights of a block are multiples of, column by column; empty where they are numbers themselves.
     fn scales(weights: Matrix<'_>) -> Vec<f32>;
 
     /// Lays out a panel, [depth, columns] of the weights, whose scales these are.
@@ -73,15 +73,21 @@ pub(crate) trait Format: Copy + Debug + Send + Sync + 'static {
 pub(crate) struct Operand<'a, F: Format> {
     /// [rows, inputs], with as many inputs as make whole groups.
     pub matrix: Matrix<'a, F::State>,
-    /// What the states of each row are multiples of; empty where they are numbers themselves.
-    pub scales: &'a [f32],
+    /// What the states of each row and block are multiples of, [rows, blocks]; none where they are numbers themselves.
+    pub scales: Option<Matrix<'a>>,
 }
 
 impl<F: Format> Operand<'_, F> {
     /// Some of the rows.
     pub fn rows(self, range: Range<usize>) -> Self {
-        let scales = self.scales.get(range.clone()).unwrap_or_default();
-        Self { matrix: self.matrix.rows(range), scales }
+        Self { matrix: self.matrix.rows(range.clone()), scales: self.scales.map(|scales| scales.rows(range)) }
+    }
+
+    /// The block that has these inputs.
+    pub fn block(self, depth: Range<usize>) -> Self {
+        let (rows, number) = (0..self.matrix.shape()[0], depth.start / F::DEPTH);
+        let scales = self.scales.map(|scales| scales.part(rows.clone(), number..number + 1));
+        Self { matrix: self.matrix.part(rows, depth), scales }
     }
 }
 
@@ -96,6 +102,7 @@ impl<F: Format> Copy for Operand<'_, F> {}
 /// What an [`Operand`] looks at.
 pub(crate) struct States<'a, F: Format> {
     pub states: Cow<'a, [F::State]>,
+    /// For each row and block; empty where the states are numbers themselves.
     pub scales: Vec<f32>,
     /// States in a row.
     pub width: usize,
@@ -104,6 +111,8 @@ pub(crate) struct States<'a, F: Format> {
 impl<F: Format> States<'_, F> {
     pub fn operand(&self) -> Operand<'_, F> {
         let rows = self.states.len() / self.width;
-        Operand { matrix: Matrix::new(&self.states, 0, rows, self.width, self.width), scales: &self.scales }
+        let blocks = self.width.div_ceil(F::DEPTH);
+        let scales = (!self.scales.is_empty()).then(|| Matrix::new(&self.scales, 0, rows, blocks, blocks));
+        Operand { matrix: Matrix::new(&self.states, 0, rows, self.width, self.width), scales }
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! with the depth and the group of its [format](Format).
 
-use std::{fmt, marker::PhantomData, ops::Range};
+use std::{fmt, iter, marker::PhantomData, ops::Range};
 
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -41,8 +41,7 @@ pub(crate) struct Panels<F = F32> {
     isa: Isa,
     /// Columns of a panel: two registers.
     width: usize,
-    /// What the weights of each column are multiples of, with zeros where the last panel has no columns; empty where they are
-    /// numbers themselves.
+    /// What the weights of each panel's columns are multiples of, panel by panel; empty where they are numbers themselves.
     scales: Vec<f32>,
     /// What the sums of each panel's columns start from, panel by panel; empty for zeros.
     offsets: Vec<i32>,
@@ -84,21 +83,27 @@ impl<F: Format> Panels<F> {
         if size_of_val(&self.lines[..]) < depth * stride * size_of::<F::Weight>() {
             self.lines = lines::<F::Weight>(depth * stride);
         }
-        self.scales = F::scales(matrix);
-        let scales = |columns: &Range<usize>| self.scales.get(columns.clone()).unwrap_or_default();
+        self.scales.clear();
         let mut rest: &mut [F::Weight] = bytemuck::cast_slice_mut(&mut self.lines);
         for depth in parts(0..depth, F::DEPTH) {
             let (panels, others) = rest.split_at_mut(depth.len() * stride);
             rest = others;
             let rows = depth.start..depth.end.min(self.inner);
+            let scales = F::scales(matrix.part(rows.clone(), 0..self.columns));
             let size = depth.len() * width;
             panels.par_chunks_mut(size).with_min_len(FEW / size).enumerate().for_each(|(number, panel)| {
                 let columns = number * width..self.columns.min((number + 1) * width);
-                F::pack(panel, matrix.part(rows.clone(), columns.clone()), scales(&columns), width);
+                F::pack(
+                    panel,
+                    matrix.part(rows.clone(), columns.clone()),
+                    scales.get(columns).unwrap_or_default(),
+                    width,
+                );
             });
-        }
-        if !self.scales.is_empty() {
-            self.scales.resize(stride, 0.0);
+            if !scales.is_empty() {
+                let missing = stride - scales.len();
+                self.scales.extend(scales.into_iter().chain(iter::repeat_n(0.0, missing)));
+            }
         }
         self.offsets =
             self.places().flat_map(|(depth, columns)| F::offsets(self.panel(&depth, columns.start), width)).collect();
@@ -108,12 +113,12 @@ impl<F: Format> Panels<F> {
     pub fn unpack(&self) -> Vec<f32> {
         let mut matrix = vec![0.0; self.inner * self.columns];
         for (depth, columns) in self.places() {
-            let panel = self.panel(&depth, columns.start);
+            let (panel, scales) = (self.panel(&depth, columns.start), self.scales(&depth, columns.start));
             for row in depth.start..depth.end.min(self.inner) {
                 let (group, place) = ((row - depth.start) / F::GROUP, row % F::GROUP);
                 for column in columns.clone() {
                     let weight = panel[(group * self.width + column - columns.start) * F::GROUP + place];
-                    let scale = self.scales.get(column).copied().unwrap_or(1.0);
+                    let scale = scales.get(column - columns.start).copied().unwrap_or(1.0);
                     matrix[row * self.columns + column] = F::unpack(weight) * scale;
                 }
             }
@@ -162,15 +167,21 @@ impl<F: Format> Panels<F> {
 
     /// What the weights of this panel's columns are multiples of, if anything.
     #[inline(always)]
-    pub(super) fn scales(&self, column: usize) -> &[f32] {
-        self.scales.get(column..column + self.width).unwrap_or_default()
+    pub(super) fn scales(&self, depth: &Range<usize>, column: usize) -> &[f32] {
+        self.scales.get(self.columns_of(depth, column)).unwrap_or_default()
     }
 
     /// What the sums of this panel's columns start from, if not zeros.
     #[inline(always)]
     pub(super) fn offsets(&self, depth: &Range<usize>, column: usize) -> &[i32] {
+        self.offsets.get(self.columns_of(depth, column)).unwrap_or_default()
+    }
+
+    /// A panel's columns among those of all panels.
+    #[inline(always)]
+    fn columns_of(&self, depth: &Range<usize>, column: usize) -> Range<usize> {
         let start = depth.start / F::DEPTH * self.stride() + column;
-        self.offsets.get(start..start + self.width).unwrap_or_default()
+        start..start + self.width
     }
 
     /// The first column of the panel that a column is in.

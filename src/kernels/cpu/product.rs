@@ -100,7 +100,8 @@ impl<F: Format> Panels<F> {
         for rows in parts(0..rows, ROWS) {
             let lhs = lhs.rows(rows.clone());
             for depth in parts(0..inner, F::DEPTH) {
-                let block = lhs.matrix.part(0..rows.len(), depth.clone());
+                let lhs = lhs.block(depth.clone());
+                let block = lhs.matrix;
                 let start = if depth.start > 0 { Start::Output } else { start };
                 let mut run = |matrix: Matrix<'_, F::State>| {
                     let (block, output) = (Operand { matrix, ..lhs }, output.rows(rows.clone()));
@@ -152,7 +153,7 @@ vectorized! {
             let tiles = Tiles {
                 lhs,
                 panel: panels.panel(&depth, from.start),
-                scales: panels.scales(from.start),
+                scales: panels.scales(&depth, from.start),
                 offsets: panels.offsets(&depth, from.start),
                 start: start.columns(to.clone()),
                 columns: to,
@@ -226,13 +227,14 @@ impl<F: Format> Tiles<'_, F> {
                 F::step(simd, states, row_stride, weights, &mut sums);
             }
         }
+        let scales = self.lhs.scales.map(|scales| (scales, load(simd, self.scales)));
         for (r, sums) in sums.into_iter().enumerate() {
             let row = row + r;
             let output = &mut output.row_mut(row)[self.columns.clone()];
             let mut values = sums.map(|sums| F::values(simd, sums));
-            if let Some(scale) = self.lhs.scales.get(row) {
-                let (scale, scales) = (simd.splat(*scale), load(simd, self.scales));
-                values = both(|i| simd.multiply(values[i], simd.multiply(scale, scales[i])));
+            if let Some((of_row, of_columns)) = scales {
+                let of_row = simd.splat(of_row.get(row, 0));
+                values = both(|i| simd.multiply(values[i], simd.multiply(of_row, of_columns[i])));
             }
             let start = match self.start {
                 Start::Zero => None,
@@ -256,30 +258,30 @@ fn both<T>(of: impl Fn(usize) -> T) -> [T; 2] {
 /// Two registers from a row, which is shorter in the last panel.
 #[inline(always)]
 fn load<S: Simd>(simd: S, row: &[f32]) -> [S::Vector; 2] {
-    let mut whole = [0.0; WIDEST];
-    let from = match row.len() == 2 * S::LANES {
-        true => row.as_ptr(),
-        false => {
-            whole[..row.len()].copy_from_slice(row);
-            whole.as_ptr()
-        }
-    };
-    // SAFETY: the row has two registers of numbers, or `whole` has at least as many.
-    unsafe { [simd.load(from), simd.load(from.add(S::LANES))] }
+    // SAFETY: there are two registers of numbers.
+    let registers = |from: *const f32| unsafe { [simd.load(from), simd.load(from.add(S::LANES))] };
+    if row.len() == 2 * S::LANES {
+        registers(row.as_ptr())
+    } else {
+        let mut whole = [0.0; WIDEST];
+        whole[..row.len()].copy_from_slice(row);
+        registers(whole.as_ptr())
+    }
 }
 
 /// Two registers into a row, which is shorter in the last panel.
 #[inline(always)]
 fn store<S: Simd>(simd: S, [low, high]: [S::Vector; 2], row: &mut [f32]) {
-    let mut whole = [0.0; WIDEST];
-    let is_whole = row.len() == 2 * S::LANES;
-    let to = if is_whole { row.as_mut_ptr() } else { whole.as_mut_ptr() };
     // SAFETY: as in `load`.
-    unsafe {
+    let registers = |to: *mut f32| unsafe {
         simd.store(to, low);
         simd.store(to.add(S::LANES), high);
-    }
-    if !is_whole {
+    };
+    if row.len() == 2 * S::LANES {
+        registers(row.as_mut_ptr());
+    } else {
+        let mut whole = [0.0; WIDEST];
+        registers(whole.as_mut_ptr());
         row.copy_from_slice(&whole[..row.len()]);
     }
 }

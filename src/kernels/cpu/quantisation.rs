@@ -1,5 +1,5 @@
-//! From numbers to small integers and scales: a row or column is its integers times its scale, which makes the largest of its
-//! magnitudes the largest integer.
+//! From numbers to small integers and scales: a block of a row or column is its integers times its scale, which makes the largest
+//! of its magnitudes the largest integer.
 //!
 //! What is not finite makes the scale NaN, and so every product with that row or column. One whose magnitudes all lie below
 //! [`SMALLEST`] counts as zeros.
@@ -73,32 +73,38 @@ macro_rules! truncate {
 }
 truncate!(i8, u8, i16);
 
-/// Rows of `width` integers from rows of `inner` numbers, and their scales: the largest of a row becomes `range`, and `offset` is
-/// added to each.
+/// Rows of `width` integers from rows of `inner` numbers, and the scales of each block of `depth` of them: the largest of a block
+/// becomes `range`, and `offset` is added to each.
 pub(super) fn rows<T: Truncate + Clone + Default + Send>(
     isa: Isa,
     rows: &[f32],
     inner: usize,
     width: usize,
+    depth: usize,
     range: f32,
     offset: i32,
 ) -> (Vec<T>, Vec<f32>) {
     let count = rows.len() / inner;
-    let (mut integers, mut scales) = (vec![T::default(); count * width], vec![0.0; count]);
-    let rows = rows.par_chunks_exact(inner).zip(integers.par_chunks_exact_mut(width)).zip(&mut scales);
-    rows.with_min_len(FEW.div_ceil(inner)).for_each(|((numbers, integers), found)| {
-        row(isa, numbers, range, offset, integers, found);
+    let blocks = inner.div_ceil(depth);
+    let (mut integers, mut scales) = (vec![T::default(); count * width], vec![0.0; count * blocks]);
+    let found = integers.par_chunks_exact_mut(width).zip(scales.par_chunks_exact_mut(blocks));
+    let rows = rows.par_chunks_exact(inner).zip(found);
+    rows.with_min_len(FEW.div_ceil(inner)).for_each(|(numbers, (integers, scales))| {
+        row(isa, numbers, depth, range, offset, integers, scales);
     });
     (integers, scales)
 }
 
 vectorized! {
     /// One row; what it lacks in width stays as it is.
-    fn row<T: Truncate>(numbers: &[f32], range: f32, offset: i32, integers: &mut [T], found: &mut f32) {
-        let (scale, inverse) = scale(largest(numbers.iter().copied()), range);
-        *found = scale;
-        for (to, number) in integers.iter_mut().zip(numbers) {
-            *to = T::truncate(integer(*number, inverse).wrapping_add(offset));
+    fn row<T: Truncate>(numbers: &[f32], depth: usize, range: f32, offset: i32, integers: &mut [T], scales: &mut [f32]) {
+        let blocks = numbers.chunks(depth).zip(integers.chunks_mut(depth));
+        for ((numbers, integers), found) in blocks.zip(scales) {
+            let (scale, inverse) = scale(largest(numbers.iter().copied()), range);
+            *found = scale;
+            for (to, number) in integers.iter_mut().zip(numbers) {
+                *to = T::truncate(integer(*number, inverse).wrapping_add(offset));
+            }
         }
     }
 }
