@@ -70,9 +70,10 @@ const SIGNS: [Sign; 27] = [
         incomplete: false,
     },
     Sign {
-        parts: &[Part::Model, Part::Weights, Part::Head],
+        parts: &[Part::Model, Part::Head],
         name: "gliner_config.json",
-        meaning: "it is a GLiNER model (gliner_config.json), whose layers over the encoder are not supported",
+        meaning: "it is a GLiNER model (gliner_config.json), which finds entities of any type; open it with the pipeline \
+                  Gliner (example gliner)",
         incomplete: false,
     },
     Sign { parts: &[Part::Head], name: "config_setfit.json", meaning: SETFIT, incomplete: false },

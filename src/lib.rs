@@ -20,6 +20,7 @@ pub mod model;
 #[doc(hidden)]
 pub mod parity;
 pub mod pipeline;
+mod prompt;
 mod replacement;
 #[cfg(test)]
 #[path = "../tests/common/repository.rs"]

@@ -7,13 +7,14 @@ use std::{
 };
 
 /// The rooms of `src`, from the ground up. Rooms of one floor do not know each other.
-const FLOORS: [&[&str]; 10] = [
+const FLOORS: [&[&str]; 11] = [
     &["error", "isa"],
     &["device"],
     &["foreign", "replacement", "scores", "text_file"],
     &["config"],
     &["kernels", "batch"],
     &["model", "tokenizer", "answer_spans"],
+    &["prompt"],
     &["heads", "data"],
     &["checkpoint"],
     &["pipeline", "training"],

@@ -16,7 +16,7 @@ use predicates::{
     str::{contains, is_empty, is_match},
 };
 use serde_json::Value;
-use support::{config, folder};
+use support::{config, folder, repository::fixture};
 use tempfile::TempDir;
 
 /// The example of that name; `cargo test` builds them all beside the tests.
@@ -55,7 +55,7 @@ fn fails(mut command: Command, part: &str) {
 
 #[test]
 fn every_example_teaches_its_use() {
-    for name in ["classify", "zero_shot", "rerank", "fill_mask", "ner", "answer", "embed"] {
+    for name in ["classify", "zero_shot", "rerank", "fill_mask", "ner", "gliner", "answer", "embed"] {
         let shared =
             contains("--model").and(contains("--device")).and(contains("--dtype")).and(contains("--max-length"));
         example(name).arg("--help").assert().success().stdout(shared.and(contains("JSON lines have the field")));
@@ -292,6 +292,29 @@ fn ner_and_answer_give_characters() {
     let mut command = with_model("answer", &model);
     command.arg("Zürich");
     fails(command, "its question is empty");
+}
+
+#[test]
+fn gliner_finds_types_of_ones_own() {
+    let gliner = |folder: &str, arguments: &[&str]| {
+        let mut command = example("gliner");
+        command.arg("--model").arg(fixture(folder)).args(arguments);
+        command
+    };
+    let everything = ["--labels", "person,place", "--threshold", "0", "--nested", "--multi-label"];
+    let found = gliner("gliner/span", &[&everything[..], &["--json", "« Zürich »"]].concat()).assert().success();
+    let entities = json_lines(&found)[0].as_array().unwrap().len();
+    // Of the six spans of three words, two overlap, and one of them counts; the others have both types.
+    assert_eq!(entities, 10);
+    let table = is_match(r"^0\t\d+\t(person|place)\t0\.\d{4}\t«").unwrap();
+    gliner("gliner/span", &[&everything[..], &["« Zürich »"]].concat()).assert().success().stdout(table);
+
+    let rows = "{\"text\": \"Ada\", \"labels\": [\"x\"]}\n{\"text\": \"Ada\"}\n";
+    let mut lines = gliner("gliner/token", &[&everything[..], &["--jsonl", "--json"]].concat());
+    let lines = lines.arg("--tokenizer").arg(fixture("gliner/tokenizer")).write_stdin(rows).assert().success();
+    assert_eq!(json_lines(&lines).iter().map(|line| line.as_array().unwrap().len()).collect::<Vec<_>>(), [1, 2]);
+    fails(gliner("gliner/token", &["--labels", "person", "Ada"]), "give that of tokenizer");
+    fails(gliner("gliner/span", &["Ada"]), "labels: there are none");
 }
 
 #[test]

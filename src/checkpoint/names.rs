@@ -42,6 +42,24 @@ const ROBERTA_SEQUENCE_CLASSIFICATION: Rules =
 
 const ROBERTA_MULTIPLE_CHOICE: Rules = &[("pooler.dense", "roberta.pooler.dense")];
 
+/// GLiNER's backbone, a few classes deep.
+const GLINER_BACKBONE: Rules = &[("backbone", "token_rep_layer.bert_layer.model")];
+
+/// GLiNER's layers over it. `torch.nn.Sequential` numbers its steps, of which the first and the last have parameters.
+const GLINER: Rules = &[
+    ("projection", "token_rep_layer.projection"),
+    ("scorer.Spans.start", "span_rep_layer.span_rep_layer.project_start"),
+    ("scorer.Spans.end", "span_rep_layer.span_rep_layer.project_end"),
+    ("scorer.Spans.out.Mlp", "span_rep_layer.span_rep_layer.out_project"),
+    ("scorer.Spans.out.Linear", "span_rep_layer.span_rep_layer.out_project"),
+    ("scorer.Spans.labels", "prompt_rep_layer"),
+    ("scorer.Tokens.words", "scorer.proj_token"),
+    ("scorer.Tokens.labels", "scorer.proj_label"),
+    ("scorer.Tokens.out", "scorer.out_mlp"),
+    ("inner", "0"),
+    ("outer", "3"),
+];
+
 /// Keys of older files, and their present names.
 pub(super) const RENAMED: [(&str, &str); 2] =
     [("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")];
@@ -141,6 +159,7 @@ impl Names {
         let is_in =
             |module: &str| parameters.iter().flat_map(|parameter| &parameter.containers).any(|name| name == module);
         let (prefix, backbone, head) = match spelling {
+            _ if is_in("Struct:Gliner") => ("token_rep_layer.bert_layer.model.", GLINER_BACKBONE, GLINER),
             Spelling::Deberta => ("deberta.", DEBERTA, ORIGINAL_MASKED_LM),
             Spelling::LegacyDeberta => ("deberta.", DEBERTA, LEGACY_MASKED_LM),
             Spelling::Roberta if is_in("Struct:SequenceClassification") => {
@@ -166,7 +185,7 @@ impl Names {
         for (ours, theirs) in COMMON.iter().chain(own) {
             key = key.replacen(&format!(".{ours}."), &format!(".{theirs}."), 1);
         }
-        let key = key.trim_matches('.');
+        let key = &lstm_key(key.trim_matches('.'));
         match (key.strip_prefix(self.prefix), self.has_prefix) {
             (Some(bare), false) => bare.into(),
             (None, true) if !self.is_head => format!("{}{key}", self.prefix),
@@ -178,6 +197,17 @@ impl Names {
     pub fn is_backbone(&self, path: &str) -> bool {
         !self.is_head || path.starts_with(BACKBONE)
     }
+}
+
+/// The key of a parameter of an LSTM, whose layer and direction `torch.nn.LSTM` puts behind the parameter's name:
+/// `rnn.layers.1.backward.recurrent.bias` is `rnn.lstm.bias_hh_l1_reverse`. Other keys stay as they are.
+fn lstm_key(key: &str) -> String {
+    let ["rnn", "layers", layer, direction, map, parameter] = key.split('.').collect::<Vec<_>>()[..] else {
+        return key.into();
+    };
+    let map = if map == "input" { "ih" } else { "hh" };
+    let direction = if direction == "forward" { "" } else { "_reverse" };
+    format!("rnn.lstm.{parameter}_{map}_l{layer}{direction}")
 }
 
 #[cfg(test)]
@@ -194,7 +224,15 @@ mod tests {
         let legacy = head("deberta.", DEBERTA, LEGACY_MASKED_LM);
         let roberta = head("roberta.", ROBERTA, ROBERTA_MASKED_LM);
         let sequence = head("roberta.", ROBERTA, ROBERTA_SEQUENCE_CLASSIFICATION);
+        let gliner = head("token_rep_layer.bert_layer.model.", GLINER_BACKBONE, GLINER);
         let cases = [
+            (gliner, "backbone.encoder.layer_norm.beta", "token_rep_layer.bert_layer.model.encoder.LayerNorm.bias"),
+            (gliner, "projection.bias", "token_rep_layer.projection.bias"),
+            (gliner, "rnn.layers.0.forward.input.weight", "rnn.lstm.weight_ih_l0"),
+            (gliner, "rnn.layers.1.backward.recurrent.bias", "rnn.lstm.bias_hh_l1_reverse"),
+            (gliner, "scorer.Spans.out.Mlp.outer.bias", "span_rep_layer.span_rep_layer.out_project.3.bias"),
+            (gliner, "scorer.Spans.labels.inner.weight", "prompt_rep_layer.0.weight"),
+            (gliner, "scorer.Tokens.out.inner.weight", "scorer.out_mlp.0.weight"),
             (original, "backbone.embeddings.word_embeddings.weight", "deberta.embeddings.word_embeddings.weight"),
             (original, "backbone.embeddings.layer_norm.gamma", "deberta.embeddings.LayerNorm.weight"),
             (original, "backbone.encoder.layer_norm.beta", "deberta.encoder.LayerNorm.bias"),

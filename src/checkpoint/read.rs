@@ -31,8 +31,14 @@ use crate::{
 };
 
 /// The files that may hold a folder's weights; the first that is there is read.
-pub(super) const FILES: [&str; 4] =
-    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+pub(super) const FILES: [&str; 6] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "model.fp16.safetensors",
+    "model.bf16.safetensors",
+];
 
 /// A file of a checkpoint in this folder, if there is one.
 pub(crate) fn file_in(folder: &Path) -> Option<PathBuf> {
@@ -54,7 +60,8 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Opens the weights in `folder`: `model.safetensors`, else `model.safetensors.index.json` and its shards, else
-    /// `pytorch_model.bin` (of any version of PyTorch), else its index and shards. A v1 checkpoint is converted to the
+    /// `pytorch_model.bin` (of any version of PyTorch), else its index and shards, else `model.fp16.safetensors` or
+    /// `model.bf16.safetensors`. A v1 checkpoint is converted to the
     /// layout of v2; the number of attention heads is read from `config.json`. Prefixes that training put in front of
     /// the model's own keys (`module.`, `_orig_mod.`, `model.`, `state_dict.` and so on) are removed.
     ///
@@ -113,6 +120,13 @@ impl Checkpoint {
     /// Whether there is a tensor of this key.
     pub fn contains(&self, key: &str) -> bool {
         self.tensors.contains_key(key)
+    }
+
+    /// The number of token embeddings, if it has any.
+    pub(crate) fn vocabulary(&self) -> Option<usize> {
+        let embeddings =
+            self.tensors.values().find(|tensor| tensor.name.ends_with("embeddings.word_embeddings.weight"));
+        embeddings.and_then(|tensor| tensor.shape.first().copied())
     }
 
     /// The masked language modelling head of the checkpoint, if it has one that can be used. The discriminators

@@ -6,6 +6,7 @@
 
 mod activation;
 mod deberta;
+mod gliner;
 mod preset;
 mod roberta;
 mod task;
@@ -17,6 +18,7 @@ use serde_json::{Map, Value};
 
 pub use activation::Activation;
 pub use deberta::{DebertaConfig, DebertaVersion, PositionTerms};
+pub use gliner::{GlinerConfig, SpanMode, SubtokenPooling};
 pub use preset::Preset;
 pub use roberta::RobertaConfig;
 pub use task::{ProblemType, TaskConfig};

@@ -1,6 +1,7 @@
 //! Task heads over a [`Backbone`], with their losses. One head serves DeBERTa and RoBERTa alike; where the families differ, the
 //! configuration says how.
 
+mod gliner;
 #[doc(hidden)]
 pub mod loss;
 mod masked_lm;
@@ -14,6 +15,7 @@ mod token;
 #[doc(hidden)]
 pub use crate::model::InferenceModel;
 pub use crate::model::MaskedPositions;
+pub use gliner::{Gliner, GlinerLayout, GlinerVectors, spans};
 pub use masked_lm::{MaskedLm, MaskedLmLayout};
 pub use multiple_choice::MultipleChoice;
 pub use question_answering::{AnswerLogits, QuestionAnswering};

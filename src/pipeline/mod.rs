@@ -23,6 +23,7 @@ mod classify;
 mod embed;
 mod entities;
 mod fill_mask;
+mod gliner;
 mod pooling;
 mod rerank;
 mod runner;
@@ -35,6 +36,7 @@ pub use classify::{Classifier, LabelScore};
 pub use embed::{EmbedOptions, EmbedRequest, Embedder};
 pub use entities::Entity;
 pub use fill_mask::{FillMask, FillRequest, FilledMask, WordScore};
+pub use gliner::{Gliner, GlinerOptions, GlinerRequest};
 pub use pooling::Pooling;
 pub use rerank::{RankRequest, RankedPassage, Reranker};
 pub use runner::{PipelineOptions, Progress, Runner, TruncationListener};
@@ -57,4 +59,4 @@ macro_rules! from_pretrained {
         }
     )*};
 }
-from_pretrained!(Classifier, Embedder, FillMask, QuestionAnswerer, Reranker, TokenTagger, ZeroShot);
+from_pretrained!(Classifier, Embedder, FillMask, Gliner, QuestionAnswerer, Reranker, TokenTagger, ZeroShot);

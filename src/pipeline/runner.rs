@@ -81,11 +81,29 @@ impl Runner {
         let tokenizer = Tokenizer::from_folder(folder)?;
         let checkpoint = Checkpoint::open(folder)?;
         let max_length = options.max_length.unwrap_or_else(|| default_length(&config, &tokenizer));
+        let load = |config: &ModelConfig, checkpoint: &Checkpoint, options: &LoadOptions, device: &Device| {
+            checkpoint.model(config, options, device)
+        };
+        Self::with_model(config, tokenizer, checkpoint, max_length, options, load)
+    }
+
+    /// Puts the parts of a folder together, and makes the model that `load` reads ready for inference.
+    ///
+    /// # Errors
+    /// A maximal length beyond the model's absolute positions, a precision that the device lacks, or what `load` fails with.
+    pub(super) fn with_model<M: InferenceModel>(
+        config: ModelConfig,
+        tokenizer: Tokenizer,
+        checkpoint: Checkpoint,
+        max_length: usize,
+        options: PipelineOptions,
+        load: impl FnOnce(&ModelConfig, &Checkpoint, &LoadOptions, &Device) -> Result<(M, LoadReport)>,
+    ) -> Result<(Self, Prepared<M>)> {
         let mut runner = Self { config, tokenizer, checkpoint, max_length, report: LoadReport::default(), options };
         runner.check_length(runner.config.max_length())?;
         let PipelineOptions { device, precision, .. } = &runner.options;
         let options = LoadOptions { dtype: precision.load_dtype(device)?, ..LoadOptions::default() };
-        let (model, report) = runner.checkpoint.model(&runner.config, &options, device)?;
+        let (model, report) = load(&runner.config, &runner.checkpoint, &options, device)?;
         let model = Prepared::with_precision(model, *precision)?;
         runner.report = report;
         Ok((runner, model))

@@ -55,7 +55,7 @@ use std::{fs, path::Path};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokenizers::{
-    DecoderWrapper, ModelWrapper, PostProcessor, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
+    AddedToken, DecoderWrapper, ModelWrapper, PostProcessor, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
     processors::{roberta::RobertaProcessing, template::TemplateProcessing},
 };
 
@@ -211,6 +211,17 @@ impl Tokenizer {
         add_tokens(&mut inner, &path, settings, &tokens, MissingMask::IsAppended)?;
         let post_processor = if model_type == "roberta" { roberta_template } else { deberta_template };
         Self::new(&path, inner, tokens, post_processor)
+    }
+
+    /// Adds special tokens behind the vocabulary, in this order; those that it already has stay where they are.
+    ///
+    /// # Errors
+    /// A token that the vocabulary cannot take.
+    pub(crate) fn with_special_tokens(mut self, tokens: &[&str]) -> Result<Self> {
+        let tokens: Vec<_> = tokens.iter().map(|&token| AddedToken::from(token, true)).collect();
+        let added = self.inner.add_special_tokens(tokens);
+        added.map_err(|error| Error::input("special tokens", format!("they cannot be added: {error}")))?;
+        Ok(self)
     }
 
     /// Puts the parts together; `source` is for error messages.

@@ -51,7 +51,6 @@ fn folders_for_other_software_are_told_by_name() {
         ("tf_model.h5", "TensorFlow"),
         ("model.onnx", "ONNX"),
         ("model-00001-of-00002.safetensors", "without the index"),
-        ("gliner_config.json", "GLiNER"),
     ] {
         let folder = Damaged::copy_of("v3_plain");
         fs::rename(folder.path("model.safetensors"), folder.path(file)).unwrap();
