@@ -60,6 +60,17 @@ const GLINER: Rules = &[
     ("outer", "3"),
 ];
 
+/// GLiClass's backbone.
+const GLICLASS_BACKBONE: Rules = &[("backbone", "model.encoder_model")];
+
+/// GLiClass's layers over it.
+const GLICLASS: Rules = &[
+    ("text", "model.text_projector"),
+    ("labels", "model.classes_projector"),
+    ("inner", "linear_1"),
+    ("outer", "linear_2"),
+];
+
 /// Keys of older files, and their present names.
 pub(super) const RENAMED: [(&str, &str); 2] =
     [("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")];
@@ -160,6 +171,7 @@ impl Names {
             |module: &str| parameters.iter().flat_map(|parameter| &parameter.containers).any(|name| name == module);
         let (prefix, backbone, head) = match spelling {
             _ if is_in("Struct:Gliner") => ("token_rep_layer.bert_layer.model.", GLINER_BACKBONE, GLINER),
+            _ if is_in("Struct:GliClass") => ("model.encoder_model.", GLICLASS_BACKBONE, GLICLASS),
             Spelling::Deberta => ("deberta.", DEBERTA, ORIGINAL_MASKED_LM),
             Spelling::LegacyDeberta => ("deberta.", DEBERTA, LEGACY_MASKED_LM),
             Spelling::Roberta if is_in("Struct:SequenceClassification") => {
@@ -225,7 +237,10 @@ mod tests {
         let roberta = head("roberta.", ROBERTA, ROBERTA_MASKED_LM);
         let sequence = head("roberta.", ROBERTA, ROBERTA_SEQUENCE_CLASSIFICATION);
         let gliner = head("token_rep_layer.bert_layer.model.", GLINER_BACKBONE, GLINER);
+        let gliclass = head("model.encoder_model.", GLICLASS_BACKBONE, GLICLASS);
         let cases = [
+            (gliclass, "labels.inner.bias", "model.classes_projector.linear_1.bias"),
+            (gliclass, "backbone.embeddings.layer_norm.gamma", "model.encoder_model.embeddings.LayerNorm.weight"),
             (gliner, "backbone.encoder.layer_norm.beta", "token_rep_layer.bert_layer.model.encoder.LayerNorm.bias"),
             (gliner, "projection.bias", "token_rep_layer.projection.bias"),
             (gliner, "rnn.layers.0.forward.input.weight", "rnn.lstm.weight_ih_l0"),

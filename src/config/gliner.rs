@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    DebertaConfig, DebertaVersion, ModelConfig, Preset, object, overlay, parse_object, require, require_matrix,
-    require_probability, require_size,
+    DebertaConfig, DebertaVersion, ModelConfig, Preset, any_encoder, encoder_config, object, overlay, parse_object,
+    refuse_layers, require, require_matrix, require_probability, require_size,
 };
 use crate::{Error, Result, text_file};
 
 /// The file's name in a folder.
 const GLINER_CONFIG: &str = "gliner_config.json";
 
-/// Keys of parts that are not supported; null, false and empty turn them off.
+/// Keys of parts that are not supported, unless they are off.
 const REFUSED: [&str; 9] = [
     "fuse_layers",
     "post_fusion_schema",
@@ -133,11 +133,7 @@ impl GlinerConfig {
     pub fn from_json(text: &str) -> Result<Self> {
         let mut file = parse_object(text)?;
         refuse(&file)?;
-        let encoder = match file.remove("encoder_config") {
-            Some(Value::Object(map)) => Some(encoder(map)?),
-            None | Some(Value::Null) => None,
-            Some(other) => return Err(Error::config("encoder_config", other, "an object")),
-        };
+        let encoder = encoder_config(&mut file)?;
         let (config, other) = overlay(&Self::new(any_encoder()), file)?;
         let (encoder_config, vocab_size) = match encoder {
             Some(encoder) => (encoder.clone(), encoder.vocab_size as i64),
@@ -180,13 +176,8 @@ impl GlinerConfig {
 
 /// Refuses what is not supported.
 fn refuse(file: &Map<String, Value>) -> Result<()> {
+    refuse_layers(file, &REFUSED)?;
     let unsupported = |key: &str, problem: String| Err(Error::unsupported(format!("config key `{key}`"), problem));
-    let is_off = |value: &Value| matches!(value, Value::Null | Value::Bool(false)) || value == "";
-    for key in REFUSED {
-        if let Some(value) = file.get(key).filter(|value| !is_off(value)) {
-            return unsupported(key, format!("`{value}` asks for layers that are not supported"));
-        }
-    }
     let of = |key: &str| file.get(key).and_then(Value::as_str);
     if let Some(splitter) = of("words_splitter_type").filter(|splitter| *splitter != "whitespace") {
         return unsupported("words_splitter_type", format!("`{splitter}` is not supported, expected `whitespace`"));
@@ -196,23 +187,6 @@ fn refuse(file: &Map<String, Value>) -> Result<()> {
         return unsupported("span_mode", problem);
     }
     Ok(())
-}
-
-/// The encoder that `encoder_config` describes. As in the reference, it is a DeBERTa v2 if it does not say.
-fn encoder(mut map: Map<String, Value>) -> Result<DebertaConfig> {
-    map.entry("model_type").or_insert_with(|| "deberta-v2".into());
-    match map.get("model_type").and_then(Value::as_str) {
-        Some("deberta-v2") => DebertaConfig::from_map(map),
-        _ => {
-            let problem = format!("{} is not supported, expected `deberta-v2`", map["model_type"]);
-            Err(Error::unsupported("config key `encoder_config.model_type`", problem))
-        }
-    }
-}
-
-/// The place of an encoder that is not read yet.
-fn any_encoder() -> DebertaConfig {
-    DebertaConfig::new(DebertaVersion::V2)
 }
 
 /// The encoder of a published checkpoint, with as many token embeddings as are said, if any number is.

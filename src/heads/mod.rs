@@ -1,10 +1,12 @@
 //! Task heads over a [`Backbone`], with their losses. One head serves DeBERTa and RoBERTa alike; where the families differ, the
 //! configuration says how.
 
+mod gliclass;
 mod gliner;
 #[doc(hidden)]
 pub mod loss;
 mod masked_lm;
+mod means;
 mod multiple_choice;
 mod question_answering;
 mod replaced_token;
@@ -15,6 +17,7 @@ mod token;
 #[doc(hidden)]
 pub use crate::model::InferenceModel;
 pub use crate::model::MaskedPositions;
+pub use gliclass::GliClass;
 pub use gliner::{Gliner, GlinerLayout, GlinerVectors, spans};
 pub use masked_lm::{MaskedLm, MaskedLmLayout};
 pub use multiple_choice::MultipleChoice;

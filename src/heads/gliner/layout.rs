@@ -2,11 +2,12 @@
 
 use burn::{
     Tensor,
-    tensor::{Device, Int, TensorData},
+    tensor::{Device, Int},
 };
 
 use crate::{
     config::{GlinerConfig, SubtokenPooling},
+    heads::means::means,
     prompt::Positions,
 };
 
@@ -116,13 +117,8 @@ impl WordTokens {
                 largest(sizes.max().unwrap_or(1), |nth, tokens| (tokens.start + nth).min(tokens.end - 1))
             }
             SubtokenPooling::Mean => {
-                let mut parts = vec![0.0f32; sequences.len() * words * length];
-                for (sequence, parts) in sequences.iter().zip(parts.chunks_mut(words * length)) {
-                    for ((_, tokens), parts) in sequence.words.iter().zip(parts.chunks_mut(length)) {
-                        parts[tokens.clone()].fill(1.0 / tokens.len() as f32);
-                    }
-                }
-                Self::Mean(Tensor::from_data(TensorData::new(parts, [sequences.len(), words, length]), device))
+                let tokens = |sequence: &Positions| sequence.words.iter().map(|(_, tokens)| tokens.clone()).collect();
+                Self::Mean(means(&sequences.iter().map(tokens).collect::<Vec<_>>(), length, device))
             }
         }
     }
