@@ -7,7 +7,7 @@ use safetensors::SafeTensors;
 use serde::Deserialize;
 
 use super::*;
-use crate::{repository::fixture, scores::values};
+use crate::{Precision, device, repository::fixture, scores::values};
 
 const CASES: [&str; 11] = [
     "span",
@@ -69,8 +69,12 @@ fn options() -> PipelineOptions {
 }
 
 fn open(case: &str) -> Gliner {
+    open_with(case, options())
+}
+
+fn open_with(case: &str, options: PipelineOptions) -> Gliner {
     let tokenizer = if folder(case).join("tokenizer.json").exists() { case } else { "tokenizer" };
-    Gliner::with_tokenizer(folder(case), folder(tokenizer), options()).unwrap()
+    Gliner::with_tokenizer(folder(case), folder(tokenizer), options).unwrap()
 }
 
 fn assert_equal(case: &str, ours: &[Entity], theirs: &[Found]) {
@@ -120,8 +124,10 @@ fn assert_close(what: &str, counts: &[usize], ours: &[f32], (shape, theirs): (Ve
 
 #[test]
 fn every_step_gives_the_numbers_of_the_reference() {
-    for case in CASES {
-        let (gliner, reference, tensors) = (open(case), Reference::read(case), Tensors::read(&folder(case)));
+    let devices = ["flex", "ndarray"].map(|name| device::device(name).unwrap());
+    for (case, device) in CASES.iter().flat_map(|case| devices.iter().map(move |device| (*case, device))) {
+        let gliner = open_with(case, PipelineOptions::new(device.clone()));
+        let (reference, tensors) = (Reference::read(case), Tensors::read(&folder(case)));
         let request = |text: &String| GlinerRequest {
             text: text.clone(),
             labels: reference.labels.clone(),
@@ -260,6 +266,26 @@ fn a_thousand_labels_and_a_very_long_word_are_no_trouble() {
     let word = "a".repeat(10_000);
     let found = gliner.find(&[format!("in {word} on")], &["type"], options).unwrap();
     assert!(found[0].iter().any(|entity| entity.start <= 3 && entity.end >= 10_003));
+}
+
+#[test]
+fn lower_precisions_find_nearly_the_same() {
+    let reference = Reference::read("span");
+    let options = GlinerOptions { threshold: 0.0, multi_label: true, nested: true };
+    let found = |precision| {
+        let gliner = open_with("span", PipelineOptions { precision, ..self::options() });
+        let found = gliner.find(&reference.texts[..1], &reference.labels, options).unwrap();
+        found[0].iter().map(|entity| (entity.start, entity.end, entity.label.clone(), entity.score)).collect::<Vec<_>>()
+    };
+    let exact = found(Precision::F32);
+    let near = found(Precision::I16);
+    assert!(2 * near.len() > exact.len());
+    for (start, end, label, score) in exact {
+        let other = near.iter().find(|other| (other.0, other.1, &other.2) == (start, end, &label));
+        // Which of two overlapping spans counts may differ where they are nearly as probable. i16 rounds to 2^-15 of the
+        // largest number of each linear map.
+        assert!(other.is_none_or(|other| (other.3 - score).abs() < 1e-2), "{label}: {score} is not {other:?}");
+    }
 }
 
 #[test]
