@@ -1,7 +1,7 @@
 //! Labels that the model was never trained on, by natural language inference: does the text entail "This example is
 //! {label}."? (Yin et al. 2019, "Benchmarking Zero-shot Text Classification", arXiv 1909.00161.)
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use super::{Classifier, LabelScore, Pipeline, PipelineOptions, Runner};
 use crate::{
@@ -49,7 +49,7 @@ impl ZeroShotRequest {
 
 /// Texts and candidate labels in, scores out, by a classifier trained for natural language inference.
 pub struct ZeroShot {
-    classifier: Classifier,
+    classifier: Arc<Classifier>,
     entailment: usize,
     contradiction: usize,
 }
@@ -60,7 +60,14 @@ impl ZeroShot {
     /// # Errors
     /// As [`Classifier::from_folder`]; a model with only one label, or without a label called entailment (`id2label`).
     pub fn from_folder(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
-        let classifier = Classifier::from_folder(folder, options)?;
+        Self::new(Arc::new(Classifier::from_folder(folder, options)?))
+    }
+
+    /// Takes an opened classifier, which may have other uses.
+    ///
+    /// # Errors
+    /// A model with only one label, or without a label called entailment.
+    pub fn new(classifier: Arc<Classifier>) -> Result<Self> {
         let task = classifier.task();
         let (entailment, contradiction) = inference_labels(task).ok_or_else(|| {
             let labels: Vec<String> = (0..task.num_labels()).map(|index| task.label(index)).collect();

@@ -1,0 +1,3 @@
+//! Online predictions: one checkpoint behind a URL.
+
+pub mod scheduler;
