@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::Forward;
 use crate::{Result, batch::Encoding};
 
 /// The sizes that are tried.
@@ -26,7 +25,10 @@ pub struct Calibration {
 ///
 /// # Errors
 /// What the model or `sample` fails with.
-pub fn calibrate(forward: &Forward, sample: impl Fn(usize) -> Result<Encoding>) -> Result<Calibration> {
+pub fn calibrate(
+    forward: impl Fn(&[&Encoding]) -> Result<Vec<Vec<f32>>>,
+    sample: impl Fn(usize) -> Result<Encoding>,
+) -> Result<Calibration> {
     let mut measured = Vec::new();
     for budget in BUDGETS {
         let sequence = sample(budget.min(LONGEST))?;

@@ -2,8 +2,8 @@
 //! one has ended, never by a timer.
 //!
 //! A request is one or several sequences. It is admitted whole or refused whole, by the tokens that wait
-//! ([`Settings::max_waiting`]). Batches mix the sequences of all requests up to a budget of tokens, and requests take turns
-//! (see [`queue`]), so that a short one need not wait for all of a long one. Equal sequences that wait at the same time are
+//! ([`Settings::max_waiting`]). Batches mix the sequences of all requests up to a budget of tokens, and requests take turns,
+//! so that a short one need not wait for all of a long one. Equal sequences that wait at the same time are
 //! computed once. A request whose receiver is dropped, or whose deadline has passed, leaves the queue.
 
 mod cache;
@@ -28,7 +28,7 @@ use crate::{Result, batch::Encoding};
 
 /// The arithmetic: one batch of sequences to one row for each, see
 /// [`Pipeline::forward`](crate::pipeline::Pipeline::forward).
-pub type Forward = dyn Fn(&[&Encoding]) -> Result<Vec<Vec<f32>>> + Send + Sync;
+type Forward = dyn Fn(&[&Encoding]) -> Result<Vec<Vec<f32>>> + Send + Sync;
 
 /// A sequence that can be compared: equal ones have equal rows.
 #[derive(Clone, Debug)]
