@@ -43,13 +43,13 @@ fn main() -> ExitCode {
 
 fn rerank(Args { common, query }: Args) -> Result<(), Failure> {
     // Without a query the lines bring their own.
-    let plain = |passage| RankRequest { query: query.clone().unwrap_or_default(), passages: vec![passage] };
+    let plain = |passage| RankRequest::new(query.clone().unwrap_or_default(), vec![passage]);
     let (mut requests, locations) = common.input.read(plain)?;
     let one_query = query.is_some();
     match query {
         Some(query) => {
             let passages = requests.into_iter().flat_map(|request| request.passages).collect();
-            requests = vec![RankRequest { query, passages }];
+            requests = vec![RankRequest::new(query, passages)];
         }
         None if requests.iter().any(|request| request.query.is_empty()) => {
             return Err(Error::input("query", "it is missing; give --query, or JSON lines with a `query` each").into());

@@ -26,6 +26,9 @@ mod replacement;
 #[path = "../tests/common/repository.rs"]
 mod repository;
 mod scores;
+#[cfg(feature = "serve")]
+#[cfg_attr(docsrs, doc(cfg(feature = "serve")))]
+pub mod serving;
 mod text_file;
 pub mod tokenizer;
 pub mod training;

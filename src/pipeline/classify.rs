@@ -16,6 +16,15 @@ use crate::{
     tokenizer::{Text, Truncation},
 };
 
+/// A text to be labelled.
+#[derive(Clone, Debug)]
+pub struct ClassifyRequest {
+    /// The text or pair of texts.
+    pub text: Text<'static>,
+    /// Whether the scores are the model's outputs themselves and not probabilities.
+    pub raw_scores: bool,
+}
+
 /// A label and its score.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LabelScore {
@@ -63,16 +72,17 @@ impl Classifier {
     /// # Errors
     /// No text at all, tokens that the model does not have, or scores that are not finite.
     pub fn classify<'a>(&self, texts: impl IntoIterator<Item = impl Into<Text<'a>>>) -> Result<Vec<Vec<LabelScore>>> {
-        let texts: Vec<Text<'static>> = texts.into_iter().map(|text| text.into().into_owned()).collect();
-        self.run(&texts)
+        let request = |text: Text<'a>| ClassifyRequest { text: text.into_owned(), raw_scores: false };
+        let requests: Vec<ClassifyRequest> = texts.into_iter().map(|text| request(text.into())).collect();
+        self.run(&requests)
     }
 
-    fn scores(&self, logits: &[f32]) -> Vec<LabelScore> {
+    fn scores(&self, logits: &[f32], raw: bool) -> Vec<LabelScore> {
         let problem = self.task().problem_type();
         let scores = match problem {
-            ProblemType::SingleLabelClassification => softmax(logits),
-            ProblemType::MultiLabelClassification => logits.iter().copied().map(sigmoid).collect(),
-            ProblemType::Regression => logits.to_vec(),
+            ProblemType::SingleLabelClassification if !raw => softmax(logits),
+            ProblemType::MultiLabelClassification if !raw => logits.iter().copied().map(sigmoid).collect(),
+            _ => logits.to_vec(),
         };
         let labelled = scores.into_iter().enumerate();
         let mut scores: Vec<_> =
@@ -85,23 +95,28 @@ impl Classifier {
 }
 
 impl Pipeline for Classifier {
-    type Request = Text<'static>;
+    type Request = ClassifyRequest;
     type Answer = Vec<LabelScore>;
 
     fn runner(&self) -> &Runner {
         &self.runner
     }
 
-    fn encode(&self, text: &Text<'static>) -> Result<Vec<Encoding>> {
-        self.runner.encode(std::slice::from_ref(text), Truncation::LongestFirst, None)
+    fn encode(&self, request: &ClassifyRequest) -> Result<Vec<Encoding>> {
+        self.runner.encode(std::slice::from_ref(&request.text), Truncation::LongestFirst, None)
     }
 
     fn forward(&self, batch: &[&Encoding]) -> Result<Vec<Vec<f32>>> {
         rows(self.head.forward(self.runner.input(batch)?))
     }
 
-    fn decode(&self, _: &Text<'static>, sequences: &[Encoding], rows: Vec<Vec<f32>>) -> Result<Vec<LabelScore>> {
+    fn decode(
+        &self,
+        request: &ClassifyRequest,
+        sequences: &[Encoding],
+        rows: Vec<Vec<f32>>,
+    ) -> Result<Vec<LabelScore>> {
         self.runner.check_finite(sequences, &rows)?;
-        Ok(self.scores(&rows[0]))
+        Ok(self.scores(&rows[0], request.raw_scores))
     }
 }

@@ -84,6 +84,11 @@ impl Embedder {
         }
     }
 
+    /// How it embeds.
+    pub fn options(&self) -> &EmbedOptions {
+        &self.options
+    }
+
     /// Embeds texts or pairs of texts. A vector has the model's hidden size, times the number of poolings. Texts that
     /// are too long are cut at the end.
     ///

@@ -32,7 +32,7 @@ mod tag;
 mod zero_shot;
 
 pub use answer::{Answer, AnswerOptions, AnswerRequest, Answers, Question, QuestionAnswerer};
-pub use classify::{Classifier, LabelScore};
+pub use classify::{Classifier, ClassifyRequest, LabelScore};
 pub use embed::{EmbedOptions, EmbedRequest, Embedder};
 pub use entities::Entity;
 pub use fill_mask::{FillMask, FillRequest, FilledMask, WordScore};

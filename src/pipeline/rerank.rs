@@ -1,6 +1,6 @@
 //! Passages in the order of their relevance to a query, by a cross-encoder.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::{
     batch::Encoding,
     checkpoint::LoadReport,
     scores::{sigmoid, sort_by_score},
-    tokenizer::{Text, Truncation},
+    tokenizer::{Text, Truncation, TruncationSide},
 };
 
 /// A query and the passages to be ranked for it.
@@ -20,6 +20,16 @@ pub struct RankRequest {
     pub query: String,
     /// Where it may be found.
     pub passages: Vec<String>,
+    /// The side on which a passage that is too long is cut; if none, that of the tokenizer's settings.
+    #[serde(skip)]
+    pub side: Option<TruncationSide>,
+}
+
+impl RankRequest {
+    /// A query and its passages, cut on the side of the tokenizer's settings.
+    pub fn new(query: impl Into<String>, passages: Vec<String>) -> Self {
+        Self { query: query.into(), passages, side: None }
+    }
 }
 
 /// A passage in a ranking.
@@ -37,7 +47,7 @@ pub struct RankedPassage {
 /// Queries and passages in, rankings out, by a sequence classification head with one output or two labels (not relevant,
 /// relevant).
 pub struct Reranker {
-    classifier: Classifier,
+    classifier: Arc<Classifier>,
 }
 
 impl Reranker {
@@ -46,7 +56,14 @@ impl Reranker {
     /// # Errors
     /// As [`Classifier::from_folder`]; a head with more than two labels.
     pub fn from_folder(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
-        let classifier = Classifier::from_folder(folder, options)?;
+        Self::new(Arc::new(Classifier::from_folder(folder, options)?))
+    }
+
+    /// Takes an opened classifier, which may have other uses.
+    ///
+    /// # Errors
+    /// A head with more than two labels.
+    pub fn new(classifier: Arc<Classifier>) -> Result<Self> {
         let labels = classifier.task().num_labels();
         if labels > 2 {
             let problem = format!("it has {labels} labels; a reranker has one output, or two labels");
@@ -98,8 +115,11 @@ impl Pipeline for Reranker {
         if request.passages.is_empty() {
             return Err(Error::input("request", NO_PASSAGES));
         }
-        let pairs = request.passages.iter().map(|passage| Text::from((&request.query, passage)));
-        let pairs = pairs.collect::<Vec<_>>();
+        let pair = |passage| {
+            let pair = Text::from((&request.query, passage));
+            request.side.into_iter().fold(pair, Text::cut_on)
+        };
+        let pairs: Vec<Text<'_>> = request.passages.iter().map(pair).collect();
         let encodings = self.runner().encode(&pairs, Truncation::OnlySecond, None);
         encodings.map_err(|error| error.with_text_name(|passage| format!("passage {passage}")))
     }

@@ -138,9 +138,8 @@ fn reranking_sorts_by_score_and_keeps_requests_apart() {
     let folder = sequence(config(&["irrelevant", "relevant"]));
     let reranker = Reranker::from_folder(&folder, options()).unwrap();
     assert_eq!(reranker.meaning(), "logit of relevant less logit of irrelevant");
-    let request = |query: &str, passages: &[&str]| RankRequest {
-        query: query.to_owned(),
-        passages: passages.iter().map(|&passage| passage.to_owned()).collect(),
+    let request = |query: &str, passages: &[&str]| {
+        RankRequest::new(query, passages.iter().map(|&passage| passage.to_owned()).collect())
     };
     let requests = [request("law", &TEXTS), request("peace", &["war", "people"])];
     let rankings = reranker.rank(&requests).unwrap();

@@ -97,7 +97,7 @@ fn cut_texts_are_told_once_a_call() {
     zero_shot.classify(&texts, &["war", "peace", "law"], &ZeroShotOptions::default()).unwrap();
     assert_eq!(heard(), cut(2));
     let passages: Vec<String> = texts.iter().map(|&text| text.to_owned()).collect();
-    let request = RankRequest { query: "law".into(), passages };
+    let request = RankRequest::new("law", passages);
     Reranker::from_folder(&folder, options()).unwrap().rank(&[request.clone(), request]).unwrap();
     assert_eq!(heard(), cut(4));
 

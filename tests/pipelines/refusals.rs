@@ -95,7 +95,7 @@ fn answers_that_are_not_finite_are_errors() {
         assert!(message.ends_with("(`--dtype bf16|f32`)"), "{message}");
     };
     let folder = huge(sequence(config(&["entailment", "contradiction"])), "classifier.bias");
-    let request = [RankRequest { query: "a".into(), passages: vec!["b".into()] }];
+    let request = [RankRequest::new("a", vec!["b".into()])];
     check("text 0", &|options| Classifier::from_folder(&folder, options).unwrap().classify(["a"]).err());
     check("request 0, passage 0", &|options| Reranker::from_folder(&folder, options).unwrap().rank(&request).err());
     check("text 0", &|options| {

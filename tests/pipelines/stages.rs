@@ -5,9 +5,9 @@ use std::slice::from_ref;
 use deberta_burn::{
     heads::{MaskedLmLayout, QuestionAnswering, TokenClassification},
     pipeline::{
-        AnswerOptions, AnswerRequest, Classifier, EmbedRequest, Embedder, FillMask, FillRequest, Pipeline,
-        QuestionAnswerer, RankRequest, Reranker, TagOptions, TagRequest, TokenTagger, ZeroShot, ZeroShotOptions,
-        ZeroShotRequest,
+        AnswerOptions, AnswerRequest, Classifier, ClassifyRequest, EmbedRequest, Embedder, FillMask, FillRequest,
+        Pipeline, QuestionAnswerer, RankRequest, Reranker, TagOptions, TagRequest, TokenTagger, ZeroShot,
+        ZeroShotOptions, ZeroShotRequest,
     },
     tokenizer::{Encoding, Text},
 };
@@ -55,9 +55,15 @@ fn steps_with_mixed_requests_give_each_the_answer_that_it_gets_alone() {
     let texts = TEXTS.into_iter().chain([long.as_str()]);
 
     let model = sequence(config(&["entailment", "contradiction"]));
-    let requests: Vec<_> = texts.clone().map(|text| Text::from(text.to_owned())).collect();
+    let owned: Vec<_> = texts.clone().map(|text| Text::from(text.to_owned())).collect();
+    let requests: Vec<_> = owned
+        .iter()
+        .cloned()
+        .zip([false, true].into_iter().cycle())
+        .map(|(text, raw_scores)| ClassifyRequest { text, raw_scores })
+        .collect();
     check(&Classifier::from_folder(&model, options()).unwrap(), &requests);
-    let requests: Vec<_> = requests.into_iter().map(|text| EmbedRequest { text, normalize: true }).collect();
+    let requests: Vec<_> = owned.into_iter().map(|text| EmbedRequest { text, normalize: true }).collect();
     check(&Embedder::from_folder(&model, options()).unwrap(), &requests);
     let request = |text: &str, candidates: &[&str]| ZeroShotRequest {
         text: text.into(),
@@ -66,10 +72,7 @@ fn steps_with_mixed_requests_give_each_the_answer_that_it_gets_alone() {
     };
     let requests = [request("war", &["law", "people", "a"]), request(&long, &["peace"]), request("a", &["b", "c"])];
     check(&ZeroShot::from_folder(&model, options()).unwrap(), &requests);
-    let request = |passages: &[&str]| RankRequest {
-        query: "law".into(),
-        passages: passages.iter().map(|&passage| passage.into()).collect(),
-    };
+    let request = |passages: &[&str]| RankRequest::new("law", passages.iter().map(|&passage| passage.into()).collect());
     check(&Reranker::from_folder(&model, options()).unwrap(), &[request(&TEXTS), request(&[&long]), request(&["a"])]);
 
     let model = masked_lm(MaskedLmLayout::EnhancedMaskDecoder);

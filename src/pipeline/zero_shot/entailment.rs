@@ -1,28 +1,27 @@
 //! Labels as hypotheses: does the text entail "This example is {label}."? (Yin et al. 2019, "Benchmarking Zero-shot Text
 //! Classification", arXiv 1909.00161.)
 
-use std::path::Path;
+use std::sync::Arc;
 
 use super::ZeroShotRequest;
 use crate::{
     Error, Result,
     batch::Encoding,
     config::TaskConfig,
-    pipeline::{Classifier, Pipeline, PipelineOptions},
+    pipeline::{Classifier, Pipeline},
     scores::softmax,
     tokenizer::{Text, Truncation},
 };
 
 /// A classifier trained for natural language inference.
 pub(super) struct Entailment {
-    pub classifier: Classifier,
+    pub classifier: Arc<Classifier>,
     entailment: usize,
     contradiction: usize,
 }
 
 impl Entailment {
-    pub fn open(folder: &Path, options: PipelineOptions) -> Result<Self> {
-        let classifier = Classifier::from_folder(folder, options)?;
+    pub fn new(classifier: Arc<Classifier>) -> Result<Self> {
         let task = classifier.task();
         let (entailment, contradiction) = inference_labels(task).ok_or_else(|| {
             let labels: Vec<String> = (0..task.num_labels()).map(|index| task.label(index)).collect();

@@ -5,10 +5,10 @@ mod gliclass;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use self::{entailment::Entailment, gliclass::GliClass};
-use super::{LabelScore, Pipeline, PipelineOptions, Runner};
+use super::{Classifier, LabelScore, Pipeline, PipelineOptions, Runner};
 use crate::{Error, Result, batch::Encoding, checkpoint::LoadReport, config::GliClassConfig, scores::sort_by_score};
 
 /// How candidates are put to the model, and how they are scored.
@@ -64,15 +64,22 @@ impl ZeroShot {
     /// language inference.
     ///
     /// # Errors
-    /// As [`Classifier::from_folder`](super::Classifier::from_folder); a GLiClass model of a kind that is not supported; a
+    /// As [`Classifier::from_folder`]; a GLiClass model of a kind that is not supported; a
     /// classifier with only one label, or without a label called entailment (`id2label`).
     pub fn from_folder(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
         let folder = folder.as_ref();
-        let judge = match GliClassConfig::is_in(folder) {
-            true => Judge::GliClass(GliClass::open(folder, options)?),
-            false => Judge::Entailment(Entailment::open(folder, options)?),
-        };
-        Ok(Self { judge })
+        match GliClassConfig::is_in(folder) {
+            true => Ok(Self { judge: Judge::GliClass(GliClass::open(folder, options)?) }),
+            false => Self::new(Arc::new(Classifier::from_folder(folder, options)?)),
+        }
+    }
+
+    /// Takes an opened classifier, which may have other uses.
+    ///
+    /// # Errors
+    /// A model with only one label, or without a label called entailment.
+    pub fn new(classifier: Arc<Classifier>) -> Result<Self> {
+        Ok(Self { judge: Judge::Entailment(Entailment::new(classifier)?) })
     }
 
     /// What the checkpoint held.
