@@ -42,6 +42,10 @@ pub struct CommonArgs {
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     revision: Option<String>,
 
+    /// Folder of a LoRA adapter as PEFT writes it (adapter_config.json), to be merged into the model
+    #[arg(long, value_name = "DIR", help_heading = "Model")]
+    adapter: Option<PathBuf>,
+
     /// flex, ndarray, cuda, vulkan, wgpu or metal; :N for the N-th of its kind
     #[arg(long, default_value = "flex", help_heading = "Model")]
     device: String,
@@ -75,6 +79,7 @@ impl CommonArgs {
             eprintln!("{}: {}", self.device, precision.describe(&device));
         }
         Ok(PipelineOptions {
+            adapter: self.adapter.clone(),
             precision,
             batch_size: self.batch_size,
             max_length: self.max_length,

@@ -3,12 +3,13 @@
 //! [`Checkpoint::open`] finds the weights in a folder (`model.safetensors`, the same in shards, or `pytorch_model.bin`)
 //! and reads their headers; [`Checkpoint::load`] puts them into a module, cast to the wanted type, and hands back a
 //! [`LoadReport`] of what was used, missing and left over. [`write`](write()) is the way back: `model.safetensors` and
-//! `config.json` as Hugging Face transformers reads them.
+//! `config.json` as Hugging Face transformers reads them. [`Checkpoint::open_with_adapter`] merges a LoRA adapter.
 //!
 //! Modules and files have different names for the weights; `names.rs` has one table for both directions. DeBERTa v1
 //! also packs its projections into one matrix: `v1.rs` splits it when reading and packs it when writing, so that
 //! modules only know one layout.
 
+pub(crate) mod adapter;
 mod convert;
 mod digest;
 mod header;

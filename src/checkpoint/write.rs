@@ -102,7 +102,7 @@ pub fn rewrite(
     dtype: FloatDType,
     range: RangePolicy,
 ) -> Result<Vec<OutOfRange>> {
-    let config = ModelConfig::from_folder(checkpoint.folder())?;
+    let config = checkpoint.config()?;
     let is_weight = |tensor: &&Stored| match tensor.dtype.is_float() {
         true => !is_optimizer_state(&tensor.name),
         false => !is_ignored(&tensor.name),

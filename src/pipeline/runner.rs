@@ -1,6 +1,9 @@
 //! What all tasks share: opening a checkpoint folder, and running any number of inputs through a head.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use burn::tensor::Device;
 
@@ -29,6 +32,9 @@ pub type TruncationListener = Arc<dyn Fn(Truncated) + Send + Sync>;
 pub struct PipelineOptions {
     /// Where the model lives.
     pub device: Device,
+    /// The folder of a LoRA adapter in the layout of PEFT, to be merged into the weights; see
+    /// [`Checkpoint::open_with_adapter`].
+    pub adapter: Option<PathBuf>,
     /// The numbers that it computes with, if the device supports them.
     pub precision: Precision,
     /// Largest number of sequences in one batch, at least 1.
@@ -48,6 +54,7 @@ impl PipelineOptions {
     pub fn new(device: Device) -> Self {
         Self {
             device,
+            adapter: None,
             precision: Precision::F32,
             batch_size: 32,
             max_length: None,
@@ -77,9 +84,12 @@ impl Runner {
         folder: &Path,
         options: PipelineOptions,
     ) -> Result<(Self, Prepared<M>)> {
-        let config = ModelConfig::from_folder(folder)?;
         let tokenizer = Tokenizer::from_folder(folder)?;
-        let checkpoint = Checkpoint::open(folder)?;
+        let checkpoint = match &options.adapter {
+            Some(adapter) => Checkpoint::open_with_adapter(folder, adapter)?,
+            None => Checkpoint::open(folder)?,
+        };
+        let config = checkpoint.config()?;
         let max_length = options.max_length.unwrap_or_else(|| default_length(&config, &tokenizer));
         let mut runner = Self { config, tokenizer, checkpoint, max_length, report: LoadReport::default(), options };
         runner.check_length(runner.config.max_length())?;
