@@ -15,17 +15,27 @@ use runs::{Case, assert_whole, example, kill_and_resume, outcome};
 use serde_json::Value;
 use support::{config, folder};
 
-#[test]
-fn a_killed_run_goes_on_as_if_nothing_had_happened() {
+/// Kills and resumes a run with SiFT and accumulation, and with these flags.
+fn kills_leave_no_trace(rounds: usize, flags: &[&str]) {
     let case = Case::with_classifier();
     let (train, valid) = (case.reviews("train.tsv", 200), case.reviews("valid.tsv", 40));
-    kill_and_resume(&case, 10, |output| {
+    kill_and_resume(&case, rounds, |output| {
         let mut command = case.classification(output);
         command.arg("--train").arg(&train).arg("--valid").arg(&valid);
         command.args(["--steps", "120", "--batch-size", "8", "--accumulation", "2", "--evaluate-every", "6", "--sift"]);
-        command.args(["--learning-rate", "1e-3", "--report-every", "2"]);
+        command.args(["--learning-rate", "1e-3", "--report-every", "2"]).args(flags);
         command
     });
+}
+
+#[test]
+fn a_killed_run_goes_on_as_if_nothing_had_happened() {
+    kills_leave_no_trace(10, &[]);
+}
+
+#[test]
+fn so_does_a_killed_run_of_adapters() {
+    kills_leave_no_trace(4, &["--lora", "4", "--lora-targets", "query,value,output"]);
 }
 
 #[test]

@@ -73,7 +73,7 @@ impl Session {
             }
             Some((config, tokenizer)) => (None, config, tokenizer),
             None => {
-                let folder = locate(flags.model.as_deref().unwrap_or("models/deberta-tiny"), None)?;
+                let folder = locate(flags.model(), None)?;
                 check_output(&folder, flags.output.as_deref().expect("resolved"))?;
                 let (config, tokenizer) = (ModelConfig::from_folder(&folder)?, Tokenizer::from_folder(&folder)?);
                 (Some(folder), config, tokenizer)
@@ -175,7 +175,8 @@ impl Session {
         let outcome = train(task, model, &self.settings, &run, &mut progress)?;
         progress.finish();
         let early = if outcome.stopped_early { ", stopped early" } else { "" };
-        println!("{} steps{early}; the model of step {} is in {}", outcome.steps, outcome.best_step, output.display());
+        let what = if self.settings.lora.is_some() { "adapter" } else { "model" };
+        println!("{} steps{early}; the {what} of step {} is in {}", outcome.steps, outcome.best_step, output.display());
         for (part, metrics) in [("validation", &outcome.valid), ("test", &outcome.test)] {
             if let Some(metrics) = metrics {
                 println!("\n{part}\n{metrics}");

@@ -19,6 +19,7 @@ mod load;
 mod mapped;
 mod names;
 mod parameters;
+mod partial;
 mod pretrained;
 mod read;
 mod report;
@@ -29,6 +30,7 @@ mod write;
 #[doc(hidden)]
 pub use header::{Header, HeaderEntry};
 pub use load::{HeadPolicy, LoadOptions};
+pub(crate) use partial::{read_some, write_some};
 pub(crate) use pretrained::Pretrained;
 pub use pretrained::locate;
 pub use read::Checkpoint;

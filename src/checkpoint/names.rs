@@ -11,6 +11,11 @@ const BACKBONE: &str = "backbone.";
 /// The backbones' own names in the file of a head.
 pub(super) const BACKBONES: [&str; 2] = ["deberta.", "roberta."];
 
+/// A key without the backbone's name in front.
+pub(super) fn bare(key: &str) -> &str {
+    BACKBONES.iter().find_map(|prefix| key.strip_prefix(prefix)).unwrap_or(key)
+}
+
 /// Names in every architecture.
 const COMMON: Rules = &[
     ("attention", "attention.self"),

@@ -37,7 +37,11 @@ pub(super) const FILES: [&str; 4] =
 
 /// A file of a checkpoint in this folder, if there is one.
 pub(crate) fn file_in(folder: &Path) -> Option<PathBuf> {
-    FILES.into_iter().chain(["config.json"]).map(|file| folder.join(file)).find(|path| path.exists())
+    FILES
+        .into_iter()
+        .chain(["config.json", "adapter_config.json"])
+        .map(|file| folder.join(file))
+        .find(|path| path.exists())
 }
 
 /// The weights of a folder: names, element types and shapes. Values are read when they are needed.

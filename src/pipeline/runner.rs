@@ -84,12 +84,15 @@ impl Runner {
         folder: &Path,
         options: PipelineOptions,
     ) -> Result<(Self, Prepared<M>)> {
+        let mut config = ModelConfig::from_folder(folder)?;
         let tokenizer = Tokenizer::from_folder(folder)?;
         let checkpoint = match &options.adapter {
             Some(adapter) => Checkpoint::open_with_adapter(folder, adapter)?,
             None => Checkpoint::open(folder)?,
         };
-        let config = checkpoint.config()?;
+        if options.adapter.is_some() {
+            config = checkpoint.config()?;
+        }
         let max_length = options.max_length.unwrap_or_else(|| default_length(&config, &tokenizer));
         let mut runner = Self { config, tokenizer, checkpoint, max_length, report: LoadReport::default(), options };
         runner.check_length(runner.config.max_length())?;

@@ -30,7 +30,7 @@ const UNSUPPORTED: [&str; 13] = [
 const INITIALISATIONS: [&str; 3] = ["gaussian", "orthogonal", "eva"];
 
 /// Tasks by PEFT's names, and the ends of transformers' names for their models.
-pub(crate) const TASKS: [(&str, &str); 3] = [
+pub(super) const TASKS: [(&str, &str); 3] = [
     ("SEQ_CLS", "ForSequenceClassification"),
     ("TOKEN_CLS", "ForTokenClassification"),
     ("QUESTION_ANS", "ForQuestionAnswering"),
@@ -38,7 +38,7 @@ pub(crate) const TASKS: [(&str, &str); 3] = [
 
 /// The keys of `adapter_config.json` that say how an adapter is merged.
 #[derive(Debug, Deserialize)]
-pub(crate) struct AdapterConfig {
+pub(super) struct AdapterConfig {
     task_type: Option<String>,
     r: usize,
     lora_alpha: f64,

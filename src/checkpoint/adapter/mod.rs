@@ -11,6 +11,7 @@
 //! of one matrix like any other.
 
 mod config;
+mod write;
 
 use std::{
     collections::BTreeMap,
@@ -22,13 +23,10 @@ use burn::{
     tensor::{Bytes, DType},
 };
 
-pub(crate) use config::AdapterConfig;
+use config::AdapterConfig;
+pub(crate) use write::{AdapterSettings, is_part, write};
 
-use super::{
-    convert::{self, Conversion},
-    names,
-    read::Content,
-};
+use super::{convert, names, read::Content};
 use crate::{
     Error, ModelConfig, Result,
     foreign::{self, Part},
@@ -38,10 +36,10 @@ use crate::{
 const FILES: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
 
 /// What PEFT puts in front of every key of the model.
-pub(super) const PREFIX: &str = "base_model.model.";
+const PREFIX: &str = "base_model.model.";
 
 /// The ends of the keys of a pair.
-pub(super) const PAIR: [&str; 2] = [".lora_A.weight", ".lora_B.weight"];
+const PAIR: [&str; 2] = [".lora_A.weight", ".lora_B.weight"];
 
 /// A PEFT adapter.
 pub(super) struct Adapter {
@@ -208,9 +206,8 @@ fn renamed(tensor: &Stored, key: &str) -> Stored {
 /// The entry of a key, with or without the backbone's name in front: the file of a bare model has none, that of a head
 /// has.
 fn find<'a>(keys: &'a BTreeMap<String, usize>, key: &str) -> Option<&'a usize> {
-    let bare = || names::BACKBONES.iter().find_map(|prefix| keys.get(key.strip_prefix(prefix)?));
     let of_head = || names::BACKBONES.iter().find_map(|prefix| keys.get(&format!("{prefix}{key}")));
-    keys.get(key).or_else(bare).or_else(of_head)
+    keys.get(key).or_else(|| keys.get(names::bare(key))).or_else(of_head)
 }
 
 /// W + s B A.
@@ -219,11 +216,8 @@ fn merged(weight: &Stored, a: Stored, b: Stored, scale: f32) -> Stored {
     let (inputs, rank) = (a.shape[1], a.shape[0]);
     let (weight, length) = (weight.clone(), shape.iter().product::<usize>() * size_of::<f32>());
     Stored::deferred(name, DType::F32, shape, None, length, move || {
-        let values = |tensor: &Stored| -> Result<Vec<f32>, burn::store::burn_pack::Error> {
-            let conversion = Conversion { from: tensor.dtype, to: DType::F32, transpose: None };
-            Ok(bytemuck::pod_collect_to_vec(&conversion.apply(tensor.to_bytes()?)))
-        };
-        let (mut weight, a, b) = (values(&weight)?, values(&a)?, values(&b)?);
+        let mut weight = convert::values(&weight)?;
+        let (a, b) = (convert::values(&a)?, convert::values(&b)?);
         for (row, factors) in weight.chunks_exact_mut(inputs).zip(b.chunks_exact(rank)) {
             for (factor, direction) in factors.iter().zip(a.chunks_exact(inputs)) {
                 let factor = factor * scale;
