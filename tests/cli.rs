@@ -186,7 +186,7 @@ fn bad_input_is_named() {
     fails(command(&["a", "--max-length", "2"], b""), "the text argument: max_length is 2");
     let row = b"\n{\"text\": \"a\"}\n";
     fails(command(&["--jsonl", "--max-length", "2"], row), "standard input, line 2: max_length is 2");
-    fails(command(&["a", "--batch-size", "0"], b""), "batch size");
+    fails(command(&["a", "--batch-tokens", "0"], b""), "batch tokens");
     fails(command(&["a", "--device", "tpu"], b""), "expected one of flex");
     let mut missing = example("classify");
     missing.args(["--model", "no/such/folder", "a"]);

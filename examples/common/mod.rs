@@ -53,9 +53,9 @@ pub struct CommonArgs {
     #[command(flatten)]
     precision: PrecisionArgs,
 
-    /// Most texts (or windows of long ones) in one batch
-    #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Model")]
-    batch_size: usize,
+    /// Most tokens in one batch; a longer text is a batch of its own
+    #[arg(long, value_name = "N", default_value_t = 4096, help_heading = "Model")]
+    batch_tokens: usize,
 
     /// Most tokens of one input, special tokens included [default: what the model was trained with]
     #[arg(long, value_name = "N", help_heading = "Model")]
@@ -81,10 +81,10 @@ impl CommonArgs {
         Ok(PipelineOptions {
             adapter: self.adapter.clone(),
             precision,
-            batch_size: self.batch_size,
+            batch_tokens: self.batch_tokens,
             max_length: self.max_length,
             truncated: Arc::new(|truncated| eprintln!("warning: {truncated}")),
-            progress: stderr().is_terminal().then(|| progress_bar(self.batch_size)),
+            progress: stderr().is_terminal().then(progress_bar),
             ..PipelineOptions::new(device)
         })
     }
@@ -98,15 +98,14 @@ pub fn warn(report: &LoadReport) {
 }
 
 /// A bar on standard error for inputs of several batches.
-fn progress_bar(batch_size: usize) -> Progress {
+fn progress_bar() -> Progress {
     let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}, {per_sec}, {eta} left");
     let bar = ProgressBar::no_length().with_style(style.expect("a valid template"));
     Arc::new(move |done, total| {
-        if total > 2 * batch_size {
+        if done < total {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
-        }
-        if done == total {
+        } else {
             bar.finish_and_clear();
         }
     })

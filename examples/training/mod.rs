@@ -103,7 +103,7 @@ impl Session {
 
     /// Makes the batches of this model.
     pub fn collator(&self) -> Collator {
-        Collator { config: self.config.clone(), pad_id: self.tokenizer.pad_id(), batch_size: 64 }
+        Collator { config: self.config.clone(), pad_id: self.tokenizer.pad_id(), batch_tokens: 64 * self.max_length }
     }
 
     /// Reads each part of the data that the flags or `default` name.

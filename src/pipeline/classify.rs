@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{PipelineOptions, runner::Runner};
+use super::{Pipeline, PipelineOptions, Runner};
 use crate::{
     Result,
     batch::Encoding,
@@ -44,12 +44,12 @@ impl Classifier {
 
     /// What the checkpoint held.
     pub fn report(&self) -> &LoadReport {
-        &self.runner.report
+        self.runner.report()
     }
 
     /// The task's part of the configuration: labels, and the meaning of scores.
     pub fn task(&self) -> &TaskConfig {
-        self.runner.config.task()
+        self.runner.config().task()
     }
 
     /// Scores every label for each text or pair of texts. By the model's [`ProblemType`]:
@@ -63,19 +63,8 @@ impl Classifier {
     /// # Errors
     /// No text at all, tokens that the model does not have, or scores that are not finite.
     pub fn classify<'a>(&self, texts: impl IntoIterator<Item = impl Into<Text<'a>>>) -> Result<Vec<Vec<LabelScore>>> {
-        let texts: Vec<Text<'_>> = texts.into_iter().map(Into::into).collect();
-        let logits = self.logits(&self.encode(&texts, Truncation::LongestFirst)?)?;
-        Ok(logits.iter().map(|logits| self.scores(logits)).collect())
-    }
-
-    /// Texts in the form that [`logits`](Self::logits) takes.
-    pub(super) fn encode(&self, texts: &[Text<'_>], truncation: Truncation) -> Result<Vec<Encoding>> {
-        self.runner.encode(texts, truncation, None)
-    }
-
-    /// The raw outputs for each text, in the order of the labels.
-    pub(super) fn logits(&self, encodings: &[Encoding]) -> Result<Vec<Vec<f32>>> {
-        self.runner.run(encodings, |input, _| rows(self.head.forward(input)), |_, logits| logits)
+        let texts: Vec<Text<'static>> = texts.into_iter().map(|text| text.into().into_owned()).collect();
+        self.run(&texts)
     }
 
     fn scores(&self, logits: &[f32]) -> Vec<LabelScore> {
@@ -92,5 +81,27 @@ impl Classifier {
             sort_by_score(&mut scores, |score| score.score);
         }
         scores
+    }
+}
+
+impl Pipeline for Classifier {
+    type Request = Text<'static>;
+    type Answer = Vec<LabelScore>;
+
+    fn runner(&self) -> &Runner {
+        &self.runner
+    }
+
+    fn encode(&self, text: &Text<'static>) -> Result<Vec<Encoding>> {
+        self.runner.encode(std::slice::from_ref(text), Truncation::LongestFirst, None)
+    }
+
+    fn forward(&self, batch: &[&Encoding]) -> Result<Vec<Vec<f32>>> {
+        rows(self.head.forward(self.runner.input(batch)?))
+    }
+
+    fn decode(&self, _: &Text<'static>, sequences: &[Encoding], rows: Vec<Vec<f32>>) -> Result<Vec<LabelScore>> {
+        self.runner.check_finite(sequences, &rows)?;
+        Ok(self.scores(&rows[0]))
     }
 }

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Classifier, PipelineOptions};
+use super::{Classifier, Pipeline, PipelineOptions, Runner};
 use crate::{
     Error, Result,
+    batch::Encoding,
     checkpoint::LoadReport,
     scores::{sigmoid, sort_by_score},
     tokenizer::{Text, Truncation},
@@ -77,31 +78,48 @@ impl Reranker {
     /// finite.
     pub fn rank(&self, requests: &[RankRequest]) -> Result<Vec<Vec<RankedPassage>>> {
         if let Some(index) = requests.iter().position(|request| request.passages.is_empty()) {
-            return Err(Error::input(format!("request {index}"), "it has no passages, expected at least one"));
+            return Err(Error::input(format!("request {index}"), NO_PASSAGES));
         }
-        let passages =
-            |(index, request): (usize, &RankRequest)| (0..request.passages.len()).map(move |passage| (index, passage));
-        let places: Vec<(usize, usize)> = requests.iter().enumerate().flat_map(passages).collect();
-        let pairs: Vec<Text<'_>> = places
-            .iter()
-            .map(|&(index, passage)| Text::from((&requests[index].query, &requests[index].passages[passage])))
-            .collect();
-        let logits =
-            self.classifier.encode(&pairs, Truncation::OnlySecond).and_then(|pairs| self.classifier.logits(&pairs));
-        let name = |pair: usize| format!("request {}, passage {}", places[pair].0, places[pair].1);
-        let mut logits = logits.map_err(|error| error.with_text_name(name))?.into_iter();
-        let rank = |request: &RankRequest| {
-            let scores = logits.by_ref().take(request.passages.len());
-            let mut ranking: Vec<_> = scores
-                .enumerate()
-                .map(|(index, logits)| {
-                    let score = if let [negative, positive] = logits[..] { positive - negative } else { logits[0] };
-                    RankedPassage { index, score, probability: sigmoid(score) }
-                })
-                .collect();
-            sort_by_score(&mut ranking, |passage| passage.score);
-            ranking
+        self.run(requests)
+    }
+}
+
+const NO_PASSAGES: &str = "it has no passages, expected at least one";
+
+impl Pipeline for Reranker {
+    type Request = RankRequest;
+    type Answer = Vec<RankedPassage>;
+
+    fn runner(&self) -> &Runner {
+        self.classifier.runner()
+    }
+
+    fn encode(&self, request: &RankRequest) -> Result<Vec<Encoding>> {
+        if request.passages.is_empty() {
+            return Err(Error::input("request", NO_PASSAGES));
+        }
+        let pairs = request.passages.iter().map(|passage| Text::from((&request.query, passage)));
+        let pairs = pairs.collect::<Vec<_>>();
+        let encodings = self.runner().encode(&pairs, Truncation::OnlySecond, None);
+        encodings.map_err(|error| error.with_text_name(|passage| format!("passage {passage}")))
+    }
+
+    fn forward(&self, batch: &[&Encoding]) -> Result<Vec<Vec<f32>>> {
+        self.classifier.forward(batch)
+    }
+
+    fn decode(&self, _: &RankRequest, sequences: &[Encoding], rows: Vec<Vec<f32>>) -> Result<Vec<RankedPassage>> {
+        self.runner().check_finite(sequences, &rows)?;
+        let ranked = |(index, logits): (usize, &Vec<f32>)| {
+            let score = if let [negative, positive] = logits[..] { positive - negative } else { logits[0] };
+            RankedPassage { index, score, probability: sigmoid(score) }
         };
-        Ok(requests.iter().map(rank).collect())
+        let mut ranking: Vec<_> = rows.iter().enumerate().map(ranked).collect();
+        sort_by_score(&mut ranking, |passage| passage.score);
+        Ok(ranking)
+    }
+
+    fn name(request: usize, passage: usize) -> String {
+        format!("request {request}, passage {passage}")
     }
 }

@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
-use super::{Classifier, LabelScore, PipelineOptions};
+use super::{Classifier, LabelScore, Pipeline, PipelineOptions, Runner};
 use crate::{
     Error, Result,
+    batch::Encoding,
     checkpoint::LoadReport,
     config::TaskConfig,
     scores::{softmax, sort_by_score},
@@ -25,6 +26,24 @@ impl Default for ZeroShotOptions {
     /// "This example is {}.", one label for each text.
     fn default() -> Self {
         Self { template: "This example is {}.".to_owned(), multi_label: false }
+    }
+}
+
+/// A text and the labels that it may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ZeroShotRequest {
+    /// The text.
+    pub text: String,
+    /// The labels to choose from; blank ones do not count.
+    pub candidates: Vec<String>,
+    /// How they are scored.
+    pub options: ZeroShotOptions,
+}
+
+impl ZeroShotRequest {
+    /// The candidates without white space around them.
+    fn labels(&self) -> impl Iterator<Item = &str> {
+        self.candidates.iter().map(|candidate| candidate.trim()).filter(|candidate| !candidate.is_empty())
     }
 }
 
@@ -73,28 +92,13 @@ impl ZeroShot {
         candidates: &[impl AsRef<str>],
         options: &ZeroShotOptions,
     ) -> Result<Vec<Vec<LabelScore>>> {
-        let candidates = candidates.iter().map(|candidate| candidate.as_ref().trim());
-        let candidates: Vec<&str> = candidates.filter(|candidate| !candidate.is_empty()).collect();
-        if candidates.is_empty() {
-            return Err(Error::setting("candidates", "there are none, expected at least one label"));
-        }
-        if !options.template.contains("{}") {
-            let problem = format!("`{}` has no {{}} to put the label into", options.template);
-            return Err(Error::setting("hypothesis template", problem));
-        }
-        let hypotheses: Vec<String> =
-            candidates.iter().map(|candidate| options.template.replace("{}", candidate)).collect();
-        let pairs = texts.iter().flat_map(|text| hypotheses.iter().map(move |hypothesis| (text.as_ref(), hypothesis)));
-        let pairs: Vec<Text<'_>> = pairs.map(Text::from).collect();
-        let mut encodings = self.classifier.encode(&pairs, Truncation::OnlyFirst).map_err(|error| match error {
-            Error::Text { index, problem, .. } => Error::text(index / candidates.len(), problem),
-            other => other,
-        })?;
-        // From here on, an encoding names its text and not its pair, for errors and for the count of texts that were cut.
-        encodings.iter_mut().for_each(|encoding| encoding.text /= candidates.len());
-        let logits = self.classifier.logits(&encodings)?;
-        let each = options.multi_label || candidates.len() == 1;
-        Ok(logits.chunks(candidates.len()).map(|logits| self.scores(logits, &candidates, each)).collect())
+        let candidates: Vec<String> = candidates.iter().map(|candidate| candidate.as_ref().to_owned()).collect();
+        let request = |text: &str| ZeroShotRequest {
+            text: text.to_owned(),
+            candidates: candidates.clone(),
+            options: options.clone(),
+        };
+        self.run(&texts.iter().map(|text| request(text.as_ref())).collect::<Vec<_>>())
     }
 
     /// The scores of one text's candidates, `each` on its own or against each other.
@@ -109,6 +113,48 @@ impl ZeroShot {
             labelled.map(|(label, score)| LabelScore { label: (*label).to_owned(), score }).collect();
         sort_by_score(&mut scores, |score| score.score);
         scores
+    }
+}
+
+impl Pipeline for ZeroShot {
+    type Request = ZeroShotRequest;
+    type Answer = Vec<LabelScore>;
+
+    fn runner(&self) -> &Runner {
+        self.classifier.runner()
+    }
+
+    fn encode(&self, request: &ZeroShotRequest) -> Result<Vec<Encoding>> {
+        let ZeroShotRequest { text, options, .. } = request;
+        if request.labels().next().is_none() {
+            return Err(Error::setting("candidates", "there are none, expected at least one label"));
+        }
+        if !options.template.contains("{}") {
+            let problem = format!("`{}` has no {{}} to put the label into", options.template);
+            return Err(Error::setting("hypothesis template", problem));
+        }
+        let pairs = request.labels().map(|label| Text::from((text, options.template.replace("{}", label))));
+        let pairs: Vec<Text<'_>> = pairs.collect();
+        let mut encodings = self.runner().encode(&pairs, Truncation::OnlyFirst, None)?;
+        // It is one text, for errors and for the count of texts that were cut.
+        encodings.iter_mut().for_each(|encoding| encoding.text = 0);
+        Ok(encodings)
+    }
+
+    fn forward(&self, batch: &[&Encoding]) -> Result<Vec<Vec<f32>>> {
+        self.classifier.forward(batch)
+    }
+
+    fn decode(
+        &self,
+        request: &ZeroShotRequest,
+        sequences: &[Encoding],
+        rows: Vec<Vec<f32>>,
+    ) -> Result<Vec<LabelScore>> {
+        self.runner().check_finite(sequences, &rows)?;
+        let candidates: Vec<&str> = request.labels().collect();
+        let each = request.options.multi_label || candidates.len() == 1;
+        Ok(self.scores(&rows, &candidates, each))
     }
 }
 

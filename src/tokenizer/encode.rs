@@ -30,6 +30,11 @@ impl<'a> Text<'a> {
     pub fn words(words: impl IntoIterator<Item = impl Into<Cow<'a, str>>>) -> Self {
         Self { first: Sequence::Words(words.into_iter().map(Into::into).collect()), second: None }
     }
+
+    /// The same with strings of its own.
+    pub fn into_owned(self) -> Text<'static> {
+        Text { first: self.first.into_owned(), second: self.second.map(Sequence::into_owned) }
+    }
 }
 
 impl<'a> From<&'a str> for Text<'a> {
@@ -109,6 +114,15 @@ impl Default for EncodeOptions {
 }
 
 impl<'a> Sequence<'a> {
+    fn into_owned(self) -> Sequence<'static> {
+        match self {
+            Self::Running(text) => Sequence::Running(text.into_owned().into()),
+            Self::Words(words) => {
+                Sequence::Words(words.into_iter().map(|word| Cow::Owned(word.into_owned())).collect())
+            }
+        }
+    }
+
     /// In a byte-level vocabulary, a word includes the space in front of it. So every word but the first gets a space.
     fn with_spaces(self, byte_level: bool) -> Self {
         match self {

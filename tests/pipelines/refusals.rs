@@ -6,8 +6,8 @@ use deberta_burn::{
     Backbone, Error, Precision,
     heads::{MaskedLmLayout, QuestionAnswering, TokenClassification},
     pipeline::{
-        AnswerOptions, Classifier, EmbedOptions, Embedder, FillMask, PipelineOptions, QuestionAnswerer, RankRequest,
-        Reranker, TagOptions, TokenTagger, ZeroShot, ZeroShotOptions,
+        AnswerOptions, Classifier, Embedder, FillMask, PipelineOptions, QuestionAnswerer, RankRequest, Reranker,
+        TagOptions, TokenTagger, ZeroShot, ZeroShotOptions,
     },
 };
 use tempfile::TempDir;
@@ -116,9 +116,7 @@ fn answers_that_are_not_finite_are_errors() {
     let folder = huge(masked_lm(MaskedLmLayout::EnhancedMaskDecoder), "lm_predictions.lm_head.bias");
     check("text 0", &|options| FillMask::from_folder(&folder, options).unwrap().fill(&["a [MASK]"], 1).err());
     let folder = huge(sequence(config(&["a", "b"])), "deberta.encoder.layer.1.output.LayerNorm.bias");
-    check("text 0", &|options| {
-        Embedder::from_folder(&folder, options).unwrap().embed(["a"], &EmbedOptions::default()).err()
-    });
+    check("text 0", &|options| Embedder::from_folder(&folder, options).unwrap().embed(["a"]).err());
 
     let broken = with_value(sequence(config(&["a", "b"])), "classifier.bias", f32::NAN);
     let error = Classifier::from_folder(&broken, options()).unwrap().classify(["a"]).unwrap_err().to_string();

@@ -72,8 +72,8 @@ pub struct Collator {
     pub config: ModelConfig,
     /// The id of the padding token.
     pub pad_id: u32,
-    /// Texts in a batch of an evaluation.
-    pub batch_size: usize,
+    /// Most tokens in a batch of an evaluation.
+    pub batch_tokens: usize,
 }
 
 impl Collator {
@@ -90,7 +90,7 @@ impl Collator {
         device: &Device,
         mut compute: impl FnMut(ModelInput) -> Result<Vec<T>>,
     ) -> Result<Vec<T>> {
-        in_batches(encodings, self.batch_size, |indices| {
+        in_batches(encodings, self.batch_tokens, |indices| {
             compute(self.input(indices.iter().map(|index| &encodings[*index]), device)?)
         })
     }
