@@ -4,6 +4,7 @@ pub mod allocator;
 mod input;
 mod output;
 mod precision;
+mod truncation;
 
 use std::{
     io::{IsTerminal, stderr},
@@ -24,6 +25,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub use input::InputArgs;
 pub use output::{Failure, OutputArgs};
 use precision::PrecisionArgs;
+use truncation::Truncation;
 
 /// Flags of every example.
 #[derive(Args)]
@@ -60,6 +62,10 @@ pub struct CommonArgs {
     /// Most tokens of one input, special tokens included [default: what the model was trained with]
     #[arg(long, value_name = "N", help_heading = "Model")]
     max_length: Option<usize>,
+
+    /// Which side of a text that is too long goes [default: as the tokenizer's settings say, else right]
+    #[arg(long, value_enum, value_name = "SIDE", help_heading = "Model")]
+    truncation: Option<Truncation>,
 }
 
 impl CommonArgs {
@@ -83,6 +89,7 @@ impl CommonArgs {
             precision,
             batch_tokens: self.batch_tokens,
             max_length: self.max_length,
+            truncation_side: self.truncation.map(Into::into),
             truncated: Arc::new(|truncated| eprintln!("warning: {truncated}")),
             progress: stderr().is_terminal().then(progress_bar),
             ..PipelineOptions::new(device)

@@ -17,7 +17,7 @@ use deberta_burn::{
 };
 use serde::Deserialize;
 
-use super::dtype::Dtype;
+use super::{dtype::Dtype, truncation::Truncation};
 
 /// Flags of every fine-tuning example. What a flag does not say comes from the settings file, then from the recipe, then from
 /// the defaults.
@@ -53,6 +53,10 @@ pub struct TrainingFlags {
     /// Most tokens of one input, special tokens included; not more than the model was trained with [default: 128]
     #[arg(long, value_name = "N", help_heading = "Model")]
     pub max_length: Option<usize>,
+
+    /// Which side of a text that is too long goes [default: as the tokenizer's settings say, else right]
+    #[arg(long, value_enum, value_name = "SIDE", help_heading = "Model")]
+    pub truncation: Option<Truncation>,
 
     /// Dropout in front of the classifier [default: the checkpoint's]
     #[arg(long, value_name = "P", help_heading = "Model")]
@@ -258,6 +262,7 @@ impl TrainingFlags {
             devices: self.devices.or(below.devices),
             dtype: self.dtype.or(below.dtype),
             max_length: self.max_length.or(below.max_length),
+            truncation: self.truncation.or(below.truncation),
             task_dropout: self.task_dropout.or(below.task_dropout),
             freeze_embeddings: self.freeze_embeddings || below.freeze_embeddings,
             freeze_layers: self.freeze_layers.or(below.freeze_layers),

@@ -6,6 +6,8 @@ mod allocator;
 mod dtype;
 mod flags;
 mod progress;
+#[path = "../common/truncation.rs"]
+mod truncation;
 
 use std::{
     path::{Path, PathBuf},
@@ -67,7 +69,7 @@ impl Session {
         let flags = flags.resolve(output, from_scratch.is_some())?;
         let settings = flags.settings()?;
         settings.validate()?;
-        let (folder, mut config, tokenizer) = match from_scratch {
+        let (folder, mut config, mut tokenizer) = match from_scratch {
             Some(_) if flags.dtype.is_some_and(|dtype| dtype != Dtype::F32) => {
                 return Err(Error::setting("--dtype", "a model from scratch is trained in f32"));
             }
@@ -79,6 +81,9 @@ impl Session {
                 (Some(folder), config, tokenizer)
             }
         };
+        if let Some(side) = flags.truncation {
+            tokenizer.set_truncation_side(side.into());
+        }
         let devices: Vec<_> = flags.devices()?.into_iter().map(Device::autodiff).collect();
         let device = devices[0].clone();
         if let Some(dropout) = flags.task_dropout {

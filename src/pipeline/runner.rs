@@ -17,7 +17,7 @@ use crate::{
         inference::{InferenceModel, Prepared},
         input::ModelInput,
     },
-    tokenizer::{EncodeOptions, Text, Tokenizer, Truncation},
+    tokenizer::{EncodeOptions, Text, Tokenizer, Truncation, TruncationSide},
 };
 
 /// Called after each batch with the number of sequences that are done, and of all. A long text that is cut into windows
@@ -43,6 +43,8 @@ pub struct PipelineOptions {
     /// settings (but not more than the model's absolute positions allow), otherwise the length that the model was
     /// trained with.
     pub max_length: Option<usize>,
+    /// The side on which a text that is too long loses tokens. If none, it is that of the tokenizer's settings.
+    pub truncation_side: Option<TruncationSide>,
     /// Called to report progress.
     pub progress: Option<Progress>,
     /// Called before a call goes on with texts that were cut.
@@ -50,7 +52,7 @@ pub struct PipelineOptions {
 }
 
 impl PipelineOptions {
-    /// f32, batches of 4,096 tokens, the model's own length, no progress, a warning to `tracing` if texts are cut.
+    /// f32, batches of 4,096 tokens, the model's own length and the tokenizer's side of truncation, no progress, a warning to `tracing` if texts are cut.
     pub fn new(device: Device) -> Self {
         Self {
             device,
@@ -58,6 +60,7 @@ impl PipelineOptions {
             precision: Precision::F32,
             batch_tokens: 4096,
             max_length: None,
+            truncation_side: None,
             progress: None,
             truncated: Arc::new(|truncated| tracing::warn!("{truncated}")),
         }
@@ -85,7 +88,10 @@ impl Runner {
         options: PipelineOptions,
     ) -> Result<(Self, Prepared<M>)> {
         let mut config = ModelConfig::from_folder(folder)?;
-        let tokenizer = Tokenizer::from_folder(folder)?;
+        let mut tokenizer = Tokenizer::from_folder(folder)?;
+        if let Some(side) = options.truncation_side {
+            tokenizer.set_truncation_side(side);
+        }
         let checkpoint = match &options.adapter {
             Some(adapter) => Checkpoint::open_with_adapter(folder, adapter)?,
             None => Checkpoint::open(folder)?,
