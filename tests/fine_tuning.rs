@@ -272,3 +272,41 @@ fn a_full_disk_leaves_no_half_written_file() {
     assert!(!case.path("out/model.safetensors").exists());
     assert_whole(&case.path("out"));
 }
+
+#[test]
+fn rerankers_learn_and_their_folder_ranks() {
+    let case = Case::with_classifier();
+    // What is good is relevant, whatever the query.
+    let words = ["war", "peace", "law", "nation", "king", "truth", "money", "ship"];
+    let row = |index: usize| {
+        let (query, word) = (words[index % 8], words[(index + index / 8) % 8]);
+        let passages = format!(r#"["the {word} was bad", "the {word} was good", "a bad {query}"]"#);
+        format!(r#"{{"query": "{query} {index}", "passages": {passages}, "labels": [0, 1, 0]}}"#)
+    };
+    let rows = |range: std::ops::Range<usize>| range.map(|index| row(index) + "\n").collect::<String>();
+    let (train, valid) = (case.file("train.jsonl", &rows(0..160)), case.file("valid.jsonl", &rows(160..200)));
+    for loss in ["pointwise", "listwise"] {
+        let mut command = example("finetune_rerank");
+        command.arg("--model").arg(case.model.path()).arg("--output").arg(case.path(loss)).args(["--loss", loss]);
+        command.arg("--train").arg(&train).arg("--valid").arg(&valid).args(["--epochs", "12", "--batch-size", "8"]);
+        command.args(["--learning-rate", "3e-3"]);
+        command.assert().success().stdout(contains("ndcg_at_10").and(contains("mrr_at_10")));
+        // By chance it is (1 + 1 / log2(3) + 1 / 2) / 3 = 0.71.
+        let gain = outcome(&case.path(loss))["valid"]["ndcg_at_10"].as_f64().expect("a figure");
+        assert!(gain > 0.9, "{loss}: {gain}");
+
+        let mut command = example("rerank");
+        command.arg("--model").arg(case.path(loss)).args(["--query", "war", "--json", "a war"]);
+        command.assert().success().stdout(contains("relevance"));
+    }
+    let refused = |row: &str, loss: &str| {
+        let train = case.file("bad.jsonl", row);
+        let mut command = example("finetune_rerank");
+        command.arg("--model").arg(case.model.path()).arg("--output").arg(case.path("bad")).arg("--train").arg(train);
+        command.args(["--loss", loss]).assert().code(1)
+    };
+    let graded = r#"{"query": "q", "passages": ["a", "b"], "labels": [2, 0]}"#;
+    refused(graded, "pointwise").stderr(contains("bad.jsonl, line 1: it has a label above 1"));
+    let none = r#"{"query": "q", "passages": ["a", "b"], "labels": [0, 0]}"#;
+    refused(none, "listwise").stderr(contains("bad.jsonl, line 1: none of the query's labels is above 0"));
+}

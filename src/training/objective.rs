@@ -88,7 +88,7 @@ impl Objective for SequenceClassification {
                 let on = logits.flatten::<1>(0, 1).unsqueeze_dim::<2>(1);
                 Compared::Distributions(Tensor::cat(vec![on.zeros_like(), on], 1))
             }
-            SequenceLabels::Values(_) => Compared::Numbers(logits),
+            SequenceLabels::Values(_) | SequenceLabels::Lists(_) => Compared::Numbers(logits),
         }
     }
 }
