@@ -11,8 +11,9 @@
 //! label's logit less the first one's, and its sigmoid the second label's probability; the example says which case it is.
 //!
 //! JSON lines have the fields `query` and `passages` (a list), one query a line; the rankings of several queries are
-//! separated by an empty line. With `--json`, each query becomes a list of `{"index": .., "score": .., "probability": ..}`,
-//! where `index` counts the passages from 0.
+//! separated by an empty line. With `--json`, each query becomes a list of `{"index": .., "score": .., "probability": ..,
+//! "relevance": ..}`, where `index` counts the passages from 0, and `relevance` is the score as sentence-transformers' CrossEncoder
+//! gives it: the sigmoid of the one output, or the output itself, as the folder says.
 
 mod common;
 

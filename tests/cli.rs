@@ -122,6 +122,21 @@ fn cut_texts_are_counted_on_standard_error() {
 }
 
 #[test]
+fn either_side_of_a_long_text_can_go() {
+    let model = classifier();
+    let (first, last) = ("war ".repeat(60), "peace and the laws of nations ".repeat(10));
+    let answer = |side: &str, text: &str| {
+        let assert = with_model("classify", &model).args(["--truncation", side, text]).assert().success();
+        String::from_utf8(assert.get_output().stdout.clone()).unwrap()
+    };
+    let text = format!("{first}{last}");
+    // What is left depends on one end alone.
+    assert_eq!(answer("right", &text), answer("right", &first));
+    assert_eq!(answer("left", &text), answer("left", &last));
+    assert_ne!(answer("left", &text), answer("right", &text));
+}
+
+#[test]
 fn precisions_are_chosen_and_told() {
     let model = classifier();
     let plain = with_model("classify", &model).args(["war", "--json"]).assert().success();

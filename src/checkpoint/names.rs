@@ -8,6 +8,14 @@ type Rules = &'static [(&'static str, &'static str)];
 /// The start of the path of a backbone's parameter, if the module is a head.
 const BACKBONE: &str = "backbone.";
 
+/// The backbones' own names in the file of a head.
+pub(super) const BACKBONES: [&str; 2] = ["deberta.", "roberta."];
+
+/// A key without the backbone's name in front.
+pub(super) fn bare(key: &str) -> &str {
+    BACKBONES.iter().find_map(|prefix| key.strip_prefix(prefix)).unwrap_or(key)
+}
+
 /// Names in every architecture.
 const COMMON: Rules = &[
     ("attention", "attention.self"),
@@ -114,6 +122,9 @@ const HEADS: [(&str, &[&str], Option<&str>); 6] = [
     ("ForMultipleChoice", &["roberta.pooler.dense.weight", "classifier.weight"], None),
     ("ForQuestionAnswering", &["qa_outputs.weight"], None),
 ];
+
+/// The keys of a classifier's weight, [labels, width].
+pub(super) const CLASSIFIERS: [&str; 2] = ["classifier.weight", "classifier.out_proj.weight"];
 
 /// The tasks that a model is fine-tuned for.
 pub(super) fn fine_tuned() -> impl Iterator<Item = &'static str> {

@@ -23,7 +23,7 @@ pub use masked_lm::{MaskedLm, MaskedLmLayout};
 pub use multiple_choice::MultipleChoice;
 pub use question_answering::{AnswerLogits, QuestionAnswering};
 pub use replaced_token::ReplacedTokenDetection;
-pub use sequence::{SequenceClassification, SequenceLabels};
+pub use sequence::{RankedLists, SequenceClassification, SequenceLabels};
 pub use token::TokenClassification;
 
 use crate::model::{Backbone, input::ModelInput};

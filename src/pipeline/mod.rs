@@ -18,6 +18,7 @@
 //! # }
 //! ```
 
+mod activation;
 mod answer;
 mod classify;
 mod embed;

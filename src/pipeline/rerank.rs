@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Classifier, Pipeline, PipelineOptions, Runner};
+use super::{Classifier, Pipeline, PipelineOptions, Runner, activation::ScoreActivation};
 use crate::{
     Error, Result,
     batch::Encoding,
@@ -42,19 +42,24 @@ pub struct RankedPassage {
     pub score: f32,
     /// The sigmoid of the score; with two labels, the probability of the second.
     pub probability: f32,
+    /// What the folder's activation makes of the one output, as sentence-transformers' `CrossEncoder.predict` does: its
+    /// sigmoid, or the output itself. With two labels the probability of the second.
+    pub relevance: f32,
 }
 
 /// Queries and passages in, rankings out, by a sequence classification head with one output or two labels (not relevant,
 /// relevant).
 pub struct Reranker {
     classifier: Arc<Classifier>,
+    activation: ScoreActivation,
 }
 
 impl Reranker {
     /// Opens a checkpoint folder.
     ///
     /// # Errors
-    /// As [`Classifier::from_folder`]; a head with more than two labels.
+    /// As [`Classifier::from_folder`]; a head with more than two labels; an activation of one output that is neither sigmoid
+    /// nor identity.
     pub fn from_folder(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
         Self::new(Arc::new(Classifier::from_folder(folder, options)?))
     }
@@ -62,14 +67,18 @@ impl Reranker {
     /// Takes an opened classifier, which may have other uses.
     ///
     /// # Errors
-    /// A head with more than two labels.
+    /// A head with more than two labels; an activation of one output that is neither sigmoid nor identity.
     pub fn new(classifier: Arc<Classifier>) -> Result<Self> {
         let labels = classifier.task().num_labels();
         if labels > 2 {
             let problem = format!("it has {labels} labels; a reranker has one output, or two labels");
             return Err(Error::unsupported("model", problem));
         }
-        Ok(Self { classifier })
+        let activation = match labels {
+            1 => ScoreActivation::from_folder(classifier.runner().checkpoint().folder())?,
+            _ => ScoreActivation::Sigmoid,
+        };
+        Ok(Self { classifier, activation })
     }
 
     /// What the checkpoint held.
@@ -81,7 +90,7 @@ impl Reranker {
     pub fn meaning(&self) -> String {
         let task = self.classifier.task();
         match task.num_labels() {
-            1 => "the model's one output".to_owned(),
+            1 => format!("the model's one output; its relevance is the {} of it", self.activation.name()),
             _ => format!("logit of {} less logit of {}", task.label(1), task.label(0)),
         }
     }
@@ -132,7 +141,8 @@ impl Pipeline for Reranker {
         self.runner().check_finite(sequences, &rows)?;
         let ranked = |(index, logits): (usize, &Vec<f32>)| {
             let score = if let [negative, positive] = logits[..] { positive - negative } else { logits[0] };
-            RankedPassage { index, score, probability: sigmoid(score) }
+            let relevance = self.activation.apply(score);
+            RankedPassage { index, score, probability: sigmoid(score), relevance }
         };
         let mut ranking: Vec<_> = rows.iter().enumerate().map(ranked).collect();
         sort_by_score(&mut ranking, |passage| passage.score);

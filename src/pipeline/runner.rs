@@ -1,6 +1,9 @@
 //! What all tasks share: opening a checkpoint folder, and the ways into and out of its model.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use burn::tensor::Device;
 
@@ -14,7 +17,7 @@ use crate::{
         inference::{InferenceModel, Prepared},
         input::ModelInput,
     },
-    tokenizer::{EncodeOptions, Text, Tokenizer, Truncation},
+    tokenizer::{EncodeOptions, Text, Tokenizer, Truncation, TruncationSide},
 };
 
 /// Called after each batch with the number of sequences that are done, and of all. A long text that is cut into windows
@@ -29,6 +32,9 @@ pub type TruncationListener = Arc<dyn Fn(Truncated) + Send + Sync>;
 pub struct PipelineOptions {
     /// Where the model lives.
     pub device: Device,
+    /// The folder of a LoRA adapter in the layout of PEFT, to be merged into the weights; see
+    /// [`Checkpoint::open_with_adapter`].
+    pub adapter: Option<PathBuf>,
     /// The numbers that it computes with, if the device supports them.
     pub precision: Precision,
     /// Most tokens of one batch, at least 1; a longer sequence is a batch of its own.
@@ -37,6 +43,8 @@ pub struct PipelineOptions {
     /// settings (but not more than the model's absolute positions allow), otherwise the length that the model was
     /// trained with.
     pub max_length: Option<usize>,
+    /// The side on which a text that is too long loses tokens. If none, it is that of the tokenizer's settings.
+    pub truncation_side: Option<TruncationSide>,
     /// Called to report progress.
     pub progress: Option<Progress>,
     /// Called before a call goes on with texts that were cut.
@@ -44,15 +52,31 @@ pub struct PipelineOptions {
 }
 
 impl PipelineOptions {
-    /// f32, batches of 4,096 tokens, the model's own length, no progress, a warning to `tracing` if texts are cut.
+    /// f32, batches of 4,096 tokens, the model's own length and the tokenizer's side of truncation, no progress, a warning to `tracing` if texts are cut.
     pub fn new(device: Device) -> Self {
         Self {
             device,
+            adapter: None,
             precision: Precision::F32,
             batch_tokens: 4096,
             max_length: None,
+            truncation_side: None,
             progress: None,
             truncated: Arc::new(|truncated| tracing::warn!("{truncated}")),
+        }
+    }
+}
+
+impl PipelineOptions {
+    /// Refuses an adapter, for kinds of models whose adapters are not read.
+    pub(super) fn expect_no_adapter(&self, kind: &str) -> Result<()> {
+        match &self.adapter {
+            Some(adapter) => {
+                let problem =
+                    format!("adapters of {kind} models are not supported; merge it into the model with PEFT first");
+                Err(Error::unsupported(format!("adapter {}", adapter.display()), problem))
+            }
+            None => Ok(()),
         }
     }
 }
@@ -77,9 +101,18 @@ impl Runner {
         folder: &Path,
         options: PipelineOptions,
     ) -> Result<(Self, Prepared<M>)> {
-        let config = ModelConfig::from_folder(folder)?;
-        let tokenizer = Tokenizer::from_folder(folder)?;
-        let checkpoint = Checkpoint::open(folder)?;
+        let mut config = ModelConfig::from_folder(folder)?;
+        let mut tokenizer = Tokenizer::from_folder(folder)?;
+        if let Some(side) = options.truncation_side {
+            tokenizer.set_truncation_side(side);
+        }
+        let checkpoint = match &options.adapter {
+            Some(adapter) => Checkpoint::open_with_adapter(folder, adapter)?,
+            None => Checkpoint::open(folder)?,
+        };
+        if options.adapter.is_some() {
+            config = checkpoint.config()?;
+        }
         let max_length = options.max_length.unwrap_or_else(|| default_length(&config, &tokenizer));
         let load = |config: &ModelConfig, checkpoint: &Checkpoint, options: &LoadOptions, device: &Device| {
             checkpoint.model(config, options, device)

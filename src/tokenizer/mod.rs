@@ -249,6 +249,11 @@ impl Tokenizer {
         self.truncation_side
     }
 
+    /// Sets the side on which a text that is too long loses tokens, in the place of the folder's settings.
+    pub fn set_truncation_side(&mut self, side: TruncationSide) {
+        self.truncation_side = side;
+    }
+
     /// The largest number of tokens of one input, special tokens included, according to the folder's settings
     /// (`model_max_length`); none if they set no limit. [`encode`](Self::encode) does not use it: its options decide.
     pub fn model_max_length(&self) -> Option<usize> {

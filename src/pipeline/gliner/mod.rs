@@ -80,6 +80,7 @@ impl Gliner {
         options: PipelineOptions,
     ) -> Result<Self> {
         let folder = folder.as_ref();
+        options.expect_no_adapter("GLiNER")?;
         let mut config = GlinerConfig::from_folder(folder)?;
         let tokenizer = open_tokenizer(&config, folder, tokenizer.as_ref())?;
         let markers = markers(&config, folder, &tokenizer)?;

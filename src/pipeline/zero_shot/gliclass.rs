@@ -12,7 +12,7 @@ use crate::{
     model::inference::Prepared,
     pipeline::{PipelineOptions, Runner},
     scores::{rows, sigmoid, softmax},
-    tokenizer::{Text, Tokenizer, Truncation},
+    tokenizer::{Text, Tokenizer, Truncation, TruncationSide},
 };
 
 /// The token in front of each label.
@@ -31,8 +31,14 @@ pub(super) struct GliClass {
 
 impl GliClass {
     pub fn open(folder: &Path, options: PipelineOptions) -> Result<Self> {
+        options.expect_no_adapter("GLiClass")?;
+        if options.truncation_side == Some(TruncationSide::Left) {
+            let problem = "a GLiClass model has its labels in front of the text, of which only the end can be cut";
+            return Err(Error::setting("truncation", problem));
+        }
         let config = GliClassConfig::from_folder(folder)?;
-        let tokenizer = Tokenizer::from_folder(folder)?;
+        let mut tokenizer = Tokenizer::from_folder(folder)?;
+        tokenizer.set_truncation_side(TruncationSide::Right);
         for (token, key, id) in [
             (LABEL, "class_token_index", config.class_token_index),
             (SEPARATOR, "text_token_index", config.text_token_index),

@@ -10,6 +10,7 @@ use crate::{
     config::ModelConfig,
     repository::fixture,
     scores::{sigmoid, softmax},
+    tokenizer::TruncationSide,
 };
 
 const CASES: [&str; 4] = ["first", "average", "average_of_the_names", "token_behind_marker"];
@@ -88,6 +89,15 @@ fn texts_are_cut_and_labels_are_not() {
     let many = vec!["person"; 20];
     let error = model.classify(&[&text], &many, &ZeroShotOptions::default()).unwrap_err().to_string();
     assert!(error.contains("20 labels do not fit into 60 tokens"), "{error}");
+}
+
+#[test]
+fn options_that_do_not_fit_are_refused() {
+    let refused = |options| ZeroShot::from_folder(fixture("gliclass/first"), options).err().unwrap().to_string();
+    let left = PipelineOptions { truncation_side: Some(TruncationSide::Left), ..options() };
+    assert!(refused(left).contains("only the end can be cut"));
+    let adapter = PipelineOptions { adapter: Some("x".into()), ..options() };
+    assert!(refused(adapter).contains("adapters of GLiClass models are not supported"));
 }
 
 #[test]

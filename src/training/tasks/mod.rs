@@ -5,6 +5,7 @@ mod answering;
 mod choice;
 mod classification;
 mod masked_lm;
+mod ranking;
 mod replaced_token;
 mod tagging;
 
@@ -12,6 +13,7 @@ pub use answering::{AnsweringData, AnsweringTask};
 pub use choice::ChoiceTask;
 pub use classification::ClassificationTask;
 pub use masked_lm::MaskedLmTask;
+pub use ranking::{RankingExamples, RankingLoss, RankingTask};
 pub use replaced_token::ReplacedTokenTask;
 pub use tagging::TaggingTask;
 
