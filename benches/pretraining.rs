@@ -22,7 +22,7 @@ use burn::{
     tensor::{Bool, Device, Int, TensorData},
 };
 use deberta_burn::{
-    DebertaConfig, ModelInput,
+    Backbone, DebertaConfig, ModelInput,
     config::Preset,
     heads::{MaskedLm, MaskedLmLayout, MaskedPositions, loss},
     training::{
@@ -69,6 +69,10 @@ struct Pretraining {
 impl Objective for Pretraining {
     type Labels = MaskedLmLabels;
     type Logits = Tensor<2>;
+
+    fn backbone_mut(&mut self) -> &mut Backbone {
+        Objective::backbone_mut(&mut self.model)
+    }
 
     fn logits(&self, input: ModelInput, labels: &MaskedLmLabels) -> Tensor<2> {
         let rows = labels.positions.rows(&input.input_ids.device());

@@ -1,7 +1,9 @@
-//! Rewrites a checkpoint: another element type, one safetensors file whatever it was before, `tokenizer.json`.
+//! Rewrites a checkpoint: another element type, one safetensors file whatever it was before, `tokenizer.json`, and a LoRA
+//! adapter merged into the weights.
 //!
 //! ```sh
 //! cargo run --release --example convert -- --model path/to/deberta-base --output deberta-base-f16 --dtype f16
+//! cargo run --release --example convert -- --model path/to/deberta-v3-base --adapter runs/lora --output merged --dtype f32
 //! ```
 
 #[path = "common/dtype.rs"]
@@ -28,6 +30,10 @@ struct Arguments {
     /// Checkpoint folder (config.json, weights, tokenizer), or a repository of the Hugging Face Hub (owner/name)
     #[arg(long, value_name = "DIR")]
     model: String,
+
+    /// Folder of a LoRA adapter as PEFT writes it (adapter_config.json), to be merged into the weights
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
 
     /// Folder to write into, made if it is not there; not the one that is read
     #[arg(long, value_name = "DIR")]
@@ -61,7 +67,10 @@ fn convert(arguments: &Arguments) -> Result<()> {
     }
     let tokenizer = Tokenizer::from_folder(&folder)?;
     let range = if arguments.clamp { RangePolicy::Clamp } else { RangePolicy::Refuse };
-    let checkpoint = Checkpoint::open(&folder)?;
+    let checkpoint = match &arguments.adapter {
+        Some(adapter) => Checkpoint::open_with_adapter(&folder, adapter)?,
+        None => Checkpoint::open(&folder)?,
+    };
     let clamped = checkpoint::rewrite(&checkpoint, &arguments.output, arguments.dtype.into(), range)?;
     tokenizer.save(&arguments.output)?;
     println!("wrote {}", arguments.output.display());

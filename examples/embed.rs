@@ -95,8 +95,8 @@ fn embed(Args { common, output: file, pooling, normalize }: Args) -> Result<(), 
     let folder = common.folder()?;
     let embedder = Embedder::from_folder(&folder, common.options()?)?;
     common::warn(embedder.report());
-    let options = embed_options(&folder, pooling, normalize)?;
-    let embeddings = locations.locate(embedder.embed(rows.iter().map(|row| &row.text), &options))?;
+    let embedder = embedder.with_options(embed_options(&folder, pooling, normalize)?)?;
+    let embeddings = locations.locate(embedder.embed(rows.iter().map(|row| &row.text)))?;
     if let Some(file) = file {
         write_tensor(&file, &embeddings)?;
         eprintln!("{}: {} vectors of {}", file.display(), embeddings.len(), embeddings[0].len());

@@ -82,13 +82,7 @@ fn ner(Args { common, words, stride }: Args) -> Result<(), Failure> {
             if index > 0 {
                 writeln!(out)?;
             }
-            entities.iter().try_for_each(|entity| {
-                writeln!(
-                    out,
-                    "{}\t{}\t{}\t{:.4}\t{}",
-                    entity.start, entity.end, entity.label, entity.score, entity.text
-                )
-            })
+            entities.iter().try_for_each(|entity| writeln!(out, "{entity}"))
         })?;
     }
     output.finish()

@@ -172,6 +172,9 @@ fn main() -> ExitCode {
             _ => None,
         };
         let mut session = Session::open(args.training, "runs/pretrain", from_scratch)?;
+        if session.settings.lora.is_some() {
+            return Err(Error::setting("--lora", "it is for fine-tuning, and pretraining trains the whole model"));
+        }
         let replaced_token = match (replaced_token, &session.config) {
             (Some(options), ModelConfig::Deberta(config)) => Some((options, config.clone())),
             (Some(_), ModelConfig::Roberta(_)) => {

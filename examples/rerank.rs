@@ -11,8 +11,9 @@
 //! label's logit less the first one's, and its sigmoid the second label's probability; the example says which case it is.
 //!
 //! JSON lines have the fields `query` and `passages` (a list), one query a line; the rankings of several queries are
-//! separated by an empty line. With `--json`, each query becomes a list of `{"index": .., "score": .., "probability": ..}`,
-//! where `index` counts the passages from 0.
+//! separated by an empty line. With `--json`, each query becomes a list of `{"index": .., "score": .., "probability": ..,
+//! "relevance": ..}`, where `index` counts the passages from 0, and `relevance` is the score as sentence-transformers' CrossEncoder
+//! gives it: the sigmoid of the one output, or the output itself, as the folder says.
 
 mod common;
 
@@ -43,13 +44,13 @@ fn main() -> ExitCode {
 
 fn rerank(Args { common, query }: Args) -> Result<(), Failure> {
     // Without a query the lines bring their own.
-    let plain = |passage| RankRequest { query: query.clone().unwrap_or_default(), passages: vec![passage] };
+    let plain = |passage| RankRequest::new(query.clone().unwrap_or_default(), vec![passage]);
     let (mut requests, locations) = common.input.read(plain)?;
     let one_query = query.is_some();
     match query {
         Some(query) => {
             let passages = requests.into_iter().flat_map(|request| request.passages).collect();
-            requests = vec![RankRequest { query, passages }];
+            requests = vec![RankRequest::new(query, passages)];
         }
         None if requests.iter().any(|request| request.query.is_empty()) => {
             return Err(Error::input("query", "it is missing; give --query, or JSON lines with a `query` each").into());

@@ -1,6 +1,7 @@
-//! Labels of your own choice for texts, by a checkpoint trained for natural language inference (NLI).
+//! Labels of your own choice for texts, by a checkpoint trained for natural language inference (NLI), or by a GLiClass model.
 //!
-//! Every label becomes a sentence, "This example is {label}.", and the model says whether the text entails it.
+//! For an NLI checkpoint, every label becomes a sentence, "This example is {label}.", and the model says whether the text
+//! entails it. A GLiClass model (its `config.json` says so) reads all labels together with the text, in one pass.
 //!
 //! ```sh
 //! cargo run --release --example zero_shot -- --model path/to/nli-checkpoint \
@@ -11,7 +12,7 @@
 //!
 //! Each input becomes one line: every label with its probability, separated by tabs, the best first. The probabilities add up
 //! to 1, unless `--multi-label` judges every label on its own (entailment against contradiction), as is done with a single
-//! label. The checkpoint's labels (`id2label`) must name entailment.
+//! label. An NLI checkpoint's labels (`id2label`) must name entailment.
 //!
 //! JSON lines have the field `text`.
 
@@ -24,7 +25,7 @@ use common::{CommonArgs, Failure};
 use deberta_burn::pipeline::{ZeroShot, ZeroShotOptions};
 use serde::Deserialize;
 
-/// Label texts with labels of your own, by a natural language inference checkpoint
+/// Label texts with labels of your own, by a natural language inference checkpoint or a GLiClass model
 #[derive(Parser)]
 #[command(after_help = "JSON lines have the field `text`.")]
 struct Args {
@@ -35,7 +36,7 @@ struct Args {
     #[arg(long, value_delimiter = ',', required = true, value_name = "A,B,..", help_heading = "Labels")]
     labels: Vec<String>,
 
-    /// The sentence that is entailed or not; {} stands for the label
+    /// The sentence that is entailed or not; {} stands for the label (not for GLiClass)
     #[arg(long, default_value = "This example is {}.", help_heading = "Labels")]
     template: String,
 

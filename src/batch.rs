@@ -1,6 +1,6 @@
 //! Host data between the tokenizer and the model: one encoded sequence, and a padded batch of them.
 
-use std::{collections::HashSet, fmt};
+use std::{cmp::Reverse, collections::HashSet, fmt};
 
 use crate::{Error, Result};
 
@@ -159,32 +159,55 @@ impl Batch {
 
 /// Groups sequences of similar length, so that little padding is needed.
 ///
-/// Returns groups of indices into `encodings`, each of at most `batch_size`. The longest sequences come first, so that
-/// a lack of memory shows at once.
+/// Returns groups of indices into `lengths`, each of at most `budget` tokens; a longer sequence is a group of its own.
+/// The longest sequences come first, so that a lack of memory shows at once.
 ///
 /// # Errors
-/// A `batch_size` of 0.
-pub fn batches_by_length(encodings: &[Encoding], batch_size: usize) -> Result<Vec<Vec<usize>>> {
-    if batch_size == 0 {
-        return Err(Error::value("batch size", 0, "at least 1"));
+/// A `budget` of 0.
+pub fn batches_by_length(lengths: &[usize], budget: usize) -> Result<Vec<Vec<usize>>> {
+    if budget == 0 {
+        return Err(Error::value("batch tokens", 0, "at least 1"));
     }
-    let mut order: Vec<usize> = (0..encodings.len()).collect();
-    order.sort_by_key(|&index| std::cmp::Reverse(encodings[index].len()));
-    Ok(order.chunks(batch_size).map(<[usize]>::to_vec).collect())
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_by_key(|&index| Reverse(lengths[index]));
+    Ok(batches_in_order(order, |index| lengths[index], budget))
 }
 
-/// Calls `compute` for batches of similar length, given as indices into `encodings`. It returns one value for each
-/// sequence of the batch. The result has all values in the order of `encodings`.
+/// Groups sequences in the order given, each group of at most `budget` tokens or of one sequence.
+pub(crate) fn batches_in_order(
+    order: impl IntoIterator<Item = usize>,
+    length: impl Fn(usize) -> usize,
+    budget: usize,
+) -> Vec<Vec<usize>> {
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    let mut room = 0;
+    for index in order {
+        let length = length(index);
+        match batches.last_mut().filter(|_| length <= room) {
+            Some(batch) => batch.push(index),
+            None => {
+                batches.push(vec![index]);
+                room = budget;
+            }
+        }
+        room = room.saturating_sub(length);
+    }
+    batches
+}
+
+/// Calls `compute` for batches of similar length and at most `budget` tokens, given as indices into `encodings`. It
+/// returns one value for each sequence of the batch. The result has all values in the order of `encodings`.
 ///
 /// # Errors
-/// A `batch_size` of 0, or what `compute` fails with.
+/// A `budget` of 0, or what `compute` fails with.
 pub(crate) fn in_batches<T>(
     encodings: &[Encoding],
-    batch_size: usize,
+    budget: usize,
     mut compute: impl FnMut(&[usize]) -> Result<Vec<T>>,
 ) -> Result<Vec<T>> {
+    let lengths: Vec<usize> = encodings.iter().map(Encoding::len).collect();
     let mut values: Vec<(usize, T)> = Vec::with_capacity(encodings.len());
-    for indices in batches_by_length(encodings, batch_size)? {
+    for indices in batches_by_length(&lengths, budget)? {
         let computed = compute(&indices)?;
         values.extend(indices.into_iter().zip(computed));
     }
@@ -241,17 +264,20 @@ mod tests {
 
     #[test]
     fn groups_by_length_longest_first() {
-        let encodings = [1, 4, 2, 4, 3].map(|length| encoding(&vec![0; length]));
-        assert_eq!(batches_by_length(&encodings, 2).unwrap(), [vec![1, 3], vec![4, 2], vec![0]]);
+        let lengths = [1, 4, 2, 4, 3];
+        assert_eq!(batches_by_length(&lengths, 8).unwrap(), [vec![1, 3], vec![4, 2, 0]]);
+        assert_eq!(batches_by_length(&lengths, 5).unwrap(), [vec![1], vec![3], vec![4, 2], vec![0]]);
+        // What is longer than the budget is a batch of its own.
+        assert_eq!(batches_by_length(&lengths, 3).unwrap(), [vec![1], vec![3], vec![4], vec![2, 0]]);
         assert!(batches_by_length(&[], 2).unwrap().is_empty());
-        assert!(batches_by_length(&encodings, 0).unwrap_err().to_string().contains("expected at least 1"));
+        assert!(batches_by_length(&lengths, 0).unwrap_err().to_string().contains("expected at least 1"));
     }
 
     #[test]
     fn values_of_batches_come_back_in_order() {
         let encodings = [1, 4, 2, 4, 3].map(|length| encoding(&vec![0; length]));
         let lengths = |batch: &[usize]| Ok(batch.iter().map(|&index| encodings[index].len()).collect());
-        assert_eq!(in_batches(&encodings, 2, lengths).unwrap(), [1, 4, 2, 4, 3]);
+        assert_eq!(in_batches(&encodings, 5, lengths).unwrap(), [1, 4, 2, 4, 3]);
     }
 
     #[test]

@@ -317,6 +317,16 @@ impl Error {
         }
     }
 
+    /// If the error is about one of the texts of a request, makes it one about that request, called as `name` says for the
+    /// number of the text.
+    pub(crate) fn in_request(self, request: usize, name: impl FnOnce(usize) -> String) -> Self {
+        let mut error = self.with_text_name(name);
+        if let Self::Text { index, .. } | Self::NotFinite { index: Some(index), .. } = &mut error {
+            *index = request;
+        }
+        error
+    }
+
     /// If the error is about one of several texts, calls that text as `name` says.
     pub fn with_text_name(mut self, name: impl FnOnce(usize) -> String) -> Self {
         if let Self::Text { index, subject, .. } | Self::NotFinite { index: Some(index), subject, .. } = &mut self {

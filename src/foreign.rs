@@ -63,16 +63,17 @@ const SENTENCEPIECE: &str = "its vocabulary is a SentencePiece model for XLM-RoB
 /// From the surest sign to the least sure.
 const SIGNS: [Sign; 27] = [
     Sign {
-        parts: &[Part::Model, Part::Weights, Part::Head],
+        parts: &[Part::Model, Part::Weights, Part::Head, Part::Tokenizer],
         name: "adapter_config.json",
-        meaning: "it holds a PEFT adapter alone (adapter_config.json), not a model; merge it into its base model with \
-                  merge_and_unload(), save that with save_pretrained, and open the result",
+        meaning: "it holds a PEFT adapter alone (adapter_config.json), not a model; open its base model, and give this folder \
+                  as the adapter (--adapter)",
         incomplete: false,
     },
     Sign {
-        parts: &[Part::Model, Part::Weights, Part::Head],
+        parts: &[Part::Model, Part::Head],
         name: "gliner_config.json",
-        meaning: "it is a GLiNER model (gliner_config.json), whose layers over the encoder are not supported",
+        meaning: "it is a GLiNER model (gliner_config.json), which finds entities of any type; open it with the pipeline \
+                  Gliner (example gliner)",
         incomplete: false,
     },
     Sign { parts: &[Part::Head], name: "config_setfit.json", meaning: SETFIT, incomplete: false },

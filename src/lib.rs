@@ -20,11 +20,15 @@ pub mod model;
 #[doc(hidden)]
 pub mod parity;
 pub mod pipeline;
+mod prompt;
 mod replacement;
 #[cfg(test)]
 #[path = "../tests/common/repository.rs"]
 mod repository;
 mod scores;
+#[cfg(feature = "serve")]
+#[cfg_attr(docsrs, doc(cfg(feature = "serve")))]
+pub mod serving;
 mod text_file;
 pub mod tokenizer;
 pub mod training;

@@ -16,7 +16,7 @@ use predicates::{
     str::{contains, is_empty, is_match},
 };
 use serde_json::Value;
-use support::{config, folder};
+use support::{config, folder, repository::fixture};
 use tempfile::TempDir;
 
 /// The example of that name; `cargo test` builds them all beside the tests.
@@ -55,7 +55,7 @@ fn fails(mut command: Command, part: &str) {
 
 #[test]
 fn every_example_teaches_its_use() {
-    for name in ["classify", "zero_shot", "rerank", "fill_mask", "ner", "answer", "embed"] {
+    for name in ["classify", "zero_shot", "rerank", "fill_mask", "ner", "gliner", "answer", "embed"] {
         let shared =
             contains("--model").and(contains("--device")).and(contains("--dtype")).and(contains("--max-length"));
         example(name).arg("--help").assert().success().stdout(shared.and(contains("JSON lines have the field")));
@@ -119,6 +119,21 @@ fn cut_texts_are_counted_on_standard_error() {
     let texts = format!("{long}\nwar\n{long}\n");
     with_model("classify", &model).write_stdin(texts).assert().success().stderr(cut);
     with_model("classify", &model).arg("war").assert().success().stderr(is_empty());
+}
+
+#[test]
+fn either_side_of_a_long_text_can_go() {
+    let model = classifier();
+    let (first, last) = ("war ".repeat(60), "peace and the laws of nations ".repeat(10));
+    let answer = |side: &str, text: &str| {
+        let assert = with_model("classify", &model).args(["--truncation", side, text]).assert().success();
+        String::from_utf8(assert.get_output().stdout.clone()).unwrap()
+    };
+    let text = format!("{first}{last}");
+    // What is left depends on one end alone.
+    assert_eq!(answer("right", &text), answer("right", &first));
+    assert_eq!(answer("left", &text), answer("left", &last));
+    assert_ne!(answer("left", &text), answer("right", &text));
 }
 
 #[test]
@@ -186,7 +201,7 @@ fn bad_input_is_named() {
     fails(command(&["a", "--max-length", "2"], b""), "the text argument: max_length is 2");
     let row = b"\n{\"text\": \"a\"}\n";
     fails(command(&["--jsonl", "--max-length", "2"], row), "standard input, line 2: max_length is 2");
-    fails(command(&["a", "--batch-size", "0"], b""), "batch size");
+    fails(command(&["a", "--batch-tokens", "0"], b""), "batch tokens");
     fails(command(&["a", "--device", "tpu"], b""), "expected one of flex");
     let mut missing = example("classify");
     missing.args(["--model", "no/such/folder", "a"]);
@@ -292,6 +307,29 @@ fn ner_and_answer_give_characters() {
     let mut command = with_model("answer", &model);
     command.arg("Zürich");
     fails(command, "its question is empty");
+}
+
+#[test]
+fn gliner_finds_types_of_ones_own() {
+    let gliner = |folder: &str, arguments: &[&str]| {
+        let mut command = example("gliner");
+        command.arg("--model").arg(fixture(folder)).args(arguments);
+        command
+    };
+    let everything = ["--labels", "person,place", "--threshold", "0", "--nested", "--multi-label"];
+    let found = gliner("gliner/span", &[&everything[..], &["--json", "« Zürich »"]].concat()).assert().success();
+    let entities = json_lines(&found)[0].as_array().unwrap().len();
+    // Of the six spans of three words, two overlap, and one of them counts; the others have both types.
+    assert_eq!(entities, 10);
+    let table = is_match(r"^0\t\d+\t(person|place)\t0\.\d{4}\t«").unwrap();
+    gliner("gliner/span", &[&everything[..], &["« Zürich »"]].concat()).assert().success().stdout(table);
+
+    let rows = "{\"text\": \"Ada\", \"labels\": [\"x\"]}\n{\"text\": \"Ada\"}\n";
+    let mut lines = gliner("gliner/token", &[&everything[..], &["--jsonl", "--json"]].concat());
+    let lines = lines.arg("--tokenizer").arg(fixture("gliner/tokenizer")).write_stdin(rows).assert().success();
+    assert_eq!(json_lines(&lines).iter().map(|line| line.as_array().unwrap().len()).collect::<Vec<_>>(), [1, 2]);
+    fails(gliner("gliner/token", &["--labels", "person", "Ada"]), "give that of tokenizer");
+    fails(gliner("gliner/span", &["Ada"]), "labels: there are none");
 }
 
 #[test]

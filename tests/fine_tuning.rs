@@ -15,17 +15,27 @@ use runs::{Case, assert_whole, example, kill_and_resume, outcome};
 use serde_json::Value;
 use support::{config, folder};
 
-#[test]
-fn a_killed_run_goes_on_as_if_nothing_had_happened() {
+/// Kills and resumes a run with SiFT and accumulation, and with these flags.
+fn kills_leave_no_trace(rounds: usize, flags: &[&str]) {
     let case = Case::with_classifier();
     let (train, valid) = (case.reviews("train.tsv", 200), case.reviews("valid.tsv", 40));
-    kill_and_resume(&case, 10, |output| {
+    kill_and_resume(&case, rounds, |output| {
         let mut command = case.classification(output);
         command.arg("--train").arg(&train).arg("--valid").arg(&valid);
         command.args(["--steps", "120", "--batch-size", "8", "--accumulation", "2", "--evaluate-every", "6", "--sift"]);
-        command.args(["--learning-rate", "1e-3", "--report-every", "2"]);
+        command.args(["--learning-rate", "1e-3", "--report-every", "2"]).args(flags);
         command
     });
+}
+
+#[test]
+fn a_killed_run_goes_on_as_if_nothing_had_happened() {
+    kills_leave_no_trace(10, &[]);
+}
+
+#[test]
+fn so_does_a_killed_run_of_adapters() {
+    kills_leave_no_trace(4, &["--lora", "4", "--lora-targets", "query,value,output"]);
 }
 
 #[test]
@@ -261,4 +271,42 @@ fn a_full_disk_leaves_no_half_written_file() {
     command.assert().code(1).stderr(contains("error: cannot write").and(contains("model.safetensors")));
     assert!(!case.path("out/model.safetensors").exists());
     assert_whole(&case.path("out"));
+}
+
+#[test]
+fn rerankers_learn_and_their_folder_ranks() {
+    let case = Case::with_classifier();
+    // What is good is relevant, whatever the query.
+    let words = ["war", "peace", "law", "nation", "king", "truth", "money", "ship"];
+    let row = |index: usize| {
+        let (query, word) = (words[index % 8], words[(index + index / 8) % 8]);
+        let passages = format!(r#"["the {word} was bad", "the {word} was good", "a bad {query}"]"#);
+        format!(r#"{{"query": "{query} {index}", "passages": {passages}, "labels": [0, 1, 0]}}"#)
+    };
+    let rows = |range: std::ops::Range<usize>| range.map(|index| row(index) + "\n").collect::<String>();
+    let (train, valid) = (case.file("train.jsonl", &rows(0..160)), case.file("valid.jsonl", &rows(160..200)));
+    for loss in ["pointwise", "listwise"] {
+        let mut command = example("finetune_rerank");
+        command.arg("--model").arg(case.model.path()).arg("--output").arg(case.path(loss)).args(["--loss", loss]);
+        command.arg("--train").arg(&train).arg("--valid").arg(&valid).args(["--epochs", "12", "--batch-size", "8"]);
+        command.args(["--learning-rate", "3e-3"]);
+        command.assert().success().stdout(contains("ndcg_at_10").and(contains("mrr_at_10")));
+        // By chance it is (1 + 1 / log2(3) + 1 / 2) / 3 = 0.71.
+        let gain = outcome(&case.path(loss))["valid"]["ndcg_at_10"].as_f64().expect("a figure");
+        assert!(gain > 0.9, "{loss}: {gain}");
+
+        let mut command = example("rerank");
+        command.arg("--model").arg(case.path(loss)).args(["--query", "war", "--json", "a war"]);
+        command.assert().success().stdout(contains("relevance"));
+    }
+    let refused = |row: &str, loss: &str| {
+        let train = case.file("bad.jsonl", row);
+        let mut command = example("finetune_rerank");
+        command.arg("--model").arg(case.model.path()).arg("--output").arg(case.path("bad")).arg("--train").arg(train);
+        command.args(["--loss", loss]).assert().code(1)
+    };
+    let graded = r#"{"query": "q", "passages": ["a", "b"], "labels": [2, 0]}"#;
+    refused(graded, "pointwise").stderr(contains("bad.jsonl, line 1: it has a label above 1"));
+    let none = r#"{"query": "q", "passages": ["a", "b"], "labels": [0, 0]}"#;
+    refused(none, "listwise").stderr(contains("bad.jsonl, line 1: none of the query's labels is above 0"));
 }

@@ -94,6 +94,47 @@ fn flags_win_over_their_rivals_in_a_settings_file() {
 }
 
 #[test]
+fn adapters_are_trained_merged_and_refused_alone() {
+    let case = Case::with_classifier();
+    let train = case.reviews("train.tsv", 40);
+    let run = |output: &str, flags: &[&str]| {
+        let mut command = case.classification(output);
+        command.arg("--train").arg(&train).args(["--steps", "6", "--learning-rate", "0.02"]).args(flags);
+        command
+    };
+    let lora = ["--lora", "2", "--lora-targets", "all", "--lora-alpha", "8"];
+    run("adapter", &lora).assert().success().stdout(contains("the adapter of step 6 is in"));
+    let adapter = case.path("adapter");
+    assert!(!adapter.join("model.safetensors").exists());
+    let mut convert = example("convert");
+    convert.arg("--model").arg(case.model.path()).arg("--adapter").arg(&adapter);
+    convert.args(["--dtype", "f32", "--output"]).arg(case.path("merged"));
+    convert.assert().success();
+
+    let classify = |model: &Path, adapter: Option<&Path>| {
+        let mut command = example("classify");
+        command.arg("--model").arg(model).args(["--json", "war and peace"]);
+        adapter.map(|adapter| command.arg("--adapter").arg(adapter));
+        command
+    };
+    let answer = |command: &mut Command| String::from_utf8(command.output().expect("a process").stdout).expect("UTF-8");
+    let adapted = answer(&mut classify(case.model.path(), Some(&adapter)));
+    // The labels are the data's, and no longer the model's.
+    assert!(adapted.contains("glad") && adapted.contains("sad"), "{adapted}");
+    assert_eq!(adapted, answer(&mut classify(&case.path("merged"), None)));
+    assert!(error(classify(&adapter, None)).contains("PEFT adapter alone"));
+
+    let error_of = |flags: &[&str]| error(run("refused", flags));
+    assert!(error_of(&["--lora-alpha", "8"]).contains("--lora-alpha: it is for low-rank adapters only: add --lora"));
+    assert!(error_of(&["--lora", "0"]).contains("--lora: it is 0, expected a number above 0"));
+    let unknown = error_of(&["--lora", "2", "--lora-targets", "query,keys"]);
+    assert!(unknown.contains("--lora-targets: unknown variant `keys`"), "{unknown}");
+    assert!(error_of(&["--lora", "2", "--freeze-layers", "1"]).contains("--lora: it freezes the backbone"));
+    // A finished adapter is not written over.
+    assert!(error(run("adapter", &lora)).contains("a finished run is in this folder"));
+}
+
+#[test]
 fn no_run_writes_over_another_checkpoint() {
     let case = Case::with_classifier();
     let train = case.reviews("train.tsv", 20);

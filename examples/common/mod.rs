@@ -4,6 +4,7 @@ pub mod allocator;
 mod input;
 mod output;
 mod precision;
+mod truncation;
 
 use std::{
     io::{IsTerminal, stderr},
@@ -24,6 +25,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub use input::InputArgs;
 pub use output::{Failure, OutputArgs};
 use precision::PrecisionArgs;
+use truncation::Truncation;
 
 /// Flags of every example.
 #[derive(Args)]
@@ -42,6 +44,10 @@ pub struct CommonArgs {
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     revision: Option<String>,
 
+    /// Folder of a LoRA adapter as PEFT writes it (adapter_config.json), to be merged into the model
+    #[arg(long, value_name = "DIR", help_heading = "Model")]
+    adapter: Option<PathBuf>,
+
     /// flex, ndarray, cuda, vulkan, wgpu or metal; :N for the N-th of its kind
     #[arg(long, default_value = "flex", help_heading = "Model")]
     device: String,
@@ -49,13 +55,17 @@ pub struct CommonArgs {
     #[command(flatten)]
     precision: PrecisionArgs,
 
-    /// Most texts (or windows of long ones) in one batch
-    #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Model")]
-    batch_size: usize,
+    /// Most tokens in one batch; a longer text is a batch of its own
+    #[arg(long, value_name = "N", default_value_t = 4096, help_heading = "Model")]
+    batch_tokens: usize,
 
     /// Most tokens of one input, special tokens included [default: what the model was trained with]
     #[arg(long, value_name = "N", help_heading = "Model")]
     max_length: Option<usize>,
+
+    /// Which side of a text that is too long goes [default: as the tokenizer's settings say, else right]
+    #[arg(long, value_enum, value_name = "SIDE", help_heading = "Model")]
+    truncation: Option<Truncation>,
 }
 
 impl CommonArgs {
@@ -75,11 +85,13 @@ impl CommonArgs {
             eprintln!("{}: {}", self.device, precision.describe(&device));
         }
         Ok(PipelineOptions {
+            adapter: self.adapter.clone(),
             precision,
-            batch_size: self.batch_size,
+            batch_tokens: self.batch_tokens,
             max_length: self.max_length,
+            truncation_side: self.truncation.map(Into::into),
             truncated: Arc::new(|truncated| eprintln!("warning: {truncated}")),
-            progress: stderr().is_terminal().then(|| progress_bar(self.batch_size)),
+            progress: stderr().is_terminal().then(progress_bar),
             ..PipelineOptions::new(device)
         })
     }
@@ -93,15 +105,14 @@ pub fn warn(report: &LoadReport) {
 }
 
 /// A bar on standard error for inputs of several batches.
-fn progress_bar(batch_size: usize) -> Progress {
+fn progress_bar() -> Progress {
     let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}, {per_sec}, {eta} left");
     let bar = ProgressBar::no_length().with_style(style.expect("a valid template"));
     Arc::new(move |done, total| {
-        if total > 2 * batch_size {
+        if done < total {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
-        }
-        if done == total {
+        } else {
             bar.finish_and_clear();
         }
     })

@@ -11,11 +11,13 @@ use deberta_burn::{
     Error, Result,
     data::decode_text,
     device::{device, devices},
-    training::{AdamWConfig, Frozen, ScheduleKind, Sift, SiftLoss, TrainingSettings, Warmup, recipes::Recipe},
+    training::{
+        AdamWConfig, Frozen, LinearRole, Lora, ScheduleKind, Sift, SiftLoss, TrainingSettings, Warmup, recipes::Recipe,
+    },
 };
 use serde::Deserialize;
 
-use super::dtype::Dtype;
+use super::{dtype::Dtype, truncation::Truncation};
 
 /// Flags of every fine-tuning example. What a flag does not say comes from the settings file, then from the recipe, then from
 /// the defaults.
@@ -52,6 +54,10 @@ pub struct TrainingFlags {
     #[arg(long, value_name = "N", help_heading = "Model")]
     pub max_length: Option<usize>,
 
+    /// Which side of a text that is too long goes [default: as the tokenizer's settings say, else right]
+    #[arg(long, value_enum, value_name = "SIDE", help_heading = "Model")]
+    pub truncation: Option<Truncation>,
+
     /// Dropout in front of the classifier [default: the checkpoint's]
     #[arg(long, value_name = "P", help_heading = "Model")]
     pub task_dropout: Option<f64>,
@@ -63,6 +69,18 @@ pub struct TrainingFlags {
     /// Train with the first N encoder layers as they are
     #[arg(long, value_name = "N", help_heading = "Model")]
     freeze_layers: Option<usize>,
+
+    /// Train low-rank adapters (LoRA) of this rank and the head, with the backbone as it is; leaves a folder as PEFT writes it
+    #[arg(long, value_name = "RANK", help_heading = "LoRA")]
+    lora: Option<usize>,
+
+    /// The change of a linear map is scaled by this number over the rank [default: 16]
+    #[arg(long, value_name = "X", help_heading = "LoRA")]
+    lora_alpha: Option<f64>,
+
+    /// Linear maps to adapt: some of query, key, value, attention-output, intermediate, output, or all [default: query,value]
+    #[arg(long, value_name = "NAMES", help_heading = "LoRA")]
+    lora_targets: Option<String>,
 
     /// File to learn from
     #[arg(long, value_name = "FILE", help_heading = "Data")]
@@ -117,7 +135,7 @@ pub struct TrainingFlags {
     #[arg(long, value_name = "N", help_heading = "Optimisation")]
     accumulation: Option<usize>,
 
-    /// The highest learning rate [default: 2e-5; 5e-4 for models/deberta-tiny and from scratch]
+    /// The highest learning rate [default: 2e-5; 2e-4 with --lora; 5e-4 for models/deberta-tiny and from scratch]
     #[arg(long, value_name = "X", help_heading = "Optimisation")]
     learning_rate: Option<f64>,
 
@@ -244,9 +262,13 @@ impl TrainingFlags {
             devices: self.devices.or(below.devices),
             dtype: self.dtype.or(below.dtype),
             max_length: self.max_length.or(below.max_length),
+            truncation: self.truncation.or(below.truncation),
             task_dropout: self.task_dropout.or(below.task_dropout),
             freeze_embeddings: self.freeze_embeddings || below.freeze_embeddings,
             freeze_layers: self.freeze_layers.or(below.freeze_layers),
+            lora: self.lora.or(below.lora),
+            lora_alpha: self.lora_alpha.or(below.lora_alpha),
+            lora_targets: self.lora_targets.or(below.lora_targets),
             train: self.train.or(below.train),
             valid: self.valid.or(below.valid),
             test: self.test.or(below.test),
@@ -290,16 +312,39 @@ impl TrainingFlags {
 
     /// Refuses what says how to do a thing that is not asked for.
     fn check_companions(&self) -> Result<()> {
-        let sift = [
-            ("--sift-lambda", self.sift_lambda.is_some()),
-            ("--sift-step-size", self.sift_step_size.is_some()),
-            ("--sift-noise", self.sift_noise.is_some()),
-            ("--sift-loss", self.sift_loss.is_some()),
+        let (sift, lora) = ("scale-invariant fine-tuning only: add --sift", "low-rank adapters only: add --lora");
+        let companions = [
+            ("--sift-lambda", self.sift_lambda.is_some(), self.sift, sift),
+            ("--sift-step-size", self.sift_step_size.is_some(), self.sift, sift),
+            ("--sift-noise", self.sift_noise.is_some(), self.sift, sift),
+            ("--sift-loss", self.sift_loss.is_some(), self.sift, sift),
+            ("--lora-alpha", self.lora_alpha.is_some(), self.lora.is_some(), lora),
+            ("--lora-targets", self.lora_targets.is_some(), self.lora.is_some(), lora),
         ];
-        match sift.into_iter().find(|(_, is_given)| *is_given && !self.sift) {
-            Some((flag, _)) => Err(Error::setting(flag, "it is for scale-invariant fine-tuning only: add --sift")),
+        match companions.into_iter().find(|(_, is_given, has_leader, _)| *is_given && !has_leader) {
+            Some((flag, _, _, purpose)) => Err(Error::setting(flag, format!("it is for {purpose}"))),
             None => Ok(()),
         }
+    }
+
+    /// The model to start from.
+    pub fn model(&self) -> &str {
+        self.model.as_deref().unwrap_or("models/deberta-tiny")
+    }
+
+    /// Low-rank adapters, if they are asked for.
+    fn lora(&self) -> Result<Option<Lora>> {
+        let Some(rank) = self.lora else { return Ok(None) };
+        let default = Lora::new(self.model());
+        let targets = match self.lora_targets.as_deref() {
+            Some("all") => LinearRole::ALL.to_vec(),
+            Some(names) => names
+                .split(',')
+                .map(|name| parse(name.trim()).map_err(|problem| Error::setting("--lora-targets", problem)))
+                .collect::<Result<_>>()?,
+            None => default.targets,
+        };
+        Ok(Some(Lora { rank, alpha: self.lora_alpha.unwrap_or(default.alpha), targets, ..default }))
     }
 
     /// Where to train, at least one device.
@@ -339,7 +384,10 @@ impl TrainingFlags {
             steps: self.steps,
             batch_size: self.batch_size.unwrap_or(default.batch_size),
             accumulation: self.accumulation.unwrap_or(default.accumulation),
-            learning_rate: self.learning_rate.unwrap_or(default.learning_rate),
+            learning_rate: self.learning_rate.unwrap_or(match self.lora {
+                Some(_) => 2e-4,
+                None => default.learning_rate,
+            }),
             warmup: match (self.warmup_steps, self.warmup_ratio) {
                 (Some(steps), _) => Warmup::Steps(steps),
                 (None, Some(ratio)) => Warmup::Ratio(ratio),
@@ -353,6 +401,7 @@ impl TrainingFlags {
                 ..default.optimizer
             },
             frozen: Frozen { embeddings: self.freeze_embeddings, layers: self.freeze_layers.unwrap_or(0) },
+            lora: self.lora()?,
             sift: self.sift.then_some(Sift {
                 lambda: self.sift_lambda.unwrap_or(sift.lambda),
                 step_size: self.sift_step_size.unwrap_or(sift.step_size),

@@ -6,6 +6,8 @@ mod allocator;
 mod dtype;
 mod flags;
 mod progress;
+#[path = "../common/truncation.rs"]
+mod truncation;
 
 use std::{
     path::{Path, PathBuf},
@@ -67,18 +69,21 @@ impl Session {
         let flags = flags.resolve(output, from_scratch.is_some())?;
         let settings = flags.settings()?;
         settings.validate()?;
-        let (folder, mut config, tokenizer) = match from_scratch {
+        let (folder, mut config, mut tokenizer) = match from_scratch {
             Some(_) if flags.dtype.is_some_and(|dtype| dtype != Dtype::F32) => {
                 return Err(Error::setting("--dtype", "a model from scratch is trained in f32"));
             }
             Some((config, tokenizer)) => (None, config, tokenizer),
             None => {
-                let folder = locate(flags.model.as_deref().unwrap_or("models/deberta-tiny"), None)?;
+                let folder = locate(flags.model(), None)?;
                 check_output(&folder, flags.output.as_deref().expect("resolved"))?;
                 let (config, tokenizer) = (ModelConfig::from_folder(&folder)?, Tokenizer::from_folder(&folder)?);
                 (Some(folder), config, tokenizer)
             }
         };
+        if let Some(side) = flags.truncation {
+            tokenizer.set_truncation_side(side.into());
+        }
         let devices: Vec<_> = flags.devices()?.into_iter().map(Device::autodiff).collect();
         let device = devices[0].clone();
         if let Some(dropout) = flags.task_dropout {
@@ -103,7 +108,7 @@ impl Session {
 
     /// Makes the batches of this model.
     pub fn collator(&self) -> Collator {
-        Collator { config: self.config.clone(), pad_id: self.tokenizer.pad_id(), batch_size: 64 }
+        Collator { config: self.config.clone(), pad_id: self.tokenizer.pad_id(), batch_tokens: 64 * self.max_length }
     }
 
     /// Reads each part of the data that the flags or `default` name.
@@ -175,7 +180,8 @@ impl Session {
         let outcome = train(task, model, &self.settings, &run, &mut progress)?;
         progress.finish();
         let early = if outcome.stopped_early { ", stopped early" } else { "" };
-        println!("{} steps{early}; the model of step {} is in {}", outcome.steps, outcome.best_step, output.display());
+        let what = if self.settings.lora.is_some() { "adapter" } else { "model" };
+        println!("{} steps{early}; the {what} of step {} is in {}", outcome.steps, outcome.best_step, output.display());
         for (part, metrics) in [("validation", &outcome.valid), ("test", &outcome.test)] {
             if let Some(metrics) = metrics {
                 println!("\n{part}\n{metrics}");

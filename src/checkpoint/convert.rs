@@ -1,6 +1,9 @@
 //! From the bytes of a file to the bytes of a parameter and back: element type, layout of matrices, a check for NaN.
 
-use burn::tensor::{Bytes, DType};
+use burn::{
+    store::burn_pack::{self, Tensor as Stored},
+    tensor::{Bytes, DType},
+};
 use bytemuck::Pod;
 use half::{bf16, f16, slice::HalfFloatSliceExt, vec::HalfFloatVecExt};
 
@@ -14,6 +17,12 @@ pub(super) struct Conversion {
     /// Present rows and columns of a matrix that is to be transposed. PyTorch stores the weight of a linear map as
     /// [output, input], burn as [input, output].
     pub transpose: Option<[usize; 2]>,
+}
+
+/// The values of a tensor of a [supported](is_supported) type, in f32.
+pub(super) fn values(tensor: &Stored) -> Result<Vec<f32>, burn_pack::Error> {
+    let conversion = Conversion { from: tensor.dtype, to: DType::F32, transpose: None };
+    Ok(elements(&conversion.apply(tensor.to_bytes()?)))
 }
 
 /// Whether weights of this element type can be read and written.

@@ -18,8 +18,9 @@ use crate::{
 };
 
 /// Files that are downloaded beside the weights, if the repository has them.
-const COMPANIONS: [&str; 10] = [
+const COMPANIONS: [&str; 11] = [
     "config.json",
+    "gliner_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",

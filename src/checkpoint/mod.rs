@@ -3,12 +3,13 @@
 //! [`Checkpoint::open`] finds the weights in a folder (`model.safetensors`, the same in shards, or `pytorch_model.bin`)
 //! and reads their headers; [`Checkpoint::load`] puts them into a module, cast to the wanted type, and hands back a
 //! [`LoadReport`] of what was used, missing and left over. [`write`](write()) is the way back: `model.safetensors` and
-//! `config.json` as Hugging Face transformers reads them.
+//! `config.json` as Hugging Face transformers reads them. [`Checkpoint::open_with_adapter`] merges a LoRA adapter.
 //!
 //! Modules and files have different names for the weights; `names.rs` has one table for both directions. DeBERTa v1
 //! also packs its projections into one matrix: `v1.rs` splits it when reading and packs it when writing, so that
 //! modules only know one layout.
 
+pub(crate) mod adapter;
 mod convert;
 mod digest;
 mod header;
@@ -18,6 +19,7 @@ mod load;
 mod mapped;
 mod names;
 mod parameters;
+mod partial;
 mod pretrained;
 mod read;
 mod report;
@@ -28,6 +30,7 @@ mod write;
 #[doc(hidden)]
 pub use header::{Header, HeaderEntry};
 pub use load::{HeadPolicy, LoadOptions};
+pub(crate) use partial::{read_some, write_some};
 pub(crate) use pretrained::Pretrained;
 pub use pretrained::locate;
 pub use read::Checkpoint;

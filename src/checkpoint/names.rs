@@ -8,6 +8,14 @@ type Rules = &'static [(&'static str, &'static str)];
 /// The start of the path of a backbone's parameter, if the module is a head.
 const BACKBONE: &str = "backbone.";
 
+/// The backbones' own names in the file of a head.
+pub(super) const BACKBONES: [&str; 2] = ["deberta.", "roberta."];
+
+/// A key without the backbone's name in front.
+pub(super) fn bare(key: &str) -> &str {
+    BACKBONES.iter().find_map(|prefix| key.strip_prefix(prefix)).unwrap_or(key)
+}
+
 /// Names in every architecture.
 const COMMON: Rules = &[
     ("attention", "attention.self"),
@@ -41,6 +49,35 @@ const ROBERTA_SEQUENCE_CLASSIFICATION: Rules =
     &[("classifier", "classifier.out_proj"), ("pooler.dense", "classifier.dense")];
 
 const ROBERTA_MULTIPLE_CHOICE: Rules = &[("pooler.dense", "roberta.pooler.dense")];
+
+/// GLiNER's backbone, a few classes deep.
+const GLINER_BACKBONE: Rules = &[("backbone", "token_rep_layer.bert_layer.model")];
+
+/// GLiNER's layers over it. `torch.nn.Sequential` numbers its steps, of which the first and the last have parameters.
+const GLINER: Rules = &[
+    ("projection", "token_rep_layer.projection"),
+    ("scorer.Spans.start", "span_rep_layer.span_rep_layer.project_start"),
+    ("scorer.Spans.end", "span_rep_layer.span_rep_layer.project_end"),
+    ("scorer.Spans.out.Mlp", "span_rep_layer.span_rep_layer.out_project"),
+    ("scorer.Spans.out.Linear", "span_rep_layer.span_rep_layer.out_project"),
+    ("scorer.Spans.labels", "prompt_rep_layer"),
+    ("scorer.Tokens.words", "scorer.proj_token"),
+    ("scorer.Tokens.labels", "scorer.proj_label"),
+    ("scorer.Tokens.out", "scorer.out_mlp"),
+    ("inner", "0"),
+    ("outer", "3"),
+];
+
+/// GLiClass's backbone.
+const GLICLASS_BACKBONE: Rules = &[("backbone", "model.encoder_model")];
+
+/// GLiClass's layers over it.
+const GLICLASS: Rules = &[
+    ("text", "model.text_projector"),
+    ("labels", "model.classes_projector"),
+    ("inner", "linear_1"),
+    ("outer", "linear_2"),
+];
 
 /// Keys of older files, and their present names.
 pub(super) const RENAMED: [(&str, &str); 2] =
@@ -85,6 +122,9 @@ const HEADS: [(&str, &[&str], Option<&str>); 6] = [
     ("ForMultipleChoice", &["roberta.pooler.dense.weight", "classifier.weight"], None),
     ("ForQuestionAnswering", &["qa_outputs.weight"], None),
 ];
+
+/// The keys of a classifier's weight, [labels, width].
+pub(super) const CLASSIFIERS: [&str; 2] = ["classifier.weight", "classifier.out_proj.weight"];
 
 /// The tasks that a model is fine-tuned for.
 pub(super) fn fine_tuned() -> impl Iterator<Item = &'static str> {
@@ -141,6 +181,8 @@ impl Names {
         let is_in =
             |module: &str| parameters.iter().flat_map(|parameter| &parameter.containers).any(|name| name == module);
         let (prefix, backbone, head) = match spelling {
+            _ if is_in("Struct:Gliner") => ("token_rep_layer.bert_layer.model.", GLINER_BACKBONE, GLINER),
+            _ if is_in("Struct:GliClass") => ("model.encoder_model.", GLICLASS_BACKBONE, GLICLASS),
             Spelling::Deberta => ("deberta.", DEBERTA, ORIGINAL_MASKED_LM),
             Spelling::LegacyDeberta => ("deberta.", DEBERTA, LEGACY_MASKED_LM),
             Spelling::Roberta if is_in("Struct:SequenceClassification") => {
@@ -166,7 +208,7 @@ impl Names {
         for (ours, theirs) in COMMON.iter().chain(own) {
             key = key.replacen(&format!(".{ours}."), &format!(".{theirs}."), 1);
         }
-        let key = key.trim_matches('.');
+        let key = &lstm_key(key.trim_matches('.'));
         match (key.strip_prefix(self.prefix), self.has_prefix) {
             (Some(bare), false) => bare.into(),
             (None, true) if !self.is_head => format!("{}{key}", self.prefix),
@@ -178,6 +220,17 @@ impl Names {
     pub fn is_backbone(&self, path: &str) -> bool {
         !self.is_head || path.starts_with(BACKBONE)
     }
+}
+
+/// The key of a parameter of an LSTM, whose layer and direction `torch.nn.LSTM` puts behind the parameter's name:
+/// `rnn.layers.1.backward.recurrent.bias` is `rnn.lstm.bias_hh_l1_reverse`. Other keys stay as they are.
+fn lstm_key(key: &str) -> String {
+    let ["rnn", "layers", layer, direction, map, parameter] = key.split('.').collect::<Vec<_>>()[..] else {
+        return key.into();
+    };
+    let map = if map == "input" { "ih" } else { "hh" };
+    let direction = if direction == "forward" { "" } else { "_reverse" };
+    format!("rnn.lstm.{parameter}_{map}_l{layer}{direction}")
 }
 
 #[cfg(test)]
@@ -194,7 +247,18 @@ mod tests {
         let legacy = head("deberta.", DEBERTA, LEGACY_MASKED_LM);
         let roberta = head("roberta.", ROBERTA, ROBERTA_MASKED_LM);
         let sequence = head("roberta.", ROBERTA, ROBERTA_SEQUENCE_CLASSIFICATION);
+        let gliner = head("token_rep_layer.bert_layer.model.", GLINER_BACKBONE, GLINER);
+        let gliclass = head("model.encoder_model.", GLICLASS_BACKBONE, GLICLASS);
         let cases = [
+            (gliclass, "labels.inner.bias", "model.classes_projector.linear_1.bias"),
+            (gliclass, "backbone.embeddings.layer_norm.gamma", "model.encoder_model.embeddings.LayerNorm.weight"),
+            (gliner, "backbone.encoder.layer_norm.beta", "token_rep_layer.bert_layer.model.encoder.LayerNorm.bias"),
+            (gliner, "projection.bias", "token_rep_layer.projection.bias"),
+            (gliner, "rnn.layers.0.forward.input.weight", "rnn.lstm.weight_ih_l0"),
+            (gliner, "rnn.layers.1.backward.recurrent.bias", "rnn.lstm.bias_hh_l1_reverse"),
+            (gliner, "scorer.Spans.out.Mlp.outer.bias", "span_rep_layer.span_rep_layer.out_project.3.bias"),
+            (gliner, "scorer.Spans.labels.inner.weight", "prompt_rep_layer.0.weight"),
+            (gliner, "scorer.Tokens.out.inner.weight", "scorer.out_mlp.0.weight"),
             (original, "backbone.embeddings.word_embeddings.weight", "deberta.embeddings.word_embeddings.weight"),
             (original, "backbone.embeddings.layer_norm.gamma", "deberta.embeddings.LayerNorm.weight"),
             (original, "backbone.encoder.layer_norm.beta", "deberta.encoder.LayerNorm.bias"),

@@ -49,9 +49,10 @@ impl Parameter {
         collector.found
     }
 
-    /// Whether this is the matrix of a linear map, which is transposed in files.
+    /// Whether this is the matrix of a linear map, or of its low-rank change, which is transposed in files.
     pub fn is_transposed(&self) -> bool {
-        self.shape.len() == 2 && self.containers.last().is_some_and(|innermost| innermost == "Struct:Linear")
+        let is_linear = |innermost: &String| matches!(innermost.as_str(), "Struct:Linear" | "Struct:LowRank");
+        self.shape.len() == 2 && self.containers.last().is_some_and(is_linear)
     }
 
     /// The shape in a file.

@@ -18,6 +18,7 @@ use burn::{
 use serde::Deserialize;
 
 use super::{
+    adapter::Adapter,
     header::Header,
     mapped::MappedFile,
     names::{self, Spelling},
@@ -31,12 +32,22 @@ use crate::{
 };
 
 /// The files that may hold a folder's weights; the first that is there is read.
-pub(super) const FILES: [&str; 4] =
-    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+pub(super) const FILES: [&str; 6] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "model.fp16.safetensors",
+    "model.bf16.safetensors",
+];
 
 /// A file of a checkpoint in this folder, if there is one.
 pub(crate) fn file_in(folder: &Path) -> Option<PathBuf> {
-    FILES.into_iter().chain(["config.json"]).map(|file| folder.join(file)).find(|path| path.exists())
+    FILES
+        .into_iter()
+        .chain(["config.json", "adapter_config.json"])
+        .map(|file| folder.join(file))
+        .find(|path| path.exists())
 }
 
 /// The weights of a folder: names, element types and shapes. Values are read when they are needed.
@@ -50,11 +61,14 @@ pub struct Checkpoint {
     tensors: BTreeMap<String, Stored>,
     skipped: Vec<String>,
     files: Vec<MappedFile>,
+    /// The configuration that an adapter was trained with, if one was merged.
+    adapted: Option<ModelConfig>,
 }
 
 impl Checkpoint {
     /// Opens the weights in `folder`: `model.safetensors`, else `model.safetensors.index.json` and its shards, else
-    /// `pytorch_model.bin` (of any version of PyTorch), else its index and shards. A v1 checkpoint is converted to the
+    /// `pytorch_model.bin` (of any version of PyTorch), else its index and shards, else `model.fp16.safetensors` or
+    /// `model.bf16.safetensors`. A v1 checkpoint is converted to the
     /// layout of v2; the number of attention heads is read from `config.json`. Prefixes that training put in front of
     /// the model's own keys (`module.`, `_orig_mod.`, `model.`, `state_dict.` and so on) are removed.
     ///
@@ -64,7 +78,21 @@ impl Checkpoint {
     /// - [`Error::Checkpoint`] and [`Error::Tensor`] if a file or a tensor is damaged or incomplete;
     /// - [`Error::Io`] if a file cannot be read.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
-        let folder = folder.as_ref();
+        Self::read(folder.as_ref(), None)
+    }
+
+    /// The same with a LoRA adapter in the layout of PEFT (`adapter_config.json`, `adapter_model.safetensors`) merged into
+    /// the weights: W + s B A for each matrix that it changes, and its own biases and modules (`bias`, `modules_to_save`)
+    /// in the place of the base model's.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`Error::Unsupported`] for other adapters than LoRA and rsLoRA; [`Error::Tensor`] if the
+    /// adapter does not fit the weights; [`Error::Checkpoint`] if it is a classifier's whose pooler was not saved.
+    pub fn open_with_adapter(folder: impl AsRef<Path>, adapter: impl AsRef<Path>) -> Result<Self> {
+        Self::read(folder.as_ref(), Some(Adapter::open(adapter.as_ref())?))
+    }
+
+    fn read(folder: &Path, adapter: Option<Adapter>) -> Result<Self> {
         let path = FILES
             .iter()
             .map(|file| folder.join(file))
@@ -76,6 +104,7 @@ impl Checkpoint {
         for tensor in &mut tensors {
             v1::rename(&mut tensor.name, names::RENAMED.into_iter());
         }
+        let adapted = adapter.map(|adapter| adapter.merge(folder, &mut tensors)).transpose()?;
         if tensors.iter().any(|tensor| v1::is_packed(&tensor.name)) {
             let ModelConfig::Deberta(DebertaConfig { num_attention_heads, .. }) = ModelConfig::from_folder(folder)?
             else {
@@ -97,12 +126,21 @@ impl Checkpoint {
                 return Err(Error::Tensor { path, name: twin.name, problem });
             }
         }
-        Ok(Self { folder: folder.to_owned(), tensors: by_name, skipped, files })
+        Ok(Self { folder: folder.to_owned(), tensors: by_name, skipped, files, adapted })
     }
 
     /// The folder it was opened from.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The configuration: that of the folder, and for an adapter that of the adapter's folder, if it has one. Otherwise an
+    /// adapter's task and number of labels take the place of the folder's.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::from_folder`].
+    pub fn config(&self) -> Result<ModelConfig> {
+        self.adapted.clone().map_or_else(|| ModelConfig::from_folder(&self.folder), Ok)
     }
 
     /// Key, element type and shape of every tensor, in the order of the keys.
@@ -113,6 +151,13 @@ impl Checkpoint {
     /// Whether there is a tensor of this key.
     pub fn contains(&self, key: &str) -> bool {
         self.tensors.contains_key(key)
+    }
+
+    /// The number of token embeddings, if it has any.
+    pub(crate) fn vocabulary(&self) -> Option<usize> {
+        let embeddings =
+            self.tensors.values().find(|tensor| tensor.name.ends_with("embeddings.word_embeddings.weight"));
+        embeddings.and_then(|tensor| tensor.shape.first().copied())
     }
 
     /// The masked language modelling head of the checkpoint, if it has one that can be used. The discriminators
@@ -173,8 +218,8 @@ pub(super) const NO_WEIGHTS: &str = "there are no weights in it";
 
 /// The content of a file.
 #[derive(Default)]
-struct Content {
-    tensors: Vec<Stored>,
+pub(super) struct Content {
+    pub tensors: Vec<Stored>,
     /// Names of entries that are no tensors.
     skipped: Vec<String>,
     /// The mapped files that the tensors are in.
@@ -183,7 +228,7 @@ struct Content {
 
 impl Content {
     /// Reads the file at `path`; its extension says which format it has.
-    fn of(path: &Path) -> Result<Self> {
+    pub fn of(path: &Path) -> Result<Self> {
         match path.extension().and_then(OsStr::to_str) {
             Some("safetensors") => safetensors(path),
             Some("bin") => pytorch(path),

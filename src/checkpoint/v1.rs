@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 
 use burn::{
     store::burn_pack::{self, Tensor as Stored},
-    tensor::Bytes,
+    tensor::{Bytes, DType},
 };
+
+use super::convert;
 
 /// Ends of keys in v1, and those of the same tensors in v2.
 const RENAMED: [(&str, &str); 5] = [
@@ -93,11 +95,53 @@ pub(super) fn merge(tensors: Vec<Stored>, heads: usize) -> Vec<Stored> {
     result
 }
 
-/// The packed matrix of `parts`, each [H, H].
+/// Turns low-rank changes B A, by the name of their module and each as A [r, inputs] and B [outputs, r], into those of a v1
+/// checkpoint. The changes of the projections of a layer become one: their A one below the other, and for each projection
+/// the rows of B in the columns of its own A, zero in the others.
+///
+/// # Errors
+/// A tensor that cannot be read.
+pub(super) fn merge_changes(
+    changes: BTreeMap<String, Vec<Stored>>,
+    heads: usize,
+) -> Result<BTreeMap<String, Vec<Stored>>, burn_pack::Error> {
+    let modules = [PACKED, PARTS[0], PARTS[1], PARTS[2]].map(|key| key.trim_end_matches(".weight"));
+    let mut result = BTreeMap::new();
+    // The parts of each layer: which it is, A and B.
+    let mut layers: BTreeMap<String, Vec<(usize, Vec<Stored>)>> = BTreeMap::new();
+    for (module, change) in changes {
+        let part = modules[1..].iter().position(|end| module.ends_with(end));
+        match part.and_then(|part| Some((part, module.strip_suffix(modules[1 + part])?.to_owned()))) {
+            Some((part, layer)) => layers.entry(layer).or_default().push((part, change)),
+            None => drop(result.insert(module, change)),
+        }
+    }
+    for (layer, parts) in layers {
+        let rank: usize = parts.iter().map(|(_, change)| change[0].shape[0]).sum();
+        let (inputs, outputs) = (parts[0].1[0].shape[1], parts[0].1[1].shape[0]);
+        let (mut downs, mut ups) = (Vec::with_capacity(rank * inputs), [(); 3].map(|()| vec![0.0; outputs * rank]));
+        for (part, change) in parts {
+            let (first, own) = (downs.len() / inputs, change[0].shape[0]);
+            downs.extend(convert::values(&change[0])?);
+            for (wide, narrow) in ups[part].chunks_exact_mut(rank).zip(convert::values(&change[1])?.chunks_exact(own)) {
+                wide[first..first + own].copy_from_slice(narrow);
+            }
+        }
+        let matrix = |values: Vec<f32>, shape: [usize; 2]| {
+            Stored::new(String::new(), DType::F32, shape.to_vec(), None, Bytes::from_elems(values))
+        };
+        let ups = ups.map(|values| matrix(values, [outputs, rank]));
+        let change = vec![matrix(downs, [rank, inputs]), packed(String::new(), ups, heads)];
+        result.insert(format!("{layer}{}", modules[0]), change);
+    }
+    Ok(result)
+}
+
+/// The packed matrix of `parts`, each [H, columns].
 fn packed(name: String, parts: [Stored; 3], heads: usize) -> Stored {
-    let hidden = parts[0].shape[0];
+    let [hidden, columns] = [parts[0].shape[0], parts[0].shape[1]];
     let length = parts.iter().map(Stored::byte_len).sum();
-    Stored::deferred(name, parts[0].dtype, [3 * hidden, hidden], None, length, move || {
+    Stored::deferred(name, parts[0].dtype, [3 * hidden, columns], None, length, move || {
         let parts = parts.iter().map(Stored::to_bytes).collect::<Result<Vec<_>, burn_pack::Error>>()?;
         let mut bytes = Vec::with_capacity(length);
         for head in 0..heads {
@@ -120,8 +164,6 @@ pub(super) fn rename(name: &mut String, mut ends: impl Iterator<Item = (&'static
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::DType;
-
     use super::*;
 
     const HEADS: usize = 2;

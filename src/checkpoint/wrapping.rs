@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use super::names::BACKBONES;
+
 /// Names that wrappers put between a module and its fields, at any position in a key: data parallelism and DeepSpeed,
 /// compilation, sharding, activation checkpointing, Lightning's strategies.
 const WRAPPERS: [&str; 5] =
@@ -9,9 +11,6 @@ const WRAPPERS: [&str; 5] =
 
 /// The end of the key of the token embeddings. In front of it are the backbone's name and the names of wrappers.
 const WORDS: &str = "embeddings.word_embeddings.weight";
-
-/// The backbones' own names within a head.
-const BACKBONES: [&str; 2] = ["deberta.", "roberta."];
 
 /// Removes from every key what does not belong to the model: the names of wrappers, and all names in front of the whole
 /// model, such as `model.` of a training class or `state_dict.` of a nested file.

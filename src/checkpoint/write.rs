@@ -76,18 +76,22 @@ pub fn write<M: Module>(
     dtype: Option<FloatDType>,
 ) -> Result<()> {
     let folder = folder.as_ref();
-    let parameters = Parameter::of(module);
-    let mut config = config.clone();
-    let spelling = match &mut config {
+    let (parameters, mut config) = (Parameter::of(module), config.clone());
+    let names = names_in_file(&parameters, &mut config);
+    let tensors = parameters.into_iter().map(|parameter| stored(parameter, &names)).collect();
+    write_folder(tensors, config, folder, dtype, RangePolicy::Refuse).map(drop)
+}
+
+/// The names of a module's parameters in its file, whose configuration is made to say so.
+pub(super) fn names_in_file(parameters: &[Parameter], config: &mut ModelConfig) -> Names {
+    let spelling = match config {
         ModelConfig::Deberta(config) => {
             config.legacy &= !parameters.iter().any(|parameter| parameter.path.starts_with("decoder."));
             if config.legacy { Spelling::LegacyDeberta } else { Spelling::Deberta }
         }
         ModelConfig::Roberta(_) => Spelling::Roberta,
     };
-    let names = Names::new(&parameters, spelling);
-    let tensors = parameters.into_iter().map(|parameter| stored(parameter, &names)).collect();
-    write_folder(tensors, config, folder, dtype, RangePolicy::Refuse).map(drop)
+    Names::new(parameters, spelling)
 }
 
 /// Writes the weights of `checkpoint`, whatever files they come from, into `folder` as one `model.safetensors` in
@@ -102,7 +106,7 @@ pub fn rewrite(
     dtype: FloatDType,
     range: RangePolicy,
 ) -> Result<Vec<OutOfRange>> {
-    let config = ModelConfig::from_folder(checkpoint.folder())?;
+    let config = checkpoint.config()?;
     let is_weight = |tensor: &&Stored| match tensor.dtype.is_float() {
         true => !is_optimizer_state(&tensor.name),
         false => !is_ignored(&tensor.name),
@@ -188,7 +192,7 @@ fn declare_dtype(other: &mut Map<String, Value>, tensors: &[Stored], dtype: Opti
 }
 
 /// The parameter as a tensor of the file. It is read and transposed when it is written.
-fn stored(parameter: Parameter, names: &Names) -> Stored {
+pub(super) fn stored(parameter: Parameter, names: &Names) -> Stored {
     let (name, shape) = (names.key(&parameter.path), parameter.file_shape());
     let dtype = parameter.values.dtype();
     let transpose = parameter.is_transposed().then(|| [parameter.shape[0], parameter.shape[1]]);
@@ -201,7 +205,7 @@ fn stored(parameter: Parameter, names: &Names) -> Stored {
 
 /// Writes a whole safetensors file, with values cast to `dtype` if one is given. Values beyond its range are clamped
 /// and reported. `path` is for error messages.
-fn write_tensors(
+pub(super) fn write_tensors(
     tensors: &[Stored],
     dtype: Option<DType>,
     file: &mut impl Write,

@@ -6,6 +6,8 @@
 
 mod activation;
 mod deberta;
+mod gliclass;
+mod gliner;
 mod preset;
 mod roberta;
 mod task;
@@ -17,6 +19,8 @@ use serde_json::{Map, Value};
 
 pub use activation::Activation;
 pub use deberta::{DebertaConfig, DebertaVersion, PositionTerms};
+pub use gliclass::{ClassTokenPooling, GliClassConfig};
+pub use gliner::{GlinerConfig, SpanMode, SubtokenPooling};
 pub use preset::Preset;
 pub use roberta::RobertaConfig;
 pub use task::{ProblemType, TaskConfig};
@@ -70,6 +74,7 @@ impl ModelConfig {
             None => Err(Error::config("model_type", "missing", MODEL_TYPES)),
             Some(name) => {
                 let advice = match name {
+                    "GLiClass" => "; a GLiClass model is opened with the pipeline ZeroShot (example zero_shot)",
                     "xlm-roberta" | "xlm-roberta-xl" => "; the multilingual model that can be read is mDeBERTa",
                     _ => "",
                 };
@@ -188,6 +193,40 @@ impl From<RobertaConfig> for ModelConfig {
 
 fn parse_object(text: &str) -> Result<Map<String, Value>> {
     text_file::parse_json(text).map_err(Error::json("config.json"))
+}
+
+/// Refuses keys of layers that are not supported; null, false and empty values turn them off.
+fn refuse_layers(file: &Map<String, Value>, keys: &[&str]) -> Result<()> {
+    let is_off = |value: &Value| matches!(value, Value::Null | Value::Bool(false)) || value == "";
+    for key in keys {
+        if let Some(value) = file.get(*key).filter(|value| !is_off(value)) {
+            let problem = format!("`{value}` asks for layers that are not supported");
+            return Err(Error::unsupported(format!("config key `{key}`"), problem));
+        }
+    }
+    Ok(())
+}
+
+/// Takes the encoder out of the configuration of a model around it. As in the references, it is a DeBERTa v2 if it does not
+/// say.
+fn encoder_config(file: &mut Map<String, Value>) -> Result<Option<DebertaConfig>> {
+    let mut map = match file.remove("encoder_config") {
+        Some(Value::Object(map)) => map,
+        None | Some(Value::Null) => return Ok(None),
+        Some(other) => return Err(Error::config("encoder_config", other, "an object")),
+    };
+    match map.entry("model_type").or_insert_with(|| "deberta-v2".into()) {
+        model_type if *model_type == "deberta-v2" => DebertaConfig::from_map(map).map(Some),
+        model_type => {
+            let problem = format!("{model_type} is not supported, expected `deberta-v2`");
+            Err(Error::unsupported("config key `encoder_config.model_type`", problem))
+        }
+    }
+}
+
+/// The place of an encoder that is not read yet.
+fn any_encoder() -> DebertaConfig {
+    DebertaConfig::new(DebertaVersion::V2)
 }
 
 /// Replaces defaults by the file's keys, as far as `C` has them. The other keys are returned beside it.

@@ -1,7 +1,7 @@
 //! The losses of the heads, averaged as the reference averages them. Whatever the type of the logits, they are computed in f32
 //! at least: a sum of many terms leaves f16's range, and so does their number.
 
-use burn::tensor::{DType, Int, Tensor, activation};
+use burn::tensor::{Bool, DType, Int, Tensor, activation};
 
 /// A half-precision tensor in f32, others as they are.
 pub(crate) fn in_f32<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
@@ -47,11 +47,37 @@ pub fn binary_cross_entropy<const D: usize>(logits: Tensor<D>, targets: Tensor<D
     activation::relu(logits.clone()) - logits.clone() * targets + (-logits.abs()).exp().log1p()
 }
 
+/// Mean over lists of the cross entropy between the softmax of their scores and target shares that add up to 1.
+///
+/// # Shapes
+/// - scores, targets (zero where the mask is false): [lists, length]
+/// - mask: the same, true within a list
+/// - output: \[1\]
+pub fn list_cross_entropy(scores: Tensor<2>, targets: Tensor<2>, mask: Tensor<2, Bool>) -> Tensor<1> {
+    // Finite, so that a target of zero times the logarithm is zero and not NaN.
+    let scores = in_f32(scores).mask_fill(mask.bool_not(), -1e9);
+    let targets = targets.cast(scores.dtype());
+    -(activation::log_softmax(scores, 1) * targets).sum_dim(1).mean()
+}
+
 #[cfg(test)]
 mod tests {
     use burn::tensor::{Device, FloatDType, TensorData};
 
     use super::*;
+
+    #[test]
+    fn lists_of_any_length_count_alike() {
+        let device = Device::flex();
+        // The softmax of (0, ln 3) is (1/4, 3/4); of three equal scores, 1/3 each.
+        let log = 3f32.ln();
+        let scores = Tensor::from_floats([[0.0, log, 50.0], [2.0, 2.0, 2.0]], &device);
+        let targets = Tensor::from_floats([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]], &device);
+        let mask = Tensor::from_bool(TensorData::from([[true, true, false], [true, true, true]]), &device);
+        let loss = list_cross_entropy(scores, targets, mask).into_scalar::<f32>();
+        let expected = (0.5 * 4f32.ln() + 0.5 * (4.0 / 3f32).ln() + log) / 2.0;
+        assert!((loss - expected).abs() < 1e-6, "{loss}, expected {expected}");
+    }
 
     /// As many rows of logits and targets as make a sum of losses, and a number of elements, beyond f16's largest number.
     const SHAPE: [usize; 2] = [9830, 128];

@@ -1,9 +1,12 @@
 //! Task heads over a [`Backbone`], with their losses. One head serves DeBERTa and RoBERTa alike; where the families differ, the
 //! configuration says how.
 
+mod gliclass;
+mod gliner;
 #[doc(hidden)]
 pub mod loss;
 mod masked_lm;
+mod means;
 mod multiple_choice;
 mod question_answering;
 mod replaced_token;
@@ -14,11 +17,13 @@ mod token;
 #[doc(hidden)]
 pub use crate::model::InferenceModel;
 pub use crate::model::MaskedPositions;
+pub use gliclass::GliClass;
+pub use gliner::{Gliner, GlinerLayout, GlinerVectors, spans};
 pub use masked_lm::{MaskedLm, MaskedLmLayout};
 pub use multiple_choice::MultipleChoice;
 pub use question_answering::{AnswerLogits, QuestionAnswering};
 pub use replaced_token::ReplacedTokenDetection;
-pub use sequence::{SequenceClassification, SequenceLabels};
+pub use sequence::{RankedLists, SequenceClassification, SequenceLabels};
 pub use token::TokenClassification;
 
 use crate::model::{Backbone, input::ModelInput};

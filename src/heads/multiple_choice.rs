@@ -34,6 +34,11 @@ impl MultipleChoice {
         }
     }
 
+    /// The model below the head, to be changed.
+    pub(crate) fn backbone_mut(&mut self) -> &mut Backbone {
+        &mut self.backbone
+    }
+
     /// Scores every choice.
     ///
     /// # Shapes

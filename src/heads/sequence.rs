@@ -3,7 +3,7 @@
 use burn::{
     Tensor,
     module::Module,
-    tensor::{Device, Int},
+    tensor::{Bool, Device, Int},
 };
 
 use super::{HeadSettings, loss};
@@ -23,6 +23,7 @@ pub struct SequenceClassification {
 
 /// What a sequence classifier is trained towards.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one a batch")]
 pub enum SequenceLabels {
     /// One class a text, \[batch\]; a negative one does not count.
     Classes(Tensor<1, Int>),
@@ -30,6 +31,19 @@ pub enum SequenceLabels {
     MultiHot(Tensor<2>),
     /// Numbers, [batch, outputs].
     Values(Tensor<2>),
+    /// The order of texts in lists, by one output.
+    Lists(RankedLists),
+}
+
+/// Lists of texts that are ranked against each other. The longest list sets the length of all.
+#[derive(Clone, Debug)]
+pub struct RankedLists {
+    /// The row in the batch of each place, [lists, length]; any row beyond the end of a list.
+    pub rows: Tensor<2, Int>,
+    /// The share of each place in the relevance of its list, [lists, length]; zero beyond its end.
+    pub targets: Tensor<2>,
+    /// True within a list, [lists, length].
+    pub mask: Tensor<2, Bool>,
 }
 
 impl SequenceClassification {
@@ -51,7 +65,8 @@ impl SequenceClassification {
         self.classifier.forward(self.dropout.forward(self.pooler.forward(states)))
     }
 
-    /// Cross entropy, mean binary cross entropy or mean squared error, by the kind of labels.
+    /// Cross entropy, mean binary cross entropy, mean squared error, or cross entropy over the texts of each list, by the kind
+    /// of labels.
     ///
     /// # Shapes
     /// - logits: [batch, labels]
@@ -61,6 +76,11 @@ impl SequenceClassification {
             SequenceLabels::Classes(classes) => loss::cross_entropy(logits, classes),
             SequenceLabels::MultiHot(labels) => loss::binary_cross_entropy(logits, labels).mean(),
             SequenceLabels::Values(values) => loss::mean_squared_error(logits, values),
+            SequenceLabels::Lists(RankedLists { rows, targets, mask }) => {
+                let shape = rows.dims();
+                let scores = logits.flatten::<1>(0, 1).select(0, rows.flatten(0, 1)).reshape(shape);
+                loss::list_cross_entropy(scores, targets, mask)
+            }
         }
     }
 }

@@ -70,6 +70,7 @@ impl FeedForward {
         }
     }
 
+    /// The linear maps: to the inner width and back.
     pub(crate) fn linears(&mut self) -> [&mut Linear; 2] {
         [&mut self.intermediate, &mut self.output.dense]
     }

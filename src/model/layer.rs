@@ -49,8 +49,7 @@ impl EncoderLayer {
     /// The linear maps that every token passes.
     pub(crate) fn linears(&mut self) -> impl Iterator<Item = (LinearRole, &mut Linear)> {
         let attention = self.attention.linears().into_iter().chain([self.attention_output.linear()]);
-        let attention = attention.map(|linear| (LinearRole::Attention, linear));
-        attention.chain(self.feed_forward.linears().map(|linear| (LinearRole::FeedForward, linear)))
+        LinearRole::ALL.into_iter().zip(attention.chain(self.feed_forward.linears()))
     }
 
     /// The attention.

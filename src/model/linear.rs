@@ -7,7 +7,9 @@ use burn::{
     module::{Module, Param},
     tensor::{DType, Device, TensorData, module::linear},
 };
+use serde::{Deserialize, Serialize};
 
+use super::lora::LowRank;
 use crate::kernels::{
     cpu::{
         self,
@@ -16,34 +18,64 @@ use crate::kernels::{
     host_serves,
 };
 
-/// Where in a layer a linear map stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a linear map does in a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum LinearRole {
-    /// Projects queries, keys, values, or the context.
-    Attention,
-    /// Belongs to the feed-forward network.
-    FeedForward,
+    /// Projects queries.
+    Query,
+    /// Projects keys.
+    Key,
+    /// Projects values.
+    Value,
+    /// Projects what attention puts together.
+    AttentionOutput,
+    /// Widens states to the inner width of the feed-forward network.
+    Intermediate,
+    /// Takes them back from there.
+    Output,
+}
+
+impl LinearRole {
+    /// All of them, in the order of a layer.
+    pub const ALL: [Self; 6] =
+        [Self::Query, Self::Key, Self::Value, Self::AttentionOutput, Self::Intermediate, Self::Output];
+
+    /// Whether it belongs to attention, and not to the feed-forward network.
+    pub fn is_attention(self) -> bool {
+        !matches!(self, Self::Intermediate | Self::Output)
+    }
 }
 
 /// x W + b.
 ///
-/// burn's own [`Linear`](burn::nn::Linear), but for one thing: inference on a CPU lays the weight out for products once
-/// ([`Prepared`](crate::model::inference::Prepared)), where a plain product does so in every call.
+/// burn's own [`Linear`](burn::nn::Linear), but for two things: inference on a CPU lays the weight out for products once
+/// ([`Prepared`](crate::model::inference::Prepared)), where a plain product does so in every call; and the map may have a
+/// [low-rank change](LowRank), which is trained in the place of the weight.
 #[derive(Module, Debug)]
 pub struct Linear {
     /// W, \[inputs, outputs\]; empty while it is packed.
     pub weight: Param<Tensor<2>>,
     /// b, \[outputs\].
     pub bias: Option<Param<Tensor<1>>>,
+    lora: Option<LowRank>,
     /// W, laid out for products.
     #[module(skip)]
     packed: Option<Arc<dyn PackedWeight>>,
 }
 
+/// x W + b on any device.
+pub(super) fn affine<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    match host_serves(&x.device(), weight.dtype()) {
+        true => cpu::linear::linear(x, weight, bias),
+        false => linear(x, weight, bias),
+    }
+}
+
 impl Linear {
     /// Wraps the parameters.
     pub fn new(weight: Param<Tensor<2>>, bias: Option<Param<Tensor<1>>>) -> Self {
-        Self { weight, bias, packed: None }
+        Self { weight, bias, lora: None, packed: None }
     }
 
     /// # Shapes
@@ -54,11 +86,16 @@ impl Linear {
         if let Some(weight) = &self.packed {
             return packed::linear(x, weight.clone(), bias);
         }
-        let weight = self.weight.val();
-        match host_serves(&x.device(), weight.dtype()) {
-            true => cpu::linear::linear(x, weight, bias),
-            false => linear(x, weight, bias),
+        let output = affine(x.clone(), self.weight.val(), bias);
+        match &self.lora {
+            Some(lora) => output + lora.forward(x),
+            None => output,
         }
+    }
+
+    /// Puts a low-rank change beside the weight, or takes it away.
+    pub(crate) fn set_lora(&mut self, lora: Option<LowRank>) {
+        self.lora = lora;
     }
 
     /// Where its parameters are.
@@ -71,11 +108,15 @@ impl Linear {
         self.weight.val().dtype()
     }
 
-    /// Lays the weight out for products in a type, in the place of the plain one, where the device has use for that.
+    /// Lays the weight out for products in a type, in the place of the plain one, where the device has use for that. A
+    /// low-rank change becomes part of the weight.
     pub(crate) fn pack(&mut self, weight_type: WeightType) {
         let device = self.device();
         if self.packed.is_some() || device.is_autodiff() || !host_serves(&device, self.dtype()) {
             return;
+        }
+        if let Some(lora) = self.lora.take() {
+            self.weight = Param::initialized(self.weight.id, self.weight.val() + lora.product());
         }
         // The plain weight goes before its packed form is made, so that nobody else holds it and nothing is copied.
         let empty = Param::initialized(self.weight.id, Tensor::empty([0, 0], &device));

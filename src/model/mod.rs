@@ -21,6 +21,7 @@ pub(crate) mod init;
 pub(crate) mod input;
 mod layer;
 pub(crate) mod linear;
+pub(crate) mod lora;
 pub mod masked_positions;
 mod output;
 mod pooler;

@@ -60,11 +60,12 @@ impl Precision {
 
     /// What a linear map's weights are held in on a CPU.
     pub(super) fn weights(self, role: LinearRole) -> WeightType {
-        match (self, role) {
-            (Self::F32 | Self::F16, _) => WeightType::F32,
-            (Self::Bf16, _) => WeightType::Bf16,
-            (Self::I16, _) | (Self::Int8(Int8Layers::Mixed), LinearRole::FeedForward) => WeightType::I16,
-            (Self::Int8(_), _) => WeightType::Int8,
+        match self {
+            Self::F32 | Self::F16 => WeightType::F32,
+            Self::Bf16 => WeightType::Bf16,
+            Self::I16 => WeightType::I16,
+            Self::Int8(Int8Layers::Mixed) if !role.is_attention() => WeightType::I16,
+            Self::Int8(_) => WeightType::Int8,
         }
     }
 
@@ -76,7 +77,7 @@ impl Precision {
         }
         let isa = Isa::in_use();
         let kernel = |weights: WeightType| format!("{weights} ({})", weights.instructions(isa));
-        let [attention, feed_forward] = [LinearRole::Attention, LinearRole::FeedForward].map(|role| self.weights(role));
+        let [attention, feed_forward] = [LinearRole::Query, LinearRole::Intermediate].map(|role| self.weights(role));
         let rest = kernel(WeightType::F32);
         match (attention, feed_forward) {
             (WeightType::F32, WeightType::F32) => format!("{self}: {rest} throughout"),
@@ -109,13 +110,14 @@ mod tests {
 
     #[test]
     fn each_part_has_its_type() {
-        use LinearRole::{Attention, FeedForward};
-        let of = |precision: Precision| [Attention, FeedForward].map(|role| precision.weights(role));
-        assert_eq!(of(Precision::F32), [WeightType::F32; 2]);
-        assert_eq!(of(Precision::Bf16), [WeightType::Bf16; 2]);
-        assert_eq!(of(Precision::I16), [WeightType::I16; 2]);
-        assert_eq!(of(Precision::Int8(Int8Layers::Mixed)), [WeightType::Int8, WeightType::I16]);
-        assert_eq!(of(Precision::Int8(Int8Layers::All)), [WeightType::Int8; 2]);
+        let of = |precision: Precision| LinearRole::ALL.map(|role| precision.weights(role));
+        assert_eq!(of(Precision::F32), [WeightType::F32; 6]);
+        assert_eq!(of(Precision::Bf16), [WeightType::Bf16; 6]);
+        assert_eq!(of(Precision::I16), [WeightType::I16; 6]);
+        let (attention, feed_forward) = (WeightType::Int8, WeightType::I16);
+        let mixed = [attention, attention, attention, attention, feed_forward, feed_forward];
+        assert_eq!(of(Precision::Int8(Int8Layers::Mixed)), mixed);
+        assert_eq!(of(Precision::Int8(Int8Layers::All)), [WeightType::Int8; 6]);
     }
 
     #[test]

@@ -4,10 +4,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    PipelineOptions,
-    runner::{Runner, characters},
-};
+use super::{Pipeline, PipelineOptions, Runner, runner::characters};
 use crate::{
     Error, Result,
     answer_spans::{AnswerSpan, LONGEST_ANSWER, ScoredWindow, passage},
@@ -16,7 +13,7 @@ use crate::{
     heads::{AnswerLogits, QuestionAnswering},
     model::inference::Prepared,
     scores::{log_sum_exp, rows, sort_by_score},
-    tokenizer::{Text, Truncation, default_stride},
+    tokenizer::{Truncation, default_stride},
 };
 
 /// A question and the text that holds its answer.
@@ -48,6 +45,15 @@ impl Default for AnswerOptions {
     fn default() -> Self {
         Self { top_k: 1, max_answer_tokens: LONGEST_ANSWER, stride: None, no_answer_threshold: None }
     }
+}
+
+/// A question, and how it is answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AnswerRequest {
+    /// The question with its context.
+    pub question: Question,
+    /// How its answers are looked for.
+    pub options: AnswerOptions,
 }
 
 /// What was found for one question.
@@ -97,7 +103,7 @@ impl QuestionAnswerer {
 
     /// What the checkpoint held.
     pub fn report(&self) -> &LoadReport {
-        &self.runner.report
+        self.runner.report()
     }
 
     /// Finds the answers to every question. A long context is read in overlapping windows, and the spans of all of them
@@ -107,44 +113,53 @@ impl QuestionAnswerer {
     /// No question at all, an empty question or context, a question that leaves no room for the context, impossible
     /// options, or scores that are not finite.
     pub fn answer(&self, questions: &[Question], options: &AnswerOptions) -> Result<Vec<Answers>> {
+        let request = |question: &Question| AnswerRequest { question: question.clone(), options: *options };
+        self.run(&questions.iter().map(request).collect::<Vec<_>>())
+    }
+}
+
+impl Pipeline for QuestionAnswerer {
+    type Request = AnswerRequest;
+    type Answer = Answers;
+
+    fn runner(&self) -> &Runner {
+        &self.runner
+    }
+
+    fn encode(&self, request: &AnswerRequest) -> Result<Vec<Encoding>> {
+        let AnswerRequest { question: Question { question, context }, options } = request;
         if options.top_k == 0 || options.max_answer_tokens == 0 {
             return Err(Error::setting("answer options", "top_k and max_answer_tokens must be at least 1"));
         }
-        self.find(questions, options).map_err(|error| error.with_text_name(|index| format!("question {index}")))
-    }
-
-    fn find(&self, questions: &[Question], options: &AnswerOptions) -> Result<Vec<Answers>> {
-        for (index, Question { question, context }) in questions.iter().enumerate() {
-            for (name, text) in [("question", question), ("context", context)] {
-                if text.trim().is_empty() {
-                    return Err(Error::text(index, format!("its {name} is empty")));
-                }
+        for (name, text) in [("question", question), ("context", context)] {
+            if text.trim().is_empty() {
+                return Err(Error::text(0, format!("its {name} is empty")));
             }
         }
-        let pairs: Vec<Text<'_>> = questions.iter().map(|pair| Text::from((&pair.question, &pair.context))).collect();
-        let stride = options.stride.unwrap_or(default_stride(self.runner.max_length));
-        let encodings = self.runner.encode(&pairs, Truncation::OnlySecond, Some(stride))?;
-        let forward = |input, windows: &[&Encoding]| {
-            let AnswerLogits { start, end } = self.head.forward(input);
-            let both = windows.iter().zip(rows(start)?).zip(rows(end)?);
-            Ok(both.map(|((window, start), end)| [&start[..window.len()], &end[..window.len()]].concat()).collect())
-        };
-        let scores: Vec<Vec<f32>> = self.runner.run(&encodings, forward, |_, scores| scores)?;
+        let stride = options.stride.unwrap_or(default_stride(self.runner.max_length()));
+        self.runner.encode(&[(question, context).into()], Truncation::OnlySecond, Some(stride))
+    }
 
-        let windows: Vec<ScoredWindow> = encodings
-            .iter()
-            .zip(&scores)
-            .map(|(encoding, scores)| {
-                let (start, end) = scores.split_at(encoding.len());
-                ScoredWindow { encoding, start, end }
-            })
-            .collect();
-        let of_one_question = windows.chunk_by(|first, second| first.encoding.text == second.encoding.text);
-        let answers = |(index, (question, windows)): (usize, (&Question, &[ScoredWindow]))| {
-            best_answers(&question.context, windows, options)
-                .ok_or_else(|| Error::text(index, "its context holds no token to answer with"))
-        };
-        questions.iter().zip(of_one_question).enumerate().map(answers).collect()
+    /// The rows have the start logits of each token, then the end logits.
+    fn forward(&self, batch: &[&Encoding]) -> Result<Vec<Vec<f32>>> {
+        let AnswerLogits { start, end } = self.head.forward(self.runner.input(batch)?);
+        let both = batch.iter().zip(rows(start)?).zip(rows(end)?);
+        Ok(both.map(|((window, start), end)| [&start[..window.len()], &end[..window.len()]].concat()).collect())
+    }
+
+    fn decode(&self, request: &AnswerRequest, sequences: &[Encoding], rows: Vec<Vec<f32>>) -> Result<Answers> {
+        self.runner.check_finite(sequences, &rows)?;
+        let windows = sequences.iter().zip(&rows).map(|(encoding, scores)| {
+            let (start, end) = scores.split_at(encoding.len());
+            ScoredWindow { encoding, start, end }
+        });
+        let windows: Vec<ScoredWindow> = windows.collect();
+        best_answers(&request.question.context, &windows, &request.options)
+            .ok_or_else(|| Error::text(0, "its context holds no token to answer with"))
+    }
+
+    fn name(request: usize, _text: usize) -> String {
+        format!("question {request}")
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{PipelineOptions, runner::Runner};
+use super::{Pipeline, PipelineOptions, Runner};
 use crate::{
     Result,
     batch::Encoding,
@@ -15,6 +15,15 @@ use crate::{
     scores::{rows, sigmoid, softmax, sort_by_score},
     tokenizer::{Text, Truncation},
 };
+
+/// A text to be labelled.
+#[derive(Clone, Debug)]
+pub struct ClassifyRequest {
+    /// The text or pair of texts.
+    pub text: Text<'static>,
+    /// Whether the scores are the model's outputs themselves and not probabilities.
+    pub raw_scores: bool,
+}
 
 /// A label and its score.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -44,12 +53,12 @@ impl Classifier {
 
     /// What the checkpoint held.
     pub fn report(&self) -> &LoadReport {
-        &self.runner.report
+        self.runner.report()
     }
 
     /// The task's part of the configuration: labels, and the meaning of scores.
     pub fn task(&self) -> &TaskConfig {
-        self.runner.config.task()
+        self.runner.config().task()
     }
 
     /// Scores every label for each text or pair of texts. By the model's [`ProblemType`]:
@@ -63,27 +72,17 @@ impl Classifier {
     /// # Errors
     /// No text at all, tokens that the model does not have, or scores that are not finite.
     pub fn classify<'a>(&self, texts: impl IntoIterator<Item = impl Into<Text<'a>>>) -> Result<Vec<Vec<LabelScore>>> {
-        let texts: Vec<Text<'_>> = texts.into_iter().map(Into::into).collect();
-        let logits = self.logits(&self.encode(&texts, Truncation::LongestFirst)?)?;
-        Ok(logits.iter().map(|logits| self.scores(logits)).collect())
+        let request = |text: Text<'a>| ClassifyRequest { text: text.into_owned(), raw_scores: false };
+        let requests: Vec<ClassifyRequest> = texts.into_iter().map(|text| request(text.into())).collect();
+        self.run(&requests)
     }
 
-    /// Texts in the form that [`logits`](Self::logits) takes.
-    pub(super) fn encode(&self, texts: &[Text<'_>], truncation: Truncation) -> Result<Vec<Encoding>> {
-        self.runner.encode(texts, truncation, None)
-    }
-
-    /// The raw outputs for each text, in the order of the labels.
-    pub(super) fn logits(&self, encodings: &[Encoding]) -> Result<Vec<Vec<f32>>> {
-        self.runner.run(encodings, |input, _| rows(self.head.forward(input)), |_, logits| logits)
-    }
-
-    fn scores(&self, logits: &[f32]) -> Vec<LabelScore> {
+    fn scores(&self, logits: &[f32], raw: bool) -> Vec<LabelScore> {
         let problem = self.task().problem_type();
         let scores = match problem {
-            ProblemType::SingleLabelClassification => softmax(logits),
-            ProblemType::MultiLabelClassification => logits.iter().copied().map(sigmoid).collect(),
-            ProblemType::Regression => logits.to_vec(),
+            ProblemType::SingleLabelClassification if !raw => softmax(logits),
+            ProblemType::MultiLabelClassification if !raw => logits.iter().copied().map(sigmoid).collect(),
+            _ => logits.to_vec(),
         };
         let labelled = scores.into_iter().enumerate();
         let mut scores: Vec<_> =
@@ -92,5 +91,32 @@ impl Classifier {
             sort_by_score(&mut scores, |score| score.score);
         }
         scores
+    }
+}
+
+impl Pipeline for Classifier {
+    type Request = ClassifyRequest;
+    type Answer = Vec<LabelScore>;
+
+    fn runner(&self) -> &Runner {
+        &self.runner
+    }
+
+    fn encode(&self, request: &ClassifyRequest) -> Result<Vec<Encoding>> {
+        self.runner.encode(std::slice::from_ref(&request.text), Truncation::LongestFirst, None)
+    }
+
+    fn forward(&self, batch: &[&Encoding]) -> Result<Vec<Vec<f32>>> {
+        rows(self.head.forward(self.runner.input(batch)?))
+    }
+
+    fn decode(
+        &self,
+        request: &ClassifyRequest,
+        sequences: &[Encoding],
+        rows: Vec<Vec<f32>>,
+    ) -> Result<Vec<LabelScore>> {
+        self.runner.check_finite(sequences, &rows)?;
+        Ok(self.scores(&rows[0], request.raw_scores))
     }
 }

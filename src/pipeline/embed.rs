@@ -4,12 +4,12 @@ use std::path::Path;
 
 use burn::Tensor;
 
-use super::{PipelineOptions, Pooling, pooling::SentenceModules, runner::Runner};
+use super::{Pipeline, PipelineOptions, Pooling, Runner, pooling::SentenceModules};
 use crate::{
     Error, Result,
     batch::Encoding,
     checkpoint::LoadReport,
-    model::{Backbone, inference::Prepared, input::ModelInput},
+    model::{Backbone, inference::Prepared},
     scores::rows,
     tokenizer::{Text, Truncation},
 };
@@ -41,54 +41,94 @@ impl EmbedOptions {
     }
 }
 
+/// A text to be embedded.
+#[derive(Clone, Debug)]
+pub struct EmbedRequest {
+    /// The text or pair of texts.
+    pub text: Text<'static>,
+    /// Whether its vector is scaled to length 1.
+    pub normalize: bool,
+}
+
 /// Texts in, vectors out, by the encoder alone. Any checkpoint will do.
 pub struct Embedder {
     runner: Runner,
     model: Prepared<Backbone>,
+    options: EmbedOptions,
 }
 
 impl Embedder {
-    /// Opens a checkpoint folder.
+    /// Opens a checkpoint folder. It embeds by [`EmbedOptions::default`], unless
+    /// [`with_options`](Self::with_options) says otherwise.
     ///
     /// # Errors
     /// A missing or damaged file, or options that do not fit the model.
     pub fn from_folder(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
         let (runner, model) = Runner::open(folder.as_ref(), options)?;
-        Ok(Self { runner, model })
+        Ok(Self { runner, model, options: EmbedOptions::default() })
     }
 
     /// What the checkpoint held.
     pub fn report(&self) -> &LoadReport {
-        &self.runner.report
+        self.runner.report()
+    }
+
+    /// The same with another way to embed.
+    ///
+    /// # Errors
+    /// No pooling.
+    pub fn with_options(self, options: EmbedOptions) -> Result<Self> {
+        match options.pooling.is_empty() {
+            true => Err(Error::setting("embed options", "no pooling is named, expected at least one")),
+            false => Ok(Self { options, ..self }),
+        }
+    }
+
+    /// How it embeds.
+    pub fn options(&self) -> &EmbedOptions {
+        &self.options
     }
 
     /// Embeds texts or pairs of texts. A vector has the model's hidden size, times the number of poolings. Texts that
     /// are too long are cut at the end.
     ///
     /// # Errors
-    /// No text or no pooling at all, tokens that the model does not have, or vectors that are not finite.
-    pub fn embed<'a>(
-        &self,
-        texts: impl IntoIterator<Item = impl Into<Text<'a>>>,
-        options: &EmbedOptions,
-    ) -> Result<Vec<Vec<f32>>> {
-        if options.pooling.is_empty() {
-            return Err(Error::setting("embed options", "no pooling is named, expected at least one"));
+    /// No text at all, tokens that the model does not have, or vectors that are not finite.
+    pub fn embed<'a>(&self, texts: impl IntoIterator<Item = impl Into<Text<'a>>>) -> Result<Vec<Vec<f32>>> {
+        let normalize = self.options.normalize;
+        let request = |text: Text<'a>| EmbedRequest { text: text.into_owned(), normalize };
+        let requests: Vec<EmbedRequest> = texts.into_iter().map(|text| request(text.into())).collect();
+        self.run(&requests)
+    }
+}
+
+impl Pipeline for Embedder {
+    type Request = EmbedRequest;
+    type Answer = Vec<f32>;
+
+    fn runner(&self) -> &Runner {
+        &self.runner
+    }
+
+    fn encode(&self, request: &EmbedRequest) -> Result<Vec<Encoding>> {
+        self.runner.encode(std::slice::from_ref(&request.text), Truncation::LongestFirst, None)
+    }
+
+    fn forward(&self, batch: &[&Encoding]) -> Result<Vec<Vec<f32>>> {
+        let input = self.runner.input(batch)?;
+        let mask = input.attention_mask.clone();
+        let states = self.model.forward(input).last_hidden_state;
+        let pooled = self.options.pooling.iter().map(|pooling| pooling.pool(states.clone(), mask.as_ref()));
+        rows(Tensor::cat(pooled.collect(), 1))
+    }
+
+    fn decode(&self, request: &EmbedRequest, sequences: &[Encoding], rows: Vec<Vec<f32>>) -> Result<Vec<f32>> {
+        self.runner.check_finite(sequences, &rows)?;
+        let mut embedding = rows.concat();
+        if request.normalize {
+            normalize(&mut embedding);
         }
-        let texts: Vec<Text<'_>> = texts.into_iter().map(Into::into).collect();
-        let encodings = self.runner.encode(&texts, Truncation::LongestFirst, None)?;
-        let forward = |input: ModelInput, _: &[&Encoding]| {
-            let mask = input.attention_mask.clone();
-            let states = self.model.forward(input).last_hidden_state;
-            let pooled = options.pooling.iter().map(|pooling| pooling.pool(states.clone(), mask.as_ref()));
-            rows(Tensor::cat(pooled.collect(), 1))
-        };
-        self.runner.run(&encodings, forward, |_, mut embedding| {
-            if options.normalize {
-                normalize(&mut embedding);
-            }
-            embedding
-        })
+        Ok(embedding)
     }
 }
 

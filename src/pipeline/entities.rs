@@ -1,5 +1,7 @@
 //! From labelled words to entities: the B-, I-, O tags of named entity data and their variants.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use super::runner::characters;
@@ -15,8 +17,16 @@ pub struct Entity {
     pub start: usize,
     /// The character after its last.
     pub end: usize,
-    /// The mean probability of its words' labels.
+    /// The mean probability of its words' labels; where spans are scored, the span's own.
     pub score: f32,
+}
+
+impl fmt::Display for Entity {
+    /// First character, end, type, score and text, separated by tabs.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { label, text, start, end, score } = self;
+        write!(formatter, "{start}\t{end}\t{label}\t{score:.4}\t{text}")
+    }
 }
 
 /// A word with the label that the model gave it.

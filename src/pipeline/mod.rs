@@ -2,7 +2,7 @@
 //!
 //! Every task opens a checkpoint folder (`config.json`, weights, tokenizer) with [`PipelineOptions`]. Then it takes any
 //! number of inputs at once: they are run in batches of similar length, and the answers have the order of the inputs.
-//! It is an error if the checkpoint does not have the task's head, or if an answer is not finite. Texts that are too
+//! Each is a [`Pipeline`] of three steps, which can also be taken one by one: encode, forward, decode. It is an error if the checkpoint does not have the task's head, or if an answer is not finite. Texts that are too
 //! long are counted ([`PipelineOptions::truncated`]).
 //!
 //! ```no_run
@@ -18,27 +18,32 @@
 //! # }
 //! ```
 
+mod activation;
 mod answer;
 mod classify;
 mod embed;
 mod entities;
 mod fill_mask;
+mod gliner;
 mod pooling;
 mod rerank;
 mod runner;
+mod stages;
 mod tag;
 mod zero_shot;
 
-pub use answer::{Answer, AnswerOptions, Answers, Question, QuestionAnswerer};
-pub use classify::{Classifier, LabelScore};
-pub use embed::{EmbedOptions, Embedder};
+pub use answer::{Answer, AnswerOptions, AnswerRequest, Answers, Question, QuestionAnswerer};
+pub use classify::{Classifier, ClassifyRequest, LabelScore};
+pub use embed::{EmbedOptions, EmbedRequest, Embedder};
 pub use entities::Entity;
-pub use fill_mask::{FillMask, FilledMask, WordScore};
+pub use fill_mask::{FillMask, FillRequest, FilledMask, WordScore};
+pub use gliner::{Gliner, GlinerOptions, GlinerRequest};
 pub use pooling::Pooling;
 pub use rerank::{RankRequest, RankedPassage, Reranker};
-pub use runner::{PipelineOptions, Progress, TruncationListener};
-pub use tag::{TagOptions, TokenTagger, WordScores};
-pub use zero_shot::{ZeroShot, ZeroShotOptions};
+pub use runner::{PipelineOptions, Progress, Runner, TruncationListener};
+pub use stages::Pipeline;
+pub use tag::{TagOptions, TagRequest, TokenTagger, WordScores};
+pub use zero_shot::{ZeroShot, ZeroShotOptions, ZeroShotRequest};
 
 use crate::{Result, checkpoint::locate};
 
@@ -55,4 +60,4 @@ macro_rules! from_pretrained {
         }
     )*};
 }
-from_pretrained!(Classifier, Embedder, FillMask, QuestionAnswerer, Reranker, TokenTagger, ZeroShot);
+from_pretrained!(Classifier, Embedder, FillMask, Gliner, QuestionAnswerer, Reranker, TokenTagger, ZeroShot);

@@ -1,12 +1,15 @@
-//! What all tasks share: opening a checkpoint folder, and running any number of inputs through a head.
+//! What all tasks share: opening a checkpoint folder, and the ways into and out of its model.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use burn::tensor::Device;
 
 use crate::{
     Error, Result,
-    batch::{Batch, Encoding, Padding, Truncated, in_batches},
+    batch::{Batch, Encoding, Padding, Truncated},
     checkpoint::{Checkpoint, LoadOptions, LoadReport, Pretrained},
     config::ModelConfig,
     model::{
@@ -14,7 +17,7 @@ use crate::{
         inference::{InferenceModel, Prepared},
         input::ModelInput,
     },
-    tokenizer::{EncodeOptions, Text, Tokenizer, Truncation},
+    tokenizer::{EncodeOptions, Text, Tokenizer, Truncation, TruncationSide},
 };
 
 /// Called after each batch with the number of sequences that are done, and of all. A long text that is cut into windows
@@ -29,14 +32,19 @@ pub type TruncationListener = Arc<dyn Fn(Truncated) + Send + Sync>;
 pub struct PipelineOptions {
     /// Where the model lives.
     pub device: Device,
+    /// The folder of a LoRA adapter in the layout of PEFT, to be merged into the weights; see
+    /// [`Checkpoint::open_with_adapter`].
+    pub adapter: Option<PathBuf>,
     /// The numbers that it computes with, if the device supports them.
     pub precision: Precision,
-    /// Largest number of sequences in one batch, at least 1.
-    pub batch_size: usize,
+    /// Most tokens of one batch, at least 1; a longer sequence is a batch of its own.
+    pub batch_tokens: usize,
     /// Largest number of tokens of one sequence, special tokens included. If none, it is the length in the tokenizer's
     /// settings (but not more than the model's absolute positions allow), otherwise the length that the model was
     /// trained with.
     pub max_length: Option<usize>,
+    /// The side on which a text that is too long loses tokens. If none, it is that of the tokenizer's settings.
+    pub truncation_side: Option<TruncationSide>,
     /// Called to report progress.
     pub progress: Option<Progress>,
     /// Called before a call goes on with texts that were cut.
@@ -44,26 +52,42 @@ pub struct PipelineOptions {
 }
 
 impl PipelineOptions {
-    /// f32, batches of 32, the model's own length, no progress, a warning to `tracing` if texts are cut.
+    /// f32, batches of 4,096 tokens, the model's own length and the tokenizer's side of truncation, no progress, a warning to `tracing` if texts are cut.
     pub fn new(device: Device) -> Self {
         Self {
             device,
+            adapter: None,
             precision: Precision::F32,
-            batch_size: 32,
+            batch_tokens: 4096,
             max_length: None,
+            truncation_side: None,
             progress: None,
             truncated: Arc::new(|truncated| tracing::warn!("{truncated}")),
         }
     }
 }
 
-/// An opened checkpoint folder.
-pub(super) struct Runner {
-    pub config: ModelConfig,
-    pub tokenizer: Tokenizer,
-    pub checkpoint: Checkpoint,
-    pub max_length: usize,
-    pub report: LoadReport,
+impl PipelineOptions {
+    /// Refuses an adapter, for kinds of models whose adapters are not read.
+    pub(super) fn expect_no_adapter(&self, kind: &str) -> Result<()> {
+        match &self.adapter {
+            Some(adapter) => {
+                let problem =
+                    format!("adapters of {kind} models are not supported; merge it into the model with PEFT first");
+                Err(Error::unsupported(format!("adapter {}", adapter.display()), problem))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// An opened checkpoint folder, without its model: what the pipelines of all tasks share.
+pub struct Runner {
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    checkpoint: Checkpoint,
+    max_length: usize,
+    report: LoadReport,
     options: PipelineOptions,
 }
 
@@ -73,26 +97,53 @@ impl Runner {
     /// # Errors
     /// A missing or damaged file, a maximal length beyond the model's absolute positions, a checkpoint of another task or
     /// without the head.
-    pub fn open<M: Pretrained + InferenceModel>(
+    pub(super) fn open<M: Pretrained + InferenceModel>(
         folder: &Path,
         options: PipelineOptions,
     ) -> Result<(Self, Prepared<M>)> {
-        let config = ModelConfig::from_folder(folder)?;
-        let tokenizer = Tokenizer::from_folder(folder)?;
-        let checkpoint = Checkpoint::open(folder)?;
+        let mut config = ModelConfig::from_folder(folder)?;
+        let mut tokenizer = Tokenizer::from_folder(folder)?;
+        if let Some(side) = options.truncation_side {
+            tokenizer.set_truncation_side(side);
+        }
+        let checkpoint = match &options.adapter {
+            Some(adapter) => Checkpoint::open_with_adapter(folder, adapter)?,
+            None => Checkpoint::open(folder)?,
+        };
+        if options.adapter.is_some() {
+            config = checkpoint.config()?;
+        }
         let max_length = options.max_length.unwrap_or_else(|| default_length(&config, &tokenizer));
+        let load = |config: &ModelConfig, checkpoint: &Checkpoint, options: &LoadOptions, device: &Device| {
+            checkpoint.model(config, options, device)
+        };
+        Self::with_model(config, tokenizer, checkpoint, max_length, options, load)
+    }
+
+    /// Puts the parts of a folder together, and makes the model that `load` reads ready for inference.
+    ///
+    /// # Errors
+    /// A maximal length beyond the model's absolute positions, a precision that the device lacks, or what `load` fails with.
+    pub(super) fn with_model<M: InferenceModel>(
+        config: ModelConfig,
+        tokenizer: Tokenizer,
+        checkpoint: Checkpoint,
+        max_length: usize,
+        options: PipelineOptions,
+        load: impl FnOnce(&ModelConfig, &Checkpoint, &LoadOptions, &Device) -> Result<(M, LoadReport)>,
+    ) -> Result<(Self, Prepared<M>)> {
         let mut runner = Self { config, tokenizer, checkpoint, max_length, report: LoadReport::default(), options };
         runner.check_length(runner.config.max_length())?;
         let PipelineOptions { device, precision, .. } = &runner.options;
         let options = LoadOptions { dtype: precision.load_dtype(device)?, ..LoadOptions::default() };
-        let (model, report) = runner.checkpoint.model(&runner.config, &options, device)?;
+        let (model, report) = load(&runner.config, &runner.checkpoint, &options, device)?;
         let model = Prepared::with_precision(model, *precision)?;
         runner.report = report;
         Ok((runner, model))
     }
 
     /// Refuses a maximal length above what the model can take.
-    pub fn check_length(&self, limit: Option<usize>) -> Result<()> {
+    pub(super) fn check_length(&self, limit: Option<usize>) -> Result<()> {
         match limit.filter(|limit| self.max_length > *limit) {
             Some(limit) => {
                 let problem = format!("it is {}, but the model's absolute positions end at {limit}", self.max_length);
@@ -102,54 +153,65 @@ impl Runner {
         }
     }
 
+    /// The configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Largest number of tokens of one sequence, special tokens included.
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+
+    /// What the checkpoint held.
+    pub fn report(&self) -> &LoadReport {
+        &self.report
+    }
+
+    /// How the model is run.
+    pub fn options(&self) -> &PipelineOptions {
+        &self.options
+    }
+
+    /// The weights' files.
+    pub(super) fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
     /// Turns texts into token ids; with a stride, those that are too long become several windows.
     ///
     /// # Errors
     /// A text that the truncation cannot shorten enough; the message numbers the texts from 0.
-    pub fn encode(&self, texts: &[Text<'_>], truncation: Truncation, stride: Option<usize>) -> Result<Vec<Encoding>> {
+    pub(super) fn encode(
+        &self,
+        texts: &[Text<'_>],
+        truncation: Truncation,
+        stride: Option<usize>,
+    ) -> Result<Vec<Encoding>> {
         let options = EncodeOptions { max_length: self.max_length, truncation, stride, ..EncodeOptions::default() };
         self.tokenizer.encode(texts, &options)
     }
 
-    /// Runs `forward` on batches of similar length. It returns the scores of each sequence of the batch, without
-    /// padding; `decode` turns the scores of a sequence into a value. The values are returned in the order of
-    /// `encodings`.
+    /// Some sequences as the model's input.
     ///
     /// # Errors
-    /// No sequence at all, one that the model cannot take, or scores that are not finite.
-    pub fn run<T>(
-        &self,
-        encodings: &[Encoding],
-        mut forward: impl FnMut(ModelInput, &[&Encoding]) -> Result<Vec<Vec<f32>>>,
-        mut decode: impl FnMut(&Encoding, Vec<f32>) -> T,
-    ) -> Result<Vec<T>> {
-        if encodings.is_empty() {
-            return Err(Error::input("texts", "there are none, expected at least one"));
-        }
-        if let Some(truncated) = Truncated::count(encodings, self.max_length) {
-            (self.options.truncated)(truncated);
-        }
-        let mut done = 0;
-        in_batches(encodings, self.options.batch_size, |indices| {
-            let batch: Vec<&Encoding> = indices.iter().map(|&index| &encodings[index]).collect();
-            let padded = Batch::collate(batch.iter().copied(), self.tokenizer.pad_id(), Padding::Longest)?;
-            let scores = forward(padded.to_input(&self.config, &self.options.device)?, &batch)?;
-            let decoded = batch.into_iter().zip(scores).map(|(encoding, scores)| {
-                self.check_finite(encoding.text, &scores)?;
-                Ok(decode(encoding, scores))
-            });
-            let decoded = decoded.collect::<Result<Vec<T>>>()?;
-            done += indices.len();
-            if let Some(progress) = &self.options.progress {
-                progress(done, encodings.len());
-            }
-            Ok(decoded)
-        })
+    /// No sequence at all, or one that the model cannot take.
+    pub(super) fn input(&self, batch: &[&Encoding]) -> Result<ModelInput> {
+        let batch = Batch::collate(batch.iter().copied(), self.tokenizer.pad_id(), Padding::Longest)?;
+        batch.to_input(&self.config, &self.options.device)
     }
 
-    /// Refuses scores that are not finite: they would become a wrong answer, or none.
-    fn check_finite(&self, index: usize, scores: &[f32]) -> Result<()> {
-        let Some(value) = scores.iter().find(|score| !score.is_finite()) else { return Ok(()) };
+    /// Refuses numbers that are not finite: they would become a wrong answer, or none.
+    pub(super) fn check_finite(&self, sequences: &[Encoding], rows: &[Vec<f32>]) -> Result<()> {
+        let find = |(sequence, row): (&Encoding, &Vec<f32>)| {
+            row.iter().find(|score| !score.is_finite()).map(|value| (sequence.text, *value))
+        };
+        let Some((index, value)) = sequences.iter().zip(rows).find_map(find) else { return Ok(()) };
         let advice = match self.options.precision {
             Precision::F16 => {
                 "f16 ends at 65504, and this model exceeds it: compute in bf16 or f32 (`--dtype bf16|f32`)"

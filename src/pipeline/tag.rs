@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use super::{
-    Entity, PipelineOptions,
+    Entity, Pipeline, PipelineOptions, Runner,
     entities::{LabelledWord, entities},
-    runner::Runner,
 };
 use crate::{
     Result,
@@ -15,7 +14,7 @@ use crate::{
     heads::TokenClassification,
     model::inference::Prepared,
     scores::{argmax, rows, softmax},
-    tokenizer::{Text, Truncation, default_stride},
+    tokenizer::{Truncation, default_stride},
 };
 
 /// How a word of several tokens gets one label.
@@ -39,6 +38,15 @@ pub struct TagOptions {
     pub words: WordScores,
     /// Overlap of the windows of a long text, in tokens; if none, a quarter of the maximal length.
     pub stride: Option<usize>,
+}
+
+/// A text to be tagged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagRequest {
+    /// The text, of any length.
+    pub text: String,
+    /// How it is tagged.
+    pub options: TagOptions,
 }
 
 /// Texts in, entities out.
@@ -67,7 +75,7 @@ impl TokenTagger {
 
     /// What the checkpoint held.
     pub fn report(&self) -> &LoadReport {
-        &self.runner.report
+        self.runner.report()
     }
 
     /// Finds the entities of each text. Labels may follow any of the usual schemes (BIO, IO, BIOES, BILOU, or bare
@@ -80,32 +88,46 @@ impl TokenTagger {
     /// No text at all, tokens that the model does not have, a stride so large that windows do not advance, or scores
     /// that are not finite.
     pub fn tag(&self, texts: &[impl AsRef<str>], options: TagOptions) -> Result<Vec<Vec<Entity>>> {
-        let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
-        let inputs: Vec<Text<'_>> = texts.iter().map(|&text| text.into()).collect();
-        let stride = options.stride.unwrap_or(default_stride(self.runner.max_length));
-        let encodings = self.runner.encode(&inputs, Truncation::OnlyFirst, Some(stride))?;
-        let labels = self.runner.config.task().num_labels();
-        let forward = |input, windows: &[&Encoding]| {
-            let logits = windows.iter().zip(rows(self.head.forward(input))?);
-            Ok(logits.map(|(window, logits)| logits[..window.len() * labels].to_vec()).collect())
-        };
-        let decode = |_: &Encoding, logits: Vec<f32>| logits.chunks(labels).map(softmax).collect();
-        let scores = self.runner.run(&encodings, forward, decode)?;
+        let request = |text: &str| TagRequest { text: text.to_owned(), options };
+        self.run(&texts.iter().map(|text| request(text.as_ref())).collect::<Vec<_>>())
+    }
 
-        let windows: Vec<(Encoding, Vec<Vec<f32>>)> = encodings.into_iter().zip(scores).collect();
-        let of_one_text = windows.chunk_by(|(first, _), (second, _)| first.text == second.text);
-        let task = self.runner.config.task();
-        Ok(texts
-            .iter()
-            .zip(of_one_text)
-            .map(|(text, windows)| tagged(text, windows, stride, task, options.words))
-            .collect())
+    fn stride(&self, options: TagOptions) -> usize {
+        options.stride.unwrap_or(default_stride(self.runner.max_length()))
+    }
+}
+
+impl Pipeline for TokenTagger {
+    type Request = TagRequest;
+    type Answer = Vec<Entity>;
+
+    fn runner(&self) -> &Runner {
+        &self.runner
+    }
+
+    fn encode(&self, TagRequest { text, options }: &TagRequest) -> Result<Vec<Encoding>> {
+        self.runner.encode(&[text.into()], Truncation::OnlyFirst, Some(self.stride(*options)))
+    }
+
+    fn forward(&self, batch: &[&Encoding]) -> Result<Vec<Vec<f32>>> {
+        let labels = self.runner.config().task().num_labels();
+        let logits = rows(self.head.forward(self.runner.input(batch)?))?;
+        Ok(batch.iter().zip(logits).map(|(window, logits)| logits[..window.len() * labels].to_vec()).collect())
+    }
+
+    fn decode(&self, request: &TagRequest, sequences: &[Encoding], rows: Vec<Vec<f32>>) -> Result<Vec<Entity>> {
+        self.runner.check_finite(sequences, &rows)?;
+        let task = self.runner.config().task();
+        let scores: Vec<Vec<Vec<f32>>> =
+            rows.iter().map(|logits| logits.chunks(task.num_labels()).map(softmax).collect()).collect();
+        let windows: Vec<_> = sequences.iter().zip(scores).collect();
+        Ok(tagged(&request.text, &windows, self.stride(request.options), task, request.options.words))
     }
 }
 
 fn tagged(
     text: &str,
-    windows: &[(Encoding, Vec<Vec<f32>>)],
+    windows: &[(&Encoding, Vec<Vec<f32>>)],
     stride: usize,
     task: &TaskConfig,
     strategy: WordScores,
@@ -125,10 +147,10 @@ fn tagged(
 }
 
 /// The tokens of a text in order, each from the window in which it is furthest from the edge.
-fn join_windows(windows: &[(Encoding, Vec<Vec<f32>>)], stride: usize) -> Vec<ScoredToken> {
+fn join_windows(windows: &[(&Encoding, Vec<Vec<f32>>)], stride: usize) -> Vec<ScoredToken> {
     let inner = |encoding: &Encoding| encoding.special.iter().filter(|special| !**special).count();
     // All windows but the last are full, so each starts this many tokens after the one before.
-    let step = inner(&windows[0].0) - if windows.len() > 1 { stride } else { 0 };
+    let step = inner(windows[0].0) - if windows.len() > 1 { stride } else { 0 };
     let mut tokens: Vec<(usize, ScoredToken)> = Vec::new();
     for (encoding, scores) in windows {
         let size = inner(encoding);
@@ -228,7 +250,8 @@ mod tests {
             };
             (encoding, vec![vec![window as f32]; 6])
         };
-        let joined = join_windows(&[window(0), window(1), window(2), window(3)], 2);
+        let windows = [0, 1, 2, 3].map(window);
+        let joined = join_windows(&windows.each_ref().map(|(encoding, scores)| (encoding, scores.clone())), 2);
         assert!(joined.iter().map(|token| token.start).eq(0..10));
         let from: Vec<f32> = joined.iter().map(|token| token.scores[0]).collect();
         assert_eq!(from, [0.0, 0.0, 0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 3.0]);

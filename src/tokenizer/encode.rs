@@ -15,6 +15,7 @@ use crate::{Error, Result, batch::Encoding};
 pub struct Text<'a> {
     first: Sequence<'a>,
     second: Option<Sequence<'a>>,
+    side: Option<TruncationSide>,
 }
 
 /// A plain text, or one that is already split into words.
@@ -28,13 +29,27 @@ impl<'a> Text<'a> {
     /// A text that is already split into words, such as named-entity data. Word ids refer to these words, and offsets
     /// count from the start of each word.
     pub fn words(words: impl IntoIterator<Item = impl Into<Cow<'a, str>>>) -> Self {
-        Self { first: Sequence::Words(words.into_iter().map(Into::into).collect()), second: None }
+        Self::new(Sequence::Words(words.into_iter().map(Into::into).collect()), None)
+    }
+
+    fn new(first: Sequence<'a>, second: Option<Sequence<'a>>) -> Self {
+        Self { first, second, side: None }
+    }
+
+    /// If the text is too long, it loses tokens on this side, whatever the tokenizer's settings say.
+    pub fn cut_on(self, side: TruncationSide) -> Self {
+        Self { side: Some(side), ..self }
+    }
+
+    /// The same with strings of its own.
+    pub fn into_owned(self) -> Text<'static> {
+        Text { first: self.first.into_owned(), second: self.second.map(Sequence::into_owned), side: self.side }
     }
 }
 
 impl<'a> From<&'a str> for Text<'a> {
     fn from(text: &'a str) -> Self {
-        Self { first: Sequence::Running(text.into()), second: None }
+        Self::new(Sequence::Running(text.into()), None)
     }
 }
 
@@ -46,13 +61,13 @@ impl<'a> From<&'a String> for Text<'a> {
 
 impl From<String> for Text<'_> {
     fn from(text: String) -> Self {
-        Self { first: Sequence::Running(text.into()), second: None }
+        Self::new(Sequence::Running(text.into()), None)
     }
 }
 
 impl<'a, A: Into<Cow<'a, str>>, B: Into<Cow<'a, str>>> From<(A, B)> for Text<'a> {
     fn from((first, second): (A, B)) -> Self {
-        Self { first: Sequence::Running(first.into()), second: Some(Sequence::Running(second.into())) }
+        Self::new(Sequence::Running(first.into()), Some(Sequence::Running(second.into())))
     }
 }
 
@@ -109,6 +124,15 @@ impl Default for EncodeOptions {
 }
 
 impl<'a> Sequence<'a> {
+    fn into_owned(self) -> Sequence<'static> {
+        match self {
+            Self::Running(text) => Sequence::Running(text.into_owned().into()),
+            Self::Words(words) => {
+                Sequence::Words(words.into_iter().map(|word| Cow::Owned(word.into_owned())).collect())
+            }
+        }
+    }
+
     /// In a byte-level vocabulary, a word includes the space in front of it. So every word but the first gets a space.
     fn with_spaces(self, byte_level: bool) -> Self {
         match self {
@@ -206,7 +230,8 @@ impl Tokenizer {
             let second = text.second.as_ref().map(|_| raw.next().expect("one encoding a sequence"));
             let problem = |problem: String| Error::text(index, problem);
             let whole = length(&first, second.as_ref());
-            for (window, (first, second)) in self.fit(first, second, options).map_err(problem)?.into_iter().enumerate()
+            for (window, (first, second)) in
+                self.fit(first, second, text.side, options).map_err(problem)?.into_iter().enumerate()
             {
                 let cut = if options.stride.is_none() { whole - length(&first, second.as_ref()) } else { 0 };
                 let processed = self.post_processor.process(first, second, options.add_special_tokens);
@@ -223,6 +248,7 @@ impl Tokenizer {
         &self,
         mut first: RawEncoding,
         mut second: Option<RawEncoding>,
+        side: Option<TruncationSide>,
         options: &EncodeOptions,
     ) -> Result<Vec<(RawEncoding, Option<RawEncoding>)>, String> {
         let special = if options.add_special_tokens { self.post_processor.added_tokens(second.is_some()) } else { 0 };
@@ -245,7 +271,7 @@ impl Tokenizer {
             Truncation::OnlySecond => TruncationStrategy::OnlySecond,
         };
         let Some(stride) = options.stride else {
-            let direction = match self.truncation_side {
+            let direction = match side.unwrap_or(self.truncation_side) {
                 TruncationSide::Left => TruncationDirection::Left,
                 TruncationSide::Right => TruncationDirection::Right,
             };

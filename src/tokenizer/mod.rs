@@ -55,7 +55,7 @@ use std::{fs, path::Path};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokenizers::{
-    DecoderWrapper, ModelWrapper, PostProcessor, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
+    AddedToken, DecoderWrapper, ModelWrapper, PostProcessor, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
     processors::{roberta::RobertaProcessing, template::TemplateProcessing},
 };
 
@@ -213,6 +213,17 @@ impl Tokenizer {
         Self::new(&path, inner, tokens, post_processor)
     }
 
+    /// Adds special tokens behind the vocabulary, in this order; those that it already has stay where they are.
+    ///
+    /// # Errors
+    /// A token that the vocabulary cannot take.
+    pub(crate) fn with_special_tokens(mut self, tokens: &[&str]) -> Result<Self> {
+        let tokens: Vec<_> = tokens.iter().map(|&token| AddedToken::from(token, true)).collect();
+        let added = self.inner.add_special_tokens(tokens);
+        added.map_err(|error| Error::input("special tokens", format!("they cannot be added: {error}")))?;
+        Ok(self)
+    }
+
     /// Puts the parts together; `source` is for error messages.
     fn new(
         source: &Path,
@@ -236,6 +247,11 @@ impl Tokenizer {
     /// The side on which a text that is too long loses tokens.
     pub fn truncation_side(&self) -> TruncationSide {
         self.truncation_side
+    }
+
+    /// Sets the side on which a text that is too long loses tokens, in the place of the folder's settings.
+    pub fn set_truncation_side(&mut self, side: TruncationSide) {
+        self.truncation_side = side;
     }
 
     /// The largest number of tokens of one input, special tokens included, according to the folder's settings

@@ -7,6 +7,7 @@
 
 mod identity;
 mod learner;
+mod lora;
 pub mod metrics;
 mod objective;
 mod optimizer;
@@ -27,6 +28,7 @@ mod train;
 mod trainer;
 
 pub use learner::{Learner, Start, TrainStepReport};
+pub use lora::{LinearRole, Lora};
 pub use objective::{AnswerLabels, ChoiceLabels, Compared, MaskedLmLabels, Objective};
 pub use optimizer::{AdamW, AdamWConfig, Frozen, ParameterGroups, Schedule, ScheduleKind, Warmup};
 pub use report::Report;

@@ -12,7 +12,7 @@ use crate::{
         AnswerLogits, MaskedLm, MultipleChoice, QuestionAnswering, SequenceClassification, SequenceLabels,
         TokenClassification, loss,
     },
-    model::{input::ModelInput, masked_positions::MaskedPositions},
+    model::{Backbone, InferenceModel, input::ModelInput, masked_positions::MaskedPositions},
 };
 
 /// A model with a head that can be trained.
@@ -21,6 +21,9 @@ pub trait Objective: Module + ModuleDisplay {
     type Labels: Clone + Send;
     /// What the model computes.
     type Logits: Clone;
+
+    /// The model below the head, whose linear maps can be adapted.
+    fn backbone_mut(&mut self) -> &mut Backbone;
 
     /// Runs the model.
     fn logits(&self, input: ModelInput, labels: &Self::Labels) -> Self::Logits;
@@ -64,6 +67,10 @@ impl Objective for SequenceClassification {
     type Labels = SequenceLabels;
     type Logits = Tensor<2>;
 
+    fn backbone_mut(&mut self) -> &mut Backbone {
+        InferenceModel::backbone_mut(self)
+    }
+
     fn logits(&self, input: ModelInput, _labels: &SequenceLabels) -> Tensor<2> {
         self.forward(input)
     }
@@ -81,7 +88,7 @@ impl Objective for SequenceClassification {
                 let on = logits.flatten::<1>(0, 1).unsqueeze_dim::<2>(1);
                 Compared::Distributions(Tensor::cat(vec![on.zeros_like(), on], 1))
             }
-            SequenceLabels::Values(_) => Compared::Numbers(logits),
+            SequenceLabels::Values(_) | SequenceLabels::Lists(_) => Compared::Numbers(logits),
         }
     }
 }
@@ -89,6 +96,10 @@ impl Objective for SequenceClassification {
 impl Objective for TokenClassification {
     type Labels = Tensor<2, Int>;
     type Logits = Tensor<3>;
+
+    fn backbone_mut(&mut self) -> &mut Backbone {
+        InferenceModel::backbone_mut(self)
+    }
 
     fn logits(&self, input: ModelInput, _labels: &Self::Labels) -> Tensor<3> {
         self.forward(input)
@@ -115,6 +126,10 @@ impl Objective for QuestionAnswering {
     type Labels = AnswerLabels;
     type Logits = AnswerLogits;
 
+    fn backbone_mut(&mut self) -> &mut Backbone {
+        InferenceModel::backbone_mut(self)
+    }
+
     fn logits(&self, input: ModelInput, _labels: &AnswerLabels) -> AnswerLogits {
         self.forward(input)
     }
@@ -137,6 +152,10 @@ impl Objective for QuestionAnswering {
 impl Objective for MultipleChoice {
     type Labels = ChoiceLabels;
     type Logits = Tensor<2>;
+
+    fn backbone_mut(&mut self) -> &mut Backbone {
+        self.backbone_mut()
+    }
 
     fn logits(&self, input: ModelInput, labels: &ChoiceLabels) -> Tensor<2> {
         self.forward(input, labels.choices)
@@ -165,6 +184,10 @@ impl Objective for MaskedLm {
     type Labels = MaskedLmLabels;
     /// [masked, vocabulary]
     type Logits = Tensor<2>;
+
+    fn backbone_mut(&mut self) -> &mut Backbone {
+        InferenceModel::backbone_mut(self)
+    }
 
     fn logits(&self, input: ModelInput, labels: &MaskedLmLabels) -> Tensor<2> {
         self.predict_at(input, &labels.positions)

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    lora::Lora,
     optimizer::{AdamWConfig, Frozen, ScheduleKind, Warmup},
     sift::Sift,
 };
@@ -33,6 +34,9 @@ pub struct TrainingSettings {
     pub optimizer: AdamWConfig,
     /// The part of the model that is not trained.
     pub frozen: Frozen,
+    /// Low-rank adapters in the place of the backbone's weights, if wanted. The run then leaves an adapter, not a whole
+    /// checkpoint.
+    pub lora: Option<Lora>,
     /// Scale-invariant fine-tuning, if wanted.
     pub sift: Option<Sift>,
     /// Steps between evaluations; if none, the model is evaluated after each epoch.
@@ -57,6 +61,7 @@ impl Default for TrainingSettings {
             layer_decay: 1.0,
             optimizer: AdamWConfig::default(),
             frozen: Frozen::default(),
+            lora: None,
             sift: None,
             evaluate_every: None,
             patience: None,
@@ -85,6 +90,15 @@ impl TrainingSettings {
         count("--evaluate-every", self.evaluate_every.unwrap_or(1), 1..=usize::MAX)?;
         count("--patience", self.patience.unwrap_or(1), 1..=usize::MAX)?;
         self.optimizer.validate()?;
+        if let Some(lora) = &self.lora {
+            lora.validate()?;
+            if self.frozen != Frozen::default() {
+                return Err(Error::setting(
+                    "--lora",
+                    "it freezes the backbone: leave --freeze-embeddings and --freeze-layers away",
+                ));
+            }
+        }
         self.sift.map_or(Ok(()), |sift| sift.validate())
     }
 }

@@ -15,7 +15,7 @@ use std::{
 use burn::{
     Tensor,
     module::Module,
-    tensor::{DType, Device, TensorData},
+    tensor::{DType, Device, FloatDType, TensorData},
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Serialize, de::DeserializeOwned};
@@ -23,7 +23,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::optimizer::{AdamW, DeviceMoments, LossScale, Moments};
 use crate::{
     Error, ModelConfig, Result,
-    checkpoint::{self, Checkpoint, LoadOptions},
+    checkpoint::{self, Checkpoint, LoadOptions, adapter},
     kernels::{cpu::adamw, host_serves},
     scores,
 };
@@ -31,6 +31,7 @@ use crate::{
 /// The start of the folders' names.
 const PREFIX: &str = "checkpoint-";
 const OPTIMIZER: &str = "optimizer.safetensors";
+const TRAINED: &str = "trained.safetensors";
 const PROGRESS: &str = "progress.json";
 
 /// The newest complete checkpoint in an output folder.
@@ -100,6 +101,26 @@ pub(super) fn read_model<M: Module>(
 ) -> Result<M> {
     let (model, _) = Checkpoint::open(folder)?.load(model, options)?;
     read_moments(&folder.join(OPTIMIZER), device, options.dtype.into(), optimizer)?;
+    Ok(model)
+}
+
+/// Writes the trained part of an adapted model, and its optimiser.
+pub(super) fn write_adapter<M: Module>(folder: &Path, model: &M, optimizer: &AdamW) -> Result<()> {
+    fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    checkpoint::write_some(model, adapter::is_part, &folder.join(TRAINED))?;
+    write_moments(&folder.join(OPTIMIZER), optimizer)
+}
+
+/// Puts the trained part of such a folder back into the adapted base model, and fills the optimiser.
+pub(super) fn read_adapter<M: Module>(
+    folder: &Path,
+    model: M,
+    dtype: FloatDType,
+    optimizer: &mut AdamW,
+    device: &Device,
+) -> Result<M> {
+    let model = checkpoint::read_some(model, adapter::is_part, &folder.join(TRAINED))?;
+    read_moments(&folder.join(OPTIMIZER), device, dtype.into(), optimizer)?;
     Ok(model)
 }
 

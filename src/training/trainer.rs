@@ -6,6 +6,7 @@ use burn::tensor::Device;
 
 use super::{
     learner::{Learner, Start, TrainStepReport},
+    lora::Lora,
     objective::Objective,
     optimizer::{AdamW, Schedule},
     parallel::Devices,
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     ModelConfig, Result,
-    checkpoint::{self, Checkpoint, LoadOptions},
+    checkpoint::{self, Checkpoint, LoadOptions, adapter, locate},
     data::Random,
     model::input::ModelInput,
 };
@@ -32,6 +33,8 @@ pub struct Trainer<M: Objective> {
     sift: Option<Sift>,
     seed: u64,
     devices: Devices,
+    /// How the model is adapted, if it is.
+    lora: Option<Lora>,
 }
 
 /// Inputs and labels.
@@ -50,7 +53,7 @@ impl<M: Objective> Trainer<M> {
         sift: Option<Sift>,
         seed: u64,
     ) -> Self {
-        Self { model: Some(model), optimizer, schedule, sift, seed, devices: Devices::new(&devices) }
+        Self { model: Some(model), optimizer, schedule, sift, seed, devices: Devices::new(&devices), lora: None }
     }
 
     /// The model.
@@ -106,15 +109,23 @@ impl<M: Objective> Learner for Trainer<M> {
     type Model = M;
     type Batch = (ModelInput, M::Labels);
 
-    fn begin(model: M, start: Start<'_>) -> Result<Self> {
-        let Start { settings, run, schedule, .. } = start;
-        let mut optimizer = start.optimizer(run.config);
-        let model = match start.saved {
-            Some(folder) => state::read_model(folder, model, &run.load_options(), &mut optimizer, &run.devices[0])?,
-            None => model,
-        };
-        let model = settings.frozen.freeze(model);
-        Ok(Self::new(model, run.devices.to_vec(), optimizer, schedule, settings.sift, settings.seed))
+    fn begin(mut model: M, start: Start<'_>) -> Result<Self> {
+        let Start { settings, run, schedule, saved } = start;
+        let (mut optimizer, device) = (start.optimizer(run.config), &run.devices[0]);
+        if let Some(lora) = &settings.lora {
+            lora.attach(&mut model, settings.seed);
+            if let Some(folder) = saved {
+                model = state::read_adapter(folder, model, run.dtype, &mut optimizer, device)?;
+            }
+            model = Lora::freeze(model);
+        } else {
+            if let Some(folder) = saved {
+                model = state::read_model(folder, model, &run.load_options(), &mut optimizer, device)?;
+            }
+            model = settings.frozen.freeze(model);
+        }
+        let trainer = Self::new(model, run.devices.to_vec(), optimizer, schedule, settings.sift, settings.seed);
+        Ok(Self { lora: settings.lora.clone(), ..trainer })
     }
 
     fn model(&self) -> &M {
@@ -134,15 +145,29 @@ impl<M: Objective> Learner for Trainer<M> {
     }
 
     fn save(&self, config: &ModelConfig, folder: &Path) -> Result<()> {
-        state::write_model(folder, self.model(), config, &self.optimizer)
+        match self.lora {
+            Some(_) => state::write_adapter(folder, self.model(), &self.optimizer),
+            None => state::write_model(folder, self.model(), config, &self.optimizer),
+        }
     }
 
     fn export(&self, run: &Run<'_>, folder: &Path) -> Result<()> {
+        if let Some(lora) = &self.lora {
+            return adapter::write(self.model(), run.config, folder, lora.adapter_settings());
+        }
         checkpoint::write(self.model(), run.config, folder, None)?;
         run.tokenizer.save(folder)
     }
 
     fn exported(&self, folder: &Path, options: &LoadOptions) -> Result<M> {
-        Ok(Checkpoint::open(folder)?.load(self.model().valid(), options)?.0)
+        let (mut model, checkpoint) = (
+            self.model().valid(),
+            match &self.lora {
+                Some(lora) => Checkpoint::open_with_adapter(locate(&lora.base, None)?, folder)?,
+                None => Checkpoint::open(folder)?,
+            },
+        );
+        Lora::detach(&mut model);
+        Ok(checkpoint.load(model, options)?.0)
     }
 }

@@ -138,9 +138,8 @@ fn reranking_sorts_by_score_and_keeps_requests_apart() {
     let folder = sequence(config(&["irrelevant", "relevant"]));
     let reranker = Reranker::from_folder(&folder, options()).unwrap();
     assert_eq!(reranker.meaning(), "logit of relevant less logit of irrelevant");
-    let request = |query: &str, passages: &[&str]| RankRequest {
-        query: query.to_owned(),
-        passages: passages.iter().map(|&passage| passage.to_owned()).collect(),
+    let request = |query: &str, passages: &[&str]| {
+        RankRequest::new(query, passages.iter().map(|&passage| passage.to_owned()).collect())
     };
     let requests = [request("law", &TEXTS), request("peace", &["war", "people"])];
     let rankings = reranker.rank(&requests).unwrap();
@@ -164,4 +163,32 @@ fn reranking_sorts_by_score_and_keeps_requests_apart() {
     assert!(error.starts_with("request 1, passage 0: ") && error.contains("cannot shorten it enough"), "{error}");
     let three = sequence(config(&["a", "b", "c"]));
     assert!(message(Reranker::from_folder(&three, options())).contains("it has 3 labels"));
+}
+
+#[test]
+fn relevance_is_what_the_folder_says() {
+    let folder = sequence(config(&["score"]));
+    let request = [RankRequest::new("war", vec!["peace".into(), "the laws of nations".into()])];
+    let places = || Reranker::from_folder(&folder, options()).unwrap().rank(&request).unwrap().concat();
+    // Without a word about it, the sigmoid.
+    assert!(places().iter().all(|place| place.relevance == place.probability));
+
+    let path = folder.path().join("config.json");
+    let plain = fs::read_to_string(&path).unwrap();
+    let with = |key: &str, value: &str| plain.replacen('{', &format!("{{\"{key}\": {value},"), 1);
+    let identity = r#""torch.nn.modules.linear.Identity""#;
+    for config in [
+        with("sentence_transformers", &format!("{{\"activation_fn\": {identity}}}")),
+        with("sbert_ce_default_activation_function", identity),
+    ] {
+        fs::write(&path, config).unwrap();
+        assert!(places().iter().all(|place| place.relevance == place.score && place.relevance != place.probability));
+    }
+    // The newest file wins.
+    let newest = folder.path().join("config_sentence_transformers.json");
+    fs::write(&newest, r#"{"activation_fn": "torch.nn.modules.activation.Sigmoid"}"#).unwrap();
+    assert!(places().iter().all(|place| place.relevance == place.probability));
+    fs::write(&newest, r#"{"activation_fn": "torch.nn.modules.activation.Tanh"}"#).unwrap();
+    let error = message(Reranker::from_folder(&folder, options()));
+    assert!(error.contains("`activation_fn` is \"torch.nn.modules.activation.Tanh\""), "{error}");
 }

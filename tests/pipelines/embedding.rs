@@ -16,10 +16,11 @@ use crate::{TEXTS, assert_close, input, long_text, message, options, sequence, s
 #[test]
 fn embeddings_are_pooled_states_of_any_checkpoint() {
     let folder = sequence(config(&["a", "b"]));
-    let embedder = Embedder::from_folder(&folder, options()).unwrap();
-    let embed = |pooling: &[Pooling], normalize| {
-        embedder.embed(TEXTS, &EmbedOptions { pooling: pooling.to_vec(), normalize }).unwrap()
+    let embedder = |pooling: &[Pooling], normalize| {
+        let embedder = Embedder::from_folder(&folder, options()).unwrap();
+        embedder.with_options(EmbedOptions { pooling: pooling.to_vec(), normalize })
     };
+    let embed = |pooling: &[Pooling], normalize| embedder(pooling, normalize).unwrap().embed(TEXTS).unwrap();
     let single = |pooling| embed(&[pooling], false);
     let (mean, cls, max) = (single(Pooling::Mean), single(Pooling::Cls), single(Pooling::Max));
     let (last, weighted) = (single(Pooling::LastToken), single(Pooling::WeightedMean));
@@ -41,8 +42,7 @@ fn embeddings_are_pooled_states_of_any_checkpoint() {
     // Several are put one behind the other.
     let both = embed(&[Pooling::Cls, Pooling::Mean], false);
     assert_close(&both[1], &[&cls[1][..], &mean[1]].concat());
-    let none = EmbedOptions { pooling: vec![], normalize: false };
-    assert!(message(embedder.embed(TEXTS, &none)).contains("no pooling is named"));
+    assert!(message(embedder(&[], false)).contains("no pooling is named"));
     for (unit, mean) in embed(&[Pooling::Mean], true).iter().zip(&mean) {
         let length = mean.iter().map(|x| x * x).sum::<f32>().sqrt();
         assert_close(unit, &mean.iter().map(|x| x / length).collect::<Vec<_>>());
@@ -54,14 +54,11 @@ fn embeddings_are_pooled_states_of_any_checkpoint() {
 fn long_texts_are_cut_where_there_are_no_windows() {
     let folder = sequence(config(&["a", "b"]));
     let embedder = Embedder::from_folder(&folder, options()).unwrap();
-    let embed = |text: &str| embedder.embed([text], &EmbedOptions::default()).unwrap().remove(0);
+    let embed = |text: &str| embedder.embed([text]).unwrap().remove(0);
     let long = long_text();
     assert_eq!(embed(&long), embed(&format!("{long} and more of it")));
     let short = PipelineOptions { max_length: Some(8), ..options() };
-    assert_ne!(
-        Embedder::from_folder(&folder, short).unwrap().embed([&long], &EmbedOptions::default()).unwrap()[0],
-        embed(&long)
-    );
+    assert_ne!(Embedder::from_folder(&folder, short).unwrap().embed([&long]).unwrap()[0], embed(&long));
 }
 
 #[test]
@@ -78,7 +75,8 @@ fn a_folder_of_sentence_transformers_says_how_to_pool() {
     fs::write(folder.path().join("modules.json"), modules).unwrap();
     let found = EmbedOptions::from_folder(&folder).unwrap().unwrap();
     assert_eq!(found, EmbedOptions { pooling: vec![Pooling::Cls, Pooling::Mean], normalize: true });
-    let vectors = Embedder::from_folder(&folder, options()).unwrap().embed(["war"], &found).unwrap();
+    let vectors =
+        Embedder::from_folder(&folder, options()).unwrap().with_options(found).unwrap().embed(["war"]).unwrap();
     assert_eq!(vectors[0].len(), 32);
     assert_close(&[vectors[0].iter().map(|x| x * x).sum()], &[1.0]);
     fs::write(pooling.join("config.json"), config.replace("mean_tokens", "moon_tokens")).unwrap();

@@ -8,8 +8,8 @@ use std::{
 use deberta_burn::{
     heads::{QuestionAnswering, TokenClassification},
     pipeline::{
-        AnswerOptions, Classifier, EmbedOptions, Embedder, PipelineOptions, QuestionAnswerer, RankRequest, Reranker,
-        TagOptions, TokenTagger, TruncationListener, ZeroShot, ZeroShotOptions,
+        AnswerOptions, Classifier, Embedder, PipelineOptions, QuestionAnswerer, RankRequest, Reranker, TagOptions,
+        TokenTagger, TruncationListener, ZeroShot, ZeroShotOptions,
     },
     tokenizer::Truncated,
 };
@@ -65,8 +65,8 @@ fn limits_and_empty_batches_are_errors() {
     let folder = sequence(config(&["a", "b"]));
     let long = PipelineOptions { max_length: Some(4 * LENGTH), ..options() };
     assert_eq!(Classifier::from_folder(&folder, long).unwrap().classify([long_text()]).unwrap().len(), 1);
-    let none = PipelineOptions { batch_size: 0, ..options() };
-    assert!(message(Classifier::from_folder(&folder, none).unwrap().classify(["a"])).contains("batch size"));
+    let none = PipelineOptions { batch_tokens: 0, ..options() };
+    assert!(message(Classifier::from_folder(&folder, none).unwrap().classify(["a"])).contains("batch tokens"));
     let short = PipelineOptions { max_length: Some(2), ..options() };
     assert!(message(Classifier::from_folder(&folder, short).unwrap().classify(["a"])).contains("max_length is 2"));
 }
@@ -90,14 +90,14 @@ fn cut_texts_are_told_once_a_call() {
     assert!(heard().is_empty());
     classifier.classify(texts).unwrap();
     assert_eq!(heard(), cut(2));
-    Embedder::from_folder(&folder, options()).unwrap().embed(texts, &EmbedOptions::default()).unwrap();
+    Embedder::from_folder(&folder, options()).unwrap().embed(texts).unwrap();
     assert_eq!(heard(), cut(2));
     // A text counts once, however many candidates it is judged by.
     let zero_shot = ZeroShot::from_folder(&folder, options()).unwrap();
     zero_shot.classify(&texts, &["war", "peace", "law"], &ZeroShotOptions::default()).unwrap();
     assert_eq!(heard(), cut(2));
     let passages: Vec<String> = texts.iter().map(|&text| text.to_owned()).collect();
-    let request = RankRequest { query: "law".into(), passages };
+    let request = RankRequest::new("law", passages);
     Reranker::from_folder(&folder, options()).unwrap().rank(&[request.clone(), request]).unwrap();
     assert_eq!(heard(), cut(4));
 
@@ -120,7 +120,8 @@ fn progress_is_told_after_each_batch() {
         Arc::new(move |done, total| listener.lock().unwrap().push((done, total)));
     let folder = sequence(config(&["a", "b"]));
     let classifier =
-        Classifier::from_folder(&folder, PipelineOptions { progress: Some(progress), ..options() }).unwrap();
+        Classifier::from_folder(&folder, PipelineOptions { progress: Some(progress), batch_tokens: 1, ..options() })
+            .unwrap();
     classifier.classify(TEXTS).unwrap();
-    assert_eq!(*told.lock().unwrap(), [(2, 5), (4, 5), (5, 5)]);
+    assert_eq!(*told.lock().unwrap(), [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]);
 }

@@ -7,6 +7,7 @@ mod fill_mask;
 mod limits;
 mod refusals;
 mod spans;
+mod stages;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -32,7 +33,7 @@ const TEXTS: [&str; 5] =
     ["war", "The laws of nature and of nations.", "a", "It is true, « ça va » 🏔️ of the people", "to be"];
 
 fn options() -> PipelineOptions {
-    PipelineOptions { batch_size: 2, ..PipelineOptions::new(Device::flex()) }
+    PipelineOptions { batch_tokens: 24, ..PipelineOptions::new(Device::flex()) }
 }
 
 fn sequence(config: DebertaConfig) -> TempDir {

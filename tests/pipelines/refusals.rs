@@ -6,8 +6,8 @@ use deberta_burn::{
     Backbone, Error, Precision,
     heads::{MaskedLmLayout, QuestionAnswering, TokenClassification},
     pipeline::{
-        AnswerOptions, Classifier, EmbedOptions, Embedder, FillMask, PipelineOptions, QuestionAnswerer, RankRequest,
-        Reranker, TagOptions, TokenTagger, ZeroShot, ZeroShotOptions,
+        AnswerOptions, Classifier, Embedder, FillMask, PipelineOptions, QuestionAnswerer, RankRequest, Reranker,
+        TagOptions, TokenTagger, ZeroShot, ZeroShotOptions,
     },
 };
 use tempfile::TempDir;
@@ -95,7 +95,7 @@ fn answers_that_are_not_finite_are_errors() {
         assert!(message.ends_with("(`--dtype bf16|f32`)"), "{message}");
     };
     let folder = huge(sequence(config(&["entailment", "contradiction"])), "classifier.bias");
-    let request = [RankRequest { query: "a".into(), passages: vec!["b".into()] }];
+    let request = [RankRequest::new("a", vec!["b".into()])];
     check("text 0", &|options| Classifier::from_folder(&folder, options).unwrap().classify(["a"]).err());
     check("request 0, passage 0", &|options| Reranker::from_folder(&folder, options).unwrap().rank(&request).err());
     check("text 0", &|options| {
@@ -116,9 +116,7 @@ fn answers_that_are_not_finite_are_errors() {
     let folder = huge(masked_lm(MaskedLmLayout::EnhancedMaskDecoder), "lm_predictions.lm_head.bias");
     check("text 0", &|options| FillMask::from_folder(&folder, options).unwrap().fill(&["a [MASK]"], 1).err());
     let folder = huge(sequence(config(&["a", "b"])), "deberta.encoder.layer.1.output.LayerNorm.bias");
-    check("text 0", &|options| {
-        Embedder::from_folder(&folder, options).unwrap().embed(["a"], &EmbedOptions::default()).err()
-    });
+    check("text 0", &|options| Embedder::from_folder(&folder, options).unwrap().embed(["a"]).err());
 
     let broken = with_value(sequence(config(&["a", "b"])), "classifier.bias", f32::NAN);
     let error = Classifier::from_folder(&broken, options()).unwrap().classify(["a"]).unwrap_err().to_string();

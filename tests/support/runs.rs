@@ -140,7 +140,10 @@ pub fn kill_and_resume(case: &Case, rounds: usize, start: impl Fn(&str) -> Comma
     let (whole, killed) = (case.path("whole"), case.path("killed"));
     assert_eq!(figures(&whole), figures(&killed));
     assert_eq!(outcome(&whole), outcome(&killed));
-    let weights = |folder: &Path| fs::read(folder.join("model.safetensors")).expect("weights");
+    let weights = |folder: &Path| {
+        let files = ["model.safetensors", "adapter_model.safetensors"].map(|file| folder.join(file));
+        fs::read(files.iter().find(|path| path.exists()).expect("weights")).expect("weights")
+    };
     assert!(weights(&whole) == weights(&killed), "the models differ");
     let left: Vec<_> = fs::read_dir(&killed).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("checkpoint-")), "{left:?}");

@@ -24,6 +24,7 @@ use deberta_burn::{
     device::describe,
     heads::{QuestionAnswering, SequenceClassification, TokenClassification},
     model::InferenceModel,
+    pipeline::{Gliner, GlinerOptions, PipelineOptions},
     tokenizer::{Batch, Encoding, Padding},
 };
 use serde::Deserialize;
@@ -36,9 +37,27 @@ const UNLOADED: &str = "no model is loaded";
 #[serde(tag = "command", rename_all = "lowercase")]
 enum Command {
     Load(Load),
-    Forward { texts: Vec<Vec<u32>>, save: Option<PathBuf> },
-    Train { texts: Vec<Vec<u32>>, labels: Vec<i32> },
-    Gemm { size: usize },
+    Forward {
+        texts: Vec<Vec<u32>>,
+        save: Option<PathBuf>,
+    },
+    Train {
+        texts: Vec<Vec<u32>>,
+        labels: Vec<i32>,
+    },
+    Gemm {
+        size: usize,
+    },
+    /// Opens a GLiNER folder.
+    Gliner {
+        model: PathBuf,
+    },
+    /// Finds entities with it.
+    Entities {
+        texts: Vec<String>,
+        labels: Vec<String>,
+        threshold: f32,
+    },
 }
 
 #[derive(Deserialize)]
@@ -53,7 +72,7 @@ struct Load {
 
 fn main() -> Result<()> {
     allocator::keep_freed_memory();
-    let mut session = None;
+    let (mut session, mut gliner) = (None, None);
     for line in io::stdin().lock().lines() {
         let answer = match serde_json::from_str(&line?)? {
             Command::Load(load) => match precision(&load.precision) {
@@ -64,6 +83,18 @@ fn main() -> Result<()> {
                 None => json!({ "unsupported": format!("this crate has no {}", load.precision) }),
             },
             Command::Gemm { size } => gemm(size),
+            Command::Gliner { model } => {
+                // As many texts in one batch as the package gets.
+                let options = PipelineOptions { batch_tokens: usize::MAX, ..PipelineOptions::new(Device::flex()) };
+                gliner = Some(Gliner::from_folder(model, options)?);
+                json!({ "kernels": describe() })
+            }
+            Command::Entities { texts, labels, threshold } => {
+                let start = Instant::now();
+                let options = GlinerOptions { threshold, ..GlinerOptions::default() };
+                let found = gliner.as_ref().context(UNLOADED)?.find(&texts, &labels, options)?;
+                json!({ "seconds": start.elapsed().as_secs_f64(), "entities": found })
+            }
             Command::Forward { texts, save } => session.as_ref().context(UNLOADED)?.forward(&texts, save)?,
             Command::Train { texts, labels } => session.as_mut().context(UNLOADED)?.train(&texts, labels)?,
         };

@@ -181,7 +181,11 @@ impl Worker<'_> {
     }
 
     fn collator(&self, config: &ModelConfig) -> Collator {
-        Collator { config: config.clone(), pad_id: self.tokenizer.pad_id(), batch_size: 64 }
+        Collator {
+            config: config.clone(),
+            pad_id: self.tokenizer.pad_id(),
+            batch_tokens: 64 * self.spec.settings.length,
+        }
     }
 
     fn run<'a>(&'a self, output: &'a Path, config: &'a ModelConfig) -> Run<'a> {

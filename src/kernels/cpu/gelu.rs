@@ -43,7 +43,11 @@ impl Operation<1> for Gelu {
         B::tensor(output, shape)
     }
 
-    fn forward_keeping<B: HostBackend>(&self, [x]: [FloatTensor<B>; 1]) -> (FloatTensor<B>, FloatTensor<B>) {
+    fn forward_keeping<B: HostBackend>(
+        &self,
+        [x]: [FloatTensor<B>; 1],
+        _: [bool; 1],
+    ) -> (FloatTensor<B>, FloatTensor<B>) {
         (self.forward::<B>([x.clone()]), x)
     }
 

@@ -10,6 +10,7 @@
 use burn::{
     Tensor,
     backend::{TensorMetadata, tensor::FloatTensor},
+    tensor::Shape,
 };
 
 use super::{
@@ -43,6 +44,16 @@ pub(crate) fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Opti
 #[derive(Clone, Debug)]
 struct HostLinear;
 
+/// What the backward pass needs: nothing for a frozen weight, so that its input can go.
+#[derive(Clone, Debug)]
+struct Kept<F> {
+    /// x, for the gradient of the weight.
+    x: Option<F>,
+    x_shape: Shape,
+    /// The weight, for the gradient of x.
+    weight: Option<F>,
+}
+
 /// `lhs rhs` on all threads.
 fn product(lhs: Matrix<'_>, rhs: Matrix<'_>) -> Vec<f32> {
     let mut output = vec![0.0; lhs.shape()[0] * rhs.shape()[1]];
@@ -73,8 +84,7 @@ pub(super) fn map_rows<B: HostBackend>(
 }
 
 impl<const N: usize> Operation<N> for HostLinear {
-    /// x and the weight.
-    type Kept<B: HostBackend> = [FloatTensor<B>; 2];
+    type Kept<B: HostBackend> = Kept<FloatTensor<B>>;
 
     fn forward<B: HostBackend>(&self, tensors: [FloatTensor<B>; N]) -> FloatTensor<B> {
         let [inputs, outputs] = tensors[1].shape().dims();
@@ -83,32 +93,40 @@ impl<const N: usize> Operation<N> for HostLinear {
         map_rows::<B>(tensors[0].clone(), &weight, tensors.get(2).cloned())
     }
 
-    fn forward_keeping<B: HostBackend>(&self, tensors: [FloatTensor<B>; N]) -> (FloatTensor<B>, [FloatTensor<B>; 2]) {
-        let kept = [tensors[0].clone(), tensors[1].clone()];
+    fn forward_keeping<B: HostBackend>(
+        &self,
+        tensors: [FloatTensor<B>; N],
+        wanted: [bool; N],
+    ) -> (FloatTensor<B>, Kept<FloatTensor<B>>) {
+        let kept = Kept {
+            x: wanted[1].then(|| tensors[0].clone()),
+            x_shape: tensors[0].shape(),
+            weight: wanted[0].then(|| tensors[1].clone()),
+        };
         (self.forward::<B>(tensors), kept)
     }
 
     fn backward<B: HostBackend>(
         &self,
-        [x, weight]: [FloatTensor<B>; 2],
+        Kept { x, x_shape, weight }: Kept<FloatTensor<B>>,
         gradient: FloatTensor<B>,
         wanted: [bool; N],
     ) -> [Option<FloatTensor<B>>; N] {
-        let gradient = B::values(gradient);
-        let (x_shape, weight_shape) = (x.shape(), weight.shape());
-        let [inputs, outputs] = weight_shape.dims();
+        let last = x_shape.num_dims() - 1;
+        let (inputs, outputs) = (x_shape[last], gradient.shape()[last]);
         let rows = x_shape.num_elements() / inputs;
+        let gradient = B::values(gradient);
         let by_row = Matrix::new(gradient.as_ref(), 0, rows, outputs, outputs);
         let mut gradients = [const { None }; N];
-        if wanted[0] {
+        if let Some(weight) = weight {
             let weight = B::values(weight);
             let weight = Matrix::new(weight.as_ref(), 0, inputs, outputs, outputs);
             gradients[0] = Some(B::tensor(product(by_row, weight.transposed()), x_shape));
         }
-        if wanted[1] {
+        if let Some(x) = x {
             let x = B::values(x);
             let x = Matrix::new(x.as_ref(), 0, rows, inputs, inputs);
-            gradients[1] = Some(B::tensor(product(x.transposed(), by_row), weight_shape));
+            gradients[1] = Some(B::tensor(product(x.transposed(), by_row), [inputs, outputs].into()));
         }
         if let Some(true) = wanted.get(2) {
             let mut sums = vec![0.0; outputs];

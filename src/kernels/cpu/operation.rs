@@ -36,8 +36,12 @@ pub(crate) trait Operation<const N: usize>: Clone + Debug + Send + 'static {
     /// The output.
     fn forward<B: HostBackend>(&self, tensors: [FloatTensor<B>; N]) -> FloatTensor<B>;
 
-    /// The output, and what the backward pass needs.
-    fn forward_keeping<B: HostBackend>(&self, tensors: [FloatTensor<B>; N]) -> (FloatTensor<B>, Self::Kept<B>);
+    /// The output, and what the backward pass needs for the gradients of those that are `wanted`.
+    fn forward_keeping<B: HostBackend>(
+        &self,
+        tensors: [FloatTensor<B>; N],
+        wanted: [bool; N],
+    ) -> (FloatTensor<B>, Self::Kept<B>);
 
     /// The gradients of the tensors from that of the output: at least of those that are `wanted`.
     fn backward<B: HostBackend>(
@@ -112,11 +116,12 @@ impl<B: HostBackend + HostOperations, C: CheckpointStrategy> HostOperations for 
         operation: O,
     ) -> FloatTensor<Self> {
         let tensors: [_; N] = first(&[a, b, c, d, e]);
+        let wanted = tensors.each_ref().map(|tensor| tensor.is_tracked());
         let nodes = tensors.each_ref().map(|tensor| tensor.node());
         let tensors = tensors.map(|tensor| tensor.into_primitive());
         match OperationBackward::<O, N>(PhantomData).prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                let (output, kept) = operation.forward_keeping::<B>(tensors);
+                let (output, kept) = operation.forward_keeping::<B>(tensors, wanted);
                 prep.finish((operation, kept), output)
             }
             OpsKind::UnTracked(prep) => prep.finish(operation.forward::<B>(tensors)),

@@ -138,7 +138,7 @@ impl<const N: usize> Operation<N> for PackedLinear {
         map_rows::<B>(tensors[0].clone(), &*self.weight, tensors.get(1).cloned())
     }
 
-    fn forward_keeping<B: HostBackend>(&self, _: [FloatTensor<B>; N]) -> (FloatTensor<B>, ()) {
+    fn forward_keeping<B: HostBackend>(&self, _: [FloatTensor<B>; N], _: [bool; N]) -> (FloatTensor<B>, ()) {
         unreachable!("weights are laid out on devices without gradients only")
     }
 

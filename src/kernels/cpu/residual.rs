@@ -90,7 +90,11 @@ impl Operation<4> for ResidualNorm {
         self.run::<B>(tensors, false).0
     }
 
-    fn forward_keeping<B: HostBackend>(&self, tensors: [FloatTensor<B>; 4]) -> (FloatTensor<B>, Kept<FloatTensor<B>>) {
+    fn forward_keeping<B: HostBackend>(
+        &self,
+        tensors: [FloatTensor<B>; 4],
+        _: [bool; 4],
+    ) -> (FloatTensor<B>, Kept<FloatTensor<B>>) {
         let gamma = tensors[2].clone();
         let (output, normal, scales) = self.run::<B>(tensors, true);
         (output, Kept { gamma, normal, scales })

@@ -189,7 +189,7 @@ impl DisentangledAttention {
         )
     }
 
-    /// The projections that every token passes.
+    /// The projections that every token passes: of queries, keys and values.
     pub(crate) fn linears(&mut self) -> [&mut Linear; 3] {
         [&mut self.query_proj, &mut self.key_proj, &mut self.value_proj]
     }

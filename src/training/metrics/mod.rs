@@ -1,12 +1,14 @@
 //! Figures for predictions, computed as the field's own evaluation programs do, from slices on the host.
 //!
 //! Each task has one type, made from targets and predictions. It gives single figures, or all of them as [`Metrics`]
-//! for a training loop: [`Classification`], [`MultiLabel`], [`Regression`], [`Entities`], [`AnswerSpans`]. All rates
+//! for a training loop: [`Classification`], [`MultiLabel`], [`Regression`], [`Entities`], [`AnswerSpans`],
+//! [`Ranking`]. All rates
 //! are fractions between 0 and 1, even if the original program prints percentages.
 
 mod classification;
 mod counts;
 mod entities;
+mod ranking;
 mod regression;
 mod squad;
 
@@ -19,6 +21,7 @@ use crate::{Error, Result};
 pub use classification::{Classification, MultiLabel};
 pub use counts::Counts;
 pub use entities::Entities;
+pub use ranking::Ranking;
 pub use regression::Regression;
 pub use squad::{AnswerSpans, Group};
 

@@ -78,7 +78,7 @@ impl Frozen {
         if self == Self::default() {
             return model;
         }
-        model.map(&mut Freezer { frozen: self, path: Vec::new() })
+        freeze(model, |path| self.holds(path))
     }
 
     fn holds(&self, path: &str) -> bool {
@@ -90,12 +90,17 @@ impl Frozen {
     }
 }
 
-struct Freezer {
-    frozen: Frozen,
+/// Marks the parameters at some paths of field names as frozen: no gradient is computed for them.
+pub(in crate::training) fn freeze<M: Module>(model: M, holds: impl Fn(&str) -> bool) -> M {
+    model.map(&mut Freezer { holds, path: Vec::new() })
+}
+
+struct Freezer<F> {
+    holds: F,
     path: Vec<String>,
 }
 
-impl ModuleMapper for Freezer {
+impl<F: Fn(&str) -> bool> ModuleMapper for Freezer<F> {
     fn enter_module(&mut self, name: &str, _container_type: &str) {
         self.path.push(name.into());
     }
@@ -105,8 +110,7 @@ impl ModuleMapper for Freezer {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let frozen = self.frozen.holds(&self.path.join("."));
-        if frozen { param.set_require_grad(false) } else { param }
+        if (self.holds)(&self.path.join(".")) { param.set_require_grad(false) } else { param }
     }
 }
 

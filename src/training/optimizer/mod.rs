@@ -34,6 +34,7 @@ use crate::kernels::{
     cpu::adamw::{self, Coefficients},
     host_serves,
 };
+pub(super) use groups::freeze;
 pub use groups::{Frozen, ParameterGroups};
 pub(super) use loss_scale::LossScale;
 pub use schedule::{Schedule, ScheduleKind, Warmup};

@@ -103,6 +103,9 @@ impl Learner for ReplacedTokenTrainer {
         if settings.sift.is_some() {
             return Err(Error::setting("SiFT", "it is for fine-tuning, expected none in replaced token detection"));
         }
+        if settings.lora.is_some() {
+            return Err(Error::setting("--lora", "it is for fine-tuning, expected none in replaced token detection"));
+        }
         positive("--discriminator-weight", model.options.weight)?;
         let configs = Configs::new(run.config)?;
         let mut optimizers = (start.optimizer(&configs.generator), start.optimizer(run.config));

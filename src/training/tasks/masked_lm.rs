@@ -5,7 +5,7 @@ use burn::tensor::Device;
 use super::{Collator, Splits, indices};
 use crate::{
     Error, Result,
-    batch::Encoding,
+    batch::{Encoding, batches_in_order},
     data::{
         Part,
         corpus::Corpus,
@@ -45,10 +45,11 @@ impl MaskedLmTask {
         part: Part,
         device: &Device,
     ) -> Option<impl Iterator<Item = Result<(ModelInput, MaskedLmLabels)>>> {
-        let (corpus, device, size) = (self.data.get(part)?, device.clone().inner(), self.collator.batch_size);
-        let count = corpus.len().min(self.evaluated);
-        let batches = (0..count).step_by(size).map(move |first| first..count.min(first + size));
-        Some(batches.map(move |batch| self.masked(corpus, batch, 0, &device)))
+        let (corpus, device) = (self.data.get(part)?, device.clone().inner());
+        let order = 0..corpus.len().min(self.evaluated);
+        let batches =
+            batches_in_order(order, |index| corpus.sequence(index).ids.len(), self.collator.batch_tokens).into_iter();
+        Some(batches.map(move |batch| self.masked(corpus, batch.into_iter(), 0, &device)))
     }
 
     /// The error of an evaluation without a single masked token.

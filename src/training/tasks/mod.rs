@@ -5,6 +5,7 @@ mod answering;
 mod choice;
 mod classification;
 mod masked_lm;
+mod ranking;
 mod replaced_token;
 mod tagging;
 
@@ -12,6 +13,7 @@ pub use answering::{AnsweringData, AnsweringTask};
 pub use choice::ChoiceTask;
 pub use classification::ClassificationTask;
 pub use masked_lm::MaskedLmTask;
+pub use ranking::{RankingExamples, RankingLoss, RankingTask};
 pub use replaced_token::ReplacedTokenTask;
 pub use tagging::TaggingTask;
 
@@ -72,8 +74,8 @@ pub struct Collator {
     pub config: ModelConfig,
     /// The id of the padding token.
     pub pad_id: u32,
-    /// Texts in a batch of an evaluation.
-    pub batch_size: usize,
+    /// Most tokens in a batch of an evaluation.
+    pub batch_tokens: usize,
 }
 
 impl Collator {
@@ -90,7 +92,7 @@ impl Collator {
         device: &Device,
         mut compute: impl FnMut(ModelInput) -> Result<Vec<T>>,
     ) -> Result<Vec<T>> {
-        in_batches(encodings, self.batch_size, |indices| {
+        in_batches(encodings, self.batch_tokens, |indices| {
             compute(self.input(indices.iter().map(|index| &encodings[*index]), device)?)
         })
     }

@@ -86,7 +86,11 @@ impl<const N: usize> Operation<N> for FusedAttention {
         B::tensor(context, shape)
     }
 
-    fn forward_keeping<B: HostBackend>(&self, tensors: [FloatTensor<B>; N]) -> (FloatTensor<B>, [FloatTensor<B>; N]) {
+    fn forward_keeping<B: HostBackend>(
+        &self,
+        tensors: [FloatTensor<B>; N],
+        _: [bool; N],
+    ) -> (FloatTensor<B>, [FloatTensor<B>; N]) {
         (self.forward::<B>(tensors.clone()), tensors)
     }
 

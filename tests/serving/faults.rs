@@ -1,0 +1,160 @@
+//! What clients do wrong: nothing hangs, nothing is answered twice, and the server goes on.
+
+use std::{
+    io::Write,
+    net::Shutdown,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    endpoints::classifier,
+    server::{Server, answer, request},
+    support::repository::repository,
+};
+
+/// The server still answers.
+#[track_caller]
+fn goes_on(server: &Server) {
+    let answer = server.post("/predict", &json!({ "inputs": "war" }));
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[test]
+fn bodies_that_are_wrong() {
+    let model = classifier(&["a", "b", "c"]);
+    let server = Server::start(model.path(), &[]);
+    for (body, message) in [
+        (&b"{\"inputs\": "[..], "EOF while parsing"),
+        (b"{\"inputs\": \"a\"} b", "the body goes on after its end"),
+        (b"{\"inputs\": \"\xff\"}", "the body is not what is expected"),
+        (b"{}", "missing field `inputs`"),
+        (b"", "EOF while parsing"),
+        (b"{\"inputs\": []}", "expected one text or a pair"),
+        (b"{\"inputs\": [[]]}", "expected one text or a pair"),
+        (b"{\"inputs\": [\"a\", \"b\", \"c\"]}", "a list of 3 texts"),
+        (b"{\"inputs\": 5}", "inputs has to be a text"),
+        (b"{\"inputs\": \"a\", \"truncation_direction\": \"Up\"}", "unknown variant `Up`"),
+    ] {
+        let problem = server.send(&request("/predict", body, "")).problem(422, "Validation");
+        assert!(problem.contains(message), "{problem}");
+    }
+    let problem = server.post("/predict", &json!({ "inputs": Vec::<Vec<String>>::new() })).status;
+    assert_eq!(problem, 422);
+    for text in ["", "\0", " ", "a\0b", &"law ".repeat(250_000)] {
+        let answer = server.post("/predict", &json!({ "inputs": text }));
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let headers = |line: &str| server.post_with("/predict", &json!({ "inputs": "a" }), line).problem(422, "Validation");
+    assert!(headers("x-deadline-ms: soon\r\n").contains("x-deadline-ms has to be a number"));
+    assert!(headers("x-priority: high\r\n").contains("`interactive` or `bulk`"));
+    goes_on(&server);
+}
+
+#[test]
+fn bodies_that_are_too_long_or_never_end() {
+    let model = classifier(&["a", "b"]);
+    let server = Server::start(model.path(), &[]);
+    // The announcement is enough.
+    let head = b"POST /predict HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: 100000000\r\n\r\n{";
+    server.send(head).problem(413, "Validation");
+    let text = "a".repeat(3_000_000);
+    assert_eq!(server.post("/predict", &json!({ "inputs": text })).status, 413);
+    // A client that sends half a body and leaves.
+    let mut stream = server.connect();
+    let whole = request("/predict", br#"{"inputs": "a"}"#, "");
+    stream.write_all(&whole[..whole.len() - 5]).unwrap();
+    drop(stream);
+    goes_on(&server);
+}
+
+#[test]
+fn more_than_may_wait() {
+    let model = classifier(&["a", "b"]);
+    let server = Server::start(model.path(), &["--max-waiting-tokens", "300"]);
+    let many = |count: usize| json!({ "inputs": vec![["the laws of nature"]; count] });
+    let problem = server.post("/predict", &many(200)).problem(413, "Validation");
+    assert!(problem.contains("at most 300 may wait"), "{problem}");
+    goes_on(&server);
+    let labels: Vec<String> = (0..1000).map(|index| format!("label {index}")).collect();
+    let answer = server.post("/zero_shot", &json!({ "inputs": "a", "labels": labels }));
+    assert!([413, 424].contains(&answer.status), "{answer:?}");
+}
+
+/// Texts that keep the small model busy for seconds, each unlike the others.
+fn heavy(tag: &str) -> Vec<String> {
+    let text = "the laws of nature and of nations ".repeat(30);
+    (0..230).map(|index| format!("{tag} {index} [MASK] {text}")).collect()
+}
+
+#[test]
+fn a_client_that_leaves_takes_its_texts_along() {
+    let server = Server::start(&repository("models/deberta-tiny"), &[]);
+    let mut stream = server.connect();
+    let body = json!({ "inputs": heavy("leaves"), "top_k": 1 }).to_string();
+    stream.write_all(&request("/fill_mask", body.as_bytes(), "")).unwrap();
+    server.wait_until(|server| server.get("/metrics").body.contains("te_queue_size 1"));
+    stream.shutdown(Shutdown::Both).unwrap();
+    server.wait_until(|server| server.get("/metrics").body.contains("te_queue_size 0"));
+    let metrics = server.get("/metrics").body;
+    let sequences = metrics.lines().find_map(|line| line.strip_prefix("te_batch_next_size_sum "));
+    let sequences: f64 = sequences.and_then(|number| number.parse().ok()).expect("a figure");
+    assert!(sequences < 230.0, "{sequences}");
+}
+
+#[test]
+fn deadlines_and_overload() {
+    // The weights do not matter, but the model has to take a while.
+    let model = repository("models/deberta-tiny");
+    let server = Server::start(&model, &["--max-waiting-tokens", "60000"]);
+    thread::scope(|scope| {
+        let first = scope.spawn(|| server.post("/fill_mask", &json!({ "inputs": heavy("first"), "top_k": 1 })));
+        server.wait_until(|server| server.get("/metrics").body.contains("te_queue_size 1"));
+        let start = Instant::now();
+        let late = server.post_with("/fill_mask", &json!({ "inputs": "late [MASK]" }), "x-deadline-ms: 1\r\n");
+        late.problem(504, "Overloaded");
+        // A single text is not kept by all that waits.
+        let single = server.post("/fill_mask", &json!({ "inputs": "a [MASK]" }));
+        assert_eq!(single.status, 200);
+        let waited = start.elapsed();
+        let refused = server.post("/fill_mask", &json!({ "inputs": heavy("second"), "top_k": 1 }));
+        refused.problem(429, "Overloaded");
+        assert!(refused.header("retry-after").is_some_and(|seconds| seconds.parse::<u64>().is_ok()), "{refused:?}");
+        let answered = first.join().unwrap();
+        assert_eq!(answered.status, 200, "{answered:?}");
+        assert!(waited < start.elapsed() / 2, "{waited:?} of {:?}", start.elapsed());
+    });
+}
+
+#[test]
+fn connections_are_bounded_and_keys_are_asked_for() {
+    let model = classifier(&["a", "b"]);
+    let server = Server::start(model.path(), &["--max-connections", "8", "--api-key", "one,two"]);
+    let body = json!({ "inputs": "war" });
+    server.post("/predict", &body).problem(401, "Unauthorized");
+    assert_eq!(server.post_with("/predict", &body, "authorization: Bearer two\r\n").status, 200);
+    assert_eq!(server.get("/health").status, 200);
+    let idle: Vec<_> = (0..100).map(|_| server.connect()).collect();
+    let mut waits = server.connect();
+    waits.write_all(b"GET /health HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").unwrap();
+    waits.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    assert!(std::io::Read::read(&mut waits, &mut [0; 1]).is_err(), "no connection is left for it");
+    drop(idle);
+    waits.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    assert_eq!(answer(&mut waits).status, 200);
+}
+
+#[test]
+fn lines_tell_a_problem_of_one() {
+    let server = Server::start(&repository("models/deberta-tiny"), &[]);
+    let answer = server.post_with(
+        "/fill_mask",
+        &json!({ "inputs": ["a [MASK]", "b [MASK]"], "top_k": 1 }),
+        "accept: application/x-ndjson\r\n",
+    );
+    let lines: Vec<Value> = answer.body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    assert!(lines.iter().all(|line| line["result"][0]["words"].is_array()), "{answer:?}");
+}
