@@ -4,6 +4,7 @@ mod endpoints;
 mod faults;
 mod manual;
 mod operations;
+mod page;
 mod server;
 #[path = "../support/mod.rs"]
 mod support;
