@@ -24,7 +24,6 @@ mod classify;
 mod embed;
 mod entities;
 mod fill_mask;
-mod pooling;
 mod rerank;
 mod runner;
 mod stages;
@@ -36,13 +35,13 @@ pub use classify::{Classifier, LabelScore};
 pub use embed::{EmbedOptions, EmbedRequest, Embedder};
 pub use entities::Entity;
 pub use fill_mask::{FillMask, FillRequest, FilledMask, WordScore};
-pub use pooling::Pooling;
 pub use rerank::{RankRequest, RankedPassage, Reranker};
 pub use runner::{PipelineOptions, Progress, Runner, TruncationListener};
 pub use stages::Pipeline;
 pub use tag::{TagOptions, TagRequest, TokenTagger, WordScores};
 pub use zero_shot::{ZeroShot, ZeroShotOptions, ZeroShotRequest};
 
+pub use crate::heads::Pooling;
 use crate::{Result, checkpoint::locate};
 
 macro_rules! from_pretrained {
