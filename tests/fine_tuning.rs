@@ -310,3 +310,39 @@ fn rerankers_learn_and_their_folder_ranks() {
     let none = r#"{"query": "q", "passages": ["a", "b"], "labels": [0, 0]}"#;
     refused(none, "listwise").stderr(contains("bad.jsonl, line 1: none of the query's labels is above 0"));
 }
+
+#[test]
+fn encoders_learn_from_pairs_and_their_folder_embeds() {
+    let case = Case::with_classifier();
+    // Texts belong together that have a word in common.
+    let words = ["war", "peace", "law", "nation", "king", "truth", "money", "ship", "river", "house", "people", "year"];
+    let row = |index: usize| {
+        let (word, other) = (words[index % 12], words[(index + 1 + index / 12 % 11) % 12]);
+        let negative =
+            if index.is_multiple_of(2) { format!(r#", "negative": "the {other} of the land""#) } else { String::new() };
+        format!(r#"{{"text": "a {word} {word}", "positive": "{word} and {word}"{negative}}}"#) + "\n"
+    };
+    let train = case.file("train.jsonl", &(0..240).map(row).collect::<String>());
+    let valid = case.file("valid.jsonl", &(0..12).map(row).collect::<String>());
+    let run = |flags: &[&str]| {
+        let mut command = example("finetune_embed");
+        command.arg("--model").arg(case.model.path()).arg("--train").arg(&train).arg("--valid").arg(&valid).args(flags);
+        command.args(["--epochs", "12", "--batch-size", "12", "--learning-rate", "3e-3", "--output"]);
+        command.arg(case.path("encoder"));
+        command
+    };
+    run(&[]).assert().success().stdout(contains("recall_at_5"));
+    // By chance it is (1 + 1/2 + .. + 1/12) / 12 = 0.26.
+    let rank = outcome(&case.path("encoder"))["valid"]["mrr"].as_f64().expect("a figure");
+    assert!(rank > 0.6, "{rank}");
+
+    let mut embed = example("embed");
+    embed.arg("--model").arg(case.path("encoder")).args(["a war", "--json"]);
+    embed.assert().success().stderr(contains("pooling: mean (1_Pooling/config.json)"));
+    assert!(error_of(run(&["--lora", "2"])).contains("--lora: PEFT has no place for the learned temperature"));
+}
+
+/// What a program that fails says.
+fn error_of(mut command: Command) -> String {
+    String::from_utf8(command.assert().code(1).get_output().stderr.clone()).expect("UTF-8")
+}

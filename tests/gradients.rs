@@ -15,8 +15,8 @@ use deberta_burn::{
     checkpoint::{self, Checkpoint, LoadOptions},
     config::ProblemType,
     heads::{
-        MaskedLm, MaskedLmLayout, MaskedPositions, MultipleChoice, QuestionAnswering, ReplacedTokenDetection,
-        SequenceClassification, SequenceLabels, TokenClassification,
+        MaskedLm, MaskedLmLayout, MaskedPositions, MultipleChoice, Pooling, QuestionAnswering, ReplacedTokenDetection,
+        SequenceClassification, SequenceLabels, TextEncoder, TokenClassification,
     },
     parity::Reference,
     training::{MaskedLmLabels, Objective},
@@ -48,6 +48,7 @@ fn compare(name: &str, backend: &str, device: &Device) -> f32 {
     };
     let (loss, gradients) = match name {
         _ if name.starts_with("rtd_") => case.replaced_token(),
+        _ if name.starts_with("contrastive_") => case.contrastive(),
         _ if name.starts_with("emd_") => case.masked_lm(MaskedLmLayout::EnhancedMaskDecoder),
         _ if name.contains("masked_lm") => case.masked_lm(match &case.config {
             ModelConfig::Deberta(config) if config.legacy => MaskedLmLayout::Legacy,
@@ -145,6 +146,13 @@ impl Case<'_> {
             }
             other => panic!("{}: no test for {other}", self.name),
         }
+    }
+
+    /// Three pairs and a counterpart that belongs to none.
+    fn contrastive(&self) -> (f32, Tensors) {
+        let model = self.load(TextEncoder::new(&self.config, Pooling::Mean, self.device));
+        let loss = model.loss(model.forward(self.input()), 3);
+        self.finish(model, loss)
     }
 
     fn sequence(&self) -> (f32, Tensors) {

@@ -135,7 +135,7 @@ impl Session {
     /// Says what of a loaded model a user should know.
     pub fn announce(&self, report: &LoadReport) {
         if !report.missing.is_empty() {
-            eprintln!("the head starts from random values (seed {})", self.settings.seed);
+            eprintln!("the head starts from fresh values (seed {})", self.settings.seed);
         }
         for name in &report.not_finite {
             eprintln!("warning: `{name}` holds NaN or infinite values; so may the model's answers");

@@ -8,10 +8,12 @@ pub mod loss;
 mod masked_lm;
 mod means;
 mod multiple_choice;
+mod pooling;
 mod question_answering;
 mod replaced_token;
 mod sequence;
 mod settings;
+mod text_encoder;
 mod token;
 
 #[doc(hidden)]
@@ -21,9 +23,12 @@ pub use gliclass::GliClass;
 pub use gliner::{Gliner, GlinerLayout, GlinerVectors, spans};
 pub use masked_lm::{MaskedLm, MaskedLmLayout};
 pub use multiple_choice::MultipleChoice;
+pub(crate) use pooling::SentenceModules;
+pub use pooling::{Pooling, write_sentence_modules};
 pub use question_answering::{AnswerLogits, QuestionAnswering};
 pub use replaced_token::ReplacedTokenDetection;
 pub use sequence::{RankedLists, SequenceClassification, SequenceLabels};
+pub use text_encoder::TextEncoder;
 pub use token::TokenClassification;
 
 use crate::model::{Backbone, input::ModelInput};
@@ -54,5 +59,6 @@ inference_model! {
     QuestionAnswering => AnswerLogits,
     ReplacedTokenDetection => burn::Tensor<2>,
     SequenceClassification => burn::Tensor<2>,
+    TextEncoder => burn::Tensor<2>,
     TokenClassification => burn::Tensor<3>,
 }

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use burn::Tensor;
 
-use super::{Pipeline, PipelineOptions, Pooling, Runner, pooling::SentenceModules};
+use super::{Pipeline, PipelineOptions, Pooling, Runner};
 use crate::{
     Error, Result,
     batch::Encoding,
     checkpoint::LoadReport,
+    heads::SentenceModules,
     model::{Backbone, inference::Prepared},
     scores::rows,
     tokenizer::{Text, Truncation},

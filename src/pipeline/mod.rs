@@ -25,7 +25,6 @@ mod embed;
 mod entities;
 mod fill_mask;
 mod gliner;
-mod pooling;
 mod rerank;
 mod runner;
 mod stages;
@@ -38,13 +37,13 @@ pub use embed::{EmbedOptions, EmbedRequest, Embedder};
 pub use entities::Entity;
 pub use fill_mask::{FillMask, FillRequest, FilledMask, WordScore};
 pub use gliner::{Gliner, GlinerOptions, GlinerRequest};
-pub use pooling::Pooling;
 pub use rerank::{RankRequest, RankedPassage, Reranker};
 pub use runner::{PipelineOptions, Progress, Runner, TruncationListener};
 pub use stages::Pipeline;
 pub use tag::{TagOptions, TagRequest, TokenTagger, WordScores};
 pub use zero_shot::{ZeroShot, ZeroShotOptions, ZeroShotRequest};
 
+pub use crate::heads::Pooling;
 use crate::{Result, checkpoint::locate};
 
 macro_rules! from_pretrained {

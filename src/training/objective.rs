@@ -9,7 +9,7 @@ use burn::{
 
 use crate::{
     heads::{
-        AnswerLogits, MaskedLm, MultipleChoice, QuestionAnswering, SequenceClassification, SequenceLabels,
+        AnswerLogits, MaskedLm, MultipleChoice, QuestionAnswering, SequenceClassification, SequenceLabels, TextEncoder,
         TokenClassification, loss,
     },
     model::{Backbone, InferenceModel, input::ModelInput, masked_positions::MaskedPositions},
@@ -90,6 +90,35 @@ impl Objective for SequenceClassification {
             }
             SequenceLabels::Values(_) | SequenceLabels::Lists(_) => Compared::Numbers(logits),
         }
+    }
+}
+
+/// How many texts of a batch have a counterpart, see [`TextEncoder::loss`].
+#[derive(Clone, Debug)]
+pub struct PairLabels {
+    /// The number of pairs.
+    pub pairs: usize,
+}
+
+impl Objective for TextEncoder {
+    type Labels = PairLabels;
+    /// Vectors of length 1, [texts, hidden].
+    type Logits = Tensor<2>;
+
+    fn backbone_mut(&mut self) -> &mut Backbone {
+        InferenceModel::backbone_mut(self)
+    }
+
+    fn logits(&self, input: ModelInput, _labels: &PairLabels) -> Tensor<2> {
+        self.forward(input)
+    }
+
+    fn loss(&self, logits: Tensor<2>, labels: PairLabels) -> Tensor<1> {
+        self.loss(logits, labels.pairs)
+    }
+
+    fn compared(&self, logits: Tensor<2>, _labels: &PairLabels, _mask: Option<&Tensor<2, Bool>>) -> Compared {
+        Compared::Numbers(logits)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Each task has one type, made from targets and predictions. It gives single figures, or all of them as [`Metrics`]
 //! for a training loop: [`Classification`], [`MultiLabel`], [`Regression`], [`Entities`], [`AnswerSpans`],
-//! [`Ranking`]. All rates
+//! [`Ranking`], [`Retrieval`]. All rates
 //! are fractions between 0 and 1, even if the original program prints percentages.
 
 mod classification;
@@ -10,6 +10,7 @@ mod counts;
 mod entities;
 mod ranking;
 mod regression;
+mod retrieval;
 mod squad;
 
 use std::fmt;
@@ -23,6 +24,7 @@ pub use counts::Counts;
 pub use entities::Entities;
 pub use ranking::Ranking;
 pub use regression::Regression;
+pub use retrieval::Retrieval;
 pub use squad::{AnswerSpans, Group};
 
 /// Whether higher or lower figures are better.

@@ -1,15 +1,15 @@
 //! From the states of a text's tokens to one vector, as sentence-transformers does it (Reimers and Gurevych 2019,
 //! arXiv 1908.10084; its module `Pooling` is the reference).
 
-use std::{fmt, path::Path};
+use std::{fmt, fs, path::Path};
 
 use burn::{
     Tensor,
     tensor::{Bool, Int},
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::{Error, Result, text_file};
+use crate::{Error, Result, text_file, write_file};
 
 /// How the states of a text's tokens become one vector. Special tokens count, padding does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Pooling {
     /// - states: [batch, length, hidden]
     /// - mask: [batch, length], true at real tokens; none if all are real
     /// - output: [batch, hidden]
-    pub(super) fn pool(self, states: Tensor<3>, mask: Option<&Tensor<2, Bool>>) -> Tensor<2> {
+    pub(crate) fn pool(self, states: Tensor<3>, mask: Option<&Tensor<2, Bool>>) -> Tensor<2> {
         let [_, length, _] = states.dims();
         // 1 at real tokens, 0 at padding, [batch, length, 1]
         let real = match mask {
@@ -93,7 +93,7 @@ impl fmt::Display for Pooling {
 
 /// What a folder of sentence-transformers does with the hidden states.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct SentenceModules {
+pub(crate) struct SentenceModules {
     /// The poolings in `1_Pooling/config.json`; the vectors of several are concatenated.
     pub pooling: Vec<Pooling>,
     /// Whether `modules.json` scales vectors to length 1.
@@ -134,6 +134,34 @@ impl SentenceModules {
         }
         Ok(Some(Self { pooling, normalize }))
     }
+}
+
+/// Makes a checkpoint folder one of sentence-transformers: `modules.json`, and a pooling in `1_Pooling/config.json` over the
+/// `width` numbers of a hidden state.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn write_sentence_modules(folder: impl AsRef<Path>, pooling: Pooling, width: usize) -> Result<()> {
+    let folder = folder.as_ref();
+    let module = |index: usize, path: &str, class: &str| {
+        let class = format!("sentence_transformers.models.{class}");
+        json!({ "idx": index, "name": index.to_string(), "path": path, "type": class })
+    };
+    let modules = json!([module(0, "", "Transformer"), module(1, "1_Pooling", "Pooling")]);
+    let flags = Pooling::ALL.map(|other| {
+        let end = match other {
+            Pooling::Cls => "_token",
+            Pooling::LastToken | Pooling::MeanSqrtLen => "",
+            _ => "_tokens",
+        };
+        (format!("pooling_mode_{other}{end}"), Value::Bool(other == pooling))
+    });
+    let mut config = Map::from_iter(flags);
+    config.insert("word_embedding_dimension".into(), width.into());
+    let pooling = folder.join("1_Pooling");
+    fs::create_dir_all(&pooling).map_err(Error::io("create", &pooling))?;
+    write_file(pooling.join("config.json"), format!("{:#}\n", Value::Object(config)).as_bytes())?;
+    write_file(folder.join("modules.json"), format!("{modules:#}\n").as_bytes())
 }
 
 /// The poolings that a configuration turns on: flags such as `pooling_mode_mean_tokens`, or names in `pooling_mode`.
@@ -179,10 +207,7 @@ fn read_json(path: &Path) -> Result<Option<Value>> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use burn::tensor::Device;
-    use serde_json::json;
 
     use super::*;
     use crate::scores::rows;
@@ -225,6 +250,16 @@ mod tests {
         assert!(modes(json!({"pooling_mode_attention_tokens": false, "pooling_mode_mean_tokens": true})).is_ok());
         assert!(modes(json!({"pooling_mode_mean_tokens": false})).unwrap_err().contains("turns no pooling on"));
         assert!(modes(json!({"pooling_mode_mean_tokens": 1})).unwrap_err().contains("expected a name"));
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for pooling in Pooling::ALL {
+            let folder = tempfile::tempdir().unwrap();
+            write_sentence_modules(&folder, pooling, 8).unwrap();
+            let modules = SentenceModules::read(folder.path()).unwrap().unwrap();
+            assert_eq!(modules, SentenceModules { pooling: vec![pooling], normalize: false });
+        }
     }
 
     #[test]
