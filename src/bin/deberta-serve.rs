@@ -12,7 +12,15 @@ mod allocator;
 #[path = "../../examples/common/precision.rs"]
 mod precision;
 
-use std::{fs, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    fs,
+    io::{IsTerminal, stderr},
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 use deberta_burn::{
@@ -163,7 +171,7 @@ fn command() -> clap::Command {
 fn main() -> ExitCode {
     let args = Args::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal());
     if args.json_logs {
         log.json().init();
     } else {

@@ -84,6 +84,11 @@ impl Problem {
         }
     }
 
+    /// A request without any input.
+    pub fn no_input() -> Self {
+        Self::Validation("the list of inputs is empty, expected at least one".into())
+    }
+
     /// What went wrong before the model: the request's fault.
     pub fn of_encoding(error: &Error) -> Self {
         match error {

@@ -3,7 +3,6 @@
 use std::{
     collections::HashSet,
     marker::PhantomData,
-    path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
@@ -43,8 +42,6 @@ pub struct Loaded {
     pub model: Arc<Model>,
     /// Its queue.
     pub scheduler: Scheduler,
-    /// Its folder.
-    pub folder: PathBuf,
 }
 
 /// Serves one model at a time.
@@ -128,7 +125,7 @@ impl Service {
         let settings = Settings { budget, rate, max_waiting: *max_waiting, cache_bytes: *cache_bytes };
         let scheduler =
             Scheduler::start(move |batch| worker.forward(batch), move |report| metrics.batch(&report), settings);
-        let loaded = Arc::new(Loaded { model, scheduler, folder });
+        let loaded = Arc::new(Loaded { model, scheduler });
         *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = Some(loaded);
         Ok(())
     }
@@ -152,7 +149,7 @@ impl Service {
             Problem::Backend(format!("this model is for the task {}; it cannot {}", loaded.model.task(), P::DOES))
         })?;
         if requests.is_empty() {
-            return Err(Problem::Validation("the list of inputs is empty, expected at least one".into()));
+            return Err(Problem::no_input());
         }
         let start = Instant::now();
         let encode = |(index, request)| {
@@ -229,9 +226,16 @@ impl<P: Served> InFlight<P> {
         loop {
             let Part { place, row } = self.parts.recv().await?;
             let (index, sequence) = self.places[place];
+            // It has failed already.
+            if self.rows[index].is_empty() {
+                continue;
+            }
             let row = match row {
                 Ok(row) => row,
-                Err(failure) => return Some((index, Err(failure.into()))),
+                Err(failure) => {
+                    self.rows[index].clear();
+                    return Some((index, Err(failure.into())));
+                }
             };
             let (began, ended) = row.computed;
             let began = *self.began.get_or_insert(began);

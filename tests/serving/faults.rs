@@ -147,14 +147,26 @@ fn connections_are_bounded_and_keys_are_asked_for() {
 }
 
 #[test]
-fn lines_tell_a_problem_of_one() {
-    let server = Server::start(&repository("models/deberta-tiny"), &[]);
-    let answer = server.post_with(
-        "/fill_mask",
-        &json!({ "inputs": ["a [MASK]", "b [MASK]"], "top_k": 1 }),
-        "accept: application/x-ndjson\r\n",
+fn each_input_has_one_line_whatever_becomes_of_it() {
+    let model = classifier(&["entailment", "contradiction"]);
+    let server = Server::start(model.path(), &[]);
+    let lines = |headers: &str| -> Vec<Value> {
+        let body = json!({ "inputs": ["war", "peace"], "labels": ["law", "people", "nature"] });
+        let answer = server.post_with("/zero_shot", &body, &format!("accept: application/x-ndjson\r\n{headers}"));
+        let mut lines: Vec<Value> = answer.body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        lines.sort_by_key(|line| line["index"].as_u64());
+        lines
+    };
+    let answered = lines("");
+    assert_eq!(answered.len(), 2);
+    assert!(
+        answered.iter().all(|line| line["result"].as_array().is_some_and(|labels| labels.len() == 3)),
+        "{answered:?}"
     );
-    let lines: Vec<Value> = answer.body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines.len(), 2);
-    assert!(lines.iter().all(|line| line["result"][0]["words"].is_array()), "{answer:?}");
+    let late = lines("x-deadline-ms: 0\r\n");
+    let error = "the deadline passed before the request was computed";
+    assert_eq!(late, [0, 1].map(|index| json!({ "index": index, "error": error })));
+    let metrics = server.get("/metrics").body;
+    assert!(metrics.contains("te_request_success 1\n"), "{metrics}");
+    assert!(metrics.contains("te_request_failure{err=\"Overloaded\"} 1\n"), "{metrics}");
 }

@@ -20,7 +20,7 @@ use std::{
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},
-    http::{StatusCode, header},
+    http::header,
     middleware::{Next, from_fn_with_state},
     response::{Html, IntoResponse, Response},
     routing::{get, post},
@@ -87,7 +87,7 @@ impl App {
             .route("/info", get(tei::info))
             .route_layer(from_fn_with_state(self.clone(), admit));
         let open = Router::new()
-            .route("/health", get(|| async { StatusCode::OK }))
+            .route("/health", get(|| async { "alive" }))
             .route("/ready", get(ready))
             .route("/metrics", get(metrics))
             .route("/ui", get(|| async { Html(include_str!("page.html")) }))
@@ -159,11 +159,11 @@ async fn count(State(app): State<App>, request: Request, next: Next) -> Response
 }
 
 /// Whether requests are welcome: a model is loaded, and the server is not about to end.
-async fn ready(State(app): State<App>) -> Result<StatusCode, Problem> {
+async fn ready(State(app): State<App>) -> Result<&'static str, Problem> {
     app.service.loaded()?;
     match app.draining.load(Ordering::Relaxed) {
         true => Err(Problem::Unready("the server is about to end".into())),
-        false => Ok(StatusCode::OK),
+        false => Ok("ready"),
     }
 }
 

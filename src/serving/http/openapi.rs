@@ -6,8 +6,9 @@ use serde_json::{Map, Value, json};
 pub fn document() -> Value {
     let text = || json!({ "type": "string" });
     let flag = || json!({ "type": "boolean" });
-    let count = |least: usize| json!({ "type": "integer", "minimum": least });
+    let count = |least: usize| json!({ "type": "integer", "minimum": least, "maximum": u32::MAX });
     let list = |items: Value| json!({ "type": "array", "items": items, "minItems": 1 });
+    let or_null = |schema: Value| json!({ "oneOf": [schema, { "type": "null" }] });
     let many = |item: Value| json!({ "oneOf": [item, list(item.clone())] });
     let choice = |names: &[&str]| json!({ "type": "string", "enum": names });
     let object = |required: &[&str], properties: Value| json!({ "type": "object", "required": required, "properties": properties });
@@ -22,7 +23,7 @@ pub fn document() -> Value {
     let document = json!({ "oneOf": [text(), object(&["text"], json!({ "text": text() }))] });
     let documents = |summary: &str| {
         let properties = json!({
-            "model": text(), "query": text(), "documents": list(document.clone()), "top_n": count(0), "return_documents": flag()
+            "model": or_null(text()), "query": text(), "documents": list(document.clone()), "top_n": or_null(count(0)), "return_documents": flag()
         });
         let example =
             json!({ "query": "why is the sky blue", "documents": ["Air scatters blue light most."], "top_n": 1 });
@@ -39,29 +40,29 @@ pub fn document() -> Value {
             "Labels with scores, the best first",
             object(&["inputs"], json!({
                 "inputs": { "oneOf": [text(), pair(), list(pair())] },
-                "raw_scores": flag(), "truncate": flag(), "truncation_direction": direction()
+                "raw_scores": flag(), "truncate": or_null(flag()), "truncation_direction": or_null(direction())
             })),
             json!({ "inputs": [["A fine film."], ["A man sleeps.", "Nobody is awake."]] }),
         ),
         "/rerank": post(
             "Texts by their relevance to a query",
             object(&["query", "texts"], json!({
-                "query": text(), "texts": list(text()), "raw_scores": flag(), "return_text": flag(), "truncate": flag(),
-                "truncation_direction": direction()
+                "query": text(), "texts": list(text()), "raw_scores": flag(), "return_text": flag(), "truncate": or_null(flag()),
+                "truncation_direction": or_null(direction())
             })),
             json!({ "query": "why is the sky blue", "texts": ["Air scatters blue light most.", "Bread is made of flour."] }),
         ),
         "/embed": post(
             "A vector for each text",
             object(&["inputs"], json!({
-                "inputs": many(text()), "normalize": flag(), "truncate": flag(), "truncation_direction": direction()
+                "inputs": many(text()), "normalize": or_null(flag()), "truncate": or_null(flag()), "truncation_direction": or_null(direction())
             })),
             json!({ "inputs": ["a cat", "a kitten"] }),
         ),
         "/v1/embeddings": post(
             "Vectors, as OpenAI's API has them",
             object(&["input"], json!({
-                "input": many(text()), "model": text(), "encoding_format": choice(&["float", "base64"])
+                "input": many(text()), "model": or_null(text()), "encoding_format": choice(&["float", "base64"])
             })),
             json!({ "input": ["a cat"], "model": "any" }),
         ),
@@ -70,39 +71,39 @@ pub fn document() -> Value {
         "/ner": post(
             "Entities with their positions, in Unicode scalar values",
             closed(&["inputs"], json!({
-                "inputs": many(text()), "words": choice(&["first", "average", "max", "tokens"]), "stride": count(0)
+                "inputs": many(text()), "words": choice(&["first", "average", "max", "tokens"]), "stride": or_null(count(0))
             })),
             json!({ "inputs": "Ada Lovelace was born in London." }),
         ),
         "/zero_shot": post(
             "Labels of your choice, by a model of natural language inference",
             closed(&["inputs", "labels"], json!({
-                "inputs": many(text()), "labels": list(text()), "template": text(), "multi_label": flag(), "truncate": flag()
+                "inputs": many(text()), "labels": list(text()), "template": or_null(text()), "multi_label": flag(), "truncate": or_null(flag())
             })),
             json!({ "inputs": "Extra time!", "labels": ["sports", "politics"] }),
         ),
         "/answer": post(
             "Answers that are spans of a context",
             closed(&["inputs"], json!({
-                "inputs": many(question()), "top_k": count(1), "max_answer_tokens": count(1), "stride": count(0),
-                "no_answer_threshold": { "type": "number" }
+                "inputs": many(question()), "top_k": or_null(count(1)), "max_answer_tokens": or_null(count(1)), "stride": or_null(count(0)),
+                "no_answer_threshold": or_null(json!({ "type": "number" }))
             })),
             json!({ "inputs": { "question": "Where?", "context": "Ada was born in London." } }),
         ),
         "/fill_mask": post(
             "The likeliest words for each [MASK]",
-            closed(&["inputs"], json!({ "inputs": many(text()), "top_k": count(0) })),
+            closed(&["inputs"], json!({ "inputs": many(text()), "top_k": or_null(count(0)) })),
             json!({ "inputs": "Time [MASK] like an arrow.", "top_k": 3 }),
         ),
         "/tokenize": post(
             "Tokens of texts",
-            object(&["inputs"], json!({ "inputs": many(text()), "add_special_tokens": flag() })),
+            object(&["inputs"], json!({ "inputs": many(text()), "add_special_tokens": or_null(flag()) })),
             json!({ "inputs": "Time flies." }),
         ),
         "/decode": post(
             "Texts of tokens",
             object(&["ids"], json!({
-                "ids": { "oneOf": [list(count(0)), list(list(count(0)))] }, "skip_special_tokens": flag()
+                "ids": { "oneOf": [list(count(0)), list(list(count(0)))] }, "skip_special_tokens": or_null(flag())
             })),
             json!({ "ids": [[5, 6, 7]] }),
         ),

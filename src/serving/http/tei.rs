@@ -250,6 +250,9 @@ pub async fn tokenize(State(app): State<App>, Json(body): Json<TokenizeBody>) ->
         ..EncodeOptions::default()
     };
     let texts: Vec<Text<'static>> = body.inputs.into_list().0.into_iter().map(Text::from).collect();
+    if texts.is_empty() {
+        return Err(Problem::no_input());
+    }
     let encodings = tokio::task::block_in_place(|| tokenizer.encode(&texts, &options));
     let encodings = encodings.map_err(|error| Problem::of_encoding(&error))?;
     let token = |id: u32, special: bool, (start, stop): (usize, usize)| Token {
