@@ -7,7 +7,7 @@ use burn::{Tensor, module::Module, tensor::Device};
 use super::means::means;
 use crate::{
     config::{Activation, GliClassConfig},
-    model::{Backbone, InferenceModel, dropout::Dropout, init::Init, input::ModelInput, linear::Linear},
+    model::{Backbone, dropout::Dropout, init::Init, input::ModelInput, linear::Linear},
 };
 
 /// The dot products of a text's vector and those of labels, each through a network of its own.
@@ -74,21 +74,5 @@ impl GliClass {
 impl Projector {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         self.outer.forward(self.dropout.forward(self.activation.forward(self.inner.forward(x))))
-    }
-}
-
-impl InferenceModel for GliClass {
-    type Output = Tensor<3>;
-
-    fn forward(&self, input: ModelInput) -> Tensor<3> {
-        self.states(input)
-    }
-
-    fn backbone(&self) -> &Backbone {
-        &self.backbone
-    }
-
-    fn backbone_mut(&mut self) -> &mut Backbone {
-        &mut self.backbone
     }
 }

@@ -34,14 +34,14 @@ pub use token::TokenClassification;
 use crate::model::{Backbone, input::ModelInput};
 use settings::HeadSettings;
 
-/// The [`InferenceModel`] of heads that read an input alone and keep their backbone in the field `backbone`.
+/// The [`InferenceModel`] of heads: what a method makes of an input alone. The backbone is in the field `backbone`.
 macro_rules! inference_model {
-    ($($head:ty => $output:ty),* $(,)?) => {
+    ($($head:ident::$method:ident => $output:ty),* $(,)?) => {
         $(impl InferenceModel for $head {
             type Output = $output;
 
             fn forward(&self, input: ModelInput) -> $output {
-                self.forward(input)
+                <$head>::$method(self, input)
             }
 
             fn backbone(&self) -> &Backbone {
@@ -55,10 +55,12 @@ macro_rules! inference_model {
     };
 }
 inference_model! {
-    MaskedLm => burn::Tensor<3>,
-    QuestionAnswering => AnswerLogits,
-    ReplacedTokenDetection => burn::Tensor<2>,
-    SequenceClassification => burn::Tensor<2>,
-    TextEncoder => burn::Tensor<2>,
-    TokenClassification => burn::Tensor<3>,
+    GliClass::states => burn::Tensor<3>,
+    Gliner::states => burn::Tensor<3>,
+    MaskedLm::forward => burn::Tensor<3>,
+    QuestionAnswering::forward => AnswerLogits,
+    ReplacedTokenDetection::forward => burn::Tensor<2>,
+    SequenceClassification::forward => burn::Tensor<2>,
+    TextEncoder::forward => burn::Tensor<2>,
+    TokenClassification::forward => burn::Tensor<3>,
 }

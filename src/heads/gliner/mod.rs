@@ -19,7 +19,7 @@ pub use layout::{GlinerLayout, spans};
 use self::{lstm::BiLstm, spans::SpanScorer, tokens::TokenScorer};
 use crate::{
     config::{GlinerConfig, SpanMode},
-    model::{Backbone, InferenceModel, dropout::Dropout, init::Init, input::ModelInput, linear::Linear},
+    model::{Backbone, dropout::Dropout, init::Init, input::ModelInput, linear::Linear},
 };
 
 /// Scores of spans or words against labels that are part of the input.
@@ -108,22 +108,6 @@ impl Gliner {
     /// All steps: [`states`](Self::states), [`vectors`](Self::vectors), [`score`](Self::score).
     pub fn forward(&self, input: ModelInput, layout: &GlinerLayout) -> Tensor<3> {
         self.score(self.vectors(self.states(input), layout))
-    }
-}
-
-impl InferenceModel for Gliner {
-    type Output = Tensor<3>;
-
-    fn forward(&self, input: ModelInput) -> Tensor<3> {
-        self.states(input)
-    }
-
-    fn backbone(&self) -> &Backbone {
-        &self.backbone
-    }
-
-    fn backbone_mut(&mut self) -> &mut Backbone {
-        &mut self.backbone
     }
 }
 
