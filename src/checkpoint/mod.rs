@@ -10,6 +10,7 @@
 //! modules only know one layout.
 
 pub(crate) mod adapter;
+mod content;
 mod convert;
 mod digest;
 mod header;

@@ -9,7 +9,7 @@ use burn::{
     tensor::{Tensor, TensorData},
 };
 
-use super::{parameters::Parameter, read::Content, write::write_tensors};
+use super::{content::Content, parameters::Parameter, write::write_tensors};
 use crate::{Error, Result, replacement::Replacement};
 
 /// Writes the parameters whose paths are wanted, as they are, into a safetensors file.
