@@ -13,7 +13,7 @@ use super::{
     content::Content,
     mapped::MappedFile,
     names::{self, Spelling},
-    v1, wrapping,
+    quantised, v1, wrapping,
 };
 use crate::{
     DebertaConfig, Error, ModelConfig, Result,
@@ -94,6 +94,8 @@ impl Checkpoint {
         for tensor in &mut tensors {
             v1::rename(&mut tensor.name, names::RENAMED.into_iter());
         }
+        let mut tensors =
+            quantised::restore(tensors).map_err(|(name, problem)| Error::tensor(&path, &name, problem))?;
         let adapted = adapter.map(|adapter| adapter.merge(folder, &mut tensors)).transpose()?;
         if tensors.iter().any(|tensor| v1::is_packed(&tensor.name)) {
             let ModelConfig::Deberta(DebertaConfig { num_attention_heads, .. }) = ModelConfig::from_folder(folder)?
