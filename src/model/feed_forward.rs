@@ -83,7 +83,7 @@ impl FeedForward {
     /// # Shapes
     /// - states, output: [batch, length, hidden]
     pub fn forward(&self, states: Tensor<3>) -> Tensor<3> {
-        let inner = self.activation.forward(self.intermediate.forward(states.clone()));
+        let inner = self.intermediate.forward_activated(states.clone(), self.activation);
         self.output.forward(inner, states)
     }
 }

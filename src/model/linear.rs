@@ -10,10 +10,16 @@ use burn::{
 use serde::{Deserialize, Serialize};
 
 use super::lora::LowRank;
-use crate::kernels::{
-    affine,
-    cpu::packed::{self, PackedWeight, WeightType},
-    host_serves,
+use crate::{
+    config::Activation,
+    kernels::{
+        affine,
+        cpu::{
+            packed::{self, PackedWeight, WeightType},
+            product::Finish,
+        },
+        host_serves,
+    },
 };
 
 /// What a linear map does in a layer.
@@ -74,12 +80,22 @@ impl Linear {
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(Param::val);
         if let Some(weight) = &self.packed {
-            return packed::linear(x, weight.clone(), bias);
+            return packed::linear(x, weight.clone(), bias, Finish::Sums);
         }
         let output = affine(x.clone(), self.weight.val(), bias);
         match &self.lora {
             Some(lora) => output + lora.forward(x),
             None => output,
+        }
+    }
+
+    /// activation(x W + b). The exact GELU of a weight that is laid out costs no pass of its own.
+    pub(crate) fn forward_activated<const D: usize>(&self, x: Tensor<D>, activation: Activation) -> Tensor<D> {
+        match (&self.packed, activation) {
+            (Some(weight), Activation::Gelu) => {
+                packed::linear(x, weight.clone(), self.bias.as_ref().map(Param::val), Finish::Gelu)
+            }
+            _ => activation.forward(self.forward(x)),
         }
     }
 

@@ -79,6 +79,15 @@ vectorized! {
 }
 
 vectorized! {
+    /// The same in the place of x.
+    pub(super) fn in_place(x: &mut [f32]) {
+        for x in x {
+            *x *= lanes::gaussian(*x).0;
+        }
+    }
+}
+
+vectorized! {
     /// gradient (Phi(x) + x phi(x))
     fn derivative(output: &mut [f32], x: &[f32], gradient: &[f32]) {
         for ((output, x), gradient) in output.iter_mut().zip(x).zip(gradient) {
@@ -100,6 +109,9 @@ mod tests {
             for isa in Isa::available() {
                 let (mut found, mut slopes) = (vec![f32::NAN; length], vec![f32::NAN; length]);
                 value(isa, &mut found, &x);
+                let mut replaced = x.clone();
+                in_place(isa, &mut replaced);
+                assert_eq!(replaced, found, "{isa}");
                 derivative(isa, &mut slopes, &x, &vec![2.0; length]);
                 for ((x, found), slope) in x.iter().zip(found).zip(slopes) {
                     let x = f64::from(*x);

@@ -209,7 +209,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernels::cpu::{packed::PackedWeight, panels::Panels, product::Start};
+    use crate::kernels::cpu::{
+        packed::PackedWeight,
+        panels::Panels,
+        product::{Finish, Start},
+    };
 
     /// Numbers that quantise badly.
     #[derive(Clone, Copy, Debug)]
@@ -332,7 +336,7 @@ mod tests {
                 prop_assert!(unpacked == expected, "{isa}: the weight has changed");
             }
             let mut output = vec![f32::NAN; rows * columns];
-            panels.map(&x, if biased { Start::Bias(&bias) } else { Start::Zero }, &mut output);
+            panels.map(&x, if biased { Start::Bias(&bias) } else { Start::Zero }, Finish::Sums, &mut output);
             for (found, expected) in output.iter().zip(&expected) {
                 prop_assert!(found == expected, "{isa}: {found} instead of {expected}");
             }
@@ -384,7 +388,7 @@ mod tests {
             weight[6 * 33 + 31] = f32::INFINITY;
             let mut output = vec![0.0; 13 * 33];
             let panels = Panels::<Integers<K>>::new(isa, Matrix::new(&weight, 0, 41, 33, 33));
-            panels.map(&x, Start::Zero, &mut output);
+            panels.map(&x, Start::Zero, Finish::Sums, &mut output);
             for (i, value) in output.iter().enumerate() {
                 let expected = i / 33 < 3 || matches!(i % 33, 30 | 31);
                 assert_eq!(value.is_nan(), expected, "{isa}: {value} in row {}, column {}", i / 33, i % 33);

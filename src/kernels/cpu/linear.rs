@@ -20,7 +20,7 @@ use super::{
     operation::{Operation, apply},
     packed::map_rows,
     panels::Panels,
-    product::Start,
+    product::{Finish, Start},
     simd::vectorized,
 };
 use crate::isa::Isa;
@@ -57,7 +57,7 @@ struct Kept<F> {
 /// `lhs rhs` on all threads.
 fn product(lhs: Matrix<'_>, rhs: Matrix<'_>) -> Vec<f32> {
     let mut output = vec![0.0; lhs.shape()[0] * rhs.shape()[1]];
-    Panels::<F32>::new(Isa::in_use(), rhs).parallel_product(lhs, Start::Zero, &mut output);
+    Panels::<F32>::new(Isa::in_use(), rhs).parallel_product(lhs, Start::Zero, Finish::Sums, &mut output);
     output
 }
 
@@ -68,7 +68,7 @@ impl<const N: usize> Operation<N> for HostLinear {
         let [inputs, outputs] = tensors[1].shape().dims();
         let weight = B::values(tensors[1].clone());
         let weight = Panels::<F32>::new(Isa::in_use(), Matrix::new(weight.as_ref(), 0, inputs, outputs, outputs));
-        map_rows::<B>(tensors[0].clone(), &weight, tensors.get(2).cloned())
+        map_rows::<B>(tensors[0].clone(), &weight, tensors.get(2).cloned(), Finish::Sums)
     }
 
     fn forward_keeping<B: HostBackend>(

@@ -19,7 +19,7 @@ use super::{
     matrix::Matrix,
     operation::{Operation, apply},
     panels::Panels,
-    product::Start,
+    product::{Finish, Start},
 };
 use crate::isa::{InstructionSet, Isa};
 
@@ -69,8 +69,8 @@ pub(crate) trait PackedWeight: Debug + Send + Sync {
     /// [inputs, outputs]
     fn shape(&self) -> [usize; 2];
 
-    /// `output = start + x weight`, on all threads, with the rows of x and the output end to end.
-    fn map(&self, x: &[f32], start: Start<'_>, output: &mut [f32]);
+    /// `output = finish(start + x weight)`, on all threads, with the rows of x and the output end to end.
+    fn map(&self, x: &[f32], start: Start<'_>, finish: Finish, output: &mut [f32]);
 
     /// The weight as it was, row by row, but for the roundings of its type.
     fn unpack(&self) -> Vec<f32>;
@@ -81,9 +81,9 @@ impl<F: Format> PackedWeight for Panels<F> {
         self.shape()
     }
 
-    fn map(&self, x: &[f32], start: Start<'_>, output: &mut [f32]) {
+    fn map(&self, x: &[f32], start: Start<'_>, finish: Finish, output: &mut [f32]) {
         let [inputs, _] = self.shape();
-        self.parallel_product(F::states(self.isa(), x, inputs).operand(), start, output);
+        self.parallel_product(F::states(self.isa(), x, inputs).operand(), start, finish, output);
     }
 
     fn unpack(&self) -> Vec<f32> {
@@ -91,7 +91,7 @@ impl<F: Format> PackedWeight for Panels<F> {
     }
 }
 
-/// `x weight + bias` with a weight that is laid out.
+/// `finish(x weight + bias)` with a weight that is laid out.
 ///
 /// # Shapes
 /// - x: [.., inputs]
@@ -101,6 +101,7 @@ pub(super) fn map_rows<B: HostBackend>(
     x: FloatTensor<B>,
     weight: &dyn PackedWeight,
     bias: Option<FloatTensor<B>>,
+    finish: Finish,
 ) -> FloatTensor<B> {
     let mut shape = x.shape();
     let [inputs, outputs] = weight.shape();
@@ -109,11 +110,11 @@ pub(super) fn map_rows<B: HostBackend>(
     let (x, bias) = (B::values(x), bias.map(B::values));
     let start = bias.as_ref().map_or(Start::Zero, |bias| Start::Bias(bias.as_ref()));
     let mut output = vec![0.0; rows * outputs];
-    weight.map(x.as_ref(), start, &mut output);
+    weight.map(x.as_ref(), start, finish, &mut output);
     B::tensor(output, shape)
 }
 
-/// `x weight + bias` on a host device without gradients.
+/// `finish(x weight + bias)` on a host device without gradients.
 ///
 /// # Shapes
 /// - x: [.., inputs]
@@ -123,11 +124,12 @@ pub(crate) fn linear<const D: usize>(
     x: Tensor<D>,
     weight: Arc<dyn PackedWeight>,
     bias: Option<Tensor<1>>,
+    finish: Finish,
 ) -> Tensor<D> {
     let x = x.into_dispatch();
     match bias {
-        Some(bias) => apply(PackedLinear { weight }, [x, bias.into_dispatch()]),
-        None => apply(PackedLinear { weight }, [x]),
+        Some(bias) => apply(PackedLinear { weight, finish }, [x, bias.into_dispatch()]),
+        None => apply(PackedLinear { weight, finish }, [x]),
     }
 }
 
@@ -153,13 +155,14 @@ fn pack_matrix(isa: Isa, matrix: Matrix<'_>, weight_type: WeightType) -> Arc<dyn
 #[derive(Clone, Debug)]
 struct PackedLinear {
     weight: Arc<dyn PackedWeight>,
+    finish: Finish,
 }
 
 impl<const N: usize> Operation<N> for PackedLinear {
     type Kept<B: HostBackend> = ();
 
     fn forward<B: HostBackend>(&self, tensors: [FloatTensor<B>; N]) -> FloatTensor<B> {
-        map_rows::<B>(tensors[0].clone(), &*self.weight, tensors.get(1).cloned())
+        map_rows::<B>(tensors[0].clone(), &*self.weight, tensors.get(1).cloned(), self.finish)
     }
 
     fn forward_keeping<B: HostBackend>(&self, _: [FloatTensor<B>; N], _: [bool; N]) -> (FloatTensor<B>, ()) {
@@ -174,7 +177,29 @@ impl<const N: usize> Operation<N> for PackedLinear {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::cpu::rate;
+    use crate::kernels::cpu::{gelu, rate};
+
+    #[test]
+    fn gelu_in_the_product_is_gelu_behind_it() {
+        let numbers =
+            |count: usize| -> Vec<f32> { (0..count).map(|i| (i * 7919 % 2003) as f32 / 1001.0 - 1.0).collect() };
+        // More rows and columns than one task takes, and neither a multiple of a register's.
+        let [rows, inputs, outputs] = [131, 40, 213];
+        let (x, weight, bias) = (numbers(rows * inputs), numbers(inputs * outputs), numbers(outputs));
+        for isa in Isa::available() {
+            for weight_type in [WeightType::F32, WeightType::Bf16, WeightType::I16, WeightType::Int8] {
+                let weight = pack_matrix(isa, Matrix::new(&weight, 0, inputs, outputs, outputs), weight_type);
+                let map = |finish: Finish| {
+                    let mut output = vec![f32::NAN; rows * outputs];
+                    weight.map(&x, Start::Bias(&bias), finish, &mut output);
+                    output
+                };
+                let mut expected = map(Finish::Sums);
+                gelu::in_place(isa, &mut expected);
+                assert_eq!(map(Finish::Gelu), expected, "{isa}, {weight_type}");
+            }
+        }
+    }
 
     /// As for the products of f32, with the quantisation of inputs: short and long texts, each map of a layer.
     #[test]
@@ -190,7 +215,7 @@ mod tests {
             for isa in Isa::available() {
                 for weight_type in [WeightType::Bf16, WeightType::I16, WeightType::Int8] {
                     let weight = pack_matrix(isa, rhs, weight_type);
-                    let ratio = rate::beside_gemm(lhs, rhs, || weight.map(&x, Start::Zero, &mut output));
+                    let ratio = rate::beside_gemm(lhs, rhs, || weight.map(&x, Start::Zero, Finish::Sums, &mut output));
                     rate::assert_vectorised(isa, ratio, &format!("{weight_type} map of {rows} x {inputs} x {outputs}"));
                 }
             }

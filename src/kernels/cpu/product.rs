@@ -11,10 +11,12 @@ use rayon::prelude::*;
 
 use super::{
     format::{Format, Operand},
+    gelu,
     matrix::{Matrix, MatrixMut, Shared},
     panels::{Line, Panels, lines, parts},
     simd::{Simd, vectorized},
 };
+use crate::isa::Isa;
 
 /// Rows of the left operand that stay in the second-level cache, a multiple of every tile's: 384 inputs of 120 rows are 184 KB.
 const ROWS: usize = 120;
@@ -31,6 +33,23 @@ pub(crate) enum Start<'a> {
     Bias(&'a [f32]),
     /// What stands in the output.
     Output,
+}
+
+/// What becomes of the sums of a product, block by block, as long as they are in cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Finish {
+    /// The output.
+    Sums,
+    /// The output is their [`gelu`].
+    Gelu,
+}
+
+impl Finish {
+    fn apply(self, isa: Isa, mut block: MatrixMut<'_>) {
+        if self == Self::Gelu {
+            (0..block.shape()[0]).for_each(|row| gelu::in_place(isa, block.row_mut(row)));
+        }
+    }
 }
 
 impl Start<'_> {
@@ -69,11 +88,17 @@ impl<F: Format> Panels<F> {
         self.blocks(lhs, columns, start, output);
     }
 
-    /// `output = start + lhs matrix`, on all threads, with the rows of `output` end to end.
+    /// `output = finish(start + lhs matrix)`, on all threads, with the rows of `output` end to end.
     ///
     /// # Panics
     /// If the shapes do not fit.
-    pub fn parallel_product<'a>(&self, lhs: impl Into<Operand<'a, F>>, start: Start<'_>, output: &mut [f32]) {
+    pub fn parallel_product<'a>(
+        &self,
+        lhs: impl Into<Operand<'a, F>>,
+        start: Start<'_>,
+        finish: Finish,
+        output: &mut [f32],
+    ) {
         let lhs = lhs.into();
         let ([rows, _], [_, width]) = (lhs.matrix.shape(), self.shape());
         assert_eq!(output.len(), rows * width, "the output");
@@ -86,8 +111,10 @@ impl<F: Format> Panels<F> {
         tasks.into_par_iter().for_each(|(rows, columns)| {
             let place = rows.start * width + columns.start;
             // SAFETY: the tasks' rows and columns are parts of the output that do not overlap.
-            let block = unsafe { output.matrix(place, rows.len(), columns.len(), width) };
-            self.blocks(lhs.rows(rows), columns.clone(), start.columns(columns), block);
+            let mut block = unsafe { output.matrix(place, rows.len(), columns.len(), width) };
+            let all = 0..rows.len();
+            self.blocks(lhs.rows(rows), columns.clone(), start.columns(columns), block.rows(all));
+            finish.apply(self.isa(), block);
         });
     }
 
@@ -379,7 +406,7 @@ mod tests {
             prop_assert!((0..inner * columns).all(is_same), "{isa}: the matrix has changed");
             // What stood in the output must not matter, and the numbers of threads neither.
             let mut output = vec![f32::NAN; rows * columns];
-            panels.parallel_product(lhs_matrix, start, &mut output);
+            panels.parallel_product(lhs_matrix, start, Finish::Sums, &mut output);
             for ([row, column], expected) in places.iter().zip(&expected) {
                 let found = output[row * columns + column];
                 prop_assert!(close(found, *expected), "{isa}: {found} instead of {expected}");
@@ -416,7 +443,7 @@ mod tests {
             }
             let mut output = vec![0.0; 13 * 33];
             let panels = Panels::<Floats<W>>::new(isa, matrix(&rhs, 40, 33, false));
-            panels.parallel_product(matrix(&lhs, 13, 40, false), Start::Zero, &mut output);
+            panels.parallel_product(matrix(&lhs, 13, 40, false), Start::Zero, Finish::Sums, &mut output);
             let rows: Vec<&[f32]> = output.chunks(33).collect();
             assert!(rows[0].iter().all(|value| value.is_nan()), "{isa}");
             assert!(rows[1].iter().zip(&rhs[3 * 33..]).all(|(value, weight)| *weight == 0.0 || value.is_infinite()));
@@ -436,7 +463,7 @@ mod tests {
         for isa in Isa::available() {
             let panels = Panels::<Bf16>::new(isa, matrix(&weights, 1, weights.len(), false));
             let mut output = vec![0.0; weights.len()];
-            panels.parallel_product(matrix(&[1.0], 1, 1, false), Start::Zero, &mut output);
+            panels.parallel_product(matrix(&[1.0], 1, 1, false), Start::Zero, Finish::Sums, &mut output);
             assert_eq!(output, weights, "{isa}");
             assert!(Panels::<Bf16>::new(isa, matrix(&[f32::NAN], 1, 1, false)).unpack()[0].is_nan());
         }
@@ -462,7 +489,9 @@ mod tests {
             let mut output = vec![0.0; rows * columns];
             for isa in Isa::available() {
                 let panels = Panels::<F32>::new(isa, rhs);
-                let ratio = rate::beside_gemm(lhs, rhs, || panels.parallel_product(lhs, Start::Zero, &mut output));
+                let ratio = rate::beside_gemm(lhs, rhs, || {
+                    panels.parallel_product(lhs, Start::Zero, Finish::Sums, &mut output)
+                });
                 rate::assert_vectorised(isa, ratio, &format!("product of {rows} x {inner} x {columns}"));
             }
         }
