@@ -7,13 +7,14 @@ mod stored;
 use std::{fs, path::Path};
 
 use burn::{
-    module::Module,
-    tensor::{DType, Device, FloatDType},
+    module::{Module, list_param_ids},
+    optim::GradientsParams,
+    tensor::{DType, Device, FloatDType, Int, Tensor},
 };
 use common::{cpu_devices, fixture};
 use deberta_burn::{
-    ModelConfig, RobertaConfig,
-    checkpoint::{self, Checkpoint, Header, LoadOptions, OutOfRange, RangePolicy},
+    ModelConfig, ModelInput, RobertaConfig,
+    checkpoint::{self, Checkpoint, HeadPolicy, Header, LoadOptions, OutOfRange, RangePolicy},
     heads::{
         MaskedLm, MaskedLmLayout, MultipleChoice, QuestionAnswering, ReplacedTokenDetection, SequenceClassification,
         TokenClassification,
@@ -31,6 +32,23 @@ fn roberta(case: &str) -> RobertaConfig {
     match ModelConfig::from_folder(fixture(case)).unwrap() {
         ModelConfig::Roberta(config) => config,
         ModelConfig::Deberta(_) => panic!("{case} is a DeBERTa"),
+    }
+}
+
+/// A head that the file lacks is drawn anew, and learns like the rest.
+#[test]
+fn fresh_heads_have_gradients() {
+    let config = ModelConfig::from_folder(fixture("v3_sequence_single")).unwrap();
+    for (backend, device) in cpu_devices() {
+        let device = device.autodiff();
+        let options = LoadOptions { head: HeadPolicy::Initialise, ..LoadOptions::default() };
+        let model = TokenClassification::new(&config, &device);
+        let (model, report) = Checkpoint::open(fixture("v3_sequence_single")).unwrap().load(model, &options).unwrap();
+        assert_eq!(report.missing, ["classifier.weight", "classifier.bias"]);
+        let input = ModelInput::new(Tensor::<2, Int>::ones([1, 4], &device));
+        let gradients = model.forward(input).sum().backward();
+        let gradients = GradientsParams::from_grads(gradients, &model);
+        assert_eq!(gradients.len(), list_param_ids(&model).len(), "{backend}");
     }
 }
 
