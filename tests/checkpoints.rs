@@ -267,7 +267,7 @@ fn values_beyond_the_range_of_a_type_are_refused_or_clamped() {
 
     // A module that is cast on writing goes the same way.
     let (module, _) = load(&folder, deberta("v3_plain").init(&Device::flex())).unwrap();
-    let config = deberta("v3_plain").into();
+    let config = ModelConfig::from(deberta("v3_plain"));
     let message = checkpoint::write(&module, &config, &target, Some(FloatDType::F16)).unwrap_err().to_string();
     assert!(message.contains(&format!("`{key}` (2, the largest is -1e6)")), "{message}");
 }
@@ -286,10 +286,10 @@ fn what_was_there_is_replaced_in_one_piece() {
     let config = deberta("v3_plain");
     let folder = TempDir::new().unwrap();
     let (module, _) = load(fixture("v3_plain"), config.init(&Device::flex())).unwrap();
-    checkpoint::write(&module, &config.clone().into(), &folder, None).unwrap();
+    checkpoint::write(&module, &ModelConfig::from(config.clone()), &folder, None).unwrap();
     // On top of the very file the module's tensors may still be mapped from.
     let (module, _) = load(&folder, config.init(&Device::flex())).unwrap();
-    checkpoint::write(&module, &config.clone().into(), &folder, Some(FloatDType::BF16)).unwrap();
+    checkpoint::write(&module, &ModelConfig::from(config.clone()), &folder, Some(FloatDType::BF16)).unwrap();
     let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|file| file.unwrap().file_name()).collect();
     files.sort();
     assert_eq!(files, ["config.json", "model.safetensors"]);
@@ -297,6 +297,8 @@ fn what_was_there_is_replaced_in_one_piece() {
     assert!(text.contains(r#""torch_dtype": "bfloat16""#), "{text}");
 
     fs::write(folder.path().join("file"), "").unwrap();
-    let message = checkpoint::write(&module, &config.into(), folder.path().join("file"), None).unwrap_err().to_string();
+    let message = checkpoint::write(&module, &ModelConfig::from(config), folder.path().join("file"), None)
+        .unwrap_err()
+        .to_string();
     assert!(message.contains("cannot create"), "{message}");
 }

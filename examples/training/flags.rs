@@ -50,7 +50,8 @@ pub struct TrainingFlags {
     #[arg(long, value_enum, help_heading = "Model")]
     pub dtype: Option<Dtype>,
 
-    /// Most tokens of one input, special tokens included; not more than the model was trained with [default: 128]
+    /// Most tokens of one input, special tokens included; not more than the model was trained with [default: 128; for GLiNER as
+    /// many as that]
     #[arg(long, value_name = "N", help_heading = "Model")]
     pub max_length: Option<usize>,
 
@@ -60,7 +61,7 @@ pub struct TrainingFlags {
 
     /// Dropout in front of the classifier [default: the checkpoint's]
     #[arg(long, value_name = "P", help_heading = "Model")]
-    pub task_dropout: Option<f64>,
+    task_dropout: Option<f64>,
 
     /// Train with the embeddings as they are
     #[arg(long, help_heading = "Model")]
@@ -330,6 +331,17 @@ impl TrainingFlags {
     /// The model to start from.
     pub fn model(&self) -> &str {
         self.model.as_deref().unwrap_or("models/deberta-tiny")
+    }
+
+    /// Dropout in front of the classifier, if it is said.
+    pub fn task_dropout(&self) -> Result<Option<f64>> {
+        match self.task_dropout.filter(|dropout| !(0.0..1.0).contains(dropout)) {
+            Some(dropout) => {
+                let problem = format!("it is {dropout}, expected a number from 0 up to, but not including, 1");
+                Err(Error::setting("--task-dropout", problem))
+            }
+            None => Ok(self.task_dropout),
+        }
     }
 
     /// Low-rank adapters, if they are asked for.

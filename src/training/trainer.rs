@@ -15,8 +15,9 @@ use super::{
     state,
 };
 use crate::{
-    ModelConfig, Result,
+    Result,
     checkpoint::{self, Checkpoint, LoadOptions, adapter, locate},
+    config::Configuration,
     data::Random,
     model::input::ModelInput,
 };
@@ -111,7 +112,7 @@ impl<M: Objective> Learner for Trainer<M> {
 
     fn begin(mut model: M, start: Start<'_>) -> Result<Self> {
         let Start { settings, run, schedule, saved } = start;
-        let (mut optimizer, device) = (start.optimizer(run.config), &run.devices[0]);
+        let (mut optimizer, device) = (start.optimizer(&run.config.encoder()), &run.devices[0]);
         if let Some(lora) = &settings.lora {
             lora.attach(&mut model, settings.seed);
             if let Some(folder) = saved {
@@ -144,7 +145,7 @@ impl<M: Objective> Learner for Trainer<M> {
         self.train_step(batches)
     }
 
-    fn save(&self, config: &ModelConfig, folder: &Path) -> Result<()> {
+    fn save(&self, config: &dyn Configuration, folder: &Path) -> Result<()> {
         match self.lora {
             Some(_) => state::write_adapter(folder, self.model(), &self.optimizer),
             None => state::write_model(folder, self.model(), config, &self.optimizer),
@@ -153,7 +154,7 @@ impl<M: Objective> Learner for Trainer<M> {
 
     fn export(&self, run: &Run<'_>, folder: &Path) -> Result<()> {
         if let Some(lora) = &self.lora {
-            return adapter::write(self.model(), run.config, folder, lora.adapter_settings());
+            return adapter::write(self.model(), &run.config.encoder(), folder, lora.adapter_settings());
         }
         checkpoint::write(self.model(), run.config, folder, None)?;
         run.tokenizer.save(folder)
