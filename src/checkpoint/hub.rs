@@ -11,7 +11,7 @@ use hf_hub::{
     api::sync::{Api, ApiBuilder, ApiError},
 };
 
-use super::read;
+use super::{content::Index, read};
 use crate::{
     Error, Result,
     foreign::{self, Part},
@@ -123,7 +123,7 @@ impl Hub {
         }
         get(weights)?;
         if weights.ends_with(".json") {
-            for shard in read::Index::open(&folder.join(weights))?.files() {
+            for shard in Index::open(&folder.join(weights))?.files() {
                 get(shard)?;
             }
         }

@@ -10,6 +10,7 @@
 //! modules only know one layout.
 
 pub(crate) mod adapter;
+mod content;
 mod convert;
 mod digest;
 mod header;
@@ -21,8 +22,10 @@ mod names;
 mod parameters;
 mod partial;
 mod pretrained;
+mod quantised;
 mod read;
 mod report;
+mod sentence_modules;
 mod v1;
 mod wrapping;
 mod write;
@@ -36,5 +39,7 @@ pub use pretrained::locate;
 pub use read::Checkpoint;
 pub(crate) use read::file_in;
 pub use report::{LoadReport, Misshapen};
+pub(crate) use sentence_modules::SentenceModules;
+pub use sentence_modules::write_sentence_modules;
 pub(crate) use write::first_not_finite;
-pub use write::{OutOfRange, RangePolicy, rewrite, write};
+pub use write::{FileType, OutOfRange, RangePolicy, rewrite, write};

@@ -9,7 +9,7 @@ use burn::{
     tensor::{Tensor, TensorData},
 };
 
-use super::{parameters::Parameter, read::Content, write::write_tensors};
+use super::{content::Content, parameters::Parameter, write::write_tensors};
 use crate::{Error, Result, replacement::Replacement};
 
 /// Writes the parameters whose paths are wanted, as they are, into a safetensors file.
@@ -19,7 +19,8 @@ use crate::{Error, Result, replacement::Replacement};
 pub(crate) fn write_some<M: Module>(module: &M, wanted: fn(&str) -> bool, path: &Path) -> Result<()> {
     let parameters = Parameter::of(module).into_iter().filter(|parameter| wanted(&parameter.path));
     let tensors: Vec<_> = parameters.map(as_it_is).collect();
-    Replacement::new(path.to_owned(), |file| write_tensors(&tensors, None, file, path).map(drop))?.commit()
+    Replacement::new(path.to_owned(), |file| write_tensors(&tensors, |tensor| tensor.dtype, file, path).map(drop))?
+        .commit()
 }
 
 /// The parameter as a tensor of the file.

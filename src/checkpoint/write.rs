@@ -23,11 +23,12 @@ use super::{
     header::Header,
     names::{Names, Spelling, is_ignored, is_optimizer_state},
     parameters::Parameter,
+    quantised,
     report::Few,
     v1,
 };
 use crate::{
-    Error, ModelConfig, Result,
+    Error, Int8Layers, ModelConfig, Result,
     config::{Configuration, DebertaVersion},
     replacement::Replacement,
 };
@@ -41,6 +42,31 @@ pub enum RangePolicy {
     Refuse,
     /// They become the largest value of the type.
     Clamp,
+}
+
+/// What a file's weights are held in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileType {
+    /// All of them in one element type.
+    Float(FloatDType),
+    /// The linear maps of the encoder in 8 bits, with a scale for each output and 128 inputs, as compressed-tensors' format
+    /// `int-quantized` has it; with [`Int8Layers::Mixed`] those of attention only. The rest in f16.
+    Int8(Int8Layers),
+}
+
+impl From<FloatDType> for FileType {
+    fn from(dtype: FloatDType) -> Self {
+        Self::Float(dtype)
+    }
+}
+
+impl FileType {
+    fn of_floats(self) -> FloatDType {
+        match self {
+            Self::Float(dtype) => dtype,
+            Self::Int8(_) => FloatDType::F16,
+        }
+    }
 }
 
 /// Values of a tensor that are beyond the range of the written element type.
@@ -82,7 +108,8 @@ pub fn write<M: Module>(
     let (parameters, mut encoder) = (Parameter::of(module), config.encoder());
     let names = names_in_file(&parameters, &mut encoder);
     let tensors = parameters.into_iter().map(|parameter| stored(parameter, &names)).collect();
-    write_folder(tensors, (config, encoder), folder.as_ref(), dtype, RangePolicy::Refuse).map(drop)
+    let file_type = dtype.map(FileType::from);
+    write_folder(tensors, (config, encoder), folder.as_ref(), file_type, RangePolicy::Refuse).map(drop)
 }
 
 /// The names of a module's parameters in its file, whose configuration is made to say so.
@@ -98,15 +125,16 @@ pub(super) fn names_in_file(parameters: &[Parameter], config: &mut ModelConfig) 
 }
 
 /// Writes the weights of `checkpoint`, whatever files they come from, into `folder` as one `model.safetensors` in
-/// another element type, with its `config.json`. Tensors keep their names. Integer buffers, which no model needs, and
+/// another type, with its `config.json`. Tensors keep their names. Integer buffers, which no model needs, and
 /// an optimiser's state are left out. Returns the values that were clamped.
 ///
 /// # Errors
-/// As [`write()`]; a `config.json` that cannot be read; values beyond the range of `dtype`, with [`RangePolicy::Refuse`].
+/// As [`write()`]; a `config.json` that cannot be read; values beyond the range of the type, with
+/// [`RangePolicy::Refuse`].
 pub fn rewrite(
     checkpoint: &Checkpoint,
     folder: impl AsRef<Path>,
-    dtype: FloatDType,
+    file_type: impl Into<FileType>,
     range: RangePolicy,
 ) -> Result<Vec<OutOfRange>> {
     let config = checkpoint.config()?;
@@ -115,7 +143,8 @@ pub fn rewrite(
         false => !is_ignored(&tensor.name),
     };
     let weights = checkpoint.stored().filter(is_weight);
-    write_folder(weights.cloned().collect(), (&config, config.encoder()), folder.as_ref(), Some(dtype), range)
+    let config = (&config as &dyn Configuration, config.encoder());
+    write_folder(weights.cloned().collect(), config, folder.as_ref(), Some(file_type.into()), range)
 }
 
 /// The path of a parameter with NaN or infinity; none if all values are finite.
@@ -142,30 +171,31 @@ fn check_types(name: &str, types: [DType; 2]) -> Result<()> {
     }
 }
 
-/// Writes tensors (cast to `dtype`, if given) and configuration, in the layout of the encoder's model type.
+/// Writes tensors (in `file_type`, if given) and configuration, in the layout of the encoder's model type.
 fn write_folder(
     mut tensors: Vec<Stored>,
     (config, mut encoder): (&dyn Configuration, ModelConfig),
     folder: &Path,
-    dtype: Option<FloatDType>,
+    file_type: Option<FileType>,
     range: RangePolicy,
 ) -> Result<Vec<OutOfRange>> {
-    let dtype = dtype.map(DType::from);
+    let dtype = file_type.map(|file_type| DType::from(file_type.of_floats()));
     match &mut encoder {
         ModelConfig::Deberta(config) => {
             if config.model_type == DebertaVersion::V1 {
                 tensors = v1::merge(tensors, config.num_attention_heads);
             }
-            declare_dtype(&mut config.other, &tensors, dtype);
+            tensors = declare_type(&mut config.other, tensors, file_type);
         }
-        ModelConfig::Roberta(config) => declare_dtype(&mut config.other, &tensors, dtype),
+        ModelConfig::Roberta(config) => tensors = declare_type(&mut config.other, tensors, file_type),
     }
 
+    let written = |tensor: &Stored| dtype.filter(|_| !quantised::is_part(tensor)).unwrap_or(tensor.dtype);
     fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     let path = folder.join("model.safetensors");
     let mut out_of_range = Vec::new();
     let weights = Replacement::new(path.clone(), |file| {
-        out_of_range = write_tensors(&tensors, dtype, file, &path)?;
+        out_of_range = write_tensors(&tensors, written, file, &path)?;
         Ok(())
     })?;
     if !out_of_range.is_empty() && range == RangePolicy::Refuse {
@@ -181,10 +211,11 @@ fn write_folder(
     Ok(out_of_range)
 }
 
-/// Writes the element type of the weights into the configuration; transformers casts weights to the type that it finds
-/// there.
-fn declare_dtype(other: &mut Map<String, Value>, tensors: &[Stored], dtype: Option<DType>) {
-    let name = match dtype.or(tensors.first().map(|tensor| tensor.dtype)) {
+/// The tensors in the type of the file, which the configuration is made to say; transformers casts weights to the type that it
+/// finds there.
+fn declare_type(other: &mut Map<String, Value>, tensors: Vec<Stored>, file_type: Option<FileType>) -> Vec<Stored> {
+    let floats = file_type.map(|file_type| DType::from(file_type.of_floats()));
+    let name = match floats.or(tensors.first().map(|tensor| tensor.dtype)) {
         Some(DType::F16) => "float16",
         Some(DType::BF16) => "bfloat16",
         _ => "float32",
@@ -193,6 +224,12 @@ fn declare_dtype(other: &mut Map<String, Value>, tensors: &[Stored], dtype: Opti
     // transformers know.
     other.remove("dtype");
     other.insert("torch_dtype".into(), json!(name));
+    // What was read may have been in 8 bits.
+    other.remove("quantization_config");
+    let Some(FileType::Int8(layers)) = file_type else { return tensors };
+    let (tensors, config) = quantised::quantise(tensors, layers);
+    other.insert("quantization_config".into(), config);
+    tensors
 }
 
 /// The parameter as a tensor of the file. It is read and transposed when it is written.
@@ -207,16 +244,15 @@ pub(super) fn stored(parameter: Parameter, names: &Names) -> Stored {
     })
 }
 
-/// Writes a whole safetensors file, with values cast to `dtype` if one is given. Values beyond its range are clamped
+/// Writes a whole safetensors file, each tensor in the type that `written` says. Values beyond its range are clamped
 /// and reported. `path` is for error messages.
 pub(super) fn write_tensors(
     tensors: &[Stored],
-    dtype: Option<DType>,
+    written: impl Fn(&Stored) -> DType,
     file: &mut impl Write,
     path: &Path,
 ) -> Result<Vec<OutOfRange>> {
-    let written = |tensor: &Stored| dtype.unwrap_or(tensor.dtype);
-    for tensor in tensors {
+    for tensor in tensors.iter().filter(|tensor| !quantised::is_part(tensor)) {
         check_types(&tensor.name, [tensor.dtype, written(tensor)])?;
     }
     let header =

@@ -24,8 +24,7 @@ pub use gliner::{Gliner, GlinerLayout, GlinerOptions, GlinerTargets, GlinerVecto
 pub use loss::FocalLoss;
 pub use masked_lm::{MaskedLm, MaskedLmLayout};
 pub use multiple_choice::MultipleChoice;
-pub(crate) use pooling::SentenceModules;
-pub use pooling::{Pooling, write_sentence_modules};
+pub use pooling::Pooling;
 pub use question_answering::{AnswerLogits, QuestionAnswering};
 pub use replaced_token::ReplacedTokenDetection;
 pub use sequence::{RankedLists, SequenceClassification, SequenceLabels};

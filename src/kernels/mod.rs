@@ -8,7 +8,7 @@ mod plan;
 mod relative_index;
 mod sequence;
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, module::linear};
 
 pub use plan::AttentionPlan;
 pub use relative_index::RelativeIndex;
@@ -26,6 +26,20 @@ pub(crate) fn host_serves(device: &Device, dtype: DType) -> bool {
 pub(crate) fn attention_serves(device: &Device, dtype: DType) -> bool {
     let gpu = cfg!(feature = "gpu") && !device::is_host(device);
     host_serves(device, dtype) || gpu && matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
+}
+
+/// x weight + bias, by the kernels of the device or by burn's product.
+///
+/// # Shapes
+/// - x: [.., inputs]
+/// - weight: [inputs, outputs]
+/// - bias: \[outputs\]
+/// - output: [.., outputs]
+pub(crate) fn affine<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    match host_serves(&x.device(), weight.dtype()) {
+        true => cpu::linear::linear(x, weight, bias),
+        false => linear(x, weight, bias),
+    }
 }
 
 /// Attention over sequences that lie end to end, by the kernels of the device.

@@ -5,16 +5,14 @@ use std::sync::Arc;
 use burn::{
     Tensor,
     module::{Module, Param},
-    tensor::{DType, Device, TensorData, module::linear},
+    tensor::{DType, Device, TensorData},
 };
 use serde::{Deserialize, Serialize};
 
 use super::lora::LowRank;
 use crate::kernels::{
-    cpu::{
-        self,
-        packed::{self, PackedWeight, WeightType},
-    },
+    affine,
+    cpu::packed::{self, PackedWeight, WeightType},
     host_serves,
 };
 
@@ -62,14 +60,6 @@ pub struct Linear {
     /// W, laid out for products.
     #[module(skip)]
     packed: Option<Arc<dyn PackedWeight>>,
-}
-
-/// x W + b on any device.
-pub(super) fn affine<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
-    match host_serves(&x.device(), weight.dtype()) {
-        true => cpu::linear::linear(x, weight, bias),
-        false => linear(x, weight, bias),
-    }
 }
 
 impl Linear {

@@ -3,10 +3,10 @@
 use burn::{
     Tensor,
     module::{Module, Param},
-    tensor::TensorData,
+    tensor::{DType, Device, TensorData},
 };
 
-use super::linear::{Linear, affine};
+use crate::kernels::affine;
 
 /// s (x A) B beside x W + b, so that A and B can be trained while W stays as it is.
 ///
@@ -23,15 +23,20 @@ pub struct LowRank {
 }
 
 impl LowRank {
-    /// A change of `linear` on its device and in its type. It is none at first: B is zero.
+    /// A change of a map of `[inputs, outputs]`, in a type on a device. It is none at first: B is zero.
     ///
     /// # Panics
     /// If `down` has not `inputs * rank` values, A row by row.
-    pub(crate) fn of(linear: &Linear, down: Vec<f32>, rank: usize, scale: f64) -> Self {
-        let [inputs, outputs] = linear.weight.lazy_shape().dims();
+    pub(crate) fn new(
+        [inputs, outputs]: [usize; 2],
+        (device, dtype): (&Device, DType),
+        down: Vec<f32>,
+        rank: usize,
+        scale: f64,
+    ) -> Self {
         let parameter = |values: Vec<f32>, shape: [usize; 2]| {
-            let data = TensorData::new(values, shape).convert_dtype(linear.dtype());
-            Param::from_tensor(Tensor::from_data(data, (&linear.device(), linear.dtype())))
+            let data = TensorData::new(values, shape).convert_dtype(dtype);
+            Param::from_tensor(Tensor::from_data(data, (device, dtype)))
         };
         let (down, up) = (parameter(down, [inputs, rank]), parameter(vec![0.0; rank * outputs], [rank, outputs]));
         Self { down, up, scale }

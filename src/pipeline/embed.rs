@@ -8,8 +8,7 @@ use super::{Pipeline, PipelineOptions, Pooling, Runner};
 use crate::{
     Error, Result,
     batch::Encoding,
-    checkpoint::LoadReport,
-    heads::SentenceModules,
+    checkpoint::{LoadReport, SentenceModules},
     model::{Backbone, inference::Prepared},
     scores::rows,
     tokenizer::{Text, Truncation},

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde::Deserialize;
+
 use super::{
     Entity, Pipeline, PipelineOptions, Runner,
     entities::{LabelledWord, entities},
@@ -18,7 +20,8 @@ use crate::{
 };
 
 /// How a word of several tokens gets one label.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum WordScores {
     /// Its first token decides. Token classifiers are usually trained in this way.
     #[default]

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{objective::Objective, optimizer::freeze, settings::positive};
+use super::{bounds::positive, objective::Objective, optimizer::freeze};
 use crate::{
     Error, Result,
     checkpoint::adapter::{self, AdapterSettings},
@@ -51,11 +51,12 @@ impl Lora {
     pub(super) fn attach<M: Objective>(&self, model: &mut M, seed: u64) {
         let targets = model.backbone_mut().linears().into_iter().filter(|(role, _)| self.targets.contains(role));
         for (number, (_, linear)) in targets.enumerate() {
-            let [inputs, _] = linear.weight.lazy_shape().dims();
+            let shape @ [inputs, _] = linear.weight.lazy_shape().dims();
             let mut random = Random::new(&[seed, number as u64]);
             let bound = 1.0 / (inputs as f64).sqrt();
             let down = (0..inputs * self.rank).map(|_| ((2.0 * random.uniform() - 1.0) * bound) as f32).collect();
-            linear.set_lora(Some(LowRank::of(linear, down, self.rank, self.alpha / self.rank as f64)));
+            let place = (&linear.device(), linear.dtype());
+            linear.set_lora(Some(LowRank::new(shape, place, down, self.rank, self.alpha / self.rank as f64)));
         }
     }
 

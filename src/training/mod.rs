@@ -5,6 +5,7 @@
 //!   [`Objective`].
 //! - [`metrics`] and [`report`] say and show how it went.
 
+mod bounds;
 mod identity;
 mod learner;
 mod lora;

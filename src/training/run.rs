@@ -8,11 +8,7 @@ use std::{
 use burn::tensor::{DType, Device, FloatDType};
 use serde_json::{Value, json};
 
-use super::{
-    identity::Identity,
-    settings::{TrainingSettings, count},
-    state,
-};
+use super::{bounds::count, identity::Identity, settings::TrainingSettings, state};
 use crate::{
     Error, Result,
     checkpoint::{self, HeadPolicy, LoadOptions},

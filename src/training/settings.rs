@@ -1,10 +1,9 @@
 //! How a model is trained, as plain data.
 
-use std::ops::RangeInclusive;
-
 use serde::{Deserialize, Serialize};
 
 use super::{
+    bounds::{count, not_negative, number, positive},
     lora::Lora,
     optimizer::{AdamWConfig, Frozen, ScheduleKind, Warmup},
     sift::Sift,
@@ -128,32 +127,6 @@ impl Sift {
         not_negative("--sift-step-size", self.step_size)?;
         not_negative("--sift-noise", self.noise)
     }
-}
-
-/// Refuses a number that does not fit.
-fn number(flag: &str, value: f64, fits: bool, expected: &str) -> Result<()> {
-    match fits {
-        true => Ok(()),
-        false => Err(Error::value(flag, value, format_args!("a number {expected}"))),
-    }
-}
-
-pub(super) fn positive(flag: &str, value: f64) -> Result<()> {
-    number(flag, value, value > 0.0 && value.is_finite(), "above 0")
-}
-
-fn not_negative(flag: &str, value: f64) -> Result<()> {
-    number(flag, value, value >= 0.0 && value.is_finite(), "of at least 0")
-}
-
-/// Refuses a whole number outside its range.
-pub(super) fn count(flag: &str, value: usize, range: RangeInclusive<usize>) -> Result<()> {
-    if range.contains(&value) {
-        return Ok(());
-    }
-    let bound =
-        if value < *range.start() { format!("at least {}", range.start()) } else { format!("at most {}", range.end()) };
-    Err(Error::value(flag, value, bound))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
+    bounds::count,
     learner::{Learner, Start, TrainStepReport},
     metrics::Metrics,
     optimizer::Schedule,
@@ -18,7 +19,7 @@ use super::{
     progress::Progress,
     report::{Curve, CurveLog, Figure, Panel, Report},
     run::Run,
-    settings::{TrainingSettings, count},
+    settings::TrainingSettings,
     state,
     task::{Task, TaskBatch, TaskModel},
 };

@@ -2,6 +2,7 @@
 //! ([`worker`]), all runs ([`pool`]), what came of them ([`results`]), what they cost ([`cost`]), and the report ([`report`],
 //! [`statement`], [`tables`], [`figures`]).
 
+pub mod architecture;
 pub mod cost;
 pub mod figures;
 pub mod pool;

@@ -36,8 +36,8 @@ use deberta_burn::{
 use serde_json::Value;
 
 use crate::{
+    architecture::Architecture,
     protocol::{DOWNSTREAM_BATCH, RunSpec, TUNING_SEED},
-    variant::Architecture,
 };
 
 /// The specification of a run, in its folder.

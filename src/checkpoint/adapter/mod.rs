@@ -26,7 +26,7 @@ use burn::{
 use config::AdapterConfig;
 pub(crate) use write::{AdapterSettings, is_part, write};
 
-use super::{convert, names, read::Content};
+use super::{content::Content, convert, names};
 use crate::{
     Error, ModelConfig, Result,
     foreign::{self, Part},

@@ -79,7 +79,7 @@ pub(crate) fn write<M: Module>(
     tensors.iter_mut().for_each(|tensor| tensor.name.insert_str(0, PREFIX));
     fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     let weights =
-        Replacement::new(path.clone(), |file| write_tensors(&tensors, Some(DType::F32), file, &path).map(drop))?;
+        Replacement::new(path.clone(), |file| write_tensors(&tensors, |_| DType::F32, file, &path).map(drop))?;
     let adapter_config = Replacement::of(folder.join("adapter_config.json"), adapter_config.as_bytes())?;
     let config = Replacement::of(folder.join("config.json"), config.to_json().as_bytes())?;
     weights.commit()?;

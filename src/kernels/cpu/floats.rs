@@ -7,8 +7,8 @@ use half::bf16;
 
 use super::{
     format::{Format, Operand, States},
+    layout::pack_rows,
     matrix::Matrix,
-    panels::pack_rows,
     simd::Simd,
 };
 use crate::isa::Isa;

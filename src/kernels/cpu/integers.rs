@@ -6,8 +6,8 @@ use bytemuck::Pod;
 
 use super::{
     format::{Format, States},
+    layout::pack_groups,
     matrix::Matrix,
-    panels::pack_groups,
     quantisation::{self, Truncate},
     simd::Simd,
 };

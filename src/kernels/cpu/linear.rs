@@ -18,7 +18,7 @@ use super::{
     floats::F32,
     matrix::Matrix,
     operation::{Operation, apply},
-    packed::PackedWeight,
+    packed::map_rows,
     panels::Panels,
     product::Start,
     simd::vectorized,
@@ -59,28 +59,6 @@ fn product(lhs: Matrix<'_>, rhs: Matrix<'_>) -> Vec<f32> {
     let mut output = vec![0.0; lhs.shape()[0] * rhs.shape()[1]];
     Panels::<F32>::new(Isa::in_use(), rhs).parallel_product(lhs, Start::Zero, &mut output);
     output
-}
-
-/// `x weight + bias` with a weight that is laid out.
-///
-/// # Shapes
-/// - x: [.., inputs]
-/// - bias: [outputs]
-/// - output: [.., outputs]
-pub(super) fn map_rows<B: HostBackend>(
-    x: FloatTensor<B>,
-    weight: &dyn PackedWeight,
-    bias: Option<FloatTensor<B>>,
-) -> FloatTensor<B> {
-    let mut shape = x.shape();
-    let [inputs, outputs] = weight.shape();
-    let (rows, last) = (shape.num_elements() / inputs, shape.num_dims() - 1);
-    shape[last] = outputs;
-    let (x, bias) = (B::values(x), bias.map(B::values));
-    let start = bias.as_ref().map_or(Start::Zero, |bias| Start::Bias(bias.as_ref()));
-    let mut output = vec![0.0; rows * outputs];
-    weight.map(x.as_ref(), start, &mut output);
-    B::tensor(output, shape)
 }
 
 impl<const N: usize> Operation<N> for HostLinear {

@@ -10,6 +10,7 @@ pub(crate) mod format;
 pub(crate) mod gelu;
 pub(crate) mod integers;
 pub(crate) mod lanes;
+pub(crate) mod layout;
 pub(crate) mod linear;
 pub(crate) mod matrix;
 pub(crate) mod operation;

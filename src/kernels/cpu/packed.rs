@@ -6,14 +6,16 @@ use std::{
     sync::Arc,
 };
 
-use burn::{Tensor, backend::tensor::FloatTensor};
+use burn::{
+    Tensor,
+    backend::{TensorMetadata, tensor::FloatTensor},
+};
 
 use super::{
     backend::HostBackend,
     floats::{Bf16, F32},
     format::Format,
     integers::{I16, Int8, WidenedInt8},
-    linear::map_rows,
     matrix::Matrix,
     operation::{Operation, apply},
     panels::Panels,
@@ -87,6 +89,28 @@ impl<F: Format> PackedWeight for Panels<F> {
     fn unpack(&self) -> Vec<f32> {
         self.unpack()
     }
+}
+
+/// `x weight + bias` with a weight that is laid out.
+///
+/// # Shapes
+/// - x: [.., inputs]
+/// - bias: [outputs]
+/// - output: [.., outputs]
+pub(super) fn map_rows<B: HostBackend>(
+    x: FloatTensor<B>,
+    weight: &dyn PackedWeight,
+    bias: Option<FloatTensor<B>>,
+) -> FloatTensor<B> {
+    let mut shape = x.shape();
+    let [inputs, outputs] = weight.shape();
+    let (rows, last) = (shape.num_elements() / inputs, shape.num_dims() - 1);
+    shape[last] = outputs;
+    let (x, bias) = (B::values(x), bias.map(B::values));
+    let start = bias.as_ref().map_or(Start::Zero, |bias| Start::Bias(bias.as_ref()));
+    let mut output = vec![0.0; rows * outputs];
+    weight.map(x.as_ref(), start, &mut output);
+    B::tensor(output, shape)
 }
 
 /// `x weight + bias` on a host device without gradients.

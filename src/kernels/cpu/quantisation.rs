@@ -56,6 +56,12 @@ pub(super) fn inverse(scale: f32) -> f32 {
     if scale > 0.0 { 1.0 / scale } else { 0.0 }
 }
 
+/// The scale of a group of weights, and their integers.
+pub(crate) fn group(weights: &[f32], range: f32) -> (f32, impl Iterator<Item = i32>) {
+    let (scale, _) = scale(largest(weights.iter().copied()), range);
+    (scale, weights.iter().map(move |weight| integer(*weight, inverse(scale))))
+}
+
 /// Integers that a number of their range fits.
 pub(crate) trait Truncate {
     fn truncate(integer: i32) -> Self;

@@ -12,7 +12,7 @@ use cubecl::{prelude::*, std::tensor::TensorHandle};
 
 use super::{
     fragments::FRAGMENT,
-    operation::Plan,
+    plan::Plan,
     portable,
     shared::{BLOCK, NumbersLaunch, Variant},
     tensor_core,

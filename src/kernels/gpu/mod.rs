@@ -15,6 +15,7 @@
 mod fragments;
 mod launch;
 pub(crate) mod operation;
+mod plan;
 mod portable;
 mod shared;
 mod tensor_core;

@@ -43,35 +43,13 @@ where
 pub struct NerBody {
     inputs: OneOrMany<String>,
     #[serde(default)]
-    words: Words,
+    words: WordScores,
     stride: Option<usize>,
-}
-
-/// How a word of several tokens gets its label.
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Words {
-    #[default]
-    First,
-    Average,
-    Max,
-    Tokens,
-}
-
-impl From<Words> for WordScores {
-    fn from(words: Words) -> Self {
-        match words {
-            Words::First => Self::First,
-            Words::Average => Self::Average,
-            Words::Max => Self::Max,
-            Words::Tokens => Self::Tokens,
-        }
-    }
 }
 
 /// Entities. Long texts are read in windows.
 pub async fn ner(State(app): State<App>, call: Call, Json(body): Json<NerBody>) -> Result<Response, Problem> {
-    let options = TagOptions { words: body.words.into(), stride: body.stride };
+    let options = TagOptions { words: body.words, stride: body.stride };
     let requests = body.inputs.into_list().0.into_iter().map(|text| TagRequest { text, options });
     results::<TokenTagger>(app, call, requests.collect(), None).await
 }

@@ -13,12 +13,12 @@ use crate::{
     data::Random,
     model::input::ModelInput,
     training::{
+        bounds::positive,
         learner::{Learner, Start, TrainStepReport},
         objective::MaskedLmLabels,
         optimizer::{AdamW, Schedule},
         parallel::Devices,
         run::Run,
-        settings::positive,
         state,
     },
 };
