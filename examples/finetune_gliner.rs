@@ -24,7 +24,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, ValueEnum};
 use deberta_burn::{
-    Error, Result,
+    Result,
     checkpoint::locate,
     config::{GlinerConfig, SpanMode},
     data::read_entities,
@@ -111,9 +111,8 @@ fn main() -> ExitCode {
             base = Some(opened);
             Ok((config, tokenizer))
         })?;
-        if session.settings.lora.is_some() {
-            return Err(Error::setting("--lora", "no adapter of a GLiNER can be opened: train the whole model"));
-        }
+        // No adapter of a GLiNER can be opened.
+        session.settings.lora.iter_mut().for_each(|lora| lora.merged = true);
         let focal = FocalLoss { alpha: args.focal_alpha, gamma: args.focal_gamma };
         focal.validate()?;
         let options = EntityOptions { asked: args.types.into(), focal, seed: session.settings.seed };

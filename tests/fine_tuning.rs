@@ -339,7 +339,11 @@ fn encoders_learn_from_pairs_and_their_folder_embeds() {
     let mut embed = example("embed");
     embed.arg("--model").arg(case.path("encoder")).args(["a war", "--json"]);
     embed.assert().success().stderr(contains("pooling: mean (1_Pooling/config.json)"));
-    assert!(error_of(run(&["--lora", "2"])).contains("--lora: PEFT has no place for the learned temperature"));
+    fs::rename(case.path("encoder"), case.path("whole")).expect("another name");
+    run(&["--lora", "4"]).assert().success().stdout(contains("the model of"));
+    assert!(!case.path("encoder/adapter_config.json").exists());
+    let rank = outcome(&case.path("encoder"))["valid"]["mrr"].as_f64().expect("a figure");
+    assert!(rank > 0.4, "{rank}");
 }
 
 /// Texts whose words alone say what is an entity: some are a person, some a thing.
@@ -397,6 +401,14 @@ fn gliner_learns_and_its_folder_answers() {
         gliner.arg("--model").arg(case.path(mode)).args(["--labels", "person,thing", "the king and ship"]);
         gliner.assert().success().stdout(contains("person").and(contains("thing")));
     }
+    // A low-rank change, merged: nothing but weights of the same names.
+    run("lora", &["--model", model, "--lora", "4", "--epochs", "1"])
+        .assert()
+        .success()
+        .stdout(contains("the model of"));
+    assert!(!case.path("lora/adapter_config.json").exists());
+    let mut gliner = example("gliner");
+    gliner.arg("--model").arg(case.path("lora")).args(["--labels", "person", "the king"]).assert().success();
     // It goes on from such a folder, with its layers and settings.
     let folder = case.path("marker-v0").to_str().expect("an ASCII path").to_owned();
     let again = run("again", &["--model", &folder, "--steps", "1", "--learning-rate", "1e-6"]).assert().success();

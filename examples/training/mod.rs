@@ -206,7 +206,7 @@ impl<C: Configuration> Session<C> {
         let outcome = train(task, model, &self.settings, &run, &mut progress)?;
         progress.finish();
         let early = if outcome.stopped_early { ", stopped early" } else { "" };
-        let what = if self.settings.lora.is_some() { "adapter" } else { "model" };
+        let what = if self.settings.lora.as_ref().is_some_and(|lora| !lora.merged) { "adapter" } else { "model" };
         println!("{} steps{early}; the {what} of step {} is in {}", outcome.steps, outcome.best_step, output.display());
         for (part, metrics) in [("validation", &outcome.valid), ("test", &outcome.test)] {
             if let Some(metrics) = metrics {

@@ -153,10 +153,13 @@ impl<M: Objective> Learner for Trainer<M> {
     }
 
     fn export(&self, run: &Run<'_>, folder: &Path) -> Result<()> {
-        if let Some(lora) = &self.lora {
-            return adapter::write(self.model(), &run.config.encoder(), folder, lora.adapter_settings());
-        }
-        checkpoint::write(self.model(), run.config, folder, None)?;
+        let merged = match &self.lora {
+            Some(lora) if !lora.merged => {
+                return adapter::write(self.model(), &run.config.encoder(), folder, lora.adapter_settings());
+            }
+            lora => lora.as_ref().map(|_| Lora::merge(self.model().valid())),
+        };
+        checkpoint::write(merged.as_ref().unwrap_or(self.model()), run.config, folder, None)?;
         run.tokenizer.save(folder)
     }
 
@@ -164,8 +167,8 @@ impl<M: Objective> Learner for Trainer<M> {
         let (mut model, checkpoint) = (
             self.model().valid(),
             match &self.lora {
-                Some(lora) => Checkpoint::open_with_adapter(locate(&lora.base, None)?, folder)?,
-                None => Checkpoint::open(folder)?,
+                Some(lora) if !lora.merged => Checkpoint::open_with_adapter(locate(&lora.base, None)?, folder)?,
+                _ => Checkpoint::open(folder)?,
             },
         );
         Lora::detach(&mut model);
