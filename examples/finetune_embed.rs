@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use deberta_burn::{
-    Error, ModelConfig, Result,
+    ModelConfig, Result,
     checkpoint::write_sentence_modules,
     data::read_pairs,
     heads::{Pooling, TextEncoder},
@@ -58,12 +58,8 @@ fn main() -> ExitCode {
     training::run(|| {
         let args = Args::parse();
         let mut session = Session::open(args.training, "runs/embed", None)?;
-        if session.settings.lora.is_some() {
-            return Err(Error::setting(
-                "--lora",
-                "PEFT has no place for the learned temperature: train the whole model",
-            ));
-        }
+        // PEFT has no place for the learned temperature.
+        session.settings.lora.iter_mut().for_each(|lora| lora.merged = true);
         let pooling = Pooling::from(args.pooling);
         session.data.insert("pooling".into(), pooling.name().into());
         session.config.task_mut().labels = Vec::new();

@@ -16,6 +16,8 @@
 //! JSON lines have the field `text`, and may have `labels`, a list that replaces `--labels` for this text.
 
 mod common;
+#[path = "common/entities.rs"]
+mod entities;
 
 use std::process::ExitCode;
 
@@ -77,14 +79,5 @@ fn gliner(Args { common, tokenizer, labels, threshold, nested, multi_label }: Ar
     let request = |row: Row| GlinerRequest { text: row.text, labels: row.labels.unwrap_or(labels.clone()), options };
     let requests: Vec<_> = rows.into_iter().map(request).collect();
     let found = locations.locate(gliner.run(&requests))?;
-    let mut output = common.output.open();
-    for (index, entities) in found.iter().enumerate() {
-        output.write(entities, |out| {
-            if index > 0 {
-                writeln!(out)?;
-            }
-            entities.iter().try_for_each(|entity| writeln!(out, "{entity}"))
-        })?;
-    }
-    output.finish()
+    entities::write(&common.output, &found)
 }

@@ -14,6 +14,8 @@
 //! JSON lines have the field `text`.
 
 mod common;
+#[path = "common/entities.rs"]
+mod entities;
 
 use std::process::ExitCode;
 
@@ -76,14 +78,5 @@ fn ner(Args { common, words, stride }: Args) -> Result<(), Failure> {
     common::warn(tagger.report());
     let texts: Vec<_> = rows.into_iter().map(|row| row.text).collect();
     let tagged = locations.locate(tagger.tag(&texts, TagOptions { words: words.into(), stride }))?;
-    let mut output = common.output.open();
-    for (index, entities) in tagged.iter().enumerate() {
-        output.write(entities, |out| {
-            if index > 0 {
-                writeln!(out)?;
-            }
-            entities.iter().try_for_each(|entity| writeln!(out, "{entity}"))
-        })?;
-    }
-    output.finish()
+    entities::write(&common.output, &tagged)
 }

@@ -7,13 +7,14 @@ mod stored;
 use std::{fs, path::Path};
 
 use burn::{
-    module::Module,
-    tensor::{DType, Device, FloatDType},
+    module::{Module, list_param_ids},
+    optim::GradientsParams,
+    tensor::{DType, Device, FloatDType, Int, Tensor},
 };
 use common::{cpu_devices, fixture};
 use deberta_burn::{
-    ModelConfig, RobertaConfig,
-    checkpoint::{self, Checkpoint, Header, LoadOptions, OutOfRange, RangePolicy},
+    ModelConfig, ModelInput, RobertaConfig,
+    checkpoint::{self, Checkpoint, HeadPolicy, Header, LoadOptions, OutOfRange, RangePolicy},
     heads::{
         MaskedLm, MaskedLmLayout, MultipleChoice, QuestionAnswering, ReplacedTokenDetection, SequenceClassification,
         TokenClassification,
@@ -31,6 +32,23 @@ fn roberta(case: &str) -> RobertaConfig {
     match ModelConfig::from_folder(fixture(case)).unwrap() {
         ModelConfig::Roberta(config) => config,
         ModelConfig::Deberta(_) => panic!("{case} is a DeBERTa"),
+    }
+}
+
+/// A head that the file lacks is drawn anew, and learns like the rest.
+#[test]
+fn fresh_heads_have_gradients() {
+    let config = ModelConfig::from_folder(fixture("v3_sequence_single")).unwrap();
+    for (backend, device) in cpu_devices() {
+        let device = device.autodiff();
+        let options = LoadOptions { head: HeadPolicy::Initialise, ..LoadOptions::default() };
+        let model = TokenClassification::new(&config, &device);
+        let (model, report) = Checkpoint::open(fixture("v3_sequence_single")).unwrap().load(model, &options).unwrap();
+        assert_eq!(report.missing, ["classifier.weight", "classifier.bias"]);
+        let input = ModelInput::new(Tensor::<2, Int>::ones([1, 4], &device));
+        let gradients = model.forward(input).sum().backward();
+        let gradients = GradientsParams::from_grads(gradients, &model);
+        assert_eq!(gradients.len(), list_param_ids(&model).len(), "{backend}");
     }
 }
 
@@ -249,7 +267,7 @@ fn values_beyond_the_range_of_a_type_are_refused_or_clamped() {
 
     // A module that is cast on writing goes the same way.
     let (module, _) = load(&folder, deberta("v3_plain").init(&Device::flex())).unwrap();
-    let config = deberta("v3_plain").into();
+    let config = ModelConfig::from(deberta("v3_plain"));
     let message = checkpoint::write(&module, &config, &target, Some(FloatDType::F16)).unwrap_err().to_string();
     assert!(message.contains(&format!("`{key}` (2, the largest is -1e6)")), "{message}");
 }
@@ -268,10 +286,10 @@ fn what_was_there_is_replaced_in_one_piece() {
     let config = deberta("v3_plain");
     let folder = TempDir::new().unwrap();
     let (module, _) = load(fixture("v3_plain"), config.init(&Device::flex())).unwrap();
-    checkpoint::write(&module, &config.clone().into(), &folder, None).unwrap();
+    checkpoint::write(&module, &ModelConfig::from(config.clone()), &folder, None).unwrap();
     // On top of the very file the module's tensors may still be mapped from.
     let (module, _) = load(&folder, config.init(&Device::flex())).unwrap();
-    checkpoint::write(&module, &config.clone().into(), &folder, Some(FloatDType::BF16)).unwrap();
+    checkpoint::write(&module, &ModelConfig::from(config.clone()), &folder, Some(FloatDType::BF16)).unwrap();
     let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|file| file.unwrap().file_name()).collect();
     files.sort();
     assert_eq!(files, ["config.json", "model.safetensors"]);
@@ -279,6 +297,8 @@ fn what_was_there_is_replaced_in_one_piece() {
     assert!(text.contains(r#""torch_dtype": "bfloat16""#), "{text}");
 
     fs::write(folder.path().join("file"), "").unwrap();
-    let message = checkpoint::write(&module, &config.into(), folder.path().join("file"), None).unwrap_err().to_string();
+    let message = checkpoint::write(&module, &ModelConfig::from(config), folder.path().join("file"), None)
+        .unwrap_err()
+        .to_string();
     assert!(message.contains("cannot create"), "{message}");
 }

@@ -13,13 +13,17 @@ use common::{
 use deberta_burn::{
     ModelConfig, ModelInput,
     checkpoint::{self, Checkpoint, LoadOptions},
-    config::ProblemType,
+    config::{Configuration, ProblemType},
+    data::read_entities,
     heads::{
-        MaskedLm, MaskedLmLayout, MaskedPositions, MultipleChoice, Pooling, QuestionAnswering, ReplacedTokenDetection,
-        SequenceClassification, SequenceLabels, TextEncoder, TokenClassification,
+        FocalLoss, MaskedLm, MaskedLmLayout, MaskedPositions, MultipleChoice, Pooling, QuestionAnswering,
+        ReplacedTokenDetection, SequenceClassification, SequenceLabels, TextEncoder, TokenClassification,
     },
     parity::Reference,
-    training::{MaskedLmLabels, Objective},
+    training::{
+        MaskedLmLabels, Objective, Task,
+        tasks::{AskedTypes, Collator, EntityOptions, EntityReader, EntityTask, GlinerBase, Splits},
+    },
 };
 use safetensors::SafeTensors;
 
@@ -46,7 +50,7 @@ fn compare(name: &str, backend: &str, device: &Device) -> f32 {
         config: config_without_dropout(name),
         device,
     };
-    let (loss, gradients) = match name {
+    let found = match name {
         _ if name.starts_with("rtd_") => case.replaced_token(),
         _ if name.starts_with("contrastive_") => case.contrastive(),
         _ if name.starts_with("emd_") => case.masked_lm(MaskedLmLayout::EnhancedMaskDecoder),
@@ -56,32 +60,75 @@ fn compare(name: &str, backend: &str, device: &Device) -> f32 {
         }),
         _ => case.head(),
     };
+    assert_equal(&format!("{name} on {backend}"), found, &case.expected)
+}
 
-    let expected_loss = floats(&case.expected, "loss")[0];
-    assert!(
-        (loss - expected_loss).abs() <= 1e-5 * expected_loss.abs(),
-        "{name} on {backend}: {loss} != {expected_loss}"
-    );
-    let of_all = case.expected.names().into_iter().filter(|key| key.starts_with("grad."));
-    let largest_of_model = of_all.map(|key| largest(&floats(&case.expected, key))).fold(0f32, f32::max);
+/// Compares a loss and the gradients of all parameters with the reference's. Returns the largest difference of a gradient, in
+/// parts of what is allowed.
+fn assert_equal(case: &str, (loss, gradients): (f32, Tensors), expected: &SafeTensors<'_>) -> f32 {
+    let expected_loss = floats(expected, "loss")[0];
+    assert!((loss - expected_loss).abs() <= 1e-5 * expected_loss.abs(), "{case}: {loss} != {expected_loss}");
+    let of_all = expected.names().into_iter().filter(|key| key.starts_with("grad."));
+    let largest_of_model = of_all.map(|key| largest(&floats(expected, key))).fold(0f32, f32::max);
     let (mut compared, mut worst) = (0, 0f32);
-    for key in case.expected.names() {
+    for key in expected.names() {
         let Some(parameter) = key.strip_prefix("grad.") else { continue };
-        let expected = floats(&case.expected, key);
-        let (shape, found) = gradients.get(parameter).unwrap_or_else(|| panic!("{name}: no gradient of {parameter}"));
-        assert_eq!(shape, case.expected.tensor(key).unwrap().shape(), "{name}: {parameter}");
+        let (shape, found) = gradients.get(parameter).unwrap_or_else(|| panic!("{case}: no gradient of {parameter}"));
+        assert_eq!(shape, expected.tensor(key).unwrap().shape(), "{case}: {parameter}");
+        let expected = floats(expected, key);
         let allowed = gradient_tolerance(&expected, largest_of_model);
         for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
             assert!(
                 (found - expected).abs() <= allowed,
-                "{name} on {backend}, {parameter}[{index}]: {found} != {expected}, allowed {allowed}"
+                "{case}, {parameter}[{index}]: {found} != {expected}, allowed {allowed}"
             );
             worst = worst.max((found - expected).abs() / allowed);
         }
         compared += 1;
     }
-    assert_eq!(compared, gradients.len(), "{name}: the reference lacks gradients of some parameters");
+    assert_eq!(compared, gradients.len(), "{case}: the reference lacks gradients of some parameters");
     worst
+}
+
+/// The gradients of a module's parameters, with the names of its file.
+fn gradients<M: Module>(module: M, loss: Tensor<1>, config: &dyn Configuration) -> (f32, Tensors) {
+    let gradients = loss.backward();
+    let folder = tempfile::tempdir().unwrap();
+    // Written as a checkpoint, gradients get the reference's names and, for v1, its packed projections.
+    let module = module.map(&mut IntoGradients(&gradients));
+    checkpoint::write(&module, config, folder.path(), None).unwrap();
+    (loss.into_scalar::<f32>(), read(&folder.path().join("model.safetensors")))
+}
+
+/// From rows of a file to gradients, as training does it.
+#[test]
+fn gradients_of_gliner_equal_the_reference() {
+    for name in ["span", "span_two_lstm_layers", "span_marker", "token"] {
+        let folder = fixture(&format!("gliner/{name}"));
+        let bytes = std::fs::read(folder.join("gradients.safetensors")).unwrap();
+        let expected = SafeTensors::deserialize(&bytes).unwrap();
+        let [alpha, gamma] = floats(&expected, "focal")[..] else { panic!("two numbers") };
+        let focal = FocalLoss { alpha: (alpha >= 0.0).then_some(f64::from(alpha)), gamma: f64::from(gamma) };
+        let mut base = GlinerBase::open(&folder, name, Some(&fixture("gliner/tokenizer")), None).unwrap();
+        base.config.dropout = 0.0;
+        base.config.encoder_config.hidden_dropout_prob = 0.0;
+        base.config.encoder_config.attention_probs_dropout_prob = 0.0;
+        let reader = EntityReader::new(&base.config, &base.tokenizer, 512).unwrap();
+        let rows = fixture("gliner/rows.jsonl");
+        let data =
+            Splits { train: reader.examples(read_entities(&rows).unwrap(), &rows).unwrap(), valid: None, test: None };
+        let collator = Collator { config: base.config.encoder(), pad_id: base.tokenizer.pad_id(), batch_tokens: 1024 };
+        let options = EntityOptions { asked: AskedTypes::Sampled, focal, seed: 0 };
+        let task = EntityTask::new(reader, collator, data, options);
+        for (backend, device) in cpu_devices() {
+            let device = device.autodiff();
+            let model = base.fresh(&base.config, &device);
+            let (model, _) = Checkpoint::open(&folder).unwrap().load(model, &LoadOptions::default()).unwrap();
+            let (input, labels) = task.batch(&[0, 1, 2], 0, &device).unwrap();
+            let loss = Objective::loss(&model, model.logits(input, &labels), labels);
+            assert_equal(&format!("{name} on {backend}"), gradients(model, loss, &base.config), &expected);
+        }
+    }
 }
 
 /// One fixture on one device.
@@ -114,12 +161,7 @@ impl Case<'_> {
     }
 
     fn finish<M: Module>(&self, module: M, loss: Tensor<1>) -> (f32, Tensors) {
-        let gradients = loss.backward();
-        let folder = tempfile::tempdir().unwrap();
-        // Written as a checkpoint, gradients get the reference's names and, for v1, its packed projections.
-        let module = module.map(&mut IntoGradients(&gradients));
-        checkpoint::write(&module, &self.config, folder.path(), None).unwrap();
-        (loss.into_scalar::<f32>(), read(&folder.path().join("model.safetensors")))
+        gradients(module, loss, &self.config)
     }
 
     fn head(&self) -> (f32, Tensors) {

@@ -113,6 +113,25 @@ fn the_written_adapter_is_the_trained_model() {
 }
 
 #[test]
+fn a_merged_run_leaves_the_trained_model() {
+    for base in BASES {
+        let mut case = Case::new(base, &LinearRole::ALL);
+        case.settings.lora.iter_mut().for_each(|lora| lora.merged = true);
+        let mut trainer = case.begin(None);
+        for _ in 0..3 {
+            case.step(&mut trainer);
+        }
+        trainer.export(&case.run(), case.output.path()).unwrap();
+        let whole = SequenceClassification::from_folder(case.output.path(), &Device::flex()).unwrap();
+        // The same numbers, summed in another order.
+        logits(&whole).assert_approx_eq(&logits(&trainer.model().valid()), Tolerance::<f32>::absolute(2e-5));
+        let read = trainer.exported(case.output.path(), &LoadOptions::default()).unwrap();
+        assert_eq!(logits(&read), logits(&whole));
+        assert!(!case.output.path().join("adapter_config.json").exists());
+    }
+}
+
+#[test]
 fn changes_of_packed_projections_become_one() {
     let case = Case::new("v1_sequence_biased_types", &[LinearRole::Value, LinearRole::Query, LinearRole::Output]);
     case.begin(None).export(&case.run(), case.output.path()).unwrap();

@@ -50,7 +50,8 @@ pub struct TrainingFlags {
     #[arg(long, value_enum, help_heading = "Model")]
     pub dtype: Option<Dtype>,
 
-    /// Most tokens of one input, special tokens included; not more than the model was trained with [default: 128]
+    /// Most tokens of one input, special tokens included; not more than the model was trained with [default: 128; for GLiNER as
+    /// many as that]
     #[arg(long, value_name = "N", help_heading = "Model")]
     pub max_length: Option<usize>,
 
@@ -60,7 +61,7 @@ pub struct TrainingFlags {
 
     /// Dropout in front of the classifier [default: the checkpoint's]
     #[arg(long, value_name = "P", help_heading = "Model")]
-    pub task_dropout: Option<f64>,
+    task_dropout: Option<f64>,
 
     /// Train with the embeddings as they are
     #[arg(long, help_heading = "Model")]
@@ -70,13 +71,17 @@ pub struct TrainingFlags {
     #[arg(long, value_name = "N", help_heading = "Model")]
     freeze_layers: Option<usize>,
 
-    /// Train low-rank adapters (LoRA) of this rank and the head, with the backbone as it is; leaves a folder as PEFT writes it
+    /// Train low-rank adapters (LoRA) of this rank and the head, with the backbone as it is; leaves a folder as PEFT writes it, or with --lora-merge a model
     #[arg(long, value_name = "RANK", help_heading = "LoRA")]
     lora: Option<usize>,
 
     /// The change of a linear map is scaled by this number over the rank [default: 16]
     #[arg(long, value_name = "X", help_heading = "LoRA")]
     lora_alpha: Option<f64>,
+
+    /// Leave the whole model with the change merged into it, and not an adapter; finetune_embed and finetune_gliner always do
+    #[arg(long, help_heading = "LoRA")]
+    lora_merge: bool,
 
     /// Linear maps to adapt: some of query, key, value, attention-output, intermediate, output, or all [default: query,value]
     #[arg(long, value_name = "NAMES", help_heading = "LoRA")]
@@ -268,6 +273,7 @@ impl TrainingFlags {
             freeze_layers: self.freeze_layers.or(below.freeze_layers),
             lora: self.lora.or(below.lora),
             lora_alpha: self.lora_alpha.or(below.lora_alpha),
+            lora_merge: self.lora_merge || below.lora_merge,
             lora_targets: self.lora_targets.or(below.lora_targets),
             train: self.train.or(below.train),
             valid: self.valid.or(below.valid),
@@ -319,6 +325,7 @@ impl TrainingFlags {
             ("--sift-noise", self.sift_noise.is_some(), self.sift, sift),
             ("--sift-loss", self.sift_loss.is_some(), self.sift, sift),
             ("--lora-alpha", self.lora_alpha.is_some(), self.lora.is_some(), lora),
+            ("--lora-merge", self.lora_merge, self.lora.is_some(), lora),
             ("--lora-targets", self.lora_targets.is_some(), self.lora.is_some(), lora),
         ];
         match companions.into_iter().find(|(_, is_given, has_leader, _)| *is_given && !has_leader) {
@@ -330,6 +337,17 @@ impl TrainingFlags {
     /// The model to start from.
     pub fn model(&self) -> &str {
         self.model.as_deref().unwrap_or("models/deberta-tiny")
+    }
+
+    /// Dropout in front of the classifier, if it is said.
+    pub fn task_dropout(&self) -> Result<Option<f64>> {
+        match self.task_dropout.filter(|dropout| !(0.0..1.0).contains(dropout)) {
+            Some(dropout) => {
+                let problem = format!("it is {dropout}, expected a number from 0 up to, but not including, 1");
+                Err(Error::setting("--task-dropout", problem))
+            }
+            None => Ok(self.task_dropout),
+        }
     }
 
     /// Low-rank adapters, if they are asked for.
@@ -344,7 +362,13 @@ impl TrainingFlags {
                 .collect::<Result<_>>()?,
             None => default.targets,
         };
-        Ok(Some(Lora { rank, alpha: self.lora_alpha.unwrap_or(default.alpha), targets, ..default }))
+        Ok(Some(Lora {
+            rank,
+            alpha: self.lora_alpha.unwrap_or(default.alpha),
+            targets,
+            merged: self.lora_merge,
+            ..default
+        }))
     }
 
     /// Where to train, at least one device.

@@ -21,6 +21,7 @@ use burn::{
 use deberta_burn::{
     Error, ModelConfig, Result,
     checkpoint::{Checkpoint, HeadPolicy, LoadOptions, LoadReport, locate},
+    config::Configuration,
     data::file_digest,
     tokenizer::Tokenizer,
     training::{
@@ -48,9 +49,9 @@ pub fn run(example: impl FnOnce() -> Result<()>) -> ExitCode {
 }
 
 /// The checkpoint to start from, and everything the flags say.
-pub struct Session {
+pub struct Session<C = ModelConfig> {
     pub flags: TrainingFlags,
-    pub config: ModelConfig,
+    pub config: C,
     pub tokenizer: Tokenizer,
     pub max_length: usize,
     pub device: Device,
@@ -65,6 +66,7 @@ pub struct Session {
 impl Session {
     /// Reads flags, settings file and recipe, and opens the checkpoint, unless a model `from_scratch` is wanted: its
     /// configuration and tokenizer. `output` is the folder if the flags name none.
+    #[allow(dead_code, reason = "each example opens models of one kind")]
     pub fn open(flags: TrainingFlags, output: &str, from_scratch: Option<(ModelConfig, Tokenizer)>) -> Result<Self> {
         let flags = flags.resolve(output, from_scratch.is_some())?;
         let settings = flags.settings()?;
@@ -75,8 +77,7 @@ impl Session {
             }
             Some((config, tokenizer)) => (None, config, tokenizer),
             None => {
-                let folder = locate(flags.model(), None)?;
-                check_output(&folder, flags.output.as_deref().expect("resolved"))?;
+                let folder = folder(&flags)?;
                 let (config, tokenizer) = (ModelConfig::from_folder(&folder)?, Tokenizer::from_folder(&folder)?);
                 (Some(folder), config, tokenizer)
             }
@@ -84,17 +85,42 @@ impl Session {
         if let Some(side) = flags.truncation {
             tokenizer.set_truncation_side(side.into());
         }
-        let devices: Vec<_> = flags.devices()?.into_iter().map(Device::autodiff).collect();
-        let device = devices[0].clone();
-        if let Some(dropout) = flags.task_dropout {
-            if !(0.0..1.0).contains(&dropout) {
-                let problem = format!("it is {dropout}, expected a number from 0 up to, but not including, 1");
-                return Err(Error::setting("--task-dropout", problem));
-            }
+        if let Some(dropout) = flags.task_dropout()? {
             config.set_classifier_dropout(dropout);
         }
-        let wanted = flags.max_length.unwrap_or(128);
-        let max_length = wanted.min(config.trained_length());
+        Self::begin(flags, settings, folder, config, tokenizer, 128)
+    }
+}
+
+impl<C: Configuration> Session<C> {
+    /// The same for a model around an encoder, which `open` reads from its folder. The longest input is by default what the
+    /// encoder was trained with.
+    #[allow(dead_code, reason = "each example opens models of one kind")]
+    pub fn around_encoder(
+        flags: TrainingFlags,
+        output: &str,
+        open: impl FnOnce(&TrainingFlags, &Path) -> Result<(C, Tokenizer)>,
+    ) -> Result<Self> {
+        let flags = flags.resolve(output, false)?;
+        let settings = flags.settings()?;
+        settings.validate()?;
+        let folder = folder(&flags)?;
+        let (config, tokenizer) = open(&flags, &folder)?;
+        Self::begin(flags, settings, Some(folder), config, tokenizer, usize::MAX)
+    }
+
+    fn begin(
+        flags: TrainingFlags,
+        settings: TrainingSettings,
+        folder: Option<PathBuf>,
+        config: C,
+        tokenizer: Tokenizer,
+        default_length: usize,
+    ) -> Result<Self> {
+        let devices: Vec<_> = flags.devices()?.into_iter().map(Device::autodiff).collect();
+        let device = devices[0].clone();
+        let wanted = flags.max_length.unwrap_or(default_length);
+        let max_length = wanted.min(config.encoder().trained_length());
         if flags.max_length.is_some_and(|wanted| wanted > max_length) {
             eprintln!(
                 "warning: --max-length is {wanted}, but the model was trained with {max_length} tokens: it is {max_length}"
@@ -108,7 +134,7 @@ impl Session {
 
     /// Makes the batches of this model.
     pub fn collator(&self) -> Collator {
-        Collator { config: self.config.clone(), pad_id: self.tokenizer.pad_id(), batch_tokens: 64 * self.max_length }
+        Collator { config: self.config.encoder(), pad_id: self.tokenizer.pad_id(), batch_tokens: 64 * self.max_length }
     }
 
     /// Reads each part of the data that the flags or `default` name.
@@ -180,7 +206,7 @@ impl Session {
         let outcome = train(task, model, &self.settings, &run, &mut progress)?;
         progress.finish();
         let early = if outcome.stopped_early { ", stopped early" } else { "" };
-        let what = if self.settings.lora.is_some() { "adapter" } else { "model" };
+        let what = if self.settings.lora.as_ref().is_some_and(|lora| !lora.merged) { "adapter" } else { "model" };
         println!("{} steps{early}; the {what} of step {} is in {}", outcome.steps, outcome.best_step, output.display());
         for (part, metrics) in [("validation", &outcome.valid), ("test", &outcome.test)] {
             if let Some(metrics) = metrics {
@@ -189,6 +215,13 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// The folder of the model to begin with.
+fn folder(flags: &TrainingFlags) -> Result<PathBuf> {
+    let folder = locate(flags.model(), None)?;
+    check_output(&folder, flags.output.as_deref().expect("resolved"))?;
+    Ok(folder)
 }
 
 /// Refuses to write where the model is read from, however the folder is spelled.

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     Error, Result, device,
     foreign::{self, Part},
+    model::parameter::with_value,
 };
 
 /// How [`Checkpoint::load`] fills a module.
@@ -190,13 +191,11 @@ impl ModuleMapper for Filler {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let id = param.id;
-        let tensor = match self.values.remove(&self.path.join(".")) {
+        let value = match self.values.remove(&self.path.join(".")) {
             Some(data) => Tensor::from_data(data, (&param.lazy_device(), self.dtype)),
-            // A random initialisation has the device's own type. It is cast outside the tape: a parameter must be a
-            // leaf, and the result of a cast on the tape is none.
+            // A random initialisation has the device's own type.
             None => param.val().inner().cast(self.dtype),
         };
-        param.transform_for_load(tensor, id)
+        with_value(param, value)
     }
 }

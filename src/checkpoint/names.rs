@@ -171,8 +171,8 @@ pub(super) struct Names {
     head: Rules,
     /// Whether the module is a head with the backbone in a field, rather than the backbone itself.
     is_head: bool,
-    /// Whether the file is that of a head.
-    has_prefix: bool,
+    /// The start of the backbone's keys in this file; empty in that of a backbone.
+    in_file: &'static str,
 }
 
 impl Names {
@@ -192,12 +192,14 @@ impl Names {
             Spelling::Roberta => ("roberta.", ROBERTA, ROBERTA_MASKED_LM),
         };
         let is_head = parameters.iter().any(|parameter| parameter.path.starts_with(BACKBONE));
-        Self { prefix, backbone, head, is_head, has_prefix: is_head }
+        Self { prefix, backbone, head, is_head, in_file: if is_head { prefix } else { "" } }
     }
 
     /// The same for a file with the given keys, which may be that of a backbone or of another head.
-    pub fn in_file<'a>(self, mut keys: impl Iterator<Item = &'a str>) -> Self {
-        Self { has_prefix: keys.any(|key| key.starts_with(self.prefix)), ..self }
+    pub fn in_file<'a>(self, keys: impl Iterator<Item = &'a str> + Clone) -> Self {
+        let mut prefixes = [self.prefix].into_iter().chain(BACKBONES);
+        let in_file = prefixes.find(|prefix| keys.clone().any(|key| key.starts_with(prefix)));
+        Self { in_file: in_file.unwrap_or_default(), ..self }
     }
 
     /// The key of the parameter at `path`.
@@ -208,11 +210,11 @@ impl Names {
         for (ours, theirs) in COMMON.iter().chain(own) {
             key = key.replacen(&format!(".{ours}."), &format!(".{theirs}."), 1);
         }
-        let key = &lstm_key(key.trim_matches('.'));
-        match (key.strip_prefix(self.prefix), self.has_prefix) {
-            (Some(bare), false) => bare.into(),
-            (None, true) if !self.is_head => format!("{}{key}", self.prefix),
-            _ => key.into(),
+        let key = lstm_key(key.trim_matches('.'));
+        match key.strip_prefix(self.prefix) {
+            Some(bare) => format!("{}{bare}", self.in_file),
+            None if self.is_head => key,
+            None => format!("{}{key}", self.in_file),
         }
     }
 
@@ -238,7 +240,7 @@ mod tests {
     use super::*;
 
     fn head(prefix: &'static str, backbone: Rules, head: Rules) -> Names {
-        Names { prefix, backbone, head, is_head: true, has_prefix: true }
+        Names { prefix, backbone, head, is_head: true, in_file: prefix }
     }
 
     #[test]
@@ -324,11 +326,15 @@ mod tests {
     #[test]
     fn backbones_and_heads_read_each_others_files() {
         let head = head("deberta.", DEBERTA, ORIGINAL_MASKED_LM);
-        let bare = Names { is_head: false, has_prefix: false, ..head };
+        let bare = Names { is_head: false, in_file: "", ..head };
+        let gliner =
+            Names { prefix: "token_rep_layer.bert_layer.model.", backbone: GLINER_BACKBONE, head: GLINER, ..head };
         let (of_head, of_bare) = ("backbone.encoder.layer_norm.gamma", "encoder.layer_norm.gamma");
         let (head_file, bare_file) = (["deberta.a", "classifier.bias"].into_iter(), ["a"].into_iter());
         assert_eq!(head.in_file(head_file.clone()).key(of_head), "deberta.encoder.LayerNorm.weight");
         assert_eq!(head.in_file(bare_file.clone()).key(of_head), "encoder.LayerNorm.weight");
+        assert_eq!(gliner.in_file(head_file.clone()).key(of_head), "deberta.encoder.LayerNorm.weight");
+        assert_eq!(gliner.in_file(bare_file.clone()).key(of_head), "encoder.LayerNorm.weight");
         assert_eq!(bare.in_file(head_file).key(of_bare), "deberta.encoder.LayerNorm.weight");
         assert_eq!(bare.in_file(bare_file.clone()).key(of_bare), "encoder.LayerNorm.weight");
         assert_eq!(head.in_file(bare_file).key("classifier.weight"), "classifier.weight");

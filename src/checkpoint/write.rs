@@ -27,7 +27,11 @@ use super::{
     report::Few,
     v1,
 };
-use crate::{Error, Int8Layers, ModelConfig, Result, config::DebertaVersion, replacement::Replacement};
+use crate::{
+    Error, Int8Layers, ModelConfig, Result,
+    config::{Configuration, DebertaVersion},
+    replacement::Replacement,
+};
 
 /// What to do with values beyond the range of the written element type. f16 ends at 65,504; bf16 has nearly the range
 /// of f32.
@@ -83,9 +87,9 @@ impl Display for OutOfRange {
     }
 }
 
-/// Writes `module` into `folder` as `model.safetensors` and `config.json`, which Hugging Face transformers and
-/// [`Checkpoint::open`](super::Checkpoint::open) read. The folder is created if it is missing. `config` decides the
-/// layout: a v1 model is written in the layout of v1. A masked language modelling head with the enhanced mask decoder
+/// Writes `module` into `folder` as `model.safetensors` and `config.json` (of a GLiNER, `gliner_config.json`), which Hugging
+/// Face transformers (the package gliner) and [`Checkpoint::open`](super::Checkpoint::open) read. The folder is created if it
+/// is missing. `config` decides the layout: a v1 model is written in the layout of v1. A masked language modelling head with the enhanced mask decoder
 /// is always written as `lm_predictions`, with `"legacy": false` in `config.json`. Values are written as they are, or
 /// cast to `dtype`.
 ///
@@ -97,15 +101,15 @@ impl Display for OutOfRange {
 /// [`Error::Unsupported`] if one has a type other than f32, f16 and bf16, or is beyond the range of `dtype`.
 pub fn write<M: Module>(
     module: &M,
-    config: &ModelConfig,
+    config: &dyn Configuration,
     folder: impl AsRef<Path>,
     dtype: Option<FloatDType>,
 ) -> Result<()> {
-    let folder = folder.as_ref();
-    let (parameters, mut config) = (Parameter::of(module), config.clone());
-    let names = names_in_file(&parameters, &mut config);
+    let (parameters, mut encoder) = (Parameter::of(module), config.encoder());
+    let names = names_in_file(&parameters, &mut encoder);
     let tensors = parameters.into_iter().map(|parameter| stored(parameter, &names)).collect();
-    write_folder(tensors, config, folder, dtype.map(FileType::from), RangePolicy::Refuse).map(drop)
+    let file_type = dtype.map(FileType::from);
+    write_folder(tensors, (config, encoder), folder.as_ref(), file_type, RangePolicy::Refuse).map(drop)
 }
 
 /// The names of a module's parameters in its file, whose configuration is made to say so.
@@ -139,6 +143,7 @@ pub fn rewrite(
         false => !is_ignored(&tensor.name),
     };
     let weights = checkpoint.stored().filter(is_weight);
+    let config = (&config as &dyn Configuration, config.encoder());
     write_folder(weights.cloned().collect(), config, folder.as_ref(), Some(file_type.into()), range)
 }
 
@@ -166,16 +171,16 @@ fn check_types(name: &str, types: [DType; 2]) -> Result<()> {
     }
 }
 
-/// Writes tensors (in `file_type`, if given) and configuration, in the layout of the configuration's model type.
+/// Writes tensors (in `file_type`, if given) and configuration, in the layout of the encoder's model type.
 fn write_folder(
     mut tensors: Vec<Stored>,
-    mut config: ModelConfig,
+    (config, mut encoder): (&dyn Configuration, ModelConfig),
     folder: &Path,
     file_type: Option<FileType>,
     range: RangePolicy,
 ) -> Result<Vec<OutOfRange>> {
     let dtype = file_type.map(|file_type| DType::from(file_type.of_floats()));
-    match &mut config {
+    match &mut encoder {
         ModelConfig::Deberta(config) => {
             if config.model_type == DebertaVersion::V1 {
                 tensors = v1::merge(tensors, config.num_attention_heads);
@@ -199,7 +204,8 @@ fn write_folder(
         let advice = "choose another element type (bf16, f32), or have them clamped";
         return Err(Error::unsupported("weights", format!("{problem}; {advice}")));
     }
-    let config = Replacement::of(folder.join("config.json"), config.to_json().as_bytes())?;
+    let (name, text) = config.file(&encoder);
+    let config = Replacement::of(folder.join(name), text.as_bytes())?;
     weights.commit()?;
     config.commit()?;
     Ok(out_of_range)

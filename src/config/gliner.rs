@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    DebertaConfig, DebertaVersion, ModelConfig, Preset, any_encoder, encoder_config, object, overlay, parse_object,
-    refuse_layers, require, require_matrix, require_probability, require_size,
+    Configuration, DebertaConfig, DebertaVersion, ModelConfig, Preset, any_encoder, encoder_config, object, overlay,
+    parse_object, refuse_layers, require, require_matrix, require_probability, require_size,
 };
 use crate::{Error, Result, text_file};
 
@@ -42,6 +42,17 @@ pub enum SpanMode {
     /// Words: whether each starts, ends, or is inside an entity.
     #[serde(rename = "token_level")]
     TokenLevel,
+}
+
+impl std::fmt::Display for SpanMode {
+    /// As the file spells it.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Marker => "marker",
+            Self::MarkerV0 => "markerV0",
+            Self::TokenLevel => "token_level",
+        })
+    }
 }
 
 /// How a word of several tokens gets one vector (`subtoken_pooling`).
@@ -87,6 +98,10 @@ pub struct GlinerConfig {
     pub sep_token: String,
     /// Dropout of the layers over the encoder.
     pub dropout: f64,
+    /// In training, a text with n entities is also asked for up to this number times n types of other texts.
+    pub max_neg_type_ratio: usize,
+    /// The most types that a text is asked for in training.
+    pub max_types: usize,
     /// The encoder.
     #[serde(skip, default = "any_encoder")]
     pub encoder_config: DebertaConfig,
@@ -112,9 +127,16 @@ impl GlinerConfig {
             ent_token: "<<ENT>>".to_owned(),
             sep_token: "<<SEP>>".to_owned(),
             dropout: 0.4,
+            max_neg_type_ratio: 1,
+            max_types: 25,
             encoder_config,
             other: Map::new(),
         }
+    }
+
+    /// Whether a folder has such a file.
+    pub fn is_in(folder: impl AsRef<Path>) -> bool {
+        folder.as_ref().join(GLINER_CONFIG).is_file()
     }
 
     /// Reads `gliner_config.json` from a folder.
@@ -146,12 +168,22 @@ impl GlinerConfig {
 
     /// The text of a `gliner_config.json` that the reference reads.
     pub fn to_json(&self) -> String {
+        self.with_encoder(&self.encoder())
+    }
+
+    fn with_encoder(&self, encoder: &ModelConfig) -> String {
         let mut map = self.other.clone();
         map.extend(object(self));
-        let encoder = ModelConfig::from(self.encoder_config.clone()).to_json();
         // What was just written is JSON.
-        map.insert("encoder_config".to_owned(), serde_json::from_str(&encoder).unwrap_or_default());
+        map.insert("encoder_config".to_owned(), serde_json::from_str(&encoder.to_json()).unwrap_or_default());
         format!("{:#}\n", Value::Object(map))
+    }
+
+    /// Completes the configuration of a folder that does not say how many rows the token embeddings have.
+    pub(crate) fn complete(&mut self, rows: Option<usize>) {
+        if let Some(rows) = rows.filter(|_| self.vocab_size < 0) {
+            self.encoder_config.vocab_size = rows;
+        }
     }
 
     /// Checks every value that could make building or running the model fail.
@@ -163,6 +195,8 @@ impl GlinerConfig {
         require_size("hidden_size", self.hidden_size)?;
         require_size("max_width", self.max_width)?;
         require_size("max_len", self.max_len)?;
+        require_size("max_types", self.max_types)?;
+        require("max_neg_type_ratio", self.max_neg_type_ratio, self.max_neg_type_ratio <= 1000, "from 0 to 1000")?;
         require_probability("dropout", self.dropout)?;
         require("num_rnn_layers", self.num_rnn_layers, self.num_rnn_layers <= 1000, "from 0 to 1000")?;
         let halves = self.num_rnn_layers == 0 || self.hidden_size.is_multiple_of(2);
@@ -171,6 +205,16 @@ impl GlinerConfig {
         require_matrix("hidden_size", self.hidden_size, self.encoder_config.hidden_size)?;
         let distinct = self.ent_token != self.sep_token && !self.ent_token.is_empty() && !self.sep_token.is_empty();
         require("sep_token", format!("`{}`", self.sep_token), distinct, "a token, and another one than ent_token")
+    }
+}
+
+impl Configuration for GlinerConfig {
+    fn encoder(&self) -> ModelConfig {
+        self.encoder_config.clone().into()
+    }
+
+    fn file(&self, encoder: &ModelConfig) -> (&'static str, String) {
+        (GLINER_CONFIG, self.with_encoder(encoder))
     }
 }
 

@@ -179,6 +179,26 @@ impl ModelConfig {
     }
 }
 
+/// What the configuration file beside a model's weights says: that of a model as transformers knows it, or of a model around
+/// an encoder.
+pub trait Configuration: std::fmt::Debug + Sync {
+    /// The encoder's configuration.
+    fn encoder(&self) -> ModelConfig;
+
+    /// The name of the file, and its text with this configuration of the encoder.
+    fn file(&self, encoder: &ModelConfig) -> (&'static str, String);
+}
+
+impl Configuration for ModelConfig {
+    fn encoder(&self) -> ModelConfig {
+        self.clone()
+    }
+
+    fn file(&self, encoder: &ModelConfig) -> (&'static str, String) {
+        ("config.json", encoder.to_json())
+    }
+}
+
 impl From<DebertaConfig> for ModelConfig {
     fn from(config: DebertaConfig) -> Self {
         Self::Deberta(config)

@@ -4,6 +4,7 @@
 //! and say what was expected there.
 //! - [`read_table`]: texts and pairs with labels, from CSV, TSV and JSON lines; [`LabelEncoder`]: from labels to targets.
 //! - [`read_sentences`]: words with entity tags, from CoNLL columns and JSON lines.
+//! - [`read_entities`]: words with entities of any type, from JSON lines.
 //! - [`read_squad`]: questions about passages. [`read_choices`]: multiple choice.
 //! - [`Split`]: training, validation and test texts, by a hash of each text; [`file_digest`]: which data a run saw;
 //!   [`swap_characters`]: spelling noise.
@@ -28,6 +29,7 @@ mod choice;
 mod conll;
 pub mod corpus;
 mod digest;
+mod entities;
 mod labels;
 mod lines;
 pub mod masking;
@@ -45,6 +47,7 @@ pub use choice::{ChoiceExample, read_choices};
 pub use conll::{Sentence, WordColumns, read_sentences, tag_indices, tag_labels};
 #[doc(hidden)]
 pub use digest::file_digest;
+pub use entities::{EntityText, WordSpan, read_entities};
 pub use labels::{LabelEncoder, LabelSet, Target};
 #[doc(hidden)]
 pub use lines::at_line;

@@ -2,6 +2,9 @@
 //! at least: a sum of many terms leaves f16's range, and so does their number.
 
 use burn::tensor::{Bool, DType, Int, Tensor, activation};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
 
 /// A half-precision tensor in f32, others as they are.
 pub(crate) fn in_f32<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
@@ -47,6 +50,58 @@ pub fn binary_cross_entropy<const D: usize>(logits: Tensor<D>, targets: Tensor<D
     activation::relu(logits.clone()) - logits.clone() * targets + (-logits.abs()).exp().log1p()
 }
 
+/// Binary cross entropy that counts less where the model is right already (Lin and others, "Focal loss for dense object
+/// detection", ICCV 2017; `focal_loss_with_logits` in the package gliner).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FocalLoss {
+    /// Weight of what is there, from 0 to 1; what is not there weighs the rest. If none, both weigh 1.
+    pub alpha: Option<f64>,
+    /// The power of the probability of being wrong that each term is multiplied with, at least 0.
+    pub gamma: f64,
+}
+
+impl Default for FocalLoss {
+    /// Plain binary cross entropy, as in the reference.
+    fn default() -> Self {
+        Self { alpha: None, gamma: 0.0 }
+    }
+}
+
+impl FocalLoss {
+    /// The loss of each logit, not averaged.
+    ///
+    /// # Shapes
+    /// - logits, targets (0 or 1), output: the same
+    pub fn of<const D: usize>(&self, logits: Tensor<D>, targets: Tensor<D>) -> Tensor<D> {
+        let logits = in_f32(logits);
+        let targets = targets.cast(logits.dtype());
+        let mut losses = binary_cross_entropy(logits.clone(), targets.clone());
+        if self.gamma > 0.0 {
+            // The logarithm of the probability of being wrong; a power of the probability itself has no finite gradient at 0.
+            let wrong = -binary_cross_entropy(logits, -targets.clone() + 1.0);
+            losses = losses * (wrong * self.gamma).exp();
+        }
+        match self.alpha {
+            Some(alpha) => losses * (targets * (2.0 * alpha - 1.0) + (1.0 - alpha)),
+            None => losses,
+        }
+    }
+
+    /// Checks both numbers.
+    ///
+    /// # Errors
+    /// A number out of its range. The error names the command line flag that sets it in the examples.
+    pub fn validate(&self) -> Result<()> {
+        let number = |flag: &str, value: f64, holds: bool, expected: &str| match holds {
+            true => Ok(()),
+            false => Err(Error::setting(flag, format!("it is {value}, expected a number {expected}"))),
+        };
+        let alpha = self.alpha.unwrap_or(0.5);
+        number("--focal-alpha", alpha, (0.0..=1.0).contains(&alpha), "from 0 to 1")?;
+        number("--focal-gamma", self.gamma, (0.0..=100.0).contains(&self.gamma), "from 0 to 100")
+    }
+}
+
 /// Mean over lists of the cross entropy between the softmax of their scores and target shares that add up to 1.
 ///
 /// # Shapes
@@ -77,6 +132,33 @@ mod tests {
         let loss = list_cross_entropy(scores, targets, mask).into_scalar::<f32>();
         let expected = (0.5 * 4f32.ln() + 0.5 * (4.0 / 3f32).ln() + log) / 2.0;
         assert!((loss - expected).abs() < 1e-6, "{loss}, expected {expected}");
+    }
+
+    #[test]
+    fn a_focal_loss_is_a_weighted_power_of_the_probability() {
+        let device = Device::flex().autodiff();
+        let logits = [-120.0, -2.0, 0.0, 3.0, 120.0f32];
+        for (target, focal) in [0.0, 1.0].into_iter().flat_map(|target| {
+            [(None, 0.0), (Some(0.75), 2.0), (Some(0.25), 0.5)]
+                .map(|(alpha, gamma)| (target, FocalLoss { alpha, gamma }))
+        }) {
+            let tensor = Tensor::<1>::from_floats(logits, &device).require_grad();
+            let losses = focal.of(tensor.clone(), tensor.clone().detach().zeros_like() + target);
+            let found = losses.clone().into_data();
+            for (found, logit) in found.iter::<f32>().zip(logits.map(f64::from)) {
+                let right = if target == 1.0 { logit } else { -logit };
+                let wrong = 1.0 / (1.0 + right.exp());
+                let weight = focal.alpha.map_or(1.0, |alpha| if target == 1.0 { alpha } else { 1.0 - alpha });
+                let expected = weight * wrong.powf(focal.gamma) * ((-right).exp().ln_1p()).min(120.0);
+                // A few roundings of f32, of the logit and of the power's exponent.
+                assert!(
+                    (f64::from(found) - expected).abs() <= 1e-5 * expected + 1e-7,
+                    "{focal:?}: {found}, {expected}"
+                );
+            }
+            let gradient = tensor.grad(&losses.sum().backward()).expect("a gradient");
+            assert!(gradient.into_data().iter::<f32>().all(f32::is_finite), "{focal:?}");
+        }
     }
 
     /// As many rows of logits and targets as make a sum of losses, and a number of elements, beyond f16's largest number.

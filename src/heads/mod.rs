@@ -2,7 +2,7 @@
 //! configuration says how.
 
 mod gliclass;
-mod gliner;
+pub(crate) mod gliner;
 #[doc(hidden)]
 pub mod loss;
 mod masked_lm;
@@ -20,7 +20,8 @@ mod token;
 pub use crate::model::InferenceModel;
 pub use crate::model::MaskedPositions;
 pub use gliclass::GliClass;
-pub use gliner::{Gliner, GlinerLayout, GlinerVectors, spans};
+pub use gliner::{Gliner, GlinerLayout, GlinerOptions, GlinerTargets, GlinerVectors, spans};
+pub use loss::FocalLoss;
 pub use masked_lm::{MaskedLm, MaskedLmLayout};
 pub use multiple_choice::MultipleChoice;
 pub use pooling::Pooling;

@@ -9,7 +9,7 @@ use burn::{
     tensor::{Int, module::embedding},
 };
 
-use crate::model::{dropout::Dropout, init::Init, linear::Linear, token_layout::TokenLayout};
+use crate::model::{dropout::Dropout, init::Init, linear::Linear, parameter::with_value, token_layout::TokenLayout};
 
 /// Token (+ absolute position) (+ token type) -> projection, where the tables are narrower than the model -> LayerNorm -> zero
 /// at padding -> dropout.
@@ -95,6 +95,26 @@ impl Embeddings {
         if let (Some(own), Some(table)) = (&mut self.position_embeddings, tables.positions) {
             own.weight = Param::from_tensor(table.detach());
         }
+        self
+    }
+
+    /// The same with as many tokens as are said: rows beyond them go, and further rows are drawn anew.
+    pub(crate) fn with_vocabulary(mut self, tokens: usize, init: &Init<'_>) -> Self {
+        let weight = self.word_embeddings.weight;
+        let [rows, width] = weight.lazy_shape().dims();
+        self.word_embeddings.weight = if rows == tokens {
+            weight
+        } else {
+            let table = weight.val().inner();
+            let table = match tokens.checked_sub(rows) {
+                Some(more) => {
+                    let fresh = init.embedding(more, width).weight.val().inner().cast(table.dtype());
+                    Tensor::cat(vec![table, fresh], 0)
+                }
+                None => table.narrow(0, 0, tokens),
+            };
+            with_value(weight, table)
+        };
         self
     }
 

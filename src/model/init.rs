@@ -1,4 +1,4 @@
-//! Fresh parameters as the reference draws them: weights from N(0, initializer_range), biases zero.
+//! Fresh parameters as the reference draws them: weights from N(0, initializer_range), biases zero, if nothing else is said.
 
 use burn::{
     module::Param,
@@ -28,6 +28,13 @@ impl Init<'_> {
 
     pub fn linear_without_bias(&self, input: usize, output: usize) -> Linear {
         Linear::new(self.weight(input, output), None)
+    }
+
+    /// A map as torch draws it: weights and biases from U(-1 / sqrt(width), 1 / sqrt(width)).
+    pub fn uniform_linear(&self, input: usize, output: usize, width: usize) -> Linear {
+        let bound = 1.0 / (width as f64).sqrt();
+        let uniform = Initializer::Uniform { min: -bound, max: bound };
+        Linear::new(uniform.init([input, output], self.device), Some(uniform.init([output], self.device)))
     }
 
     fn weight(&self, input: usize, output: usize) -> Param<Tensor<2>> {

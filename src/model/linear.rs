@@ -104,6 +104,13 @@ impl Linear {
         self.lora = lora;
     }
 
+    /// Makes a low-rank change part of the weight.
+    pub(crate) fn merge_lora(&mut self) {
+        if let Some(lora) = self.lora.take() {
+            self.weight = Param::initialized(self.weight.id, self.weight.val() + lora.product());
+        }
+    }
+
     /// Where its parameters are.
     pub(crate) fn device(&self) -> Device {
         self.weight.lazy_device()
@@ -121,9 +128,7 @@ impl Linear {
         if self.packed.is_some() || device.is_autodiff() || !host_serves(&device, self.dtype()) {
             return;
         }
-        if let Some(lora) = self.lora.take() {
-            self.weight = Param::initialized(self.weight.id, self.weight.val() + lora.product());
-        }
+        self.merge_lora();
         // The plain weight goes before its packed form is made, so that nobody else holds it and nothing is copied.
         let empty = Param::initialized(self.weight.id, Tensor::empty([0, 0], &device));
         let weight = std::mem::replace(&mut self.weight, empty).into_value();

@@ -24,6 +24,7 @@ pub(crate) mod linear;
 pub(crate) mod lora;
 pub mod masked_positions;
 mod output;
+pub(crate) mod parameter;
 mod pooler;
 mod precision;
 mod roberta;

@@ -36,14 +36,14 @@ pub use classify::{Classifier, ClassifyRequest, LabelScore};
 pub use embed::{EmbedOptions, EmbedRequest, Embedder};
 pub use entities::Entity;
 pub use fill_mask::{FillMask, FillRequest, FilledMask, WordScore};
-pub use gliner::{Gliner, GlinerOptions, GlinerRequest};
+pub use gliner::{Gliner, GlinerRequest};
 pub use rerank::{RankRequest, RankedPassage, Reranker};
 pub use runner::{PipelineOptions, Progress, Runner, TruncationListener};
 pub use stages::Pipeline;
 pub use tag::{TagOptions, TagRequest, TokenTagger, WordScores};
 pub use zero_shot::{ZeroShot, ZeroShotOptions, ZeroShotRequest};
 
-pub use crate::heads::Pooling;
+pub use crate::heads::{GlinerOptions, Pooling};
 use crate::{Result, checkpoint::locate};
 
 macro_rules! from_pretrained {

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use burn::tensor::Device;
+use burn::{module::Module, tensor::Device};
 
 use crate::{
     Error, Result,
@@ -67,18 +67,16 @@ impl PipelineOptions {
     }
 }
 
-impl PipelineOptions {
-    /// Refuses an adapter, for kinds of models whose adapters are not read.
-    pub(super) fn expect_no_adapter(&self, kind: &str) -> Result<()> {
-        match &self.adapter {
-            Some(adapter) => {
-                let problem =
-                    format!("adapters of {kind} models are not supported; merge it into the model with PEFT first");
-                Err(Error::unsupported(format!("adapter {}", adapter.display()), problem))
-            }
-            None => Ok(()),
-        }
-    }
+/// The parts of an opened folder.
+pub(super) struct Parts {
+    /// The configuration, of a model around an encoder that of the encoder.
+    pub config: ModelConfig,
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The weights' files.
+    pub checkpoint: Checkpoint,
+    /// Largest number of tokens of one sequence.
+    pub max_length: usize,
 }
 
 /// An opened checkpoint folder, without its model: what the pipelines of all tasks share.
@@ -117,18 +115,30 @@ impl Runner {
         let load = |config: &ModelConfig, checkpoint: &Checkpoint, options: &LoadOptions, device: &Device| {
             checkpoint.model(config, options, device)
         };
-        Self::with_model(config, tokenizer, checkpoint, max_length, options, load)
+        Self::with_model(Parts { config, tokenizer, checkpoint, max_length }, options, load)
+    }
+
+    /// The same for a `kind` of model around an encoder, which `new` makes; adapters of such models are not read.
+    ///
+    /// # Errors
+    /// An adapter, or as [`open`](Self::open).
+    pub(super) fn around_encoder<M: Module + InferenceModel>(
+        kind: &str,
+        parts: Parts,
+        options: PipelineOptions,
+        new: impl FnOnce(&Device) -> M,
+    ) -> Result<(Self, Prepared<M>)> {
+        if let Some(adapter) = &options.adapter {
+            let problem =
+                format!("adapters of {kind} models are not supported; merge it into the model with PEFT first");
+            return Err(Error::unsupported(format!("adapter {}", adapter.display()), problem));
+        }
+        Self::with_model(parts, options, |_, checkpoint, options, device| checkpoint.load(new(device), options))
     }
 
     /// Puts the parts of a folder together, and makes the model that `load` reads ready for inference.
-    ///
-    /// # Errors
-    /// A maximal length beyond the model's absolute positions, a precision that the device lacks, or what `load` fails with.
-    pub(super) fn with_model<M: InferenceModel>(
-        config: ModelConfig,
-        tokenizer: Tokenizer,
-        checkpoint: Checkpoint,
-        max_length: usize,
+    fn with_model<M: InferenceModel>(
+        Parts { config, tokenizer, checkpoint, max_length }: Parts,
         options: PipelineOptions,
         load: impl FnOnce(&ModelConfig, &Checkpoint, &LoadOptions, &Device) -> Result<(M, LoadReport)>,
     ) -> Result<(Self, Prepared<M>)> {

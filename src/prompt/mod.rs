@@ -8,26 +8,19 @@
 //! An [`Encoding`] of this kind numbers markers, labels, separator and words in one row, as `word_ids`. Markers stand at even
 //! numbers, so that no label can be taken for one.
 
+mod markers;
 mod words;
 
 use std::ops::Range;
 
-pub(crate) use words::{Word, words};
+pub(crate) use markers::{Markers, open_tokenizer};
+pub(crate) use words::{Word, given_words, words};
 
 use crate::{
     Error, Result,
     batch::Encoding,
     tokenizer::{EncodeOptions, Text, Tokenizer, Truncation},
 };
-
-/// The tokens around labels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Markers {
-    /// The id of the token in front of each label.
-    pub label: u32,
-    /// The id of the token behind the last label.
-    pub separator: u32,
-}
 
 /// How much of a text is read at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -37,6 +37,17 @@ pub(crate) fn words(text: &str) -> Vec<Word<'_>> {
     WORD.find_iter(text).map(word).collect()
 }
 
+/// The words of a text that is given as words. Their positions are those in the words with a space between them.
+pub(crate) fn given_words(words: &[String]) -> Vec<Word<'_>> {
+    let mut next = 0;
+    let word = |text| {
+        let (start, end) = (next, next + str::chars(text).count());
+        next = end + 1;
+        Word { text, start, end }
+    };
+    words.iter().map(String::as_str).map(word).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

@@ -11,7 +11,7 @@ use super::{
     run::Run,
     settings::TrainingSettings,
 };
-use crate::{ModelConfig, Result, checkpoint::LoadOptions};
+use crate::{ModelConfig, Result, checkpoint::LoadOptions, config::Configuration};
 
 /// A model in training, with its optimiser.
 pub trait Learner: Sized {
@@ -55,7 +55,7 @@ pub trait Learner: Sized {
     ///
     /// # Errors
     /// A file cannot be written.
-    fn save(&self, config: &ModelConfig, folder: &Path) -> Result<()>;
+    fn save(&self, config: &dyn Configuration, folder: &Path) -> Result<()>;
 
     /// Writes the model as a checkpoint folder, with the run's configuration and tokenizer.
     ///

@@ -25,12 +25,20 @@ pub struct Lora {
     pub alpha: f64,
     /// The linear maps of each layer that are adapted.
     pub targets: Vec<LinearRole>,
+    /// Whether the run leaves a whole model, with the changes merged into its weights, and not an adapter.
+    pub merged: bool,
 }
 
 impl Lora {
-    /// Rank 8, alpha 16, queries and values, as PEFT's defaults for DeBERTa but for alpha.
+    /// Rank 8, alpha 16, queries and values, an adapter, as PEFT's defaults for DeBERTa but for alpha.
     pub fn new(base: impl Into<String>) -> Self {
-        Self { base: base.into(), rank: 8, alpha: 16.0, targets: vec![LinearRole::Query, LinearRole::Value] }
+        Self {
+            base: base.into(),
+            rank: 8,
+            alpha: 16.0,
+            targets: vec![LinearRole::Query, LinearRole::Value],
+            merged: false,
+        }
     }
 
     /// Checks every number, as [`TrainingSettings::validate`](super::TrainingSettings::validate) does.
@@ -63,6 +71,12 @@ impl Lora {
     /// Takes the changes away again.
     pub(super) fn detach<M: Objective>(model: &mut M) {
         model.backbone_mut().linears().into_iter().for_each(|(_, linear)| linear.set_lora(None));
+    }
+
+    /// The model with the changes merged into its weights.
+    pub(super) fn merge<M: Objective>(mut model: M) -> M {
+        model.backbone_mut().linears().into_iter().for_each(|(_, linear)| linear.merge_lora());
+        model
     }
 
     /// Freezes all parameters but those of the adapter.

@@ -9,8 +9,8 @@ use burn::{
 
 use crate::{
     heads::{
-        AnswerLogits, MaskedLm, MultipleChoice, QuestionAnswering, SequenceClassification, SequenceLabels, TextEncoder,
-        TokenClassification, loss,
+        AnswerLogits, FocalLoss, Gliner, GlinerLayout, GlinerTargets, MaskedLm, MultipleChoice, QuestionAnswering,
+        SequenceClassification, SequenceLabels, TextEncoder, TokenClassification, loss,
     },
     model::{Backbone, InferenceModel, input::ModelInput, masked_positions::MaskedPositions},
 };
@@ -197,6 +197,42 @@ impl Objective for MultipleChoice {
     /// One row for each question: a distribution over its choices.
     fn compared(&self, logits: Tensor<2>, _labels: &ChoiceLabels, _mask: Option<&Tensor<2, Bool>>) -> Compared {
         Compared::Distributions(logits)
+    }
+}
+
+/// Where the labels and words of a batch stand, and what is asked of them.
+#[derive(Clone, Debug)]
+pub struct GlinerLabels {
+    /// Where they stand.
+    pub layout: GlinerLayout,
+    /// What is asked.
+    pub targets: GlinerTargets,
+    /// The loss.
+    pub focal: FocalLoss,
+}
+
+impl Objective for Gliner {
+    type Labels = GlinerLabels;
+    /// As [`Gliner::score`] gives them.
+    type Logits = Tensor<3>;
+
+    fn backbone_mut(&mut self) -> &mut Backbone {
+        InferenceModel::backbone_mut(self)
+    }
+
+    fn logits(&self, input: ModelInput, labels: &GlinerLabels) -> Tensor<3> {
+        self.forward(input, &labels.layout)
+    }
+
+    fn loss(&self, logits: Tensor<3>, GlinerLabels { targets, focal, .. }: GlinerLabels) -> Tensor<1> {
+        self.loss(logits, targets, focal)
+    }
+
+    /// Each score of a span (or word) and label is a row of its own: a distribution over off (logit 0) and on.
+    fn compared(&self, logits: Tensor<3>, labels: &GlinerLabels, _mask: Option<&Tensor<2, Bool>>) -> Compared {
+        let own = labels.targets.mask.clone().flatten::<1>(0, 2).greater_elem(0.5).argwhere().squeeze_dim::<1>(1);
+        let on = logits.flatten::<1>(0, 2).select(0, own).unsqueeze_dim::<2>(1);
+        Compared::Distributions(Tensor::cat(vec![on.zeros_like(), on], 1))
     }
 }
 

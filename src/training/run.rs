@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 
 use super::{bounds::count, identity::Identity, settings::TrainingSettings, state};
 use crate::{
-    Error, ModelConfig, Result,
+    Error, Result,
     checkpoint::{self, HeadPolicy, LoadOptions},
+    config::Configuration,
     device,
     tokenizer::Tokenizer,
     write_file,
@@ -29,7 +30,7 @@ pub struct Run<'a> {
     /// The output folder. The best model is written there, as a checkpoint folder.
     pub output: &'a Path,
     /// The configuration to write beside the weights.
-    pub config: &'a ModelConfig,
+    pub config: &'a dyn Configuration,
     /// The tokenizer to write beside them.
     pub tokenizer: &'a Tokenizer,
     /// Whether to go on from the newest checkpoint in the folder, if there is one.
@@ -57,7 +58,8 @@ impl Run<'_> {
 
     /// The identity of the run: everything that shapes it.
     pub(super) fn identity(&self, settings: &TrainingSettings, learner: &Value, examples: usize) -> Result<Identity> {
-        let config: Value = serde_json::from_str(&self.config.to_json()).map_err(Error::json("config.json"))?;
+        let (file, text) = self.config.file(&self.config.encoder());
+        let config: Value = serde_json::from_str(&text).map_err(Error::json(file))?;
         // Only the kind of a device counts: two GPUs of one kind compute the same.
         let kind = |device: &Device| {
             let name = device::name(device);

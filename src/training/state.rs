@@ -22,8 +22,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::optimizer::{AdamW, DeviceMoments, LossScale, Moments};
 use crate::{
-    Error, ModelConfig, Result,
+    Error, Result,
     checkpoint::{self, Checkpoint, LoadOptions, adapter},
+    config::Configuration,
     kernels::{cpu::adamw, host_serves},
     scores,
 };
@@ -86,7 +87,12 @@ pub(super) fn remove(output: &Path) -> Result<()> {
 }
 
 /// Writes a model and its optimiser into a folder, which is made if it is not there.
-pub(super) fn write_model<M: Module>(folder: &Path, model: &M, config: &ModelConfig, optimizer: &AdamW) -> Result<()> {
+pub(super) fn write_model<M: Module>(
+    folder: &Path,
+    model: &M,
+    config: &dyn Configuration,
+    optimizer: &AdamW,
+) -> Result<()> {
     checkpoint::write(model, config, folder, None)?;
     write_moments(&folder.join(OPTIMIZER), optimizer)
 }

@@ -73,7 +73,7 @@ pub fn train<T: Task>(
 ) -> Result<Outcome> {
     settings.validate()?;
     run.validate()?;
-    count("--freeze-layers", settings.frozen.layers, 0..=run.config.num_hidden_layers())?;
+    count("--freeze-layers", settings.frozen.layers, 0..=run.config.encoder().num_hidden_layers())?;
     let mut training = Training::begin(task, model, settings, run, observer)?;
     while !training.is_over() {
         training.step()?;

@@ -15,8 +15,9 @@ use super::{
     state,
 };
 use crate::{
-    ModelConfig, Result,
+    Result,
     checkpoint::{self, Checkpoint, LoadOptions, adapter, locate},
+    config::Configuration,
     data::Random,
     model::input::ModelInput,
 };
@@ -111,7 +112,7 @@ impl<M: Objective> Learner for Trainer<M> {
 
     fn begin(mut model: M, start: Start<'_>) -> Result<Self> {
         let Start { settings, run, schedule, saved } = start;
-        let (mut optimizer, device) = (start.optimizer(run.config), &run.devices[0]);
+        let (mut optimizer, device) = (start.optimizer(&run.config.encoder()), &run.devices[0]);
         if let Some(lora) = &settings.lora {
             lora.attach(&mut model, settings.seed);
             if let Some(folder) = saved {
@@ -144,7 +145,7 @@ impl<M: Objective> Learner for Trainer<M> {
         self.train_step(batches)
     }
 
-    fn save(&self, config: &ModelConfig, folder: &Path) -> Result<()> {
+    fn save(&self, config: &dyn Configuration, folder: &Path) -> Result<()> {
         match self.lora {
             Some(_) => state::write_adapter(folder, self.model(), &self.optimizer),
             None => state::write_model(folder, self.model(), config, &self.optimizer),
@@ -152,10 +153,13 @@ impl<M: Objective> Learner for Trainer<M> {
     }
 
     fn export(&self, run: &Run<'_>, folder: &Path) -> Result<()> {
-        if let Some(lora) = &self.lora {
-            return adapter::write(self.model(), run.config, folder, lora.adapter_settings());
-        }
-        checkpoint::write(self.model(), run.config, folder, None)?;
+        let merged = match &self.lora {
+            Some(lora) if !lora.merged => {
+                return adapter::write(self.model(), &run.config.encoder(), folder, lora.adapter_settings());
+            }
+            lora => lora.as_ref().map(|_| Lora::merge(self.model().valid())),
+        };
+        checkpoint::write(merged.as_ref().unwrap_or(self.model()), run.config, folder, None)?;
         run.tokenizer.save(folder)
     }
 
@@ -163,8 +167,8 @@ impl<M: Objective> Learner for Trainer<M> {
         let (mut model, checkpoint) = (
             self.model().valid(),
             match &self.lora {
-                Some(lora) => Checkpoint::open_with_adapter(locate(&lora.base, None)?, folder)?,
-                None => Checkpoint::open(folder)?,
+                Some(lora) if !lora.merged => Checkpoint::open_with_adapter(locate(&lora.base, None)?, folder)?,
+                _ => Checkpoint::open(folder)?,
             },
         );
         Lora::detach(&mut model);

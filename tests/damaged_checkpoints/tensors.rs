@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use burn::tensor::{DType, Device, FloatDType};
 use deberta_burn::{
+    ModelConfig,
     checkpoint::{self, Checkpoint, HeadPolicy, Header, LoadOptions},
     heads::{MaskedLm, MaskedLmLayout, SequenceClassification},
 };
@@ -142,7 +143,7 @@ fn heads_are_required_or_initialised() {
     // The backbone alone: the whole head is missing.
     let backbone = TempDir::new().unwrap();
     let (module, _) = load(fixture("v3_sequence_single"), config.init(&device)).unwrap();
-    checkpoint::write(&module, &config.clone().into(), &backbone, None).unwrap();
+    checkpoint::write(&module, &ModelConfig::from(config.clone()), &backbone, None).unwrap();
     let checkpoint = Checkpoint::open(&backbone).unwrap();
     let message = checkpoint.load(fresh(&device), &options(HeadPolicy::Required)).unwrap_err().to_string();
     assert!(message.contains("`pooler.dense.weight` of shape [12, 12] is missing"), "{message}");
@@ -156,7 +157,7 @@ fn heads_are_required_or_initialised() {
     );
     // A fresh head takes the type of the rest, or they could not compute together.
     let target = TempDir::new().unwrap();
-    checkpoint::write(&module, &config.into(), &target, None).unwrap();
+    checkpoint::write(&module, &ModelConfig::from(config), &target, None).unwrap();
     assert!(tensors(target.path()).iter().all(|(_, dtype, ..)| *dtype == DType::F16));
 
     // Another number of classes.

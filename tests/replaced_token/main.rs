@@ -84,7 +84,7 @@ impl Case {
 /// The parameters of a model, by their names in a checkpoint.
 fn parameters(model: &impl Module, config: &DebertaConfig) -> Tensors {
     let folder = tempfile::tempdir().unwrap();
-    checkpoint::write(model, &config.clone().into(), folder.path(), None).unwrap();
+    checkpoint::write(model, &ModelConfig::from(config.clone()), folder.path(), None).unwrap();
     read(&folder.path().join("model.safetensors"))
 }
 

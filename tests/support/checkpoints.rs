@@ -47,6 +47,6 @@ pub fn written(folder: impl AsRef<Path>, dtype: FloatDType) -> Vec<(String, DTyp
     let module = deberta("v3_plain").init(&Device::flex());
     let (module, _) = Checkpoint::open(folder).unwrap().load(module, &options).unwrap();
     let target = TempDir::new().unwrap();
-    checkpoint::write(&module, &deberta("v3_plain").into(), &target, None).unwrap();
+    checkpoint::write(&module, &ModelConfig::from(deberta("v3_plain")), &target, None).unwrap();
     tensors(target.path())
 }

@@ -16,6 +16,13 @@ pub fn spans(words: usize, max_width: usize) -> impl Iterator<Item = (usize, usi
     (0..max_width.min(words)).flat_map(move |more| (0..words - more).map(move |start| (start, start + more)))
 }
 
+/// The place of a span in that order, if it is among the spans.
+pub(crate) fn span_index(words: usize, max_width: usize, (start, end): (usize, usize)) -> Option<usize> {
+    let more = end.checked_sub(start).filter(|more| *more < max_width && end < words)?;
+    // Before it are all narrower spans: one less for each further word of width.
+    Some(more * words - more * more.saturating_sub(1) / 2 + start)
+}
+
 /// Where labels and words stand in a padded batch.
 #[derive(Clone, Debug)]
 pub struct GlinerLayout {
@@ -147,6 +154,14 @@ mod tests {
         assert_eq!(found, [(0, 0), (1, 1), (2, 2), (0, 1), (1, 2)]);
         assert_eq!(spans(2, 12).count(), 3);
         assert_eq!(spans(0, 12).count(), 0);
+        for (words, max_width) in [(3, 2), (7, 12), (9, 4), (1, 1)] {
+            for (index, span) in spans(words, max_width).enumerate() {
+                assert_eq!(span_index(words, max_width, span), Some(index));
+            }
+        }
+        for impossible in [(1, 0), (0, 2), (2, 3)] {
+            assert_eq!(span_index(3, 2, impossible), None);
+        }
     }
 
     #[test]

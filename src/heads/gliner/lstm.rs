@@ -30,7 +30,9 @@ struct Direction {
 
 impl BiLstm {
     pub fn new(init: &Init, size: usize, layers: usize) -> Self {
-        let direction = || Direction { input: init.linear(size, 2 * size), recurrent: init.linear(size / 2, 2 * size) };
+        // As torch draws it, from the width of one direction.
+        let fresh = |inputs: usize| init.uniform_linear(inputs, 2 * size, size / 2);
+        let direction = || Direction { input: fresh(size), recurrent: fresh(size / 2) };
         Self { layers: (0..layers).map(|_| BiLstmLayer { forward: direction(), backward: direction() }).collect() }
     }
 

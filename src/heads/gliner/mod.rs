@@ -7,6 +7,7 @@
 //!     at the words, pooled -> BiLSTM ---------> word vectors  -> scores of spans or of words, for each label
 //! ```
 
+mod decode;
 mod layout;
 mod lstm;
 mod spans;
@@ -14,11 +15,15 @@ mod tokens;
 
 use burn::{Tensor, module::Module, tensor::Device};
 
+pub use decode::GlinerOptions;
+pub(crate) use decode::{Candidate, find, own_logits, scored};
+pub(crate) use layout::span_index;
 pub use layout::{GlinerLayout, spans};
 
 use self::{lstm::BiLstm, spans::SpanScorer, tokens::TokenScorer};
+use super::loss::FocalLoss;
 use crate::{
-    config::{GlinerConfig, SpanMode},
+    config::{Configuration, GlinerConfig, SpanMode},
     model::{Backbone, dropout::Dropout, init::Init, input::ModelInput, linear::Linear},
 };
 
@@ -52,8 +57,7 @@ pub struct GlinerVectors {
 impl Gliner {
     /// A fresh model.
     pub fn new(config: &GlinerConfig, device: &Device) -> Self {
-        let encoder = &config.encoder_config;
-        let init = Init { device, std: encoder.initializer_range, epsilon: encoder.layer_norm_eps };
+        let (encoder, init) = (&config.encoder_config, init(config, device));
         let size = config.hidden_size;
         let scorer = match config.span_mode {
             SpanMode::TokenLevel => Scorer::Tokens(TokenScorer::new(&init, size, config.dropout)),
@@ -61,11 +65,19 @@ impl Gliner {
             SpanMode::MarkerV0 => Scorer::Spans(SpanScorer::new(&init, size, config.max_width, config.dropout)),
         };
         Self {
-            backbone: Backbone::new(&encoder.clone().into(), device),
-            projection: (encoder.hidden_size != size).then(|| init.linear(encoder.hidden_size, size)),
+            backbone: Backbone::new(&config.encoder(), device),
+            projection: (encoder.hidden_size != size).then(|| fresh(&init, encoder.hidden_size, size)),
             rnn: (config.num_rnn_layers > 0).then(|| BiLstm::new(&init, size, config.num_rnn_layers)),
             scorer,
         }
+    }
+
+    /// The same model with as many token embeddings as the configuration says: those beyond them go, and further ones are
+    /// drawn anew.
+    pub fn with_vocabulary(mut self, config: &GlinerConfig, device: &Device) -> Self {
+        let (tokens, init) = (config.encoder_config.vocab_size, init(config, device));
+        self.backbone = self.backbone.map_embeddings(|embeddings| embeddings.with_vocabulary(tokens, &init));
+        self
     }
 
     /// The states of all tokens.
@@ -105,10 +117,36 @@ impl Gliner {
         }
     }
 
+    /// The sum of the focal losses of all logits of a text, averaged over the texts. (The reference does not average.)
+    ///
+    /// # Shapes
+    /// - logits: as [`score`](Self::score) gives them
+    /// - output: \[1\]
+    pub fn loss(
+        &self,
+        logits: Tensor<3>,
+        GlinerTargets { targets, mask }: GlinerTargets,
+        focal: FocalLoss,
+    ) -> Tensor<1> {
+        let [texts, _, _] = logits.dims();
+        let losses = focal.of(logits, targets);
+        let mask = mask.cast(losses.dtype());
+        (losses * mask).sum() / texts as f64
+    }
+
     /// All steps: [`states`](Self::states), [`vectors`](Self::vectors), [`score`](Self::score).
     pub fn forward(&self, input: ModelInput, layout: &GlinerLayout) -> Tensor<3> {
         self.score(self.vectors(self.states(input), layout))
     }
+}
+
+/// What is asked of a batch.
+#[derive(Clone, Debug)]
+pub struct GlinerTargets {
+    /// 1 where there is an entity, else 0, in the shape of the logits.
+    pub targets: Tensor<3>,
+    /// 1 for what a text has, 0 for padding, in the shape of the logits.
+    pub mask: Tensor<3>,
 }
 
 /// Linear -> ReLU -> dropout -> linear.
@@ -121,7 +159,7 @@ struct Mlp {
 
 impl Mlp {
     fn new(init: &Init, [input, hidden, output]: [usize; 3], dropout: f64) -> Self {
-        let (inner, outer) = (init.linear(input, hidden), init.linear(hidden, output));
+        let (inner, outer) = (fresh(init, input, hidden), fresh(init, hidden, output));
         Self { inner, outer, dropout: Dropout::new(dropout) }
     }
 
@@ -136,6 +174,17 @@ impl Mlp {
     fn hidden<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         self.dropout.forward(burn::tensor::activation::relu(x))
     }
+}
+
+/// The maker of the encoder's layers.
+fn init<'a>(config: &GlinerConfig, device: &'a Device) -> Init<'a> {
+    let encoder = &config.encoder_config;
+    Init { device, std: encoder.initializer_range, epsilon: encoder.layer_norm_eps }
+}
+
+/// A fresh linear map over the encoder, as the reference draws it.
+fn fresh(init: &Init, input: usize, output: usize) -> Linear {
+    init.uniform_linear(input, output, input)
 }
 
 /// The weights of some inputs of a linear map, as a map without a bias.

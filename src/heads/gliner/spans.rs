@@ -7,7 +7,7 @@
 
 use burn::{Tensor, module::Module, tensor::activation::relu};
 
-use super::{GlinerVectors, Mlp, part};
+use super::{GlinerVectors, Mlp, fresh, part};
 use crate::model::{init::Init, linear::Linear};
 
 /// The networks of words and labels.
@@ -40,7 +40,7 @@ impl SpanScorer {
     pub fn linear(init: &Init, size: usize, max_width: usize, dropout: f64) -> Self {
         let word = || Mlp::new(init, [size, 2 * size, size], dropout);
         let labels = Mlp::new(init, [size, 4 * size, size], dropout);
-        Self { start: word(), end: word(), out: SpanOutput::Linear(init.linear(2 * size, size)), labels, max_width }
+        Self { start: word(), end: word(), out: SpanOutput::Linear(fresh(init, 2 * size, size)), labels, max_width }
     }
 
     /// # Shapes

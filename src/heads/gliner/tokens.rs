@@ -2,7 +2,7 @@
 
 use burn::{Tensor, module::Module};
 
-use super::{GlinerVectors, Mlp, part};
+use super::{GlinerVectors, Mlp, fresh, part};
 use crate::model::{init::Init, linear::Linear};
 
 /// A network over a word, a label, and their product.
@@ -16,7 +16,7 @@ pub(super) struct TokenScorer {
 impl TokenScorer {
     pub fn new(init: &Init, size: usize, dropout: f64) -> Self {
         let out = Mlp::new(init, [3 * size, 4 * size, 3], dropout);
-        Self { words: init.linear(size, 2 * size), labels: init.linear(size, 2 * size), out }
+        Self { words: fresh(init, size, 2 * size), labels: fresh(init, size, 2 * size), out }
     }
 
     /// The hidden units of a pair are a sum: a word's part and a label's part are computed once, and only their product's for

@@ -1,44 +1,28 @@
 //! Entities of any type, by a GLiNER checkpoint: the types are part of the question.
 
-mod decode;
 #[cfg(test)]
 mod tests;
 
 use std::path::Path;
 
-use burn::{Tensor, tensor::Device};
+use burn::tensor::Device;
 
-use self::decode::{Candidate, Window, select};
-use super::{Entity, Pipeline, PipelineOptions, Runner, runner::characters};
+use super::{
+    Entity, Pipeline, PipelineOptions, Runner,
+    runner::{Parts, characters},
+};
 use crate::{
     Error, Result,
     batch::Encoding,
     checkpoint::{Checkpoint, LoadReport},
-    config::{GlinerConfig, SpanMode},
-    heads::{self, GlinerLayout, spans},
+    config::{Configuration, GlinerConfig},
+    heads::{
+        self, GlinerLayout, GlinerOptions,
+        gliner::{Candidate, find, own_logits},
+    },
     model::{ModelInput, inference::Prepared},
     prompt::{self, Limits, Markers, Positions, Word, words},
-    scores::rows,
-    tokenizer::Tokenizer,
 };
-
-/// Which spans become entities.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct GlinerOptions {
-    /// An entity's probability is above this, from 0 to 1.
-    pub threshold: f32,
-    /// Whether an entity may lie inside another one. Otherwise the more probable one of two that overlap counts.
-    pub nested: bool,
-    /// Whether a span may have several types.
-    pub multi_label: bool,
-}
-
-impl Default for GlinerOptions {
-    /// Above one half, flat, one type each.
-    fn default() -> Self {
-        Self { threshold: 0.5, nested: false, multi_label: false }
-    }
-}
 
 /// A text, and what is looked for in it.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,26 +64,17 @@ impl Gliner {
         options: PipelineOptions,
     ) -> Result<Self> {
         let folder = folder.as_ref();
-        options.expect_no_adapter("GLiNER")?;
         let mut config = GlinerConfig::from_folder(folder)?;
-        let tokenizer = open_tokenizer(&config, folder, tokenizer.as_ref())?;
-        let markers = markers(&config, folder, &tokenizer)?;
+        let tokenizer = prompt::open_tokenizer(&config, folder, tokenizer.as_ref())?;
+        let markers = Markers::of(&config, &tokenizer, folder)?;
         let checkpoint = Checkpoint::open(folder)?;
-        if config.vocab_size < 0
-            && let Some(rows) = checkpoint.vocabulary()
-        {
-            config.encoder_config.vocab_size = rows;
-        }
-        let max_length = options.max_length.or(tokenizer.model_max_length()).unwrap_or(usize::MAX);
-        let encoder = config.encoder_config.clone().into();
-        let (runner, model) = Runner::with_model(
-            encoder,
-            tokenizer,
-            checkpoint,
-            max_length,
-            options,
-            |_, checkpoint, options, device| checkpoint.load(heads::Gliner::new(&config, device), options),
-        )?;
+        config.complete(checkpoint.vocabulary());
+        let limit = config.encoder().max_length().unwrap_or(usize::MAX);
+        let max_length =
+            options.max_length.unwrap_or(tokenizer.model_max_length().map_or(limit, |length| length.min(limit)));
+        let parts = Parts { config: config.encoder(), tokenizer, checkpoint, max_length };
+        let new = |device: &Device| heads::Gliner::new(&config, device);
+        let (runner, model) = Runner::around_encoder("GLiNER", parts, options, new)?;
         Ok(Self { runner, model, config, markers })
     }
 
@@ -132,14 +107,6 @@ impl Gliner {
         let labels: Vec<String> = labels.iter().map(|label| label.as_ref().to_owned()).collect();
         let request = |text: &str| GlinerRequest { text: text.to_owned(), labels: labels.clone(), options };
         self.run(&texts.iter().map(|text| request(text.as_ref())).collect::<Vec<_>>())
-    }
-
-    /// The most words of what is scored, and the scores of each for one label.
-    fn scored(&self) -> (usize, usize) {
-        match self.config.span_mode {
-            SpanMode::TokenLevel => (1, 3),
-            SpanMode::Marker | SpanMode::MarkerV0 => (self.config.max_width, 1),
-        }
     }
 
     /// A batch as the model wants it; none if there is no word in it.
@@ -183,67 +150,17 @@ impl Pipeline for Gliner {
     fn forward(&self, batch: &[&Encoding]) -> Result<Vec<Vec<f32>>> {
         let positions: Vec<_> = batch.iter().map(|sequence| self.positions(sequence)).collect();
         let Some((input, layout)) = self.input(batch, &positions)? else { return Ok(vec![Vec::new(); batch.len()]) };
-        let scores: Tensor<3> = self.model.run(input, |model, input| model.forward(input, &layout));
-        let (max_width, size) = self.scored();
-        let [_, _, width] = scores.dims();
-        let words = positions.iter().map(|sequence| sequence.words.len()).max().unwrap_or(0);
-        // What the longest text of the batch has, and what is left of it for each.
-        let items: Vec<(usize, usize)> = spans(words, max_width).collect();
-        let row = |(positions, scores): (&Positions, Vec<f32>)| {
-            let own = items.iter().zip(scores.chunks(width)).filter(|((_, last), _)| *last < positions.words.len());
-            own.flat_map(|(_, scores)| &scores[..size * positions.labels.len()]).copied().collect()
-        };
-        Ok(positions.iter().zip(rows(scores)?).map(row).collect())
+        let logits = self.model.run(input, |model, input| model.forward(input, &layout));
+        own_logits(logits, &positions, &self.config)
     }
 
     fn decode(&self, request: &GlinerRequest, sequences: &[Encoding], rows: Vec<Vec<f32>>) -> Result<Vec<Entity>> {
         self.runner.check_finite(sequences, &rows)?;
         let (labels, words) = (distinct(&request.labels), words(&request.text));
-        let windows: Vec<Window> =
-            sequences.iter().map(|sequence| Window::new(self.positions(sequence), labels.len())).collect();
-        let threshold = request.options.threshold;
-        let candidates = windows.iter().zip(&rows).enumerate().flat_map(|(index, (window, scores))| {
-            let found = match self.config.span_mode {
-                SpanMode::TokenLevel => window.runs(scores, threshold),
-                SpanMode::Marker | SpanMode::MarkerV0 => window.spans(scores, self.config.max_width, threshold),
-            };
-            let windows = &windows;
-            found.into_iter().filter(move |candidate| candidate.window(windows) == index)
-        });
-        let selected = select(candidates.collect(), request.options);
-        Ok(selected.iter().map(|candidate| entity(candidate, &request.text, &words, &labels)).collect())
+        let windows: Vec<_> = sequences.iter().map(|sequence| self.positions(sequence)).collect();
+        let found = find(&windows, &rows, &self.config, request.options);
+        Ok(found.iter().map(|candidate| entity(candidate, &request.text, &words, &labels)).collect())
     }
-}
-
-/// The tokenizer, with the markers.
-fn open_tokenizer(config: &GlinerConfig, folder: &Path, tokenizer: &Path) -> Result<Tokenizer> {
-    let opened = Tokenizer::from_folder(tokenizer).map_err(|error| match error {
-        Error::Missing { path, message } if tokenizer == folder => {
-            let name = &config.model_name;
-            let advice = format!("many GLiNER folders have none; give that of {name}, with which training began");
-            Error::missing(path, format!("{message}; {advice} (`--tokenizer`, `Gliner::with_tokenizer`)"))
-        }
-        other => other,
-    })?;
-    opened.with_special_tokens(&["[FLERT]", &config.ent_token, &config.sep_token])
-}
-
-/// The ids of the markers, if they are those that the model was trained with.
-fn markers(config: &GlinerConfig, folder: &Path, tokenizer: &Tokenizer) -> Result<Markers> {
-    let id = |token: &str| {
-        let problem = || Error::tokenizer(folder, format!("it has no token `{token}` after that was added"));
-        tokenizer.id(token).ok_or_else(problem)
-    };
-    let markers = Markers { label: id(&config.ent_token)?, separator: id(&config.sep_token)? };
-    if config.class_token_index >= 0 && i64::from(markers.label) != config.class_token_index {
-        let problem = format!(
-            "`{}` has the id {}, but class_token_index of gliner_config.json is {}: this is not the tokenizer that the model \
-             was trained with, which is that of {}",
-            config.ent_token, markers.label, config.class_token_index, config.model_name
-        );
-        return Err(Error::tokenizer(folder, problem));
-    }
-    Ok(markers)
 }
 
 /// The labels without repetitions, in their order.

@@ -7,7 +7,12 @@ use safetensors::SafeTensors;
 use serde::Deserialize;
 
 use super::*;
-use crate::{Precision, device, repository::fixture, scores::values};
+use crate::{
+    Precision, device,
+    heads::{gliner::scored, spans},
+    repository::fixture,
+    scores::values,
+};
 
 const CASES: [&str; 11] = [
     "span",
@@ -161,7 +166,7 @@ fn every_step_gives_the_numbers_of_the_reference() {
 
         let (shape, theirs) = tensors.floats("logits");
         let largest = theirs.iter().fold(0f32, |largest, value| largest.max(value.abs()));
-        let (max_width, size) = gliner.scored();
+        let (max_width, size) = scored(&gliner.config);
         let last: usize = size * reference.labels.len();
         for ((row, ours), count) in gliner.forward(&batch).unwrap().iter().enumerate().zip(&words) {
             for ((start, end), ours) in spans(*count, max_width).zip(ours.chunks(last)) {

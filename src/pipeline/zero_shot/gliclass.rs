@@ -2,6 +2,8 @@
 
 use std::{ops::Range, path::Path};
 
+use burn::tensor::Device;
+
 use super::{ZeroShotOptions, ZeroShotRequest};
 use crate::{
     Error, Result,
@@ -10,7 +12,7 @@ use crate::{
     config::{ClassTokenPooling, GliClassConfig},
     heads,
     model::inference::Prepared,
-    pipeline::{PipelineOptions, Runner},
+    pipeline::{PipelineOptions, Runner, runner::Parts},
     scores::{rows, sigmoid, softmax},
     tokenizer::{Text, Tokenizer, Truncation, TruncationSide},
 };
@@ -31,7 +33,6 @@ pub(super) struct GliClass {
 
 impl GliClass {
     pub fn open(folder: &Path, options: PipelineOptions) -> Result<Self> {
-        options.expect_no_adapter("GLiClass")?;
         if options.truncation_side == Some(TruncationSide::Left) {
             let problem = "a GLiClass model has its labels in front of the text, of which only the end can be cut";
             return Err(Error::setting("truncation", problem));
@@ -53,14 +54,9 @@ impl GliClass {
         }
         let max_length = options.max_length.unwrap_or(MAX_LENGTH);
         let (encoder, checkpoint) = (config.encoder_config.clone().into(), Checkpoint::open(folder)?);
-        let (runner, model) = Runner::with_model(
-            encoder,
-            tokenizer,
-            checkpoint,
-            max_length,
-            options,
-            |_, checkpoint, options, device| checkpoint.load(heads::GliClass::new(&config, device), options),
-        )?;
+        let parts = Parts { config: encoder, tokenizer, checkpoint, max_length };
+        let new = |device: &Device| heads::GliClass::new(&config, device);
+        let (runner, model) = Runner::around_encoder("GLiClass", parts, options, new)?;
         Ok(Self { runner, model, config })
     }
 

@@ -6,6 +6,64 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Counts, Metrics, Score, check_lengths, counts::ratio};
 use crate::{Error, Result};
 
+/// The counts of entities by their type.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct EntityCounts(BTreeMap<String, Counts>);
+
+impl EntityCounts {
+    /// Compares the entities of each text, as spans with their types. A predicted entity is correct if the same one is among
+    /// the targets.
+    ///
+    /// # Errors
+    /// No text, or another number of predictions.
+    pub fn of_spans<S: Ord, K: AsRef<str> + Ord>(
+        targets: &[BTreeSet<(S, K)>],
+        predictions: &[BTreeSet<(S, K)>],
+    ) -> Result<Self> {
+        check_lengths("entity metrics", targets.len(), predictions.len())?;
+        let mut counts = Self::default();
+        for (targets, predictions) in targets.iter().zip(predictions) {
+            counts.add(targets, predictions, |(_, kind)| kind.as_ref());
+        }
+        Ok(counts)
+    }
+
+    /// Counts the entities of one text.
+    fn add<E: Ord>(&mut self, targets: &BTreeSet<E>, predictions: &BTreeSet<E>, kind: impl Fn(&E) -> &str) {
+        for entity in targets.union(predictions) {
+            let counts = self.0.entry(kind(entity).to_owned()).or_default();
+            counts.add(targets.contains(entity), predictions.contains(entity));
+        }
+    }
+
+    /// The entities of all types together.
+    pub fn overall(&self) -> Counts {
+        self.0.values().copied().sum()
+    }
+
+    /// The entities of each type that occurs in the targets or in the predictions.
+    pub fn by_type(&self) -> &BTreeMap<String, Counts> {
+        &self.0
+    }
+
+    /// Overall `f1`, `precision` and `recall`, and the F1 of each type as `f1_type`; the overall F1 selects.
+    pub fn metrics(&self) -> Metrics {
+        self.with_types(self.overall_metrics())
+    }
+
+    fn overall_metrics(&self) -> Metrics {
+        let overall = self.overall();
+        Metrics::new(Score::highest("f1", overall.f1()).with_baseline(0.0))
+            .with(Score::highest("precision", overall.precision()))
+            .with(Score::highest("recall", overall.recall()))
+    }
+
+    fn with_types(&self, metrics: Metrics) -> Metrics {
+        let score = |(kind, counts): (&String, &Counts)| Score::highest(format!("f1_{kind}"), counts.f1());
+        self.0.iter().map(score).fold(metrics, Metrics::with)
+    }
+}
+
 /// Predictions of one IOB tag for each token.
 ///
 /// A chunk starts at a `B-` tag, and at an `I-` tag that follows `O`, another type, or the start of the sentence; it
@@ -13,7 +71,7 @@ use crate::{Error, Result};
 /// is a chunk of its own. A predicted chunk is correct if start, end and type are those of a chunk in the targets.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entities {
-    types: BTreeMap<String, Counts>,
+    counts: EntityCounts,
     tokens: usize,
     correct_tokens: usize,
     outside_tokens: usize,
@@ -28,7 +86,7 @@ impl Entities {
     /// scheme.
     pub fn new<S: AsRef<str>>(targets: &[Vec<S>], predictions: &[Vec<S>]) -> Result<Self> {
         check_lengths("entity metrics", targets.len(), predictions.len())?;
-        let mut evaluation = Self { types: BTreeMap::new(), tokens: 0, correct_tokens: 0, outside_tokens: 0 };
+        let mut evaluation = Self { counts: EntityCounts::default(), tokens: 0, correct_tokens: 0, outside_tokens: 0 };
         for (sentence, (target, prediction)) in targets.iter().zip(predictions).enumerate() {
             if target.len() != prediction.len() {
                 let problem =
@@ -39,23 +97,19 @@ impl Entities {
             evaluation.tokens += target.len();
             evaluation.correct_tokens += target.iter().zip(&prediction).filter(|(left, right)| left == right).count();
             evaluation.outside_tokens += target.iter().filter(|tag| **tag == Tag::Outside).count();
-            let (target, prediction) = (chunks(&target), chunks(&prediction));
-            for chunk in target.union(&prediction) {
-                let counts = evaluation.types.entry(chunk.kind.to_owned()).or_default();
-                counts.add(target.contains(chunk), prediction.contains(chunk));
-            }
+            evaluation.counts.add(&chunks(&target), &chunks(&prediction), |chunk| chunk.kind);
         }
         Ok(evaluation)
     }
 
     /// The chunks of all types together. Their precision, recall and F1 are the overall figures of conlleval.
     pub fn overall(&self) -> Counts {
-        self.types.values().copied().sum()
+        self.counts.overall()
     }
 
     /// The chunks of each type that occurs in the targets or in the predictions.
     pub fn by_type(&self) -> &BTreeMap<String, Counts> {
-        &self.types
+        self.counts.by_type()
     }
 
     /// The share of tokens whose tag is right.
@@ -71,14 +125,8 @@ impl Entities {
     /// Overall `f1`, `precision` and `recall`, `accuracy` beside that of a model that tags nothing (which finds no
     /// chunk), and the F1 of each type as `f1_type`; the overall F1 selects.
     pub fn metrics(&self) -> Metrics {
-        let overall = self.overall();
-        let metrics = Metrics::new(Score::highest("f1", overall.f1()).with_baseline(0.0))
-            .with(Score::highest("precision", overall.precision()))
-            .with(Score::highest("recall", overall.recall()))
-            .with(Score::highest("accuracy", self.accuracy()).with_baseline(self.outside_baseline()));
-        self.types
-            .iter()
-            .fold(metrics, |metrics, (kind, counts)| metrics.with(Score::highest(format!("f1_{kind}"), counts.f1())))
+        let accuracy = Score::highest("accuracy", self.accuracy()).with_baseline(self.outside_baseline());
+        self.counts.with_types(self.counts.overall_metrics().with(accuracy))
     }
 }
 
@@ -191,6 +239,24 @@ mod tests {
         }
         assert_eq!(metrics.scores()[3].baseline, Some(9.0 / 26.0));
         assert_eq!(metrics.selected().name, "f1");
+    }
+
+    #[test]
+    fn spans_may_lie_inside_each_other() {
+        let spans = |spans: &[(usize, usize, &'static str)]| {
+            spans.iter().map(|(start, end, kind)| ((*start, *end), *kind)).collect::<BTreeSet<_>>()
+        };
+        let targets = [spans(&[(0, 2, "place"), (1, 1, "person")]), spans(&[])];
+        let predictions = [spans(&[(0, 2, "place"), (1, 1, "place")]), spans(&[(3, 3, "person")])];
+        let found = EntityCounts::of_spans(&targets, &predictions).unwrap();
+        assert_eq!(found.overall(), counts(2, 3, 1));
+        let metrics = found.metrics();
+        assert_eq!(
+            (metrics.get("f1"), metrics.get("f1_place"), metrics.get("f1_person")),
+            (Some(0.4), Some(2.0 / 3.0), Some(0.0))
+        );
+        assert_eq!(metrics.selected().name, "f1");
+        assert!(EntityCounts::of_spans(&targets, &predictions[1..]).is_err());
     }
 
     #[test]

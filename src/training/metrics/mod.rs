@@ -1,8 +1,8 @@
 //! Figures for predictions, computed as the field's own evaluation programs do, from slices on the host.
 //!
 //! Each task has one type, made from targets and predictions. It gives single figures, or all of them as [`Metrics`]
-//! for a training loop: [`Classification`], [`MultiLabel`], [`Regression`], [`Entities`], [`AnswerSpans`],
-//! [`Ranking`], [`Retrieval`]. All rates
+//! for a training loop: [`Classification`], [`MultiLabel`], [`Regression`], [`Entities`],
+//! [`EntityCounts`], [`AnswerSpans`], [`Ranking`], [`Retrieval`]. All rates
 //! are fractions between 0 and 1, even if the original program prints percentages.
 
 mod classification;
@@ -21,7 +21,7 @@ use crate::{Error, Result};
 
 pub use classification::{Classification, MultiLabel};
 pub use counts::Counts;
-pub use entities::Entities;
+pub use entities::{Entities, EntityCounts};
 pub use ranking::Ranking;
 pub use regression::Regression;
 pub use retrieval::Retrieval;

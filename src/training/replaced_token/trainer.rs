@@ -9,6 +9,7 @@ use super::{Corrupted, ReplacedToken, ReplacedTokenPretraining, Sharing, generat
 use crate::{
     DebertaConfig, Error, ModelConfig, Result,
     checkpoint::{self, Checkpoint, LoadOptions},
+    config::Configuration,
     data::Random,
     model::input::ModelInput,
     training::{
@@ -107,8 +108,8 @@ impl Learner for ReplacedTokenTrainer {
             return Err(Error::setting("--lora", "it is for fine-tuning, expected none in replaced token detection"));
         }
         positive("--discriminator-weight", model.options.weight)?;
-        let configs = Configs::new(run.config)?;
-        let mut optimizers = (start.optimizer(&configs.generator), start.optimizer(run.config));
+        let (config, configs) = (run.config.encoder(), Configs::new(run.config)?);
+        let mut optimizers = (start.optimizer(&configs.generator), start.optimizer(&config));
         let ReplacedTokenPretraining { mut generator, mut discriminator, options } = model;
         if let Some(folder) = start.saved {
             let (load, device) = (run.load_options(), &run.devices[0]);
@@ -176,7 +177,7 @@ impl Learner for ReplacedTokenTrainer {
         }
     }
 
-    fn save(&self, config: &ModelConfig, folder: &Path) -> Result<()> {
+    fn save(&self, config: &dyn Configuration, folder: &Path) -> Result<()> {
         let (model, configs) = (self.model(), Configs::new(config)?);
         state::write_model(&folder.join(GENERATOR), &model.generator, &configs.generator, &self.generator)?;
         state::write_model(&folder.join(DISCRIMINATOR), &model.discriminator, config, &self.discriminator)
@@ -206,14 +207,14 @@ struct Configs {
 }
 
 impl Configs {
-    fn new(config: &ModelConfig) -> Result<Self> {
-        let ModelConfig::Deberta(config) = config else {
+    fn new(config: &dyn Configuration) -> Result<Self> {
+        let ModelConfig::Deberta(config) = config.encoder() else {
             let problem = "it is RoBERTa's, expected DeBERTa's: only it has a generator and a discriminator";
             return Err(Error::unsupported("configuration", problem));
         };
         let mut discriminator: DebertaConfig = config.clone();
         // transformers has no class for the discriminator's head; it can use the encoder.
         discriminator.task.architectures = vec![config.model_type.class_name("Model")];
-        Ok(Self { generator: generator_config(config)?.into(), discriminator: discriminator.into() })
+        Ok(Self { generator: generator_config(&config)?.into(), discriminator: discriminator.into() })
     }
 }

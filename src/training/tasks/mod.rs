@@ -4,6 +4,7 @@
 mod answering;
 mod choice;
 mod classification;
+mod entities;
 mod masked_lm;
 mod pairs;
 mod ranking;
@@ -13,6 +14,7 @@ mod tagging;
 pub use answering::{AnsweringData, AnsweringTask};
 pub use choice::ChoiceTask;
 pub use classification::ClassificationTask;
+pub use entities::{AskedTypes, EntityExamples, EntityOptions, EntityReader, EntityTask, GlinerBase};
 pub use masked_lm::MaskedLmTask;
 pub use pairs::{PairExamples, PairTask};
 pub use ranking::{RankingExamples, RankingLoss, RankingTask};

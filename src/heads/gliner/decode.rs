@@ -1,11 +1,80 @@
 //! From scores to entities: which spans are probable enough, and which of them may stand beside each other.
 
-use super::GlinerOptions;
-use crate::{heads::spans, prompt::Positions, scores::sigmoid};
+use burn::Tensor;
+
+use super::spans;
+use crate::{
+    Result,
+    config::{GlinerConfig, SpanMode},
+    prompt::Positions,
+    scores::{rows, sigmoid},
+};
+
+/// Which spans become entities.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GlinerOptions {
+    /// An entity's probability is above this, from 0 to 1.
+    pub threshold: f32,
+    /// Whether an entity may lie inside another one. Otherwise the more probable one of two that overlap counts.
+    pub nested: bool,
+    /// Whether a span may have several types.
+    pub multi_label: bool,
+}
+
+impl Default for GlinerOptions {
+    /// Above one half, flat, one type each.
+    fn default() -> Self {
+        Self { threshold: 0.5, nested: false, multi_label: false }
+    }
+}
+
+/// The most words of what is scored, and the scores of each for one label.
+pub(crate) fn scored(config: &GlinerConfig) -> (usize, usize) {
+    match config.span_mode {
+        SpanMode::TokenLevel => (1, 3),
+        SpanMode::Marker | SpanMode::MarkerV0 => (config.max_width, 1),
+    }
+}
+
+/// The logits of each sequence of a batch, without those of its padding.
+///
+/// # Errors
+/// Logits that cannot be read from their device.
+pub(crate) fn own_logits(logits: Tensor<3>, sequences: &[Positions], config: &GlinerConfig) -> Result<Vec<Vec<f32>>> {
+    let (max_width, size) = scored(config);
+    let [_, _, width] = logits.dims();
+    let words = sequences.iter().map(|sequence| sequence.words.len()).max().unwrap_or(0);
+    // What the longest text of the batch has, and what is left of it for each.
+    let items: Vec<(usize, usize)> = spans(words, max_width).collect();
+    let row = |(sequence, logits): (&Positions, Vec<f32>)| {
+        let own = items.iter().zip(logits.chunks(width)).filter(|((_, last), _)| *last < sequence.words.len());
+        own.flat_map(|(_, logits)| &logits[..size * sequence.labels.len()]).copied().collect()
+    };
+    Ok(sequences.iter().zip(rows(logits)?).map(row).collect())
+}
+
+/// The entities of a text, in its order, from the logits of its windows, which all have the same labels.
+pub(crate) fn find(
+    windows: &[Positions],
+    logits: &[Vec<f32>],
+    config: &GlinerConfig,
+    options: GlinerOptions,
+) -> Vec<Candidate> {
+    let windows: Vec<Window> = windows.iter().map(Window::new).collect();
+    let candidates = windows.iter().zip(logits).enumerate().flat_map(|(index, (window, logits))| {
+        let found = match config.span_mode {
+            SpanMode::TokenLevel => window.runs(logits, options.threshold),
+            SpanMode::Marker | SpanMode::MarkerV0 => window.spans(logits, config.max_width, options.threshold),
+        };
+        let windows = &windows;
+        found.into_iter().filter(move |candidate| candidate.window(windows) == index)
+    });
+    select(candidates.collect(), options)
+}
 
 /// A span that is probable enough.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Candidate {
+pub(crate) struct Candidate {
     /// Its first word in the text.
     pub start: usize,
     /// Its last word.
@@ -17,7 +86,7 @@ pub(super) struct Candidate {
 }
 
 /// The words of a text that were read together.
-pub(super) struct Window {
+struct Window {
     /// Their indices in the text.
     words: Vec<usize>,
     /// The number of labels.
@@ -25,12 +94,12 @@ pub(super) struct Window {
 }
 
 impl Window {
-    pub fn new(positions: Positions, labels: usize) -> Self {
-        Self { words: positions.words.into_iter().map(|(word, _)| word).collect(), labels }
+    fn new(positions: &Positions) -> Self {
+        Self { words: positions.words.iter().map(|(word, _)| *word).collect(), labels: positions.labels.len() }
     }
 
     /// The spans with a probability above the threshold. Logits: one for each span and label.
-    pub fn spans(&self, logits: &[f32], max_width: usize, threshold: f32) -> Vec<Candidate> {
+    fn spans(&self, logits: &[f32], max_width: usize, threshold: f32) -> Vec<Candidate> {
         let scored = spans(self.words.len(), max_width).zip(logits.chunks(self.labels));
         let mut candidates = Vec::new();
         for ((start, end), logits) in scored {
@@ -45,7 +114,7 @@ impl Window {
 
     /// The runs of words that start, end and are inside an entity of one label, each with the smallest of these probabilities.
     /// Logits: three for each word and label.
-    pub fn runs(&self, logits: &[f32], threshold: f32) -> Vec<Candidate> {
+    fn runs(&self, logits: &[f32], threshold: f32) -> Vec<Candidate> {
         let scores: Vec<f32> = logits.iter().map(|&logit| sigmoid(logit)).collect();
         let score = |word: usize, label: usize| {
             let at = 3 * (word * self.labels + label);
@@ -82,7 +151,7 @@ impl Window {
 impl Candidate {
     /// The index of the window whose scores count for this span: the one with most words on the narrower side of it, where
     /// the ends of the text are no limit; the first one of several.
-    pub fn window(&self, windows: &[Window]) -> usize {
+    fn window(&self, windows: &[Window]) -> usize {
         let context = |(index, window): (usize, &Window)| {
             let (first, last) = (*window.words.first()?, *window.words.last()?);
             let left = self.start.checked_sub(first)?;
@@ -108,7 +177,7 @@ impl Candidate {
 
 /// Takes the most probable candidate, then the next one that it does not exclude, and so on. The result is in the order of the
 /// text; spans that start together have the most probable one first.
-pub(super) fn select(mut candidates: Vec<Candidate>, options: GlinerOptions) -> Vec<Candidate> {
+fn select(mut candidates: Vec<Candidate>, options: GlinerOptions) -> Vec<Candidate> {
     candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
     let mut selected: Vec<Candidate> = Vec::new();
     for candidate in candidates {
