@@ -125,9 +125,13 @@ impl Service {
         let settings = Settings { budget, rate, max_waiting: *max_waiting, cache_bytes: *cache_bytes };
         let scheduler =
             Scheduler::start(move |batch| worker.forward(batch), move |report| metrics.batch(&report), settings);
-        let loaded = Arc::new(Loaded { model, scheduler });
-        *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = Some(loaded);
+        self.replace(Loaded { model, scheduler });
         Ok(())
+    }
+
+    /// Serves another model from now on.
+    pub(super) fn replace(&self, loaded: Loaded) {
+        *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(loaded));
     }
 
     /// The model that is served now.
