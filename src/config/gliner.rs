@@ -117,6 +117,11 @@ impl GlinerConfig {
         }
     }
 
+    /// Whether a folder says that it is of this kind.
+    pub fn is_in(folder: &Path) -> bool {
+        folder.join(GLINER_CONFIG).exists()
+    }
+
     /// Reads `gliner_config.json` from a folder.
     ///
     /// # Errors
