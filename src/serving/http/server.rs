@@ -96,6 +96,7 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/deberta-tiny");
         let options = ServiceOptions {
             model: folder.to_string_lossy().into_owned(),
+            tokenizer: None,
             task: None,
             pipeline: PipelineOptions::new(Device::flex()),
             budget: Some(256),
