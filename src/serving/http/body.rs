@@ -138,6 +138,20 @@ impl<'de, const LEAST: u32> Deserialize<'de> for Count<LEAST> {
     }
 }
 
+/// A number from 0 to 1. What rounds to one as f32 does not count.
+#[derive(Clone, Copy)]
+pub struct Probability(pub f32);
+
+impl<'de> Deserialize<'de> for Probability {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = f64::deserialize(deserializer)?;
+        match (0.0..=1.0).contains(&number) {
+            true => Ok(Self(number as f32)),
+            false => Err(D::Error::custom(format!("{number} is not a probability from 0 to 1"))),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,6 +166,13 @@ mod tests {
             assert!(count(wrong).unwrap_err().contains("is not a whole number from 1 to 4294967295"), "{wrong}");
         }
         assert!(count("\"5\"").is_err() && count("null").is_err() && count("true").is_err());
+    }
+
+    #[test]
+    fn probabilities_end_at_0_and_1() {
+        let read = |text: &str| serde_json::from_str::<Probability>(text).map(|Probability(number)| number).ok();
+        assert_eq!(["0", "0.5", "1"].map(read), [Some(0.0), Some(0.5), Some(1.0)]);
+        assert_eq!(["-1e-323", "1.0000000000000002", "2"].map(read), [None; 3]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     App,
-    body::{Count, Inputs, Json, List, Object, parse},
+    body::{Count, Inputs, Json, List, Object, Probability, parse},
     exchange::{Call, OneOrMany},
     tei,
 };
@@ -188,7 +188,7 @@ async fn entities(app: App, call: Call, body: Body<Inputs<String>, EntityParamet
 #[serde(deny_unknown_fields)]
 struct AnyEntityParameters {
     labels: List<String>,
-    threshold: Option<f32>,
+    threshold: Option<Probability>,
 }
 
 async fn any_entities(
@@ -198,7 +198,8 @@ async fn any_entities(
 ) -> Result<Response, Problem> {
     let AnyEntityParameters { labels: List(labels), threshold } = body.parameters.0;
     let default = GlinerOptions::default();
-    let options = GlinerOptions { threshold: threshold.unwrap_or(default.threshold), ..default };
+    let threshold = threshold.map_or(default.threshold, |Probability(threshold)| threshold);
+    let options = GlinerOptions { threshold, ..default };
     let request = |text| GlinerRequest { text, labels: labels.clone(), options };
     let item = |_, entities: Vec<Entity>| entities.into_iter().map(EntityGroup::from).collect::<Vec<_>>();
     answer::<Gliner, _>(app, call, requests(body.inputs, request), item).await

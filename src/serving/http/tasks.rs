@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     App,
-    body::{Count, Inputs, Json, List, Object, parse},
+    body::{Count, Inputs, Json, List, Object, Probability, parse},
     exchange::Call,
 };
 use crate::{
@@ -55,7 +55,7 @@ struct TagBody {
 struct GlinerBody {
     inputs: Inputs<String>,
     labels: List<String>,
-    threshold: Option<f32>,
+    threshold: Option<Probability>,
     #[serde(default)]
     nested: bool,
     #[serde(default)]
@@ -72,7 +72,7 @@ pub async fn ner(State(app): State<App>, call: Call, Json(body): Json<Value>) ->
     };
     if any_labels {
         let GlinerBody { inputs, labels: List(labels), threshold, nested, multi_label, truncate } = parse(body)?;
-        let threshold = threshold.unwrap_or(GlinerOptions::default().threshold);
+        let threshold = threshold.map_or(GlinerOptions::default().threshold, |Probability(threshold)| threshold);
         let options = GlinerOptions { threshold, nested, multi_label };
         let request = |text| GlinerRequest { text, labels: labels.clone(), options };
         let requests = inputs.into_list().0.into_iter().map(request);
