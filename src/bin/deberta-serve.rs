@@ -51,6 +51,10 @@ struct Args {
     #[arg(long, value_name = "DIR", default_value = "models/deberta-tiny")]
     model: String,
 
+    /// The same of the tokenizer, if a GLiNER folder has none
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<String>,
+
     /// What the model is for [default: what its head is for]
     #[arg(long, value_enum)]
     task: Option<Task>,
@@ -150,6 +154,7 @@ impl Args {
         let (device, precision) = (device(&self.device)?, self.precision.precision()?);
         Ok(ServiceOptions {
             model: self.model.clone(),
+            tokenizer: self.tokenizer.clone(),
             task: self.task,
             pipeline: PipelineOptions { precision, max_length: self.max_length, ..PipelineOptions::new(device) },
             budget: self.batch_tokens.map(|tokens| tokens as usize),

@@ -7,11 +7,12 @@ use clap::ValueEnum;
 use crate::{
     Checkpoint, Error, ModelConfig, Result,
     batch::Encoding,
+    config::{GliClassConfig, GlinerConfig, ProblemType},
     pipeline::{
-        AnswerOptions, Classifier, EmbedOptions, Embedder, FillMask, Pipeline, PipelineOptions, Question,
-        QuestionAnswerer, Reranker, Runner, TagOptions, TokenTagger, ZeroShot,
+        AnswerOptions, AnswerRequest, Classifier, ClassifyRequest, EmbedOptions, EmbedRequest, Embedder, FillMask,
+        FillRequest, Gliner, GlinerOptions, GlinerRequest, Pipeline, PipelineOptions, Question, QuestionAnswerer,
+        RankRequest, Reranker, Runner, TagOptions, TagRequest, TokenTagger, ZeroShot, ZeroShotOptions, ZeroShotRequest,
     },
-    tokenizer::EncodeOptions,
 };
 
 /// What a checkpoint is for.
@@ -19,8 +20,12 @@ use crate::{
 pub enum Task {
     /// Labels for texts and pairs; also ranking and zero-shot, if the labels allow it.
     Classify,
+    /// Labels that come with the text (GLiClass, or natural language inference).
+    ZeroShot,
     /// Entities.
     Ner,
+    /// Entities of types that come with the text (GLiNER).
+    Gliner,
     /// Answers that are spans of a context.
     Answer,
     /// Words for masks.
@@ -30,13 +35,20 @@ pub enum Task {
 }
 
 impl Task {
-    /// The task of a folder: vectors if it is one of sentence-transformers, otherwise by `architectures` and the head.
+    /// The task of a folder: that of its kind (sentence-transformers, GLiNER, GLiClass), otherwise by `architectures` and the
+    /// head.
     ///
     /// # Errors
     /// Files that cannot be read, or no architecture that tells.
     pub fn of_folder(folder: &Path) -> Result<Self> {
         if EmbedOptions::from_folder(folder)?.is_some() {
             return Ok(Self::Embed);
+        }
+        if GlinerConfig::is_in(folder) {
+            return Ok(Self::Gliner);
+        }
+        if GliClassConfig::is_in(folder) {
+            return Ok(Self::ZeroShot);
         }
         let architectures = &ModelConfig::from_folder(folder)?.task().architectures.clone();
         let heads = [
@@ -71,8 +83,12 @@ impl fmt::Display for Task {
 pub enum Model {
     /// Labels, and what else can be made of them.
     Labels(Labels),
+    /// Labels that come with the text.
+    AnyLabels(ZeroShot),
     /// Entities.
     Entities(TokenTagger),
+    /// Entities of types that come with the text.
+    AnyEntities(Gliner),
     /// Answers in a context.
     Answers(QuestionAnswerer),
     /// Words for masks.
@@ -89,18 +105,45 @@ pub struct Labels {
 }
 
 impl Labels {
+    /// What its outputs mean.
+    pub fn problem_type(&self) -> ProblemType {
+        self.classifier.task().problem_type()
+    }
+
     /// Whether the one use of the model is to rank: it has one output.
     pub fn only_ranks(&self) -> bool {
         self.reranker.is_some() && self.classifier.task().num_labels() == 1
     }
 }
 
+/// The same with the pipeline of any model.
+macro_rules! with_pipeline {
+    ($model:expr, $pipeline:ident => $does:expr) => {
+        match $model {
+            Model::Labels(labels) => {
+                let $pipeline = &*labels.classifier;
+                $does
+            }
+            Model::AnyLabels($pipeline) => $does,
+            Model::Entities($pipeline) => $does,
+            Model::AnyEntities($pipeline) => $does,
+            Model::Answers($pipeline) => $does,
+            Model::Words($pipeline) => $does,
+            Model::Vectors($pipeline) => $does,
+        }
+    };
+}
+
 impl Model {
-    /// Opens a checkpoint folder for a task.
+    /// Opens a checkpoint folder for a task; a folder of GLiNER may lack a tokenizer, which then comes from another one.
     ///
     /// # Errors
-    /// What the pipeline of the task refuses.
-    pub fn open(folder: &Path, task: Task, options: PipelineOptions) -> Result<Self> {
+    /// What the pipeline of the task refuses, or a tokenizer for another task.
+    pub fn open(folder: &Path, tokenizer: Option<&Path>, task: Task, options: PipelineOptions) -> Result<Self> {
+        if tokenizer.is_some() && task != Task::Gliner {
+            let problem = format!("only GLiNER models take one from elsewhere, and this one is for the task {task}");
+            return Err(Error::setting("tokenizer", problem));
+        }
         Ok(match task {
             Task::Classify => {
                 let classifier = Arc::new(Classifier::from_folder(folder, options)?);
@@ -108,7 +151,9 @@ impl Model {
                 let (reranker, zero_shot) = (Reranker::new(classifier.clone()), ZeroShot::new(classifier.clone()));
                 Self::Labels(Labels { classifier, reranker: reranker.ok(), zero_shot: zero_shot.ok() })
             }
+            Task::ZeroShot => Self::AnyLabels(ZeroShot::from_folder(folder, options)?),
             Task::Ner => Self::Entities(TokenTagger::from_folder(folder, options)?),
+            Task::Gliner => Self::AnyEntities(Gliner::with_tokenizer(folder, tokenizer.unwrap_or(folder), options)?),
             Task::Answer => Self::Answers(QuestionAnswerer::from_folder(folder, options)?),
             Task::FillMask => Self::Words(FillMask::from_folder(folder, options)?),
             Task::Embed => {
@@ -122,7 +167,9 @@ impl Model {
     pub fn task(&self) -> Task {
         match self {
             Self::Labels(_) => Task::Classify,
+            Self::AnyLabels(_) => Task::ZeroShot,
             Self::Entities(_) => Task::Ner,
+            Self::AnyEntities(_) => Task::Gliner,
             Self::Answers(_) => Task::Answer,
             Self::Words(_) => Task::FillMask,
             Self::Vectors(_) => Task::Embed,
@@ -131,13 +178,7 @@ impl Model {
 
     /// The opened checkpoint.
     pub fn runner(&self) -> &Runner {
-        match self {
-            Self::Labels(labels) => labels.classifier.runner(),
-            Self::Entities(tagger) => tagger.runner(),
-            Self::Answers(answerer) => answerer.runner(),
-            Self::Words(model) => model.runner(),
-            Self::Vectors(embedder) => embedder.runner(),
-        }
+        with_pipeline!(self, pipeline => pipeline.runner())
     }
 
     /// The arithmetic of all its uses, see [`Pipeline::forward`].
@@ -145,13 +186,7 @@ impl Model {
     /// # Errors
     /// See there.
     pub fn forward(&self, batch: &[&Encoding]) -> Result<Vec<Vec<f32>>> {
-        match self {
-            Self::Labels(labels) => labels.classifier.forward(batch),
-            Self::Entities(tagger) => tagger.forward(batch),
-            Self::Answers(answerer) => answerer.forward(batch),
-            Self::Words(model) => model.forward(batch),
-            Self::Vectors(embedder) => embedder.forward(batch),
-        }
+        with_pipeline!(self, pipeline => pipeline.forward(batch))
     }
 
     /// Answers a fixed request, to prove that the model does.
@@ -159,28 +194,15 @@ impl Model {
     /// # Errors
     /// What the model fails with.
     pub fn prove(&self) -> Result<()> {
-        const TEXT: &str = "The quick brown fox jumps over the lazy dog.";
-        match self {
-            Self::Labels(labels) => labels.classifier.classify([TEXT]).map(drop),
-            Self::Entities(tagger) => tagger.tag(&[TEXT], TagOptions::default()).map(drop),
-            Self::Answers(answerer) => {
-                let question = Question { question: "Who jumps?".into(), context: TEXT.into() };
-                answerer.answer(&[question], &AnswerOptions::default()).map(drop)
-            }
-            Self::Words(model) => model.fill(&[TEXT.replace("fox", "[MASK]")], 1).map(drop),
-            Self::Vectors(embedder) => embedder.embed([TEXT]).map(drop),
-        }
+        with_pipeline!(self, pipeline => prove(pipeline))
     }
 
-    /// A sequence of `length` tokens (at least the four of a mask and a word), for measurements.
+    /// A sequence of `length` tokens (at least those of the fixed request), for measurements.
     ///
     /// # Errors
-    /// A maximal length that leaves no room for text.
+    /// A maximal length that leaves no room for the fixed request.
     pub fn sample(&self, length: usize) -> Result<Encoding> {
-        let tokenizer = self.runner().tokenizer();
-        let mask = tokenizer.token(tokenizer.mask_id()).unwrap_or_default();
-        let options = EncodeOptions { max_length: self.runner().max_length(), ..EncodeOptions::default() };
-        let mut encoding = tokenizer.encode(&[format!("{mask} a").into()], &options)?.remove(0);
+        let mut encoding = with_pipeline!(self, pipeline => sample(pipeline))?;
         let more = length.saturating_sub(encoding.len());
         repeat(&mut encoding.ids, more);
         repeat(&mut encoding.type_ids, more);
@@ -190,6 +212,14 @@ impl Model {
         repeat(&mut encoding.special, more);
         Ok(encoding)
     }
+}
+
+fn prove<P: Served>(pipeline: &P) -> Result<()> {
+    pipeline.run(&[P::example()]).map(drop)
+}
+
+fn sample<P: Served>(pipeline: &P) -> Result<Encoding> {
+    Ok(pipeline.encode(&P::example())?.remove(0))
 }
 
 /// Repeats the entry of the last token of the text, the one before the last.
@@ -206,31 +236,53 @@ pub trait Served: Pipeline + Sized + 'static {
 
     /// The model's pipeline of this kind, if it has one.
     fn of(model: &Model) -> Option<&Self>;
+
+    /// A request that every model of this kind can answer.
+    fn example() -> Self::Request;
 }
 
+/// The text of all examples, short enough for any model.
+const TEXT: &str = "a quick fox";
+
 macro_rules! served {
-    ($($pipeline:ty, $does:literal, $pattern:pat => $found:expr;)*) => {$(
+    ($($pipeline:ty, $does:literal, { $($pattern:pat => $found:expr),+ }, $example:expr;)*) => {$(
         impl Served for $pipeline {
             const DOES: &'static str = $does;
 
             fn of(model: &Model) -> Option<&Self> {
                 match model {
-                    $pattern => $found,
+                    $($pattern => $found,)+
                     _ => None,
                 }
+            }
+
+            fn example() -> Self::Request {
+                $example
             }
         }
     )*};
 }
 
 served! {
-    Classifier, "label texts", Model::Labels(labels) => Some(&labels.classifier);
+    Classifier, "label texts", { Model::Labels(labels) => Some(&labels.classifier) },
+        ClassifyRequest { text: TEXT.into(), raw_scores: false };
     Reranker, "rank passages: that needs a classifier with one output or two labels",
-        Model::Labels(labels) => labels.reranker.as_ref();
-    ZeroShot, "choose among any labels: that needs a classifier with a label `entailment`",
-        Model::Labels(labels) => labels.zero_shot.as_ref();
-    TokenTagger, "find entities", Model::Entities(tagger) => Some(tagger);
-    QuestionAnswerer, "find answers", Model::Answers(answerer) => Some(answerer);
-    FillMask, "guess words", Model::Words(model) => Some(model);
-    Embedder, "make vectors", Model::Vectors(embedder) => Some(embedder);
+        { Model::Labels(labels) => labels.reranker.as_ref() },
+        RankRequest::new("fox", vec![TEXT.into()]);
+    ZeroShot, "choose among any labels: that needs a GLiClass model, or a classifier with a label `entailment`",
+        { Model::AnyLabels(model) => Some(model), Model::Labels(labels) => labels.zero_shot.as_ref() },
+        ZeroShotRequest { text: TEXT.into(), candidates: vec!["fox".into()], options: ZeroShotOptions::default() };
+    TokenTagger, "find entities", { Model::Entities(tagger) => Some(tagger) },
+        TagRequest { text: TEXT.into(), options: TagOptions::default() };
+    Gliner, "find entities of any type: that needs a GLiNER model", { Model::AnyEntities(gliner) => Some(gliner) },
+        GlinerRequest { text: TEXT.into(), labels: vec!["fox".into()], options: GlinerOptions::default() };
+    QuestionAnswerer, "find answers", { Model::Answers(answerer) => Some(answerer) },
+        AnswerRequest {
+            question: Question { question: "who".into(), context: TEXT.into() },
+            options: AnswerOptions::default(),
+        };
+    FillMask, "guess words", { Model::Words(model) => Some(model) },
+        FillRequest { text: "a quick [MASK]".into(), top_k: 1 };
+    Embedder, "make vectors", { Model::Vectors(embedder) => Some(embedder) },
+        EmbedRequest { text: TEXT.into(), normalize: true };
 }

@@ -17,11 +17,16 @@ use super::{
 };
 use crate::{Error, Result, batch::Encoding, checkpoint::locate, pipeline::PipelineOptions};
 
+/// The length for which a model without a maximal length is made ready, in tokens.
+const LONG: usize = 2048;
+
 /// Which model is served, and how.
 #[derive(Clone)]
 pub struct ServiceOptions {
     /// Its folder, or its id on the Hugging Face Hub.
     pub model: String,
+    /// The same of the tokenizer, if a folder of GLiNER has none.
+    pub tokenizer: Option<String>,
     /// Its task; if none, the one of its head.
     pub task: Option<Task>,
     /// How it is run.
@@ -104,13 +109,18 @@ impl Service {
     /// # Errors
     /// A model that cannot be loaded or does not answer; then nothing is changed.
     pub fn load(&self) -> Result<()> {
-        let ServiceOptions { model, task, pipeline, budget, max_waiting, cache_bytes, .. } = &self.options;
+        let ServiceOptions { model, tokenizer, task, pipeline, budget, max_waiting, cache_bytes, .. } = &self.options;
         let folder = locate(model, None)?;
+        let tokenizer = tokenizer.as_ref().map(|tokenizer| locate(tokenizer, None)).transpose()?;
         let task = task.map_or_else(|| Task::of_folder(&folder), Ok)?;
-        let model = Arc::new(Model::open(&folder, task, pipeline.clone())?);
+        let model = Arc::new(Model::open(&folder, tokenizer.as_deref(), task, pipeline.clone())?);
         model.prove()?;
         // Lays out what depends on the length, once and for all lengths.
-        let longest = model.sample(model.runner().max_length())?;
+        let longest = match model.runner().max_length() {
+            usize::MAX => LONG,
+            length => length,
+        };
+        let longest = model.sample(longest)?;
         model.forward(&[&longest])?;
         let Calibration { budget, rate } = match budget {
             Some(budget) => Calibration { budget: *budget, rate: 1000.0 },
@@ -125,9 +135,13 @@ impl Service {
         let settings = Settings { budget, rate, max_waiting: *max_waiting, cache_bytes: *cache_bytes };
         let scheduler =
             Scheduler::start(move |batch| worker.forward(batch), move |report| metrics.batch(&report), settings);
-        let loaded = Arc::new(Loaded { model, scheduler });
-        *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = Some(loaded);
+        self.replace(Loaded { model, scheduler });
         Ok(())
+    }
+
+    /// Serves another model from now on.
+    pub(super) fn replace(&self, loaded: Loaded) {
+        *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(loaded));
     }
 
     /// The model that is served now.

@@ -16,7 +16,10 @@ use tempfile::TempDir;
 
 use crate::{
     server::{Answer, Server},
-    support::{config, folder, repository::repository},
+    support::{
+        config, folder,
+        repository::{fixture, repository},
+    },
 };
 
 /// Batches differ from single texts by the order of f32 sums; scores are below 1.
@@ -55,7 +58,7 @@ pub fn classifier(labels: &[&str]) -> TempDir {
 }
 
 #[track_caller]
-fn ok(answer: Answer) -> Value {
+pub fn ok(answer: Answer) -> Value {
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.json()
 }
@@ -119,6 +122,30 @@ fn labels_rankings_and_zero_shot() {
     assert_eq!(info["model_type"]["classifier"]["id2label"]["0"], "entailment");
     let problem = server.post("/ner", &json!({ "inputs": "war" })).problem(424, "Backend");
     assert!(problem.contains("for the task classify; it cannot find entities"), "{problem}");
+}
+
+#[test]
+fn a_reranker_scores_as_its_folder_says() {
+    let model = classifier(&["relevance"]);
+    let texts = ["war", "the laws of nature"];
+    for (activation, of) in
+        [("Sigmoid", (|score| 1.0 / (1.0 + (-score).exp())) as fn(f64) -> f64), ("Identity", |score| score)]
+    {
+        let settings = json!({ "activation_fn": format!("torch.nn.modules.activation.{activation}") });
+        std::fs::write(model.path().join("config_sentence_transformers.json"), settings.to_string()).unwrap();
+        let server = Server::start(model.path(), &[]);
+        let ask = |raw: bool| ok(server.post("/rerank", &json!({ "query": "law", "texts": texts, "raw_scores": raw })));
+        let mut expected = ask(true);
+        for place in expected.as_array_mut().unwrap() {
+            place["score"] = of(place["score"].as_f64().unwrap()).into();
+        }
+        assert_close(&ask(false), &expected);
+        let answer = ok(server.post("/v1/rerank", &json!({ "query": "law", "documents": texts })));
+        for (theirs, ours) in answer["results"].as_array().unwrap().iter().zip(expected.as_array().unwrap()) {
+            assert_eq!(theirs["index"], ours["index"]);
+            assert_close(&theirs["relevance_score"], &ours["score"]);
+        }
+    }
 }
 
 #[test]
@@ -282,18 +309,43 @@ fn company_does_not_change_an_answer() {
 }
 
 #[test]
-fn the_document_names_every_endpoint_and_its_examples_are_understood() {
-    let server = Server::start(&repository("models/deberta-tiny"), &[]);
+fn the_document_names_the_endpoints_of_the_model_and_their_examples_are_answered() {
+    let nli = classifier(&["entailment", "contradiction"]);
+    let (labels, vectors) = (classifier(&["a", "b", "c"]), embedder_folder());
+    let entities = folder(config(&["O", "PER"]), TokenClassification::new);
+    let answers = folder(config(&[]), QuestionAnswering::new);
+    let both = ["/rerank", "/v1/rerank", "/v2/rerank"];
+    let with = |more: &[&'static str]| [&both[..], more].concat();
+    for (model, task, paths) in [
+        (nli.path(), "classify", with(&["/predict", "/zero_shot"])),
+        (labels.path(), "classify", vec!["/predict"]),
+        (nli.path(), "zero-shot", vec!["/zero_shot"]),
+        (entities.path(), "ner", vec!["/ner"]),
+        (&fixture("gliner/span"), "gliner", vec!["/ner"]),
+        (answers.path(), "answer", vec!["/answer"]),
+        (&repository("models/deberta-tiny"), "fill-mask", vec!["/fill_mask"]),
+        (vectors.path(), "embed", vec!["/embed", "/v1/embeddings"]),
+    ] {
+        the_document_names(&Server::start(model, &["--task", task]), &paths);
+    }
+}
+
+/// These are the endpoints for predictions, beside `/`, and all examples are answered.
+fn the_document_names(server: &Server, predictions: &[&str]) {
     let document = ok(server.get("/api-doc/openapi.json"));
-    for (path, methods) in document["paths"].as_object().unwrap() {
+    let paths = document["paths"].as_object().unwrap();
+    let all = ["/predict", "/rerank", "/v1/rerank", "/v2/rerank", "/embed", "/v1/embeddings", "/ner", "/zero_shot"];
+    for path in all.iter().chain(&["/answer", "/fill_mask"]) {
+        assert_eq!(paths.contains_key(*path), predictions.contains(path), "{path}");
+    }
+    for (path, methods) in paths {
         for (method, about) in methods.as_object().unwrap() {
             let example = &about["requestBody"]["content"]["application/json"]["example"];
             let answer = match method.as_str() {
                 "get" => server.get(path),
                 _ => server.post(path, example),
             };
-            // Another task's endpoints say so, having understood the body.
-            assert!([200, 424].contains(&answer.status), "{path}: {answer:?}");
+            assert_eq!(answer.status, 200, "{path}: {answer:?}");
         }
     }
     assert_eq!(server.get("/nothing").status, 404);

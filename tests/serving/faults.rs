@@ -1,8 +1,11 @@
 //! What clients do wrong: nothing hangs, nothing is answered twice, and the server goes on.
 
 use std::{
+    collections::VecDeque,
+    fs,
     io::Write,
     net::Shutdown,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -10,7 +13,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    endpoints::classifier,
+    endpoints::{assert_close, classifier},
     server::{Server, answer, request},
     support::repository::repository,
 };
@@ -32,8 +35,8 @@ fn bodies_that_are_wrong() {
         (b"{\"inputs\": \"\xff\"}", "the body is not what is expected"),
         (b"{}", "missing field `inputs`"),
         (b"", "EOF while parsing"),
-        (b"{\"inputs\": []}", "expected one text or a pair"),
-        (b"{\"inputs\": [[]]}", "expected one text or a pair"),
+        (b"{\"inputs\": []}", "inputs has to be a text"),
+        (b"{\"inputs\": [[]]}", "inputs has to be a text"),
         (b"{\"inputs\": [\"a\", \"b\", \"c\"]}", "a list of 3 texts"),
         (b"{\"inputs\": 5}", "inputs has to be a text"),
         (b"{\"inputs\": \"a\", \"truncation_direction\": \"Up\"}", "unknown variant `Up`"),
@@ -78,9 +81,21 @@ fn more_than_may_wait() {
     let problem = server.post("/predict", &many(200)).problem(413, "Validation");
     assert!(problem.contains("at most 300 may wait"), "{problem}");
     goes_on(&server);
-    let labels: Vec<String> = (0..1000).map(|index| format!("label {index}")).collect();
-    let answer = server.post("/zero_shot", &json!({ "inputs": "a", "labels": labels }));
-    assert!([413, 424].contains(&answer.status), "{answer:?}");
+}
+
+#[test]
+fn a_list_of_a_thousand_labels() {
+    let model = classifier(&["entailment", "contradiction"]);
+    let labels: Vec<String> = (0..1000).map(|index| format!("law {index}")).collect();
+    let body = json!({ "inputs": "war", "labels": labels });
+    let server = Server::start(model.path(), &[]);
+    let answer = server.post("/zero_shot", &body);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.json()["results"][0].as_array().map(Vec::len), Some(1000));
+    let server = Server::start(model.path(), &["--max-waiting-tokens", "2000"]);
+    let problem = server.post("/zero_shot", &body).problem(413, "Validation");
+    assert!(problem.contains("at most 2000 may wait"), "{problem}");
+    goes_on(&server);
 }
 
 /// Texts that keep the small model busy for seconds, each unlike the others.
@@ -144,6 +159,66 @@ fn connections_are_bounded_and_keys_are_asked_for() {
     drop(idle);
     waits.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     assert_eq!(answer(&mut waits).status, 200);
+}
+
+/// Of the ten thousand, 100 are open at a time: a test may have few file descriptors, and more than are served and may wait to be
+/// accepted (here 64 and, by the system, as few as 128) would only wait for one another.
+#[test]
+fn ten_thousand_connections() {
+    let model = classifier(&["a", "b"]);
+    let server = Server::start(model.path(), &["--max-connections", "64"]);
+    let request = request("/predict", br#"{"inputs": "war"}"#, "");
+    // Nothing, rubbish, a part of a request, and requests whose answers nobody reads.
+    let sent = [&b""[..], b"\0\xff\r\n\r\n", &request[..20], &request];
+    let mut open = VecDeque::new();
+    for index in 0..10_000 {
+        let mut stream = server.connect();
+        let _ = stream.write_all(sent[index % sent.len()]);
+        open.push_back(stream);
+        if open.len() > 100 {
+            open.pop_front();
+        }
+    }
+    // The last ones still wait, and those that said nothing have 30 seconds for it.
+    drop(open);
+    goes_on(&server);
+    server.wait_until(|server| server.get("/metrics").body.contains("te_queue_size 0"));
+    assert!(!server.log().contains("panicked"), "{}", server.log());
+}
+
+#[test]
+fn a_broken_folder_is_loaded_under_load() {
+    let model = classifier(&["a", "b"]);
+    let server = Server::start(model.path(), &[]);
+    let body = json!({ "inputs": [["war"], ["the laws of nature"], ["peace", "and war"]] });
+    let before = server.post("/predict", &body).json();
+    let weights = model.path().join("model.safetensors");
+    let bytes = fs::read(&weights).unwrap();
+    // A new file, because the old one is mapped into the server's memory.
+    fs::remove_file(&weights).unwrap();
+    fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let ask = || {
+            let mut answered = 0;
+            while !done.load(Ordering::Relaxed) {
+                let answer = server.post("/predict", &body);
+                assert_eq!(answer.status, 200, "{answer:?}");
+                assert_close(&answer.json(), &before);
+                answered += 1;
+            }
+            answered
+        };
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
+        for count in 1..=3 {
+            server.signal("HUP");
+            server.wait_until(|server| server.log().matches("the model stays as it was").count() == count);
+        }
+        done.store(true, Ordering::Relaxed);
+        for client in clients {
+            assert!(client.join().unwrap() > 0);
+        }
+    });
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The server as a program, and its clients.
 
+mod any_labels;
 mod endpoints;
 mod faults;
 mod manual;

@@ -10,7 +10,10 @@ use deberta_burn::{
 use crate::{
     endpoints::classifier,
     server::Server,
-    support::{config, folder, repository::repository},
+    support::{
+        config, folder,
+        repository::{fixture, repository},
+    },
 };
 
 #[test]
@@ -24,6 +27,7 @@ fn each_curl_command_is_answered_by_the_server_of_one_task() {
     let mut servers: Vec<Server> =
         models.iter().map(|(model, task)| Server::start(model.path(), &["--task", task])).collect();
     servers.push(Server::start(&repository("models/deberta-tiny"), &[]));
+    servers.push(Server::start(&fixture("gliner/span"), &[]));
     let text = fs::read_to_string(repository("docs/serving.md")).expect("the manual");
     let commands: Vec<&str> = text.lines().filter(|line| line.starts_with("curl ")).collect();
     assert!(commands.len() > 20, "{commands:?}");

@@ -7,7 +7,10 @@ use deberta_burn::heads::{QuestionAnswering, TokenClassification};
 use crate::{
     endpoints::classifier,
     server::Server,
-    support::{config, folder, repository::repository},
+    support::{
+        config, folder,
+        repository::{fixture, repository},
+    },
 };
 
 /// The page after its scripts have run; none without a browser.
@@ -38,6 +41,13 @@ fn the_page_shows_what_each_task_answers() {
         // With an emoji before it, which is two units in a browser's strings.
         (entities.path(), "ner", "text=%F0%9F%8F%94+the+law", "<mark>"),
         (answers.path(), "answer", "question=who&context=war", "<mark>war<small>"),
+        (&fixture("gliner/span"), "gliner", "text=Ada+was+in+Rome&labels=person%0Alocation%0Adate", "<mark>"),
+        (
+            &fixture("gliclass/first"),
+            "zero-shot",
+            "text=Rome&labels=person%0Alocation",
+            "<span class=\"name\">person</span>",
+        ),
         (&tiny, "fill-mask", "text=The+old+[MASK]+shook+his+head.", "<span class=\"name\">man</span>"),
         (&tiny, "embed", "texts=a+cat%0Aa+kitten", "<span class=\"name\">a kitten</span>"),
     ] {

@@ -87,6 +87,11 @@ impl ZeroShot {
         self.runner().report()
     }
 
+    /// Whether the model reads [`ZeroShotOptions::template`]; a GLiClass model reads the labels alone.
+    pub fn reads_template(&self) -> bool {
+        matches!(self.judge, Judge::Entailment(_))
+    }
+
     /// Scores every candidate for each text, highest first. The scores are probabilities over the candidates (softmax
     /// of their logits, which are those of entailment in natural language inference). With `multi_label`, or if there is only one
     /// candidate, each candidate has a probability of its own: that of entailment against contradiction, or a sigmoid.

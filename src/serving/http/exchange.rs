@@ -1,4 +1,4 @@
-//! What all endpoints share: bodies, headers, answers and problems.
+//! What all endpoints share: headers, answers and problems.
 
 use std::{
     convert::Infallible,
@@ -6,13 +6,13 @@ use std::{
 };
 
 use axum::{
-    body::{Body, Bytes},
-    extract::{FromRequest, FromRequestParts, Request},
+    body::Body,
+    extract::FromRequestParts,
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use futures_util::stream;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::Serialize;
 
 use super::App;
 use crate::serving::{
@@ -20,41 +20,11 @@ use crate::serving::{
     scheduler::{Priority, Urgency},
 };
 
-/// How long a body may take to arrive.
-const BODY_TIME: Duration = Duration::from_secs(30);
 const NDJSON: &str = "application/x-ndjson";
 
-/// A JSON body, whatever its declared type.
-pub struct Json<T>(pub T);
-
-impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
-        let limit = app.settings.payload_limit;
-        let too_large = || Problem::TooLarge(format!("the body has more than {limit} bytes"));
-        let announced =
-            request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        if announced.is_some_and(|length: usize| length > limit) {
-            return Err(too_large());
-        }
-        let late = |_| Problem::Timeout(format!("the body did not arrive within {} s", BODY_TIME.as_secs()));
-        let bytes = tokio::time::timeout(BODY_TIME, Bytes::from_request(request, app)).await.map_err(late)?;
-        let bytes = bytes.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => too_large(),
-            _ => Problem::Validation(format!("the body cannot be read: {rejection}")),
-        })?;
-        let mut deserializer = serde_json::Deserializer::from_slice(&bytes);
-        let body = serde_path_to_error::deserialize(&mut deserializer);
-        let body = body.map_err(|error| Problem::Validation(format!("the body is not what is expected: {error}")))?;
-        deserializer.end().map_err(|error| Problem::Validation(format!("the body goes on after its end: {error}")))?;
-        Ok(Self(body))
-    }
-}
-
-/// One text, or a list of them.
-#[derive(Deserialize, Serialize)]
-#[serde(untagged, expecting = "expected one, or a list of them")]
+/// One answer, or a list of them.
+#[derive(Serialize)]
+#[serde(untagged)]
 pub enum OneOrMany<T> {
     /// One, not in a list.
     One(T),
@@ -63,14 +33,6 @@ pub enum OneOrMany<T> {
 }
 
 impl<T> OneOrMany<T> {
-    /// All, and whether it was one.
-    pub fn into_list(self) -> (Vec<T>, bool) {
-        match self {
-            Self::One(one) => (vec![one], true),
-            Self::Many(many) => (many, false),
-        }
-    }
-
     /// A list in the form in which the question was asked.
     pub fn from_list(mut list: Vec<T>, one: bool) -> Self {
         match one && list.len() == 1 {

@@ -4,20 +4,21 @@
 //! not known are refused.
 
 use axum::{extract::State, response::Response};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
     App,
-    exchange::{Call, Json, OneOrMany},
+    body::{Count, Inputs, Json, List, Object, Probability, parse},
+    exchange::{Call, OneOrMany},
     tei,
 };
 use crate::{
     config::ProblemType,
     pipeline::{
         Answer, AnswerOptions, AnswerRequest, Answers, Classifier, ClassifyRequest, EmbedRequest, Embedder, Entity,
-        FillMask, FillRequest, FilledMask, LabelScore, Pipeline, Question, QuestionAnswerer, TagOptions, TagRequest,
-        TokenTagger, WordScores, ZeroShot, ZeroShotOptions, ZeroShotRequest,
+        FillMask, FillRequest, FilledMask, Gliner, GlinerOptions, GlinerRequest, LabelScore, Pipeline, Question,
+        QuestionAnswerer, TagOptions, TagRequest, TokenTagger, WordScores, ZeroShot, ZeroShotOptions, ZeroShotRequest,
     },
     serving::{Model, Problem, Served, Usage},
     tokenizer::Tokenizer,
@@ -28,13 +29,14 @@ use crate::{
 struct Body<I, P> {
     inputs: I,
     #[serde(default)]
-    parameters: P,
+    parameters: Object<P>,
 }
 
-/// Reads a body, or a part of one.
-fn parse<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
-    let parsed = serde_path_to_error::deserialize(value);
-    parsed.map_err(|error| Problem::Validation(format!("the body is not what is expected: {error}")))
+/// A body whose parameters say what is looked for.
+#[derive(Deserialize)]
+struct Asked<I, P> {
+    inputs: I,
+    parameters: Object<P>,
 }
 
 /// Answers by what the model is for.
@@ -47,7 +49,9 @@ pub async fn root(State(app): State<App>, call: Call, Json(body): Json<Value>) -
         }
         Model::Labels(_) if body.get("parameters").is_some() => classify(app, call, parse(body)?).await,
         Model::Labels(_) => tei::predict(State(app), call, Json(parse(body)?)).await,
+        Model::AnyLabels(_) => zero_shot(app, call, parse(body)?).await,
         Model::Entities(_) => entities(app, call, parse(body)?).await,
+        Model::AnyEntities(_) => any_entities(app, call, parse(body)?).await,
         Model::Answers(_) => answers(app, call, parse(body)?).await,
         Model::Words(_) => words(app, call, parse(body)?).await,
         Model::Vectors(_) if body["inputs"].get("source_sentence").is_some() => {
@@ -69,7 +73,7 @@ async fn answer<P: Served, T: Serialize + Send + 'static>(
 }
 
 /// Makes requests of inputs.
-fn requests<I, R>(inputs: OneOrMany<I>, request: impl Fn(I) -> R) -> (Vec<R>, bool) {
+fn requests<I, R>(inputs: Inputs<I>, request: impl Fn(I) -> R) -> (Vec<R>, bool) {
     let (inputs, one) = inputs.into_list();
     (inputs.into_iter().map(request).collect(), one)
 }
@@ -78,7 +82,7 @@ fn requests<I, R>(inputs: OneOrMany<I>, request: impl Fn(I) -> R) -> (Vec<R>, bo
 #[serde(deny_unknown_fields)]
 struct ClassifyParameters {
     function_to_apply: Option<Function>,
-    top_k: Option<usize>,
+    top_k: Option<Count<1>>,
 }
 
 #[derive(Clone, Copy, Deserialize, PartialEq)]
@@ -90,12 +94,8 @@ enum Function {
 }
 
 /// The answer is a list of lists, also for one text.
-async fn classify(
-    app: App,
-    call: Call,
-    body: Body<OneOrMany<String>, ClassifyParameters>,
-) -> Result<Response, Problem> {
-    let ClassifyParameters { function_to_apply, top_k } = body.parameters;
+async fn classify(app: App, call: Call, body: Body<Inputs<String>, ClassifyParameters>) -> Result<Response, Problem> {
+    let ClassifyParameters { function_to_apply, top_k } = body.parameters.0;
     let loaded = app.service.loaded()?;
     let own = match loaded.model.runner().config().task().problem_type() {
         ProblemType::SingleLabelClassification => Function::Softmax,
@@ -110,30 +110,26 @@ async fn classify(
     }
     let (requests, _) = requests(body.inputs, |text: String| ClassifyRequest { text: text.into(), raw_scores });
     let top = move |_, mut scores: Vec<LabelScore>| {
-        scores.truncate(top_k.unwrap_or(usize::MAX));
+        scores.truncate(top_k.map_or(usize::MAX, Count::get));
         scores
     };
     app.respond::<Classifier, _, _>(call, requests, true, top, |items, _| items).await
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ZeroShotParameters {
-    candidate_labels: Vec<String>,
+    candidate_labels: List<String>,
     #[serde(default)]
     multi_label: bool,
     hypothesis_template: Option<String>,
 }
 
-async fn zero_shot(
-    app: App,
-    call: Call,
-    body: Body<OneOrMany<String>, ZeroShotParameters>,
-) -> Result<Response, Problem> {
-    let ZeroShotParameters { candidate_labels, multi_label, hypothesis_template } = body.parameters;
+async fn zero_shot(app: App, call: Call, body: Asked<Inputs<String>, ZeroShotParameters>) -> Result<Response, Problem> {
+    let ZeroShotParameters { candidate_labels: List(candidates), multi_label, hypothesis_template } = body.parameters.0;
     let template = hypothesis_template.unwrap_or(ZeroShotOptions::default().template);
     let options = ZeroShotOptions { template, multi_label };
-    let request = |text| ZeroShotRequest { text, candidates: candidate_labels.clone(), options: options.clone() };
+    let request = |text| ZeroShotRequest { text, candidates: candidates.clone(), options: options.clone() };
     answer::<ZeroShot, _>(app, call, requests(body.inputs, request), |_, scores| scores).await
 }
 
@@ -144,7 +140,7 @@ struct EntityParameters {
     aggregation_strategy: Aggregation,
     #[serde(default)]
     ignore_labels: Vec<String>,
-    stride: Option<usize>,
+    stride: Option<Count>,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -166,30 +162,55 @@ struct EntityGroup {
     end: usize,
 }
 
-async fn entities(app: App, call: Call, body: Body<OneOrMany<String>, EntityParameters>) -> Result<Response, Problem> {
-    let EntityParameters { aggregation_strategy, ignore_labels, stride } = body.parameters;
+impl From<Entity> for EntityGroup {
+    fn from(Entity { label, text, start, end, score }: Entity) -> Self {
+        Self { entity_group: label, score, word: text, start, end }
+    }
+}
+
+async fn entities(app: App, call: Call, body: Body<Inputs<String>, EntityParameters>) -> Result<Response, Problem> {
+    let EntityParameters { aggregation_strategy, ignore_labels, stride } = body.parameters.0;
     let words = match aggregation_strategy {
         Aggregation::Simple => WordScores::Tokens,
         Aggregation::First => WordScores::First,
         Aggregation::Average => WordScores::Average,
         Aggregation::Max => WordScores::Max,
     };
-    let options = TagOptions { words, stride };
-    let group =
-        |Entity { label, text, start, end, score }| EntityGroup { entity_group: label, score, word: text, start, end };
+    let options = TagOptions { words, stride: stride.map(Count::get) };
     let item = move |_, entities: Vec<Entity>| {
         let entities = entities.into_iter().filter(|entity| !ignore_labels.contains(&entity.label));
-        entities.map(group).collect::<Vec<_>>()
+        entities.map(EntityGroup::from).collect::<Vec<_>>()
     };
     answer::<TokenTagger, _>(app, call, requests(body.inputs, |text| TagRequest { text, options }), item).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AnyEntityParameters {
+    labels: List<String>,
+    threshold: Option<Probability>,
+}
+
+async fn any_entities(
+    app: App,
+    call: Call,
+    body: Asked<Inputs<String>, AnyEntityParameters>,
+) -> Result<Response, Problem> {
+    let AnyEntityParameters { labels: List(labels), threshold } = body.parameters.0;
+    let default = GlinerOptions::default();
+    let threshold = threshold.map_or(default.threshold, |Probability(threshold)| threshold);
+    let options = GlinerOptions { threshold, ..default };
+    let request = |text| GlinerRequest { text, labels: labels.clone(), options };
+    let item = |_, entities: Vec<Entity>| entities.into_iter().map(EntityGroup::from).collect::<Vec<_>>();
+    answer::<Gliner, _>(app, call, requests(body.inputs, request), item).await
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct AnswerParameters {
-    top_k: Option<usize>,
-    max_answer_len: Option<usize>,
-    doc_stride: Option<usize>,
+    top_k: Option<Count<1>>,
+    max_answer_len: Option<Count<1>>,
+    doc_stride: Option<Count>,
     #[serde(default)]
     handle_impossible_answer: bool,
 }
@@ -202,13 +223,17 @@ struct Span {
     end: usize,
 }
 
-async fn answers(app: App, call: Call, body: Body<OneOrMany<Question>, AnswerParameters>) -> Result<Response, Problem> {
-    let AnswerParameters { top_k, max_answer_len, doc_stride, handle_impossible_answer } = body.parameters;
+async fn answers(
+    app: App,
+    call: Call,
+    body: Body<Inputs<Object<Question>>, AnswerParameters>,
+) -> Result<Response, Problem> {
+    let AnswerParameters { top_k, max_answer_len, doc_stride, handle_impossible_answer } = body.parameters.0;
     let default = AnswerOptions::default();
     let options = AnswerOptions {
-        top_k: top_k.unwrap_or(default.top_k),
-        max_answer_tokens: max_answer_len.unwrap_or(default.max_answer_tokens),
-        stride: doc_stride,
+        top_k: top_k.map_or(default.top_k, Count::get),
+        max_answer_tokens: max_answer_len.map_or(default.max_answer_tokens, Count::get),
+        stride: doc_stride.map(Count::get),
         no_answer_threshold: handle_impossible_answer.then_some(0.0),
     };
     let one = options.top_k == 1;
@@ -221,7 +246,7 @@ async fn answers(app: App, call: Call, body: Body<OneOrMany<Question>, AnswerPar
     answer::<QuestionAnswerer, _>(
         app,
         call,
-        requests(body.inputs, |question| AnswerRequest { question, options }),
+        requests(body.inputs, |Object(question)| AnswerRequest { question, options }),
         item,
     )
     .await
@@ -230,7 +255,7 @@ async fn answers(app: App, call: Call, body: Body<OneOrMany<Question>, AnswerPar
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct FillParameters {
-    top_k: Option<usize>,
+    top_k: Option<Count<1>>,
 }
 
 #[derive(Serialize)]
@@ -242,8 +267,8 @@ struct Word {
 }
 
 /// A list of words for a text with one mask, a list of lists for one with several.
-async fn words(app: App, call: Call, body: Body<OneOrMany<String>, FillParameters>) -> Result<Response, Problem> {
-    let top_k = body.parameters.top_k.unwrap_or(5);
+async fn words(app: App, call: Call, body: Body<Inputs<String>, FillParameters>) -> Result<Response, Problem> {
+    let top_k = body.parameters.0.top_k.map_or(5, Count::get);
     let (requests, one) = requests(body.inputs, |text| FillRequest { text, top_k });
     let loaded = app.service.loaded()?;
     let model =
@@ -277,7 +302,7 @@ fn with_word(tokenizer: &Tokenizer, ids: &[u32], position: usize, word: u32, ski
 #[derive(Deserialize)]
 struct Sentences {
     source_sentence: String,
-    sentences: Vec<String>,
+    sentences: List<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -285,8 +310,8 @@ struct Sentences {
 struct NoParameters {}
 
 /// The cosine of each sentence's vector with that of the source.
-async fn similarity(app: App, call: Call, body: Body<Sentences, NoParameters>) -> Result<Response, Problem> {
-    let Body { inputs: Sentences { source_sentence, sentences }, parameters: NoParameters {} } = body;
+async fn similarity(app: App, call: Call, body: Body<Object<Sentences>, NoParameters>) -> Result<Response, Problem> {
+    let Body { inputs: Object(Sentences { source_sentence, sentences: List(sentences) }), .. } = body;
     let texts = std::iter::once(source_sentence).chain(sentences);
     let requests = texts.map(|text| EmbedRequest { text: text.into(), normalize: true }).collect();
     let cosines = |vectors: Vec<Vec<f32>>, _: &Usage| -> Vec<f32> {

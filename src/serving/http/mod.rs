@@ -1,6 +1,7 @@
 //! The server: dialects, access, connections.
 
 mod access;
+mod body;
 mod exchange;
 mod inference_client;
 mod openapi;
@@ -173,6 +174,7 @@ async fn metrics(State(app): State<App>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
-async fn document() -> Response {
-    exchange::json(&openapi::document())
+async fn document(State(app): State<App>) -> Response {
+    let loaded = app.service.loaded().ok();
+    exchange::json(&openapi::document(loaded.as_ref().map(|loaded| &*loaded.model)))
 }

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     App,
-    exchange::{Call, Json},
+    body::{Count, Json, List},
+    exchange::Call,
 };
 use crate::{
     pipeline::{RankRequest, RankedPassage, Reranker},
@@ -16,9 +17,9 @@ use crate::{
 #[derive(Deserialize)]
 pub struct Body {
     query: String,
-    documents: Vec<Document>,
+    documents: List<Document>,
     model: Option<String>,
-    top_n: Option<usize>,
+    top_n: Option<Count<1>>,
     #[serde(default)]
     return_documents: bool,
 }
@@ -72,19 +73,19 @@ struct InputTokens {
 
 /// Documents by their relevance to a query; the answer has the fields of both APIs.
 pub async fn rerank(State(app): State<App>, call: Call, Json(body): Json<Body>) -> Result<Response, Problem> {
-    let Body { query, documents, model, top_n, return_documents } = body;
+    let Body { query, documents: List(documents), model, top_n, return_documents } = body;
     let text = |document| match document {
         Document::Text(text) | Document::Object { text } => text,
     };
     let documents: Vec<String> = documents.into_iter().map(text).collect();
     let returned = return_documents.then(|| documents.clone());
-    let ranked = move |RankedPassage { index, probability, .. }| Ranked {
+    let ranked = move |RankedPassage { index, relevance, .. }| Ranked {
         index,
-        relevance_score: probability,
+        relevance_score: relevance,
         document: returned.as_ref().map(|texts| Returned { text: texts[index].clone() }),
     };
     let item = move |_, ranking: Vec<RankedPassage>| {
-        let ranking = ranking.into_iter().take(top_n.unwrap_or(usize::MAX));
+        let ranking = ranking.into_iter().take(top_n.map_or(usize::MAX, Count::get));
         ranking.map(&ranked).collect::<Vec<_>>()
     };
     let model = model.unwrap_or_else(|| app.service.options().model.clone());

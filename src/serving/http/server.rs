@@ -68,3 +68,101 @@ pub async fn serve(app: App, listener: TcpListener, stop: impl Future<Output = (
         () = sleep(app.settings.drain_timeout) => Ok(false),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::{SocketAddr, TcpStream},
+        path::Path,
+    };
+
+    use burn::tensor::Device;
+    use tokio::{runtime::Runtime, sync::oneshot, task::spawn_blocking};
+
+    use super::*;
+    use crate::{
+        batch::Encoding,
+        pipeline::PipelineOptions,
+        serving::{
+            Loaded, Metrics, Service, ServiceOptions,
+            http::{HttpSettings, Keys},
+            scheduler::{Scheduler, Settings},
+        },
+    };
+
+    /// `models/deberta-tiny`, which panics for texts of many tokens.
+    fn service() -> Result<Service> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/deberta-tiny");
+        let options = ServiceOptions {
+            model: folder.to_string_lossy().into_owned(),
+            tokenizer: None,
+            task: None,
+            pipeline: PipelineOptions::new(Device::flex()),
+            budget: Some(256),
+            max_waiting: 10_000,
+            cache_bytes: 0,
+            tokenization_threads: 1,
+        };
+        let service = Service::new(options, Arc::new(Metrics::default()))?;
+        service.load()?;
+        let model = service.loaded().expect("it was loaded").model.clone();
+        let worker = model.clone();
+        let forward = move |batch: &[&Encoding]| {
+            assert!(batch.iter().all(|encoding| encoding.len() < 20), "a bug of the model");
+            worker.forward(batch)
+        };
+        let settings = Settings { budget: 256, rate: 1000.0, max_waiting: 10_000, cache_bytes: 0 };
+        service.replace(Loaded { model, scheduler: Scheduler::start(forward, |_| {}, settings) });
+        Ok(service)
+    }
+
+    fn settings() -> HttpSettings {
+        HttpSettings {
+            keys: Keys::default(),
+            payload_limit: 10_000,
+            max_connections: 8,
+            cors: Vec::new(),
+            drain_delay: Duration::ZERO,
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+
+    /// The whole answer to a question about this text.
+    fn ask(address: SocketAddr, text: &str) -> String {
+        let body = format!("{{\"inputs\": \"{text}\"}}");
+        let head = "POST /fill_mask HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length:";
+        let mut stream = TcpStream::connect(address).expect("a connection");
+        write!(stream, "{head} {}\r\n\r\n{body}", body.len()).expect("the server reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    }
+
+    #[test]
+    fn a_panic_of_the_model_fails_its_request_alone() {
+        Runtime::new().expect("threads").block_on(async {
+            let app = App::new(Arc::new(service().expect("the model")), settings());
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("an address");
+            let (stop, stopped) = oneshot::channel::<()>();
+            let server = tokio::spawn(serve(app, listener, async { drop(stopped.await) }));
+            let (good, bad) = ("Time [MASK] like an arrow.".to_owned(), format!("a [MASK] {}", "word ".repeat(30)));
+            // Several at once share batches.
+            let clients = [&good, &bad, &good, &bad, &good].map(|text| {
+                let text = text.clone();
+                spawn_blocking(move || ask(address, &text))
+            });
+            for (index, client) in clients.into_iter().enumerate() {
+                let answer = client.await.expect("a client");
+                let status = if index % 2 == 0 { "HTTP/1.1 200 " } else { "HTTP/1.1 500 " };
+                assert!(answer.starts_with(status), "{index}: {answer}");
+                assert_eq!(answer.contains("the model panicked"), index % 2 == 1, "{index}: {answer}");
+            }
+            let answer = spawn_blocking(move || ask(address, &good)).await.expect("a client");
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            stop.send(()).expect("the server waits for it");
+            assert!(server.await.expect("no panic outside the model").expect("it served"));
+        });
+    }
+}

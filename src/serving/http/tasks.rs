@@ -3,17 +3,19 @@
 
 use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{
     App,
-    exchange::{Call, Json, OneOrMany},
+    body::{Count, Inputs, Json, List, Object, Probability, parse},
+    exchange::Call,
 };
 use crate::{
     pipeline::{
-        AnswerOptions, AnswerRequest, FillMask, FillRequest, Pipeline, Question, QuestionAnswerer, TagOptions,
-        TagRequest, TokenTagger, WordScores, ZeroShot, ZeroShotOptions, ZeroShotRequest,
+        AnswerOptions, AnswerRequest, FillMask, FillRequest, Gliner, GlinerOptions, GlinerRequest, Pipeline, Question,
+        QuestionAnswerer, TagOptions, TagRequest, TokenTagger, WordScores, ZeroShot, ZeroShotOptions, ZeroShotRequest,
     },
-    serving::{Problem, Served, Usage},
+    serving::{Model, Problem, Served, Usage},
 };
 
 #[derive(Serialize)]
@@ -37,29 +39,58 @@ where
     app.respond::<P, _, _>(call, requests, truncate.unwrap_or(true), |_, answer| answer, whole).await
 }
 
-/// What `/ner` is asked.
+/// What `/ner` asks a model with its own labels.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct NerBody {
-    inputs: OneOrMany<String>,
+struct TagBody {
+    inputs: Inputs<String>,
     #[serde(default)]
     words: WordScores,
-    stride: Option<usize>,
+    stride: Option<Count>,
 }
 
-/// Entities. Long texts are read in windows.
-pub async fn ner(State(app): State<App>, call: Call, Json(body): Json<NerBody>) -> Result<Response, Problem> {
-    let options = TagOptions { words: body.words, stride: body.stride };
-    let requests = body.inputs.into_list().0.into_iter().map(|text| TagRequest { text, options });
-    results::<TokenTagger>(app, call, requests.collect(), None).await
+/// What `/ner` asks a model of any labels.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GlinerBody {
+    inputs: Inputs<String>,
+    labels: List<String>,
+    threshold: Option<Probability>,
+    #[serde(default)]
+    nested: bool,
+    #[serde(default)]
+    multi_label: bool,
+    truncate: Option<bool>,
+}
+
+/// Entities, of the model's labels or of those in the body. Long texts are read in windows.
+pub async fn ner(State(app): State<App>, call: Call, Json(body): Json<Value>) -> Result<Response, Problem> {
+    let any_labels = match &*app.service.loaded()?.model {
+        Model::AnyEntities(_) => true,
+        Model::Entities(_) => false,
+        _ => body.get("labels").is_some(),
+    };
+    if any_labels {
+        let GlinerBody { inputs, labels: List(labels), threshold, nested, multi_label, truncate } = parse(body)?;
+        let threshold = threshold.map_or(GlinerOptions::default().threshold, |Probability(threshold)| threshold);
+        let options = GlinerOptions { threshold, nested, multi_label };
+        let request = |text| GlinerRequest { text, labels: labels.clone(), options };
+        let requests = inputs.into_list().0.into_iter().map(request);
+        results::<Gliner>(app, call, requests.collect(), truncate).await
+    } else {
+        let TagBody { inputs, words, stride } = parse(body)?;
+        let options = TagOptions { words, stride: stride.map(Count::get) };
+        let requests = inputs.into_list().0.into_iter().map(|text| TagRequest { text, options });
+        results::<TokenTagger>(app, call, requests.collect(), None).await
+    }
 }
 
 /// What `/zero_shot` is asked.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ZeroShotBody {
-    inputs: OneOrMany<String>,
-    labels: Vec<String>,
+    inputs: Inputs<String>,
+    labels: List<String>,
     template: Option<String>,
     #[serde(default)]
     multi_label: bool,
@@ -72,7 +103,7 @@ pub async fn zero_shot(
     call: Call,
     Json(body): Json<ZeroShotBody>,
 ) -> Result<Response, Problem> {
-    let ZeroShotBody { inputs, labels, template, multi_label, truncate } = body;
+    let ZeroShotBody { inputs, labels: List(labels), template, multi_label, truncate } = body;
     let template = template.unwrap_or(ZeroShotOptions::default().template);
     let options = ZeroShotOptions { template, multi_label };
     let request = |text| ZeroShotRequest { text, candidates: labels.clone(), options: options.clone() };
@@ -84,10 +115,10 @@ pub async fn zero_shot(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AnswerBody {
-    inputs: OneOrMany<Question>,
-    top_k: Option<usize>,
-    max_answer_tokens: Option<usize>,
-    stride: Option<usize>,
+    inputs: Inputs<Object<Question>>,
+    top_k: Option<Count<1>>,
+    max_answer_tokens: Option<Count<1>>,
+    stride: Option<Count>,
     no_answer_threshold: Option<f32>,
 }
 
@@ -95,12 +126,12 @@ pub struct AnswerBody {
 pub async fn answer(State(app): State<App>, call: Call, Json(body): Json<AnswerBody>) -> Result<Response, Problem> {
     let default = AnswerOptions::default();
     let options = AnswerOptions {
-        top_k: body.top_k.unwrap_or(default.top_k),
-        max_answer_tokens: body.max_answer_tokens.unwrap_or(default.max_answer_tokens),
-        stride: body.stride,
+        top_k: body.top_k.map_or(default.top_k, Count::get),
+        max_answer_tokens: body.max_answer_tokens.map_or(default.max_answer_tokens, Count::get),
+        stride: body.stride.map(Count::get),
         no_answer_threshold: body.no_answer_threshold,
     };
-    let requests = body.inputs.into_list().0.into_iter().map(|question| AnswerRequest { question, options });
+    let requests = body.inputs.into_list().0.into_iter().map(|Object(question)| AnswerRequest { question, options });
     results::<QuestionAnswerer>(app, call, requests.collect(), None).await
 }
 
@@ -108,8 +139,8 @@ pub async fn answer(State(app): State<App>, call: Call, Json(body): Json<AnswerB
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FillMaskBody {
-    inputs: OneOrMany<String>,
-    top_k: Option<usize>,
+    inputs: Inputs<String>,
+    top_k: Option<Count<1>>,
 }
 
 /// Words for masks. A text that is too long is refused, because its mask might be cut off.
@@ -118,7 +149,7 @@ pub async fn fill_mask(
     call: Call,
     Json(body): Json<FillMaskBody>,
 ) -> Result<Response, Problem> {
-    let top_k = body.top_k.unwrap_or(5);
+    let top_k = body.top_k.map_or(5, Count::get);
     let requests = body.inputs.into_list().0.into_iter().map(|text| FillRequest { text, top_k });
     results::<FillMask>(app, call, requests.collect(), None).await
 }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     App,
-    exchange::{Call, Json, OneOrMany, json},
+    body::{Count, Inputs, Json, List},
+    exchange::{Call, OneOrMany, json},
 };
 use crate::{
     pipeline::{Classifier, ClassifyRequest, EmbedRequest, Embedder, LabelScore, RankRequest, RankedPassage, Reranker},
@@ -61,12 +62,12 @@ pub struct PredictBody {
 )]
 enum PredictInputs {
     Text(String),
-    Flat(Vec<String>),
-    Batch(Vec<Vec<String>>),
+    Flat(List<String>),
+    Batch(List<List<String>>),
 }
 
 /// A text or pair from a list of one or two.
-fn text_or_pair(texts: Vec<String>) -> Result<Text<'static>, Problem> {
+fn text_or_pair(List(texts): List<String>) -> Result<Text<'static>, Problem> {
     let count = texts.len();
     let mut texts = texts.into_iter();
     match (texts.next(), texts.next(), texts.next()) {
@@ -84,7 +85,7 @@ pub async fn predict(State(app): State<App>, call: Call, Json(body): Json<Predic
     let (texts, one) = match inputs {
         PredictInputs::Text(text) => (vec![Ok(text.into())], true),
         PredictInputs::Flat(texts) => (vec![text_or_pair(texts)], true),
-        PredictInputs::Batch(batch) => (batch.into_iter().map(text_or_pair).collect(), false),
+        PredictInputs::Batch(List(batch)) => (batch.into_iter().map(text_or_pair).collect(), false),
     };
     let request = |text: Result<Text<'static>, Problem>| Ok(ClassifyRequest { text: cut.text(text?), raw_scores });
     let requests = texts.into_iter().map(request).collect::<Result<Vec<_>, Problem>>()?;
@@ -96,7 +97,7 @@ pub async fn predict(State(app): State<App>, call: Call, Json(body): Json<Predic
 #[derive(Deserialize)]
 pub struct RerankBody {
     query: String,
-    texts: Vec<String>,
+    texts: List<String>,
     #[serde(default)]
     raw_scores: bool,
     #[serde(default)]
@@ -115,11 +116,11 @@ struct Rank {
 
 /// Texts by their relevance to a query.
 pub async fn rerank(State(app): State<App>, call: Call, Json(body): Json<RerankBody>) -> Result<Response, Problem> {
-    let RerankBody { query, texts, raw_scores, return_text, cut } = body;
+    let RerankBody { query, texts: List(texts), raw_scores, return_text, cut } = body;
     let returned = return_text.then(|| texts.clone());
     let rank = move |place: RankedPassage| Rank {
         index: place.index,
-        score: if raw_scores { place.score } else { place.probability },
+        score: if raw_scores { place.score } else { place.relevance },
         text: returned.as_ref().map(|texts| texts[place.index].clone()),
     };
     let side = cut.truncation_direction.map(|direction| match direction {
@@ -135,7 +136,7 @@ pub async fn rerank(State(app): State<App>, call: Call, Json(body): Json<RerankB
 /// What `/embed` is asked.
 #[derive(Deserialize)]
 pub struct EmbedBody {
-    inputs: OneOrMany<String>,
+    inputs: Inputs<String>,
     normalize: Option<bool>,
     #[serde(flatten)]
     cut: Cut,
@@ -153,11 +154,11 @@ pub async fn embed(State(app): State<App>, call: Call, Json(body): Json<EmbedBod
 /// What `/v1/embeddings` is asked.
 #[derive(Deserialize)]
 pub struct OpenAiBody {
-    input: OneOrMany<String>,
+    input: Inputs<String>,
     model: Option<String>,
     #[serde(default)]
     encoding_format: EncodingFormat,
-    dimensions: Option<usize>,
+    dimensions: Option<Count<1>>,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -226,7 +227,7 @@ pub async fn openai(State(app): State<App>, call: Call, Json(body): Json<OpenAiB
 /// What `/tokenize` is asked.
 #[derive(Deserialize)]
 pub struct TokenizeBody {
-    inputs: OneOrMany<String>,
+    inputs: Inputs<String>,
     add_special_tokens: Option<bool>,
 }
 
@@ -250,9 +251,6 @@ pub async fn tokenize(State(app): State<App>, Json(body): Json<TokenizeBody>) ->
         ..EncodeOptions::default()
     };
     let texts: Vec<Text<'static>> = body.inputs.into_list().0.into_iter().map(Text::from).collect();
-    if texts.is_empty() {
-        return Err(Problem::no_input());
-    }
     let encodings = tokio::task::block_in_place(|| tokenizer.encode(&texts, &options));
     let encodings = encodings.map_err(|error| Problem::of_encoding(&error))?;
     let token = |id: u32, special: bool, (start, stop): (usize, usize)| Token {
@@ -279,8 +277,8 @@ pub struct DecodeBody {
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "ids has to be a list of token ids, or a list of such lists")]
 enum Ids {
-    One(Vec<u32>),
-    Many(Vec<Vec<u32>>),
+    One(List<Count>),
+    Many(List<List<Count>>),
 }
 
 /// Texts of tokens.
@@ -289,9 +287,13 @@ pub async fn decode(State(app): State<App>, Json(body): Json<DecodeBody>) -> Res
     let skip_special = body.skip_special_tokens.unwrap_or(true);
     let lists = match body.ids {
         Ids::One(ids) => vec![ids],
-        Ids::Many(lists) => lists,
+        Ids::Many(List(lists)) => lists,
     };
-    let texts = lists.iter().map(|ids| loaded.model.runner().tokenizer().decode(ids, skip_special));
+    let decode = |List(ids): List<Count>| {
+        let ids: Vec<u32> = ids.into_iter().map(|Count(id)| id).collect();
+        loaded.model.runner().tokenizer().decode(&ids, skip_special)
+    };
+    let texts = lists.into_iter().map(decode);
     let texts = texts.collect::<crate::Result<Vec<String>>>().map_err(|error| Problem::of_encoding(&error))?;
     Ok(json(&texts))
 }
@@ -319,6 +321,8 @@ pub async fn info(State(app): State<App>) -> Result<Response, Problem> {
         Model::Entities(_) | Model::Answers(_) | Model::Words(_) => {
             serde_json::json!({ loaded.model.task().to_string(): labels() })
         }
+        // Their labels come with each request.
+        Model::AnyLabels(_) | Model::AnyEntities(_) => serde_json::json!({ loaded.model.task().to_string(): {} }),
     };
     Ok(json(&serde_json::json!({
         "model_id": options.model,
@@ -326,7 +330,7 @@ pub async fn info(State(app): State<App>) -> Result<Response, Problem> {
         "model_type": model_type,
         "task": loaded.model.task().to_string(),
         "max_concurrent_requests": app.settings.max_connections,
-        "max_input_length": runner.max_length(),
+        "max_input_length": Some(runner.max_length()).filter(|length| *length < usize::MAX),
         "max_batch_tokens": loaded.scheduler.budget(),
         "max_waiting_tokens": options.max_waiting,
         "tokenization_workers": options.tokenization_threads,
