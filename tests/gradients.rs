@@ -128,8 +128,9 @@ impl Case<'_> {
             "SequenceClassification" => self.sequence(),
             "TokenClassification" => {
                 let model = self.load(TokenClassification::new(&self.config, self.device));
-                let loss = model.loss(model.forward(self.input()), self.integers("labels"));
-                self.finish(model, loss)
+                let (input, routing) = self.input().record_routing();
+                let loss = model.loss(model.forward(input), self.integers("labels"));
+                self.finish(model, routing.add_to(loss))
             }
             "QuestionAnswering" => {
                 let model = self.load(QuestionAnswering::new(&self.config, self.device));
@@ -157,13 +158,14 @@ impl Case<'_> {
 
     fn sequence(&self) -> (f32, Tensors) {
         let model = self.load(SequenceClassification::new(&self.config, self.device));
-        let logits = model.forward(self.input());
+        let (input, routing) = self.input().record_routing();
+        let logits = model.forward(input);
         let labels = match self.config.task().problem_type() {
             ProblemType::SingleLabelClassification => SequenceLabels::Classes(self.integers("labels")),
             ProblemType::MultiLabelClassification => SequenceLabels::MultiHot(self.values("labels", logits.dims())),
             ProblemType::Regression => SequenceLabels::Values(self.values("labels", logits.dims())),
         };
-        let loss = model.loss(logits, labels);
+        let loss = routing.add_to(model.loss(logits, labels));
         self.finish(model, loss)
     }
 

@@ -27,6 +27,7 @@ mod output;
 mod pooler;
 mod precision;
 mod roberta;
+pub(crate) mod switch;
 pub mod token_layout;
 
 pub use backbone::Backbone;
@@ -36,3 +37,4 @@ pub use masked_positions::MaskedPositions;
 pub use output::ModelOutput;
 pub(crate) use pooler::Pooler;
 pub use precision::{Int8Layers, Precision};
+pub use switch::{RoutingFigures, RoutingRecord};
