@@ -23,6 +23,7 @@ mod layer;
 pub(crate) mod linear;
 pub(crate) mod lora;
 pub mod masked_positions;
+mod mlp;
 mod output;
 mod pooler;
 mod precision;

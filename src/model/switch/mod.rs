@@ -25,10 +25,10 @@ use self::dispatch::Dispatch;
 pub use self::routing::{RoutingFigures, RoutingRecord};
 use super::{
     dropout::Dropout,
-    feed_forward::Mlp,
     init::Init,
     linear::{Linear, LinearRole},
     masked_positions::{MaskedPositions, indices},
+    mlp::Mlp,
     token_layout::TokenLayout,
 };
 use crate::{
