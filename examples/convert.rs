@@ -17,6 +17,7 @@ use clap::{Parser, ValueEnum};
 use deberta_burn::{
     Error, Int8Layers, Result,
     checkpoint::{self, Checkpoint, FileType, RangePolicy},
+    config::SwitchConfig,
     tokenizer::Tokenizer,
 };
 use int8::Layers;
@@ -38,6 +39,10 @@ struct Arguments {
     /// Folder of a LoRA adapter as PEFT writes it (adapter_config.json), to be merged into the weights
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
+
+    /// Turn every second feed-forward network into so many experts, copies of it, with a router (a Switch layer)
+    #[arg(long, value_name = "N")]
+    experts: Option<usize>,
 
     /// Folder to write into, made if it is not there; not the one that is read
     #[arg(long, value_name = "DIR")]
@@ -102,6 +107,10 @@ fn convert(arguments: &Arguments) -> Result<()> {
     let checkpoint = match &arguments.adapter {
         Some(adapter) => Checkpoint::open_with_adapter(&folder, adapter)?,
         None => Checkpoint::open(&folder)?,
+    };
+    let checkpoint = match arguments.experts {
+        Some(num_experts) => checkpoint.upcycle(&SwitchConfig { num_experts, ..SwitchConfig::default() })?,
+        None => checkpoint,
     };
     let clamped = checkpoint::rewrite(&checkpoint, &arguments.output, file_type, range)?;
     tokenizer.save(&arguments.output)?;

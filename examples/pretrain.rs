@@ -33,6 +33,7 @@ use config::read_config;
 use deberta_burn::{
     Error, ModelConfig, Result,
     checkpoint::Checkpoint,
+    config::SwitchConfig,
     data::{
         corpus::{Corpus, CorpusOptions},
         masking::{Masking, MaskingOptions, MaskingStrategy},
@@ -60,6 +61,10 @@ struct Args {
     /// Folder with the tokenizer of a model from scratch
     #[arg(long, value_name = "DIR", requires = "config", help_heading = "Model")]
     tokenizer: Option<PathBuf>,
+
+    /// Make every second feed-forward network a Switch layer with so many experts; those of --model begin as copies of its network
+    #[arg(long, value_name = "N", help_heading = "Model")]
+    experts: Option<usize>,
 
     /// What the model learns from
     #[arg(long, value_enum, default_value_t = Objective::Mlm, help_heading = "Objective")]
@@ -174,6 +179,14 @@ fn main() -> ExitCode {
         let mut session = Session::open(args.training, "runs/pretrain", from_scratch)?;
         if session.settings.lora.is_some() {
             return Err(Error::setting("--lora", "it is for fine-tuning, and pretraining trains the whole model"));
+        }
+        if let Some(num_experts) = args.experts {
+            if session.config.switch().is_some() {
+                return Err(Error::setting("--experts", "the model has Switch layers already; leave the flag out"));
+            }
+            session.config.set_switch(SwitchConfig { num_experts, ..SwitchConfig::default() });
+            session.config.validate()?;
+            session.data.insert("experts".into(), num_experts.into());
         }
         let replaced_token = match (replaced_token, &session.config) {
             (Some(options), ModelConfig::Deberta(config)) => Some((options, config.clone())),

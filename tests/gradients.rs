@@ -13,7 +13,7 @@ use common::{
 use deberta_burn::{
     ModelConfig, ModelInput,
     checkpoint::{self, Checkpoint, LoadOptions},
-    config::{Configuration, ProblemType},
+    config::{Configuration, ProblemType, SwitchConfig},
     data::read_entities,
     heads::{
         FocalLoss, MaskedLm, MaskedLmLayout, MaskedPositions, MultipleChoice, Pooling, QuestionAnswering,
@@ -21,7 +21,8 @@ use deberta_burn::{
     },
     parity::Reference,
     training::{
-        MaskedLmLabels, Objective, Task,
+        AdamW, AdamWConfig, MaskedLmLabels, Objective, ParameterGroups, Schedule, ScheduleKind, Sift, Task,
+        TrainStepReport, Trainer, Warmup,
         tasks::{AskedTypes, Collator, EntityOptions, EntityReader, EntityTask, GlinerBase, Splits},
     },
 };
@@ -38,6 +39,37 @@ fn gradients_equal_the_reference() {
         }
     }
     println!("{} fixtures, largest difference of a gradient {largest:.2} of what is allowed", names.len());
+}
+
+/// A step of a model whose routers' losses weigh this much: the reported loss, the figures, the gradient's norm.
+fn step_with(weight: f64, sift: Option<Sift>, device: &Device) -> TrainStepReport {
+    let name = "switch_v3_token";
+    let bytes = std::fs::read(fixture(name).join("gradients.safetensors")).unwrap();
+    let mut config = config_without_dropout(name);
+    let switch = config.switch().unwrap().clone();
+    config.set_switch(SwitchConfig { router_aux_loss_coef: weight, router_z_loss_coef: weight, ..switch });
+    let reference = Reference::open(fixture(name).join("reference.safetensors")).unwrap();
+    let case = Case { name, reference, expected: SafeTensors::deserialize(&bytes).unwrap(), config, device };
+    let model = case.load(TokenClassification::new(&case.config, device));
+    let optimizer = AdamW::new(AdamWConfig::default(), ParameterGroups { layers: 2, layer_decay: 1.0 });
+    let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), 1e-3, usize::MAX).unwrap();
+    let mut trainer = Trainer::new(model, vec![device.clone()], optimizer, schedule, sift, 0);
+    trainer.train_step(vec![(case.input(), case.integers("labels"))])
+}
+
+/// That the loss is right is shown above; here, that fine-tuning adds it, with and without SiFT, and does not report it as the
+/// task's.
+#[test]
+fn training_adds_the_loss_of_routers() {
+    let device = Device::flex().autodiff();
+    for sift in [None, Some(Sift::default())] {
+        let [without, with] = [0.0, 1.0].map(|weight| step_with(weight, sift, &device));
+        assert_eq!(without.loss, with.loss);
+        assert!(with.gradient_norm != without.gradient_norm, "{with:?}");
+        for name in ["router_least", "router_most", "router_overflow", "router_entropy", "router_balance"] {
+            assert!(with.parts.iter().any(|(part, value)| *part == name && *value > 0.0), "{name}: {with:?}");
+        }
+    }
 }
 
 /// Returns the largest difference of a gradient, in parts of what is allowed.
@@ -170,8 +202,9 @@ impl Case<'_> {
             "SequenceClassification" => self.sequence(),
             "TokenClassification" => {
                 let model = self.load(TokenClassification::new(&self.config, self.device));
-                let loss = model.loss(model.forward(self.input()), self.integers("labels"));
-                self.finish(model, loss)
+                let (input, routing) = self.input().record_routing();
+                let loss = model.loss(model.forward(input), self.integers("labels"));
+                self.finish(model, routing.add_to(loss))
             }
             "QuestionAnswering" => {
                 let model = self.load(QuestionAnswering::new(&self.config, self.device));
@@ -199,13 +232,14 @@ impl Case<'_> {
 
     fn sequence(&self) -> (f32, Tensors) {
         let model = self.load(SequenceClassification::new(&self.config, self.device));
-        let logits = model.forward(self.input());
+        let (input, routing) = self.input().record_routing();
+        let logits = model.forward(input);
         let labels = match self.config.task().problem_type() {
             ProblemType::SingleLabelClassification => SequenceLabels::Classes(self.integers("labels")),
             ProblemType::MultiLabelClassification => SequenceLabels::MultiHot(self.values("labels", logits.dims())),
             ProblemType::Regression => SequenceLabels::Values(self.values("labels", logits.dims())),
         };
-        let loss = model.loss(logits, labels);
+        let loss = routing.add_to(model.loss(logits, labels));
         self.finish(model, loss)
     }
 

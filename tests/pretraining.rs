@@ -103,6 +103,40 @@ fn replaced_tokens_can_be_learnt_and_found() {
 }
 
 #[test]
+fn experts_begin_as_the_dense_network_and_go_on_after_a_kill() {
+    for (objective, guesser) in [("mlm", "whole"), ("rtd", "whole/generator")] {
+        let pretraining = Pretraining::new();
+        kill_and_resume(&pretraining.case, 2, |output| {
+            let mut command = pretraining.start(output, "60");
+            command.args(["--experts", "3", "--objective", objective, "--evaluate-every", "6", "--report-every", "2"]);
+            command
+        });
+        let table = fs::read_to_string(pretraining.case.path("whole/metrics.csv")).unwrap();
+        for column in ["router_least", "router_most", "router_overflow", "router_entropy", "router_balance"] {
+            assert!(table.lines().next().unwrap().split(',').any(|name| name == column), "{objective}: {column}");
+        }
+        pretraining.guess(guesser);
+        let mut command = pretraining.start_from(&pretraining.case.path("whole"), "again", "1");
+        command.args(["--experts", "3"]).assert().code(1).stderr(contains("Switch layers already"));
+    }
+}
+
+#[test]
+fn one_expert_answers_as_the_dense_network() {
+    let pretraining = Pretraining::new();
+    let mut convert = example("convert");
+    convert.arg("--model").arg(pretraining.case.model.path()).arg("--output").arg(pretraining.case.path("converted"));
+    convert.args(["--experts", "1", "--dtype", "f32"]).assert().success();
+    let guess = |model: &Path| {
+        let mut fill = example("fill_mask");
+        let output = fill.arg("--model").arg(model).arg("the cat sat on the [MASK]").output().unwrap();
+        output.stdout
+    };
+    let answer = guess(pretraining.case.model.path());
+    assert!(!answer.is_empty() && guess(&pretraining.case.path("converted")) == answer);
+}
+
+#[test]
 fn models_are_pretrained_from_scratch() {
     let case = Pretraining::new().case;
     let text = case.file("text.txt", &"the cat sat on the mat and the dog sat on the cat\n\n".repeat(40));

@@ -153,7 +153,8 @@ impl<C: Configuration> Session<C> {
     pub fn load<M: Module>(&self, model: M, same_labels: bool) -> Result<M> {
         let Some(folder) = &self.folder else { return Ok(model) };
         let head = if same_labels { HeadPolicy::InitialiseIfMissing } else { HeadPolicy::Initialise };
-        let (model, report) = Checkpoint::open(folder)?.load(model, &LoadOptions { dtype: self.dtype(), head })?;
+        let checkpoint = Checkpoint::open_for(folder, &self.config.encoder())?;
+        let (model, report) = checkpoint.load(model, &LoadOptions { dtype: self.dtype(), head })?;
         self.announce(&report);
         Ok(model)
     }

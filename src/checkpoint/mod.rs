@@ -26,6 +26,7 @@ mod quantised;
 mod read;
 mod report;
 mod sentence_modules;
+mod upcycle;
 mod v1;
 mod wrapping;
 mod write;

@@ -19,9 +19,15 @@ pub(super) fn bare(key: &str) -> &str {
 /// Names in every architecture.
 const COMMON: Rules = &[
     ("attention", "attention.self"),
+    ("attention_output.residual", "attention.output"),
     ("attention_output", "attention.output"),
-    ("feed_forward.intermediate", "intermediate.dense"),
-    ("feed_forward.output", "output"),
+    ("feed_forward.network.Dense.widen", "intermediate.dense"),
+    ("feed_forward.network.Dense.narrow", "output.dense"),
+    ("feed_forward.residual", "output"),
+    // Those of a Switch layer are this crate's own.
+    ("feed_forward.network.Switch", "switch"),
+    ("widen", "intermediate.dense"),
+    ("narrow", "output.dense"),
     ("layer_norm", "LayerNorm"),
     // burn's names for the parameters of a LayerNorm.
     ("gamma", "weight"),
@@ -279,23 +285,33 @@ mod tests {
             ),
             (
                 original,
-                "backbone.encoder.layer.3.attention_output.layer_norm.gamma",
+                "backbone.encoder.layer.3.attention_output.residual.layer_norm.gamma",
                 "deberta.encoder.layer.3.attention.output.LayerNorm.weight",
             ),
             (
                 original,
-                "backbone.encoder.layer.3.feed_forward.intermediate.bias",
+                "backbone.encoder.layer.3.feed_forward.network.Dense.widen.bias",
                 "deberta.encoder.layer.3.intermediate.dense.bias",
             ),
             (
                 original,
-                "backbone.encoder.layer.3.feed_forward.output.dense.bias",
+                "backbone.encoder.layer.3.feed_forward.network.Dense.narrow.bias",
                 "deberta.encoder.layer.3.output.dense.bias",
             ),
             (
                 original,
-                "backbone.encoder.layer.3.feed_forward.output.layer_norm.beta",
+                "backbone.encoder.layer.3.feed_forward.residual.layer_norm.beta",
                 "deberta.encoder.layer.3.output.LayerNorm.bias",
+            ),
+            (
+                original,
+                "backbone.encoder.layer.3.feed_forward.network.Switch.router.weight",
+                "deberta.encoder.layer.3.switch.router.weight",
+            ),
+            (
+                original,
+                "backbone.encoder.layer.3.feed_forward.network.Switch.experts.7.narrow.bias",
+                "deberta.encoder.layer.3.switch.experts.7.output.dense.bias",
             ),
             (original, "decoder.position_embeddings.weight", "deberta.embeddings.position_embeddings.weight"),
             (original, "lm_head.dense.weight", "lm_predictions.lm_head.dense.weight"),

@@ -48,11 +48,11 @@ pub(crate) fn file_in(folder: &Path) -> Option<PathBuf> {
 #[derive(Debug)]
 pub struct Checkpoint {
     folder: PathBuf,
-    tensors: BTreeMap<String, Stored>,
+    pub(super) tensors: BTreeMap<String, Stored>,
     skipped: Vec<String>,
     files: Vec<MappedFile>,
-    /// The configuration that an adapter was trained with, if one was merged.
-    adapted: Option<ModelConfig>,
+    /// The configuration, where it is not that of the folder: an adapter was merged, or experts were made.
+    pub(super) changed: Option<ModelConfig>,
 }
 
 impl Checkpoint {
@@ -96,7 +96,7 @@ impl Checkpoint {
         }
         let mut tensors =
             quantised::restore(tensors).map_err(|(name, problem)| Error::tensor(&path, &name, problem))?;
-        let adapted = adapter.map(|adapter| adapter.merge(folder, &mut tensors)).transpose()?;
+        let changed = adapter.map(|adapter| adapter.merge(folder, &mut tensors)).transpose()?;
         if tensors.iter().any(|tensor| v1::is_packed(&tensor.name)) {
             let ModelConfig::Deberta(DebertaConfig { num_attention_heads, .. }) = ModelConfig::from_folder(folder)?
             else {
@@ -118,7 +118,7 @@ impl Checkpoint {
                 return Err(Error::Tensor { path, name: twin.name, problem });
             }
         }
-        Ok(Self { folder: folder.to_owned(), tensors: by_name, skipped, files, adapted })
+        Ok(Self { folder: folder.to_owned(), tensors: by_name, skipped, files, changed })
     }
 
     /// The folder it was opened from.
@@ -132,7 +132,7 @@ impl Checkpoint {
     /// # Errors
     /// As [`ModelConfig::from_folder`].
     pub fn config(&self) -> Result<ModelConfig> {
-        self.adapted.clone().map_or_else(|| ModelConfig::from_folder(&self.folder), Ok)
+        self.changed.clone().map_or_else(|| ModelConfig::from_folder(&self.folder), Ok)
     }
 
     /// Key, element type and shape of every tensor, in the order of the keys.

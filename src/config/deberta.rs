@@ -4,8 +4,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::{
-    MAX_SIZE, TaskConfig, overlay, parse_object, require, require_deviation, require_layers, require_matrix,
-    require_positive, require_probability, require_size, write_json,
+    MAX_SIZE, SwitchConfig, TaskConfig, overlay, parse_object, require, require_deviation, require_layers,
+    require_matrix, require_positive, require_probability, require_size, write_json,
 };
 use crate::{Result, config::Activation};
 
@@ -145,6 +145,8 @@ pub struct DebertaConfig {
     pub cls_dropout: Option<f64>,
     /// Which masked-language-model head transformers builds: `cls.predictions` (true) or `lm_predictions` (false).
     pub legacy: bool,
+    /// Switch feed-forward layers, if there are any; a key of this crate's own.
+    pub switch: Option<SwitchConfig>,
     /// Architectures, labels and problem type.
     #[serde(skip)]
     pub task: TaskConfig,
@@ -189,6 +191,7 @@ impl DebertaConfig {
             pooler_hidden_act: Activation::Gelu,
             cls_dropout: None,
             legacy: true,
+            switch: None,
             task: TaskConfig::default(),
             other: Map::new(),
         }
@@ -346,6 +349,6 @@ impl DebertaConfig {
             require("conv_groups", groups, groups > 0 && hidden.is_multiple_of(groups), &expected)?;
             require_matrix("conv_kernel_size", kernel, hidden * (hidden / groups))?;
         }
-        Ok(())
+        self.switch.as_ref().map_or(Ok(()), |switch| switch.validate(self.num_hidden_layers))
     }
 }

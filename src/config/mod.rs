@@ -10,6 +10,7 @@ mod gliclass;
 mod gliner;
 mod preset;
 mod roberta;
+mod switch;
 mod task;
 
 use std::path::Path;
@@ -23,6 +24,7 @@ pub use gliclass::{ClassTokenPooling, GliClassConfig};
 pub use gliner::{GlinerConfig, SpanMode, SubtokenPooling};
 pub use preset::Preset;
 pub use roberta::RobertaConfig;
+pub use switch::SwitchConfig;
 pub use task::{ProblemType, TaskConfig};
 
 use crate::{Error, Result, foreign, text_file};
@@ -152,6 +154,22 @@ impl ModelConfig {
         }
     }
 
+    /// The Switch layers, if the model has any.
+    pub fn switch(&self) -> Option<&SwitchConfig> {
+        match self {
+            Self::Deberta(config) => config.switch.as_ref(),
+            Self::Roberta(config) => config.switch.as_ref(),
+        }
+    }
+
+    /// Gives the model Switch layers.
+    pub fn set_switch(&mut self, switch: SwitchConfig) {
+        match self {
+            Self::Deberta(config) => config.switch = Some(switch),
+            Self::Roberta(config) => config.switch = Some(switch),
+        }
+    }
+
     /// Number of encoder layers.
     pub fn num_hidden_layers(&self) -> usize {
         match self {
@@ -264,7 +282,10 @@ fn overlay<C: Serialize + DeserializeOwned>(defaults: &C, file: Map<String, Valu
     let values = Value::Object(known.clone());
     let config = serde_path_to_error::deserialize(values).map_err(|error| {
         let key = error.path().to_string();
-        let found = known.get(&key).map_or("unreadable".to_owned(), Value::to_string);
+        // A key of a part is `part.key`.
+        let (part, inner) = key.split_once('.').map_or((key.as_str(), None), |(part, inner)| (part, Some(inner)));
+        let found = known.get(part).and_then(|value| inner.map_or(Some(value), |inner| value.get(inner)));
+        let found = found.map_or("unreadable".to_owned(), Value::to_string);
         let problem = error.inner().to_string();
         // serde's message is `invalid type: .., expected ..`; `found` has the first half already.
         let expected = problem.rsplit_once("expected ").map_or(problem.as_str(), |(_, expected)| expected);

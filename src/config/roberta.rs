@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    TaskConfig, overlay, parse_object, require, require_deviation, require_layers, require_matrix, require_positive,
-    require_probability, require_size, write_json,
+    SwitchConfig, TaskConfig, overlay, parse_object, require, require_deviation, require_layers, require_matrix,
+    require_positive, require_probability, require_size, write_json,
 };
 use crate::{Result, config::Activation};
 
@@ -42,6 +42,8 @@ pub struct RobertaConfig {
     pub pad_token_id: usize,
     /// Dropout in front of a classifier; `hidden_dropout_prob` if absent.
     pub classifier_dropout: Option<f64>,
+    /// Switch feed-forward layers, if there are any; a key of this crate's own.
+    pub switch: Option<SwitchConfig>,
     /// Architectures, labels and problem type.
     #[serde(skip)]
     pub task: TaskConfig,
@@ -69,6 +71,7 @@ impl Default for RobertaConfig {
             layer_norm_eps: 1e-12,
             pad_token_id: 1,
             classifier_dropout: None,
+            switch: None,
             task: TaskConfig::default(),
             other: Map::new(),
         }
@@ -142,6 +145,6 @@ impl RobertaConfig {
         ] {
             require_matrix(key, rows, self.hidden_size)?;
         }
-        Ok(())
+        self.switch.as_ref().map_or(Ok(()), |switch| switch.validate(self.num_hidden_layers))
     }
 }

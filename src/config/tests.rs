@@ -42,6 +42,25 @@ fn unknown_keys_survive_a_round_trip() {
 }
 
 #[test]
+fn switch_layers_are_read_and_written() {
+    let dense = ModelConfig::from_json(r#"{"model_type": "deberta-v2"}"#).unwrap();
+    assert!(dense.switch().is_none() && !dense.to_json().contains("switch"));
+    for family in ["deberta", "deberta-v2", "roberta"] {
+        let text = format!(r#"{{"model_type": "{family}", "switch": {{"num_experts": 4, "expert_capacity": 64}}}}"#);
+        let config = ModelConfig::from_json(&text).unwrap();
+        let switch = SwitchConfig { num_experts: 4, expert_capacity: Some(64), ..SwitchConfig::default() };
+        assert_eq!(config.switch(), Some(&switch));
+        assert_eq!(ModelConfig::from_json(&config.to_json()).unwrap(), config);
+        assert!(!config.to_json().contains("null"));
+    }
+    let layers = |sparse_step| {
+        let switch = SwitchConfig { sparse_step, ..SwitchConfig::default() };
+        (0..6).filter(|layer| switch.is_switch(*layer)).collect::<Vec<_>>()
+    };
+    assert_eq!([1, 2, 4].map(layers), [vec![0, 1, 2, 3, 4, 5], vec![1, 3, 5], vec![1, 5]]);
+}
+
+#[test]
 fn labels_are_read_as_they_are_written() {
     for (keys, labels) in [
         (r#""id2label": {"1": 5, "0": "4"}"#, vec!["4", "5"]),
@@ -149,6 +168,16 @@ fn impossible_values_name_their_key() {
         (r#"{"model_type": "roberta", "max_position_embeddings": 18446744073709551615}"#, "`max_position_embeddings`"),
         (r#"{"model_type": "roberta", "vocab_size": 268435456}"#, "`vocab_size`"),
         (r#"{"model_type": "roberta", "pad_token_id": 18446744073709551615}"#, "`pad_token_id`"),
+        (r#"{"model_type": "roberta", "switch": {"num_experts": 0}}"#, "`switch.num_experts` is 0"),
+        (r#"{"model_type": "roberta", "switch": {"num_experts": "8"}}"#, "`switch.num_experts` is \"8\""),
+        (r#"{"model_type": "roberta", "switch": {"experts": 8}}"#, "`num_experts`"),
+        (r#"{"model_type": "roberta", "num_hidden_layers": 1, "switch": {}}"#, "`switch.sparse_step` is 2"),
+        (r#"{"model_type": "deberta", "switch": {"sparse_step": 0}}"#, "`switch.sparse_step` is 0"),
+        (r#"{"model_type": "deberta", "switch": {"capacity_factor": 0}}"#, "`switch.capacity_factor` is 0"),
+        (r#"{"model_type": "deberta", "switch": {"eval_capacity_factor": -1}}"#, "`switch.eval_capacity_factor` is -1"),
+        (r#"{"model_type": "deberta", "switch": {"expert_capacity": 0}}"#, "`switch.expert_capacity`"),
+        (r#"{"model_type": "deberta", "switch": {"router_jitter_noise": 1}}"#, "`switch.router_jitter_noise` is 1"),
+        (r#"{"model_type": "deberta", "switch": {"router_z_loss_coef": -1}}"#, "`switch.router_z_loss_coef` is -1"),
         (r#"{"model_type": "xlm-roberta"}"#, "mDeBERTa"),
     ] {
         let message = message(json);

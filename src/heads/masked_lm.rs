@@ -198,9 +198,9 @@ mod tests {
     use burn::tensor::TensorData;
 
     use super::*;
-    use crate::config::{DebertaVersion, PositionTerms};
+    use crate::config::{DebertaVersion, PositionTerms, SwitchConfig};
 
-    fn model(device: &Device) -> MaskedLm {
+    fn model(switch: Option<SwitchConfig>, device: &Device) -> MaskedLm {
         let config = DebertaConfig {
             vocab_size: 20,
             hidden_size: 8,
@@ -213,6 +213,7 @@ mod tests {
             pos_att_type: PositionTerms { c2p: true, p2c: true },
             position_biased_input: false,
             type_vocab_size: 0,
+            switch,
             // Large enough for positions to matter.
             initializer_range: 0.5,
             ..DebertaConfig::new(DebertaVersion::V2)
@@ -232,19 +233,22 @@ mod tests {
     #[test]
     fn states_at_masked_positions_are_those_among_all() {
         let device = Device::flex();
-        let model = model(&device);
-        let masked = MaskedPositions::new(10, [vec![3, 5, 9], vec![0, 6]]);
-        let all = model.states(input(&device), None).flatten::<2>(0, 1).select(0, masked.rows(&device));
-        let some = model.states(input(&device), Some(&masked)).squeeze_dim::<2>(0);
-        let difference = (all - some).abs().max().into_scalar::<f32>();
-        // The same sums of numbers of size 1, in blocks of other sizes.
-        assert!(difference < 1e-5, "{difference}");
+        // The last layer, which the decoder runs again on the masked positions, is a Switch layer too.
+        let switch = SwitchConfig { sparse_step: 1, ..SwitchConfig::default() };
+        for model in [None, Some(switch)].map(|switch| model(switch, &device)) {
+            let masked = MaskedPositions::new(10, [vec![3, 5, 9], vec![0, 6]]);
+            let all = model.states(input(&device), None).flatten::<2>(0, 1).select(0, masked.rows(&device));
+            let some = model.states(input(&device), Some(&masked)).squeeze_dim::<2>(0);
+            let difference = (all - some).abs().max().into_scalar::<f32>();
+            // The same sums of numbers of size 1, in blocks of other sizes.
+            assert!(difference < 1e-5, "{difference}");
+        }
     }
 
     #[test]
     #[should_panic(expected = "masked positions of another batch than [2, 10]")]
     fn masked_positions_of_another_batch_are_refused() {
         let device = Device::flex();
-        model(&device).states(input(&device), Some(&MaskedPositions::new(12, [vec![1], vec![2]])));
+        model(None, &device).states(input(&device), Some(&MaskedPositions::new(12, [vec![1], vec![2]])));
     }
 }

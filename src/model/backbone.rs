@@ -77,7 +77,7 @@ impl Backbone {
     ) -> (Tensor<3>, EncoderContext) {
         let [_, length] = input.input_ids.dims();
         let layout = token_layout(self.encoder.layers(), &input);
-        let context = self.encoder.context(length, layout, input.positions, &input.input_ids.device());
+        let context = self.encoder.context(length, layout, input.positions, input.routing, &input.input_ids.device());
         let states = self.embeddings.forward(input.input_ids, input.token_type_ids, &input.embedding, &context.layout);
         (self.encoder.forward(states, 0..count, &context, record), context)
     }

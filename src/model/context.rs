@@ -4,6 +4,7 @@ use burn::Tensor;
 
 use super::{
     attention::{DisentangledAttention, PositionProjections, PreparedPositions, operands::PositionIndex},
+    switch::RoutingRecord,
     token_layout::TokenLayout,
 };
 
@@ -14,6 +15,8 @@ pub struct EncoderContext {
     pub layout: TokenLayout,
     /// The position table and the rows to use from it, if attention is relative.
     pub relative: Option<RelativeTable>,
+    /// Where Switch layers leave their losses and figures, if someone wants them.
+    pub routing: Option<RoutingRecord>,
 }
 
 /// The reached rows of the position table, normalised where the configuration says so.

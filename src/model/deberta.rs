@@ -60,6 +60,7 @@ impl From<&DebertaConfig> for EncoderConfig {
                 intermediate_size: config.intermediate_size,
                 activation: config.hidden_act,
                 dropout: config.hidden_dropout_prob,
+                switch: config.switch.clone(),
             },
             positions: config.relative_attention.then(|| RelativePositions::new(config)),
             normalise_positions: config.norm_relative_embeddings(),

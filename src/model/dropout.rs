@@ -39,11 +39,16 @@ impl Dropout {
         }
     }
 
+    /// Whether the module that it belongs to is in training, on this device.
+    pub(crate) fn is_training(&self, device: &Device) -> bool {
+        self.flagged.training.is_enabled() && device.is_autodiff()
+    }
+
     /// A mask of its own for each call, or none where nothing is dropped.
     pub(crate) fn mask(&self, device: &Device) -> Option<DropoutMask> {
-        let burn::nn::Dropout { prob, training } = &self.flagged;
-        let acts = training.is_enabled() && device.is_autodiff() && *prob > 0.0;
-        acts.then(|| DropoutMask { probability: *prob, seed: next_seed() })
+        let probability = self.flagged.prob;
+        let acts = probability > 0.0 && self.is_training(device);
+        acts.then(|| DropoutMask { probability, seed: next_seed() })
     }
 }
 

@@ -18,6 +18,7 @@ use super::{
     layer::{EncoderLayer, EncoderLayerConfig},
     linear::{Linear, LinearRole},
     output::LayerRecord,
+    switch::RoutingRecord,
     token_layout::{TokenLayout, Unpadding},
 };
 use crate::kernels::attention_serves;
@@ -67,7 +68,7 @@ impl EncoderConfig {
         let hidden = self.layer.attention.hidden_size;
         let table = |positions: &RelativePositions| init.embedding(2 * positions.attention_span, hidden);
         Encoder {
-            layer: (0..self.layers).map(|_| self.layer.init(init)).collect(),
+            layer: (0..self.layers).map(|number| self.layer.init(number, init)).collect(),
             rel_embeddings: self.positions.as_ref().map(table),
             layer_norm: self.normalise_positions.then(|| init.layer_norm(hidden)),
             conv: self.conv.as_ref().map(|conv| conv.init(init)),
@@ -93,6 +94,7 @@ impl Encoder {
         length: usize,
         layout: TokenLayout,
         prepared: Option<PreparedPositions>,
+        routing: Option<RoutingRecord>,
         device: &Device,
     ) -> EncoderContext {
         let relative = self.relative().map(|(positions, table)| {
@@ -103,7 +105,7 @@ impl Encoder {
             };
             RelativeTable { rows, index: PositionIndex::new(index, device) }
         });
-        EncoderContext { layout, relative }
+        EncoderContext { layout, relative, routing }
     }
 
     /// Relative positions and their table, if attention is relative.

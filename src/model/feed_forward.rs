@@ -3,18 +3,23 @@
 use burn::{Tensor, module::Module, nn::LayerNorm, tensor::DType};
 
 use crate::{
-    config::Activation,
+    config::{Activation, SwitchConfig},
     kernels::{
         cpu::residual::{ResidualNorm, residual_norm},
         host_serves,
     },
-    model::{dropout::Dropout, init::Init, linear::Linear},
+    model::{
+        dropout::Dropout,
+        init::Init,
+        linear::{Linear, LinearRole},
+        mlp::Mlp,
+        switch::{RoutedTokens, SwitchNetwork},
+    },
 };
 
-/// LayerNorm( dropout(W x + b) + residual ): how attention and feed-forward rejoin the stream (post-LayerNorm).
+/// LayerNorm( dropout(x) + residual ): how a block rejoins the stream (post-LayerNorm).
 #[derive(Module, Debug)]
-pub struct ResidualOutput {
-    dense: Linear,
+pub struct Residual {
     layer_norm: LayerNorm,
     dropout: Dropout,
     /// Of the LayerNorm, which keeps it to itself.
@@ -22,25 +27,14 @@ pub struct ResidualOutput {
     epsilon: f64,
 }
 
-impl ResidualOutput {
-    pub(crate) fn new(init: &Init<'_>, input: usize, output: usize, dropout: f64) -> Self {
-        Self {
-            dense: init.linear(input, output),
-            layer_norm: init.layer_norm(output),
-            dropout: Dropout::new(dropout),
-            epsilon: init.epsilon,
-        }
-    }
-
-    pub(crate) fn linear(&mut self) -> &mut Linear {
-        &mut self.dense
+impl Residual {
+    fn new(init: &Init<'_>, width: usize, dropout: f64) -> Self {
+        Self { layer_norm: init.layer_norm(width), dropout: Dropout::new(dropout), epsilon: init.epsilon }
     }
 
     /// # Shapes
-    /// - states: [batch, length, input]
-    /// - residual, output: [batch, length, output]
+    /// - states, residual, output: [batch, length, width]
     pub fn forward(&self, states: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
-        let states = self.dense.forward(states);
         let (device, LayerNorm { gamma, beta, .. }) = (states.device(), &self.layer_norm);
         match beta {
             Some(beta) if host_serves(&device, states.dtype()) => {
@@ -52,38 +46,85 @@ impl ResidualOutput {
     }
 }
 
-/// Two linear maps with an activation between, and the residual around them.
+/// A linear map and the residual around its block: how attention ends.
+#[derive(Module, Debug)]
+pub struct ResidualOutput {
+    dense: Linear,
+    residual: Residual,
+}
+
+impl ResidualOutput {
+    pub(crate) fn new(init: &Init<'_>, input: usize, output: usize, dropout: f64) -> Self {
+        Self { dense: init.linear(input, output), residual: Residual::new(init, output, dropout) }
+    }
+
+    pub(crate) fn linear(&mut self) -> &mut Linear {
+        &mut self.dense
+    }
+
+    /// # Shapes
+    /// - states: [batch, length, input]
+    /// - residual, output: [batch, length, output]
+    pub fn forward(&self, states: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+        self.residual.forward(self.dense.forward(states), residual)
+    }
+}
+
+/// What a feed-forward block computes from the stream.
+#[allow(clippy::large_enum_variant, reason = "a layer has one, and most are the larger one")]
+#[derive(Module, Debug)]
+pub enum Network {
+    /// One network for all tokens.
+    Dense(Mlp),
+    /// Several, of which each token passes one.
+    Switch(SwitchNetwork),
+}
+
+/// A network, or a choice among several, and the residual around it.
 #[derive(Module, Debug)]
 pub struct FeedForward {
-    intermediate: Linear,
-    output: ResidualOutput,
-    #[module(skip)]
-    activation: Activation,
+    network: Network,
+    residual: Residual,
 }
 
 impl FeedForward {
-    pub(crate) fn new(init: &Init<'_>, hidden: usize, inner: usize, activation: Activation, dropout: f64) -> Self {
-        Self {
-            intermediate: init.linear(hidden, inner),
-            output: ResidualOutput::new(init, inner, hidden, dropout),
-            activation,
-        }
+    pub(crate) fn new(
+        init: &Init<'_>,
+        [hidden, inner]: [usize; 2],
+        activation: Activation,
+        dropout: f64,
+        switch: Option<&SwitchConfig>,
+    ) -> Self {
+        let network = match switch {
+            None => Network::Dense(Mlp::new(init.linear(hidden, inner), init.linear(inner, hidden), activation)),
+            Some(switch) => Network::Switch(SwitchNetwork::new(init, [hidden, inner], activation, switch)),
+        };
+        Self { network, residual: Residual::new(init, hidden, dropout) }
     }
 
-    /// The linear maps: to the inner width and back.
-    pub(crate) fn linears(&mut self) -> [&mut Linear; 2] {
-        [&mut self.intermediate, &mut self.output.dense]
+    /// The linear maps that tokens pass: to the inner width and back, of each expert.
+    pub(crate) fn linears(&mut self) -> Vec<(LinearRole, &mut Linear)> {
+        match &mut self.network {
+            Network::Dense(network) => network.linears().into(),
+            Network::Switch(network) => network.linears(),
+        }
     }
 
     /// The element type of its parameters.
     pub(crate) fn dtype(&self) -> DType {
-        self.intermediate.dtype()
+        match &self.network {
+            Network::Dense(network) => network.dtype(),
+            Network::Switch(network) => network.dtype(),
+        }
     }
 
     /// # Shapes
     /// - states, output: [batch, length, hidden]
-    pub fn forward(&self, states: Tensor<3>) -> Tensor<3> {
-        let inner = self.intermediate.forward_activated(states.clone(), self.activation);
-        self.output.forward(inner, states)
+    pub(crate) fn forward(&self, states: Tensor<3>, tokens: RoutedTokens<'_>) -> Tensor<3> {
+        let output = match &self.network {
+            Network::Dense(network) => network.outer(network.inner(states.clone())),
+            Network::Switch(network) => network.forward(states.clone(), tokens),
+        };
+        self.residual.forward(output, states)
     }
 }

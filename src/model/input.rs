@@ -9,7 +9,7 @@ use crate::{
     Error, Result,
     batch::Batch,
     config::ModelConfig,
-    model::{attention::PreparedPositions, embeddings::EmbeddingSource, output::LayerRecord},
+    model::{attention::PreparedPositions, embeddings::EmbeddingSource, output::LayerRecord, switch::RoutingRecord},
 };
 
 /// A batch on the device.
@@ -29,6 +29,8 @@ pub struct ModelInput {
     pub(crate) embedding: EmbeddingSource,
     /// Position tables that [`Prepared`](crate::model::inference::Prepared) has projected already.
     pub(crate) positions: Option<PreparedPositions>,
+    /// Where Switch layers leave their losses and figures.
+    pub(crate) routing: Option<RoutingRecord>,
 }
 
 impl ModelInput {
@@ -42,6 +44,7 @@ impl ModelInput {
             output_attentions: false,
             embedding: EmbeddingSource::Tables,
             positions: None,
+            routing: None,
         }
     }
 
@@ -67,6 +70,14 @@ impl ModelInput {
     pub fn with_attentions(mut self) -> Self {
         self.output_attentions = true;
         self
+    }
+
+    /// Lets the Switch layers of a pass over this input leave their losses and figures in the returned record. Training adds
+    /// [`RoutingRecord::loss`] to the loss of the task. A record is for one pass.
+    pub fn record_routing(mut self) -> (Self, RoutingRecord) {
+        let record = RoutingRecord::default();
+        self.routing = Some(record.clone());
+        (self, record)
     }
 
     /// An empty record of what this input asks for.

@@ -9,8 +9,9 @@ use super::{
     init::Init,
     linear::{Linear, LinearRole},
     masked_positions::MaskedPositions,
+    switch::RoutedTokens,
 };
-use crate::config::Activation;
+use crate::config::{Activation, SwitchConfig};
 
 /// One layer: attention, then feed-forward, each with its residual.
 #[derive(Module, Debug)]
@@ -31,16 +32,19 @@ pub struct EncoderLayerConfig {
     pub activation: Activation,
     /// Dropout in front of both residuals.
     pub dropout: f64,
+    /// Which layers choose among several feed-forward networks, and how.
+    pub switch: Option<SwitchConfig>,
 }
 
 impl EncoderLayerConfig {
-    /// A fresh layer.
-    pub(super) fn init(&self, init: &Init<'_>) -> EncoderLayer {
-        let hidden = self.attention.hidden_size;
+    /// A fresh layer, `number` of its stack.
+    pub(super) fn init(&self, number: usize, init: &Init<'_>) -> EncoderLayer {
+        let (hidden, inner) = (self.attention.hidden_size, self.intermediate_size);
+        let switch = self.switch.as_ref().filter(|switch| switch.is_switch(number));
         EncoderLayer {
             attention: self.attention.init(init),
             attention_output: ResidualOutput::new(init, hidden, hidden, self.dropout),
-            feed_forward: FeedForward::new(init, hidden, self.intermediate_size, self.activation, self.dropout),
+            feed_forward: FeedForward::new(init, [hidden, inner], self.activation, self.dropout, switch),
         }
     }
 }
@@ -49,7 +53,7 @@ impl EncoderLayer {
     /// The linear maps that every token passes.
     pub(crate) fn linears(&mut self) -> impl Iterator<Item = (LinearRole, &mut Linear)> {
         let attention = self.attention.linears().into_iter().chain([self.attention_output.linear()]);
-        LinearRole::ALL.into_iter().zip(attention.chain(self.feed_forward.linears()))
+        LinearRole::ALL.into_iter().zip(attention).chain(self.feed_forward.linears())
     }
 
     /// The attention.
@@ -110,6 +114,8 @@ impl EncoderLayer {
             with_weights,
         };
         let (attended, weights) = self.attention.forward(input);
-        (self.feed_forward.forward(self.attention_output.forward(attended, residual)), weights)
+        let tokens =
+            RoutedTokens { layout: &context.layout, positions: query_positions, record: context.routing.as_ref() };
+        (self.feed_forward.forward(self.attention_output.forward(attended, residual), tokens), weights)
     }
 }

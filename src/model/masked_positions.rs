@@ -63,6 +63,11 @@ impl MaskedPositions {
         &self.queries
     }
 
+    /// For each sequence, the places of its positions among all.
+    pub(crate) fn sequences(&self) -> Vec<Vec<usize>> {
+        self.queries.bounds.iter().map(|bounds| bounds.rows().collect()).collect()
+    }
+
     /// The position of each in its sequence, \[masked\].
     pub fn position_tensor(&self, device: &Device) -> Tensor<1, Int> {
         indices(self.queries.positions.iter().map(|position| *position as usize), device)

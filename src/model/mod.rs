@@ -23,11 +23,13 @@ mod layer;
 pub(crate) mod linear;
 pub(crate) mod lora;
 pub mod masked_positions;
+mod mlp;
 mod output;
 pub(crate) mod parameter;
 mod pooler;
 mod precision;
 mod roberta;
+pub(crate) mod switch;
 pub mod token_layout;
 
 pub use backbone::Backbone;
@@ -37,3 +39,4 @@ pub use masked_positions::MaskedPositions;
 pub use output::ModelOutput;
 pub(crate) use pooler::Pooler;
 pub use precision::{Int8Layers, Precision};
+pub use switch::{RoutingFigures, RoutingRecord};

@@ -36,6 +36,7 @@ impl From<&RobertaConfig> for BackboneConfig {
                     intermediate_size: config.intermediate_size,
                     activation: config.hidden_act,
                     dropout: config.hidden_dropout_prob,
+                    switch: config.switch.clone(),
                 },
                 positions: None,
                 normalise_positions: false,

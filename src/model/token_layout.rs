@@ -124,6 +124,19 @@ impl TokenLayout {
         }
     }
 
+    /// For each sequence, the rows of its tokens in states [batch, length, ..] of this layout, flattened to [rows, ..].
+    pub fn sequences(&self, [batch, length]: [usize; 2]) -> Vec<Vec<usize>> {
+        let rows = |sequence: usize| sequence * length..(sequence + 1) * length;
+        match self {
+            Self::Padded(None) => (0..batch).map(|sequence| rows(sequence).collect()).collect(),
+            Self::Padded(Some(mask)) => {
+                let real: Vec<bool> = mask.to_data().iter::<bool>().collect();
+                (0..batch).map(|sequence| rows(sequence).filter(|row| real[*row]).collect()).collect()
+            }
+            Self::Unpadded(unpadding) => unpadding.bounds.iter().map(|bounds| bounds.rows().collect()).collect(),
+        }
+    }
+
     /// [batch, length] -> this layout
     pub fn arrange_ids(&self, ids: Tensor<2, Int>) -> Tensor<2, Int> {
         match self {

@@ -8,7 +8,7 @@
 //! delta = clamp(N(0, noise^2), +-2 noise)               a number for each dimension of each token
 //! g     = d/d delta  sum D( f(sg(n) + delta), sg(f(n)) )
 //! delta = delta + step_size g / (1e-6 + max |g|)        the maximum of each token; left alone if g is not finite
-//! loss  = task loss( f(n) )  +  lambda mean D( f(sg(n) + delta), f(n) )
+//! loss  = task loss( f(n) )  +  lambda mean D( f(sg(n) + delta), f(n) )  +  loss of the routers in f(n), if there are any
 //! ```
 //!
 //! sg stops the gradient. For distributions, D(p, q) is the symmetric cross entropy CE(sg(p), q) + CE(sg(q), p); if p =
@@ -30,7 +30,7 @@ use super::objective::{Compared, Objective};
 use crate::{
     heads::loss::in_f32,
     kernels::draws::normals,
-    model::{embeddings::EmbeddingSource, input::ModelInput, token_layout::Unpadding},
+    model::{RoutingRecord, embeddings::EmbeddingSource, input::ModelInput, token_layout::Unpadding},
 };
 
 /// What the inner pass climbs.
@@ -68,12 +68,14 @@ impl Default for Sift {
 /// What a step of scale-invariant fine-tuning computes.
 #[derive(Clone, Debug)]
 pub struct SiftLosses {
-    /// The task's loss plus lambda times the adversarial term, \[1\].
+    /// The task's loss plus that of the routers plus lambda times the adversarial term, \[1\].
     pub total: Tensor<1>,
     /// The task's loss, \[1\].
     pub task: Tensor<1>,
     /// The adversarial term, \[1\].
     pub adversarial: Tensor<1>,
+    /// What the routers of the clean pass left; their loss is part of the total.
+    pub routing: RoutingRecord,
     /// The perturbation, in the model's layout of tokens: [batch, length, hidden], or packed [1, tokens, hidden].
     pub perturbation: Tensor<3>,
 }
@@ -92,11 +94,13 @@ impl Sift {
         noise: Option<Tensor<3>>,
     ) -> SiftLosses {
         let mask = input.attention_mask.as_ref();
-        let pass = |model: &M, embedding| model.logits(ModelInput { embedding, ..input.clone() }, labels);
+        let pass =
+            |model: &M, embedding, routing| model.logits(ModelInput { embedding, routing, ..input.clone() }, labels);
         let compared = |model: &M, logits| model.compared(logits, labels, mask).map(in_f32);
 
         let normalised = Arc::new(OnceLock::new());
-        let logits = pass(model, EmbeddingSource::Normalised(normalised.clone()));
+        let routing = RoutingRecord::default();
+        let logits = pass(model, EmbeddingSource::Normalised(normalised.clone()), Some(routing.clone()));
         let clean = compared(model, logits.clone());
         let states = normalised.get().expect("the clean pass leaves them").clone().detach();
         let noise = match noise {
@@ -108,7 +112,7 @@ impl Sift {
         let frozen = model.clone().no_grad();
         let delta = noise.detach().require_grad();
         let moved = |delta: Tensor<3>| EmbeddingSource::Given(states.clone() + delta.cast(states.dtype()));
-        let perturbed = pass(&frozen, moved(delta.clone()));
+        let perturbed = pass(&frozen, moved(delta.clone()), None);
         let climbed = self.inner(compared(&frozen, perturbed), clean.clone().map(Tensor::detach));
         let gradient = delta.grad(&climbed.backward());
         drop(frozen);
@@ -120,13 +124,14 @@ impl Sift {
             None => delta.detach(),
         };
 
-        let perturbed = pass(model, moved(delta.clone()));
+        let perturbed = pass(model, moved(delta.clone()), None);
         let adversarial = divergence(compared(model, perturbed), clean).mean();
         let task = model.loss(logits, labels.clone());
         SiftLosses {
-            total: task.clone() + adversarial.clone() * self.lambda,
+            total: routing.add_to(task.clone() + adversarial.clone() * self.lambda),
             task,
             adversarial,
+            routing,
             perturbation: delta.inner(),
         }
     }

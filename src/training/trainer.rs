@@ -19,7 +19,7 @@ use crate::{
     checkpoint::{self, Checkpoint, LoadOptions, adapter, locate},
     config::Configuration,
     data::Random,
-    model::input::ModelInput,
+    model::{RoutingFigures, input::ModelInput},
 };
 
 /// A model in training. All random numbers depend on the seed, the step and the number of the batch in the step. So a
@@ -81,24 +81,27 @@ impl<M: Objective> Trainer<M> {
         let (step, count, sift) = (self.steps(), batches.len() as f64, self.sift);
         let (seed, scale) = (Random::new(&[self.seed, step as u64]).next_u64(), self.optimizer.scale().factor());
         let (gradients, losses) = self.devices.gradients(seed, &model, batches, |model, (input, labels)| {
-            let (total, values) = match &sift {
+            let (total, loss, adversarial, routing) = match &sift {
                 Some(sift) => {
                     let losses = sift.losses(model, &input, &labels, None);
-                    (losses.total, (losses.task.into_scalar::<f64>(), losses.adversarial.into_scalar::<f64>()))
+                    (losses.total, losses.task, losses.adversarial.into_scalar::<f64>(), losses.routing)
                 }
                 None => {
+                    let (input, routing) = input.record_routing();
                     let loss = model.loss(model.logits(input, &labels), labels);
-                    (loss.clone(), (loss.into_scalar::<f64>(), 0.0))
+                    (routing.add_to(loss.clone()), loss, 0.0, routing)
                 }
             };
-            (total * scale, values)
+            (total * scale, (loss.into_scalar::<f64>(), adversarial, routing.figures()))
         });
         let (mut loss, mut adversarial) = (0.0, 0.0);
-        for values in losses {
+        for values in &losses {
             loss += values.0 / count;
             adversarial += values.1 / count;
         }
-        let parts = sift.map(|_| ("adversarial", adversarial)).into_iter().collect();
+        let routing: Vec<_> = losses.into_iter().filter_map(|values| values.2).collect();
+        let routing = RoutingFigures::mean(&routing).into_iter().flat_map(|figures| figures.named());
+        let parts = sift.map(|_| ("adversarial", adversarial)).into_iter().chain(routing).collect();
         let learning_rate = self.schedule.learning_rate(step);
         let (model, gradient_norm) = self.optimizer.step(model, gradients, learning_rate);
         self.model = Some(model);

@@ -197,7 +197,7 @@ impl Adapter {
 }
 
 /// The same tensor under another key.
-fn renamed(tensor: &Stored, key: &str) -> Stored {
+pub(super) fn renamed(tensor: &Stored, key: &str) -> Stored {
     let mut tensor = tensor.clone();
     tensor.name = key.to_owned();
     tensor

@@ -143,8 +143,8 @@ mod tests {
         let frozen = Frozen { embeddings: true, layers: 1 };
         for (path, holds) in [
             ("backbone.embeddings.layer_norm.gamma", true),
-            ("backbone.encoder.layer.0.feed_forward.intermediate.weight", true),
-            ("backbone.encoder.layer.1.feed_forward.intermediate.weight", false),
+            ("backbone.encoder.layer.0.feed_forward.network.Dense.widen.weight", true),
+            ("backbone.encoder.layer.1.feed_forward.network.Dense.widen.weight", false),
             ("classifier.weight", false),
         ] {
             assert_eq!(frozen.holds(path), holds, "{path}");

@@ -19,6 +19,8 @@
 //! - shared: E_D = E_G, changed by the gradients of both losses;
 //! - not shared: each has its own.
 //!
+//! Each half with Switch layers adds the loss of its routers to its own.
+//!
 //! A step is decoupled, as in the reference. First the generator makes a step on L_G. Then the discriminator makes a
 //! step on `weight L_D`, with the new E_G, on the words that the generator drew before its step. Each has its own AdamW
 //! and clips its own gradients; so `weight` only affects how often the discriminator's gradients are clipped, and how

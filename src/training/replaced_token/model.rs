@@ -74,7 +74,8 @@ impl ReplacedTokenPretraining {
 
     /// Begins with the weights in a folder. If the folder comes from this kind of training and has a generator in it,
     /// both models go on from there. If it holds any other DeBERTa, the discriminator begins with all of its layers,
-    /// the generator with the lower half of them, and both with its embeddings. Also returns the load reports of
+    /// the generator with the lower half of them, and both with its embeddings. Dense weights become those of Switch layers if
+    /// `config` has them. Also returns the load reports of
     /// generator and discriminator.
     ///
     /// # Errors
@@ -90,8 +91,9 @@ impl ReplacedTokenPretraining {
         let (generator, discriminator) = Self::parts(config, device)?;
         let own = folder.join(GENERATOR);
         let source = if own.is_dir() { &own } else { folder };
-        let (generator, generator_report) = Checkpoint::open(source)?.load(generator, &load)?;
-        let (discriminator, report) = Checkpoint::open(folder)?.load(discriminator, &load)?;
+        let config = config.clone().into();
+        let (generator, generator_report) = Checkpoint::open_for(source, &config)?.load(generator, &load)?;
+        let (discriminator, report) = Checkpoint::open_for(folder, &config)?.load(discriminator, &load)?;
         let tables = discriminator.backbone().embeddings().shareable();
         let model = Self { generator, discriminator, options };
         let base = model.generator.backbone().embeddings().shareable();

@@ -11,7 +11,7 @@ use crate::{
     checkpoint::{self, Checkpoint, LoadOptions},
     config::Configuration,
     data::Random,
-    model::input::ModelInput,
+    model::{RoutingFigures, input::ModelInput},
     training::{
         bounds::positive,
         learner::{Learner, Start, TrainStepReport},
@@ -65,19 +65,25 @@ impl ReplacedTokenTrainer {
     ) -> (GradientsParams, Vec<(f64, Corrupted)>) {
         let scale = self.generator.scale().factor();
         self.devices.gradients(self.draws(&self.generator, 0), model, batches, |model, (masked, labels)| {
-            let logits = model.generator_logits(masked.clone(), &labels);
+            let (input, routing) = masked.clone().record_routing();
+            let logits = model.generator_logits(input, &labels);
             let text = Corrupted::new(&masked, &labels, sample(logits.clone(), None));
             let loss = model.generator_loss(logits, labels);
-            (loss.clone() * scale, (loss.into_scalar(), text))
+            (routing.add_to(loss.clone()) * scale, (loss.into_scalar(), text))
         })
     }
 
-    /// The gradients of the mean of `weight L_D`, and L_D for each text.
-    fn discriminate(&self, model: &ReplacedTokenPretraining, texts: Vec<Corrupted>) -> (GradientsParams, Vec<f64>) {
-        let factor = model.options.weight * self.discriminator.scale().factor();
+    /// The gradients of the mean of `weight L_D`, and for each text L_D and how its tokens were routed.
+    fn discriminate(
+        &self,
+        model: &ReplacedTokenPretraining,
+        texts: Vec<Corrupted>,
+    ) -> (GradientsParams, Vec<(f64, Option<RoutingFigures>)>) {
+        let (weight, scale) = (model.options.weight, self.discriminator.scale().factor());
         self.devices.gradients(self.draws(&self.discriminator, 1), model, texts, |model, text| {
-            let loss = model.discriminator_loss(model.discriminator_logits(text.input.clone()), text);
-            (loss.clone() * factor, loss.into_scalar())
+            let (input, routing) = text.input.clone().record_routing();
+            let loss = model.discriminator_loss(model.discriminator_logits(input), text);
+            (routing.add_to(loss.clone() * weight) * scale, (loss.into_scalar(), routing.figures()))
         })
     }
 
@@ -134,7 +140,8 @@ impl Learner for ReplacedTokenTrainer {
         self.devices.of(batch)
     }
 
-    /// The loss that is reported is L_G + weight L_D, the gradient norm that of both halves.
+    /// The loss that is reported is L_G + weight L_D, the gradient norm that of both halves; figures of routers are the
+    /// discriminator's.
     fn train_step(&mut self, batches: Vec<Self::Batch>) -> TrainStepReport {
         let mut model = self.model.take().expect("every step puts it back");
         let count = batches.len() as f64;
@@ -160,7 +167,8 @@ impl Learner for ReplacedTokenTrainer {
             (model.generator, generator_norm) = self.generator.step(model.generator, gradients, learning_rate);
             found = self.discriminate(&model, texts);
         }
-        let (discriminator_gradients, discriminator_losses) = found;
+        let (discriminator_gradients, found) = found;
+        let (discriminator_losses, routing): (Vec<f64>, Vec<_>) = found.into_iter().unzip();
         let discriminator_norm;
         (model.discriminator, discriminator_norm) =
             self.discriminator.step(model.discriminator, discriminator_gradients, learning_rate);
@@ -169,9 +177,12 @@ impl Learner for ReplacedTokenTrainer {
         self.model = Some(model);
         let generator = generator_losses.iter().sum::<f64>() / count;
         let discriminator = discriminator_losses.iter().sum::<f64>() / count;
+        let mut parts = vec![("train_generator_loss", generator), ("train_discriminator_loss", discriminator)];
+        let routing: Vec<_> = routing.into_iter().flatten().collect();
+        parts.extend(RoutingFigures::mean(&routing).into_iter().flat_map(|figures| figures.named()));
         TrainStepReport {
             loss: generator + weight * discriminator,
-            parts: vec![("train_generator_loss", generator), ("train_discriminator_loss", discriminator)],
+            parts,
             gradient_norm: generator_norm.hypot(discriminator_norm),
             learning_rate,
         }

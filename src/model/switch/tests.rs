@@ -1,0 +1,195 @@
+//! Layers and models with experts. That their numbers are transformers' is shown by the fixtures `switch_*`.
+
+use burn::tensor::{Bool, DType, Device, Int, TensorData};
+
+use super::*;
+use crate::{
+    config::{DebertaConfig, DebertaVersion, PositionTerms},
+    device::device,
+    model::{Backbone, ModelInput, Prepared, feed_forward::FeedForward},
+};
+
+const HIDDEN: usize = 8;
+
+/// What two orders of the same sums differ by: states are of size 1 to 3.
+const TOLERANCE: f32 = 1e-5;
+
+fn devices() -> [Device; 2] {
+    ["flex", "ndarray"].map(|name| device(name).unwrap())
+}
+
+fn config() -> SwitchConfig {
+    SwitchConfig { num_experts: 3, router_jitter_noise: 0.0, ..SwitchConfig::default() }
+}
+
+fn layer(config: &SwitchConfig, device: &Device) -> FeedForward {
+    device.seed(4);
+    let init = Init { device, std: 0.5, epsilon: 1e-7 };
+    FeedForward::new(&init, [HIDDEN, 12], Activation::Gelu, 0.0, Some(config))
+}
+
+fn network(config: &SwitchConfig, device: &Device) -> SwitchNetwork {
+    device.seed(4);
+    let init = Init { device, std: 0.5, epsilon: 1e-7 };
+    SwitchNetwork::new(&init, [HIDDEN, 12], Activation::Gelu, config)
+}
+
+/// Any numbers from -2 to 2, [2, 10, hidden].
+fn states(device: &Device) -> Tensor<3> {
+    let values: Vec<f32> = (0..20 * HIDDEN).map(|at| (at * 7919 % 2003) as f32 / 500.0 - 2.0).collect();
+    Tensor::from_data(TensorData::new(values, [2, 10, HIDDEN]), device)
+}
+
+fn tokens(layout: &TokenLayout) -> RoutedTokens<'_> {
+    RoutedTokens { layout, positions: None, record: None }
+}
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.cast(DType::F32).into_data().try_to_vec().unwrap()
+}
+
+#[test]
+fn tokens_without_a_place_are_their_residual_to_the_bit() {
+    for device in devices() {
+        let config = SwitchConfig { expert_capacity: Some(2), ..config() };
+        let (layout, states) = (TokenLayout::Padded(None), states(&device));
+        let record = RoutingRecord::default();
+        let mapped = network(&config, &device).forward(states.clone(), tokens(&layout));
+        let output =
+            layer(&config, &device).forward(states.clone(), RoutedTokens { record: Some(&record), ..tokens(&layout) });
+        // An expert that takes nothing would leave the residual alone.
+        let residual = layer(&SwitchConfig { expert_capacity: Some(usize::MAX), ..config }, &device);
+        let padding = Tensor::<2, Bool>::from_data([[false; 10]; 2], &device);
+        let residual = residual.forward(states, tokens(&TokenLayout::Padded(Some(padding))));
+        let (mapped, output, residual) = (values(mapped), values(output), values(residual));
+        let mut overflow = 0;
+        for row in 0..20 {
+            let row = row * HIDDEN..(row + 1) * HIDDEN;
+            let is_left = mapped[row.clone()].iter().all(|value| *value == 0.0);
+            assert_eq!(output[row.clone()] == residual[row], is_left);
+            overflow += usize::from(is_left);
+        }
+        assert!(overflow > 3, "{overflow}");
+        assert_eq!(record.figures().unwrap().overflow, overflow as f64 / 20.0);
+    }
+}
+
+#[test]
+fn decisions_in_half_precision_are_those_of_f32() {
+    let device = Device::flex();
+    let whole = network(&config(), &device);
+    let half = |tensor: Tensor<2>| tensor.cast(DType::BF16);
+    let router = Linear::new(burn::module::Param::from_tensor(half(whole.router.weight.val())), None);
+    let rounded = burn::module::Param::from_tensor(half(whole.router.weight.val()).cast(DType::F32));
+    let states = states(&device).reshape([20, HIDDEN]).cast(DType::BF16);
+    let exact = SwitchNetwork { router: Linear::new(rounded, None), ..whole.clone() };
+    let exact = exact.logits(states.clone().cast(DType::F32));
+    let found = SwitchNetwork { router, ..whole }.logits(states);
+    assert_eq!(found.dtype(), DType::F32);
+    // The same numbers, and so the same probabilities and decisions.
+    assert_eq!(values(found), values(exact));
+}
+
+#[test]
+fn noise_is_for_training_and_follows_its_key() {
+    let device = Device::flex();
+    let network = network(&SwitchConfig { router_jitter_noise: 0.3, ..config() }, &device);
+    let logits = |network: &SwitchNetwork, device: &Device, key| {
+        let states = states(device).reshape([20, HIDDEN]);
+        values(crate::kernels::draws::keyed(key, || network.logits(states)))
+    };
+    let plain = logits(&network, &device, 1);
+    assert_eq!(plain, logits(&network, &device, 2));
+    let training = device.autodiff();
+    let trained = network.fork(&training);
+    let noisy = logits(&trained, &training, 1);
+    assert!(noisy != plain && noisy != logits(&trained, &training, 2));
+    assert_eq!(noisy, logits(&trained, &training, 1));
+}
+
+#[test]
+fn a_router_that_knows_nothing_has_a_balance_of_one() {
+    let device = Device::flex();
+    let network = network(&config(), &device);
+    let weight = burn::module::Param::from_tensor(network.router.weight.val().zeros_like());
+    let network = SwitchNetwork { router: Linear::new(weight, None), ..network };
+    let (layout, record) = (TokenLayout::Padded(None), RoutingRecord::default());
+    network.forward(states(&device), RoutedTokens { record: Some(&record), ..tokens(&layout) });
+    let figures = record.figures().unwrap();
+    // All choose the first of three experts, with a probability of a third.
+    assert_eq!((figures.least, figures.most, figures.overflow), (0.0, 1.0, 0.0));
+    assert!((figures.balance - 1.0).abs() < 1e-6 && (figures.entropy - 3f64.ln()).abs() < 1e-6, "{figures:?}");
+    let loss = record.loss().unwrap().into_scalar::<f64>();
+    assert!((loss - 0.01).abs() < 1e-8, "{loss}");
+}
+
+/// A model with a Switch layer over a dense one.
+fn model(switch: SwitchConfig, device: &Device) -> Backbone {
+    let config = DebertaConfig {
+        vocab_size: 20,
+        hidden_size: HIDDEN,
+        num_hidden_layers: 2,
+        num_attention_heads: 2,
+        intermediate_size: 12,
+        max_position_embeddings: 16,
+        relative_attention: true,
+        position_buckets: 4,
+        pos_att_type: PositionTerms { c2p: true, p2c: true },
+        type_vocab_size: 0,
+        // Large enough for tokens to differ.
+        initializer_range: 0.5,
+        switch: Some(switch),
+        ..DebertaConfig::new(DebertaVersion::V2)
+    };
+    config.validate().unwrap();
+    device.seed(5);
+    config.init(device)
+}
+
+const LENGTHS: [usize; 3] = [9, 5, 7];
+
+/// Three texts, padded to `length`.
+fn input(length: usize, device: &Device) -> ModelInput {
+    let places =
+        || LENGTHS.iter().enumerate().flat_map(|(text, count)| (0..length).map(move |at| (text, at, at < *count)));
+    let ids: Vec<i32> =
+        places().map(|(text, at, real)| if real { (1 + (31 * text + at) * 7 % 19) as i32 } else { 0 }).collect();
+    let mask: Vec<bool> = places().map(|(_, _, real)| real).collect();
+    ModelInput::new(Tensor::<2, Int>::from_data(TensorData::new(ids, [3, length]), device))
+        .attention_mask(Tensor::from_data(TensorData::new(mask, [3, length]), device))
+}
+
+/// The states of the texts' tokens, and the share of the most chosen expert.
+fn run(input: ModelInput, forward: impl FnOnce(ModelInput) -> Tensor<3>) -> (Vec<f32>, f64) {
+    let (input, record) = input.record_routing();
+    let states = forward(input);
+    let texts = LENGTHS.iter().enumerate().map(|(text, count)| states.clone().slice([text..text + 1, 0..*count]));
+    (texts.flat_map(values).collect(), record.figures().unwrap().most)
+}
+
+#[test]
+fn padding_batches_layouts_and_prepared_weights_change_nothing() {
+    let by_sequence = SwitchConfig { expert_capacity: Some(3), ..config() };
+    for switch in [config(), by_sequence] {
+        for device in devices() {
+            let model = model(switch.clone(), &device);
+            let forward = |input| model.forward(input).last_hidden_state;
+            let (expected, most) = run(input(9, &device), forward);
+            assert!(most < 0.9, "one expert is chosen by {most} of the tokens");
+            let same = |found: Vec<f32>, what: &str| {
+                let difference = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(found.len() == expected.len() && difference < TOLERANCE, "{what}: {difference}");
+            };
+            same(run(input(14, &device), forward).0, "more padding");
+            // Attention weights are there in padded batches only.
+            same(run(input(9, &device).with_attentions(), forward).0, "padding in the tensors");
+            let alone = LENGTHS.iter().enumerate().flat_map(|(text, count)| {
+                let ids = input(9, &device).input_ids.slice([text..text + 1, 0..*count]);
+                values(model.forward(ModelInput::new(ids)).last_hidden_state)
+            });
+            same(alone.collect(), "each text by itself");
+            let prepared = Prepared::new(model.clone());
+            same(run(input(9, &device), |input| prepared.forward(input).last_hidden_state).0, "weights laid out");
+        }
+    }
+}
