@@ -8,8 +8,8 @@
 //! | [`Int8`](super::integers::Int8) | 8 bits | 8 bits | i32 over a block of 128 inputs, then f32 | bytes: `vpdpbusd` |
 //! | [`WidenedInt8`](super::integers::WidenedInt8) | the same | the same | the same | pairs, of weights widened in registers |
 //!
-//! Integers have a scale for each block of a column or row. Sums of integers are exact, and what is made of them takes the same roundings on every processor: products of integers are
-//! the same to the bit whichever instructions compute them.
+//! Integers have a scale for each block of a column or row. Sums of integers are exact, and what is made of them takes the same
+//! roundings on every processor: products of integers are the same to the bit whichever instructions compute them.
 
 use std::{borrow::Cow, fmt::Debug, ops::Range};
 
