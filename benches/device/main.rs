@@ -6,7 +6,7 @@ mod attention;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use attention::{Case, Implementation, cases};
 use burn::{
     Tensor,
@@ -16,9 +16,10 @@ use burn::{
 use clap::{Parser, Subcommand, ValueEnum};
 use deberta_burn::{
     Backbone, ModelInput,
-    config::{PositionTerms, Preset},
+    config::{ModelConfig, PositionTerms, Preset},
     device::{describe, device},
     heads::{SequenceClassification, SequenceLabels},
+    model::linear::Linear,
     parity::Reference,
     training::{AdamW, AdamWConfig, ParameterGroups, Schedule, ScheduleKind, Trainer, Warmup},
 };
@@ -67,6 +68,21 @@ enum Command {
         #[arg(long, default_value_t = 2048)]
         composed_up_to: usize,
     },
+    /// Times of a linear map of 16,384 rows.
+    Products {
+        /// Type to compute in.
+        #[arg(long, default_value = "bf16")]
+        dtype: Type,
+        /// Inputs and outputs of each map.
+        #[arg(long, value_delimiter = ',', default_value = "768x768,768x3072,3072x768")]
+        maps: Vec<String>,
+        /// Rows of the input.
+        #[arg(long, default_value_t = 16_384)]
+        rows: usize,
+        /// Timed runs, of which the median is given.
+        #[arg(long, default_value_t = 10)]
+        times: usize,
+    },
     /// Times of a model with fresh weights: inference, then a training step of a classifier.
     Model {
         /// Shape of the model.
@@ -84,6 +100,12 @@ enum Command {
         /// Timed runs, of which the median is given.
         #[arg(long, default_value_t = 10)]
         times: usize,
+        /// Words of the vocabulary, instead of the preset's, for a device that holds less.
+        #[arg(long)]
+        vocabulary: Option<usize>,
+        /// Only inference.
+        #[arg(long)]
+        inference: bool,
     },
 }
 
@@ -127,8 +149,18 @@ fn main() -> Result<ExitCode> {
             }
             true
         }
-        Command::Model { preset, dtype, batch, length, times } => {
-            time_model(preset, dtype, [batch, length], times, &device)?;
+        Command::Products { dtype, maps, rows, times } => {
+            for map in maps {
+                time_product(dtype, rows, &map, times, &device)?;
+            }
+            true
+        }
+        Command::Model { preset, dtype, batch, length, times, vocabulary, inference } => {
+            let mut config = preset.config();
+            if let (Some(words), ModelConfig::Deberta(config)) = (vocabulary, &mut config) {
+                config.vocab_size = words;
+            }
+            time_model(preset.name(), &config, dtype, [batch, length], times, !inference, &device)?;
             true
         }
     };
@@ -262,27 +294,67 @@ impl ModuleMapper for Cast {
     }
 }
 
-fn time_model(preset: Preset, dtype: Type, [batch, length]: [usize; 2], times: usize, device: &Device) -> Result<()> {
-    let config = preset.config();
+fn time_product(dtype: Type, rows: usize, map: &str, times: usize, device: &Device) -> Result<()> {
+    let (inputs, outputs) = map.split_once('x').context("a map is written INPUTSxOUTPUTS")?;
+    let (inputs, outputs): (usize, usize) = (inputs.parse()?, outputs.parse()?);
+    let random = |shape: [usize; 2], device: &Device| {
+        Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), device).cast(dtype.dtype())
+    };
+    let line = |pass: &str, products: f64, ms: f64| {
+        let teraflops = 2e-9 * products * (rows * inputs * outputs) as f64 / ms;
+        println!(
+            "{}",
+            json!({ "map": map, "dtype": format!("{dtype:?}"), "rows": rows, "pass": pass, "ms": ms, "TFLOP/s": teraflops })
+        );
+    };
+    let map = |device: &Device| Linear::new(Param::from_tensor(random([inputs, outputs], device)), None);
+    let (linear, x) = (map(device), random([rows, inputs], device));
+    line("forward", 1.0, median(times, device, || drop(linear.forward(x.clone()))));
+    let tracked = device.clone().autodiff();
+    let (linear, x) = (map(&tracked), random([rows, inputs], &tracked).require_grad());
+    let weight = random([rows, outputs], &tracked);
+    let both = median(times, device, || drop((linear.forward(x.clone()) * weight.clone()).sum().backward()));
+    line("forward and backward", 3.0, both);
+    Ok(())
+}
+
+fn time_model(
+    name: &str,
+    config: &ModelConfig,
+    dtype: Type,
+    [batch, length]: [usize; 2],
+    times: usize,
+    with_step: bool,
+    device: &Device,
+) -> Result<()> {
+    let words = match config {
+        ModelConfig::Deberta(config) => config.vocab_size,
+        ModelConfig::Roberta(config) => config.vocab_size,
+    };
     let input = |device: &Device| {
-        let ids: Vec<i32> = (0..batch * length).map(|at| (at * 7919 % 100_000) as i32 + 1000).collect();
+        // Some words are frequent, as in a text.
+        let word = |at: usize| words as f64 * ((at * 7919 % 10_007) as f64 / 10_007.0).powi(4);
+        let ids: Vec<i32> = (0..batch * length).map(|at| word(at) as i32).collect();
         ModelInput::new(Tensor::<2, Int>::from_data(TensorData::new(ids, [batch, length]), device))
     };
     let line = |what: &str, ms: f64| {
         println!(
             "{}",
             json!({
-                "model": preset.name(), "dtype": format!("{dtype:?}"), "batch": batch, "length": length, "what": what, "ms": ms,
+                "model": name, "dtype": format!("{dtype:?}"), "batch": batch, "length": length, "what": what, "ms": ms,
                 "bytes reserved": reserved(device),
             })
         );
     };
-    let model = Backbone::new(&config, device).map(&mut Cast(dtype.dtype()));
+    let model = Backbone::new(config, device).map(&mut Cast(dtype.dtype()));
     let inputs = input(device);
     line("inference", median(times, device, || drop(model.forward(inputs.clone()))));
     drop(model);
+    if !with_step {
+        return Ok(());
+    }
     let tracked = device.clone().autodiff();
-    let head = SequenceClassification::new(&config, &tracked).map(&mut Cast(dtype.dtype()));
+    let head = SequenceClassification::new(config, &tracked).map(&mut Cast(dtype.dtype()));
     let optimizer = AdamW::new(AdamWConfig::default(), ParameterGroups { layers: 12, layer_decay: 1.0 });
     let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), 1e-5, usize::MAX)?;
     let mut trainer = Trainer::new(head, vec![tracked.clone()], optimizer, schedule, None, 0);

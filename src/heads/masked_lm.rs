@@ -11,6 +11,7 @@ use super::{HeadSettings, loss};
 use crate::{
     Error, Result,
     config::{Activation, DebertaConfig, ModelConfig},
+    kernels::scores_of_rows,
     model::{
         Backbone, decoder::EnhancedMaskDecoder, inference::Prepared, input::ModelInput, linear::Linear,
         masked_positions::MaskedPositions,
@@ -45,7 +46,7 @@ impl LmHead {
     /// - output: logits, [batch, length, vocabulary]
     pub fn forward(&self, states: Tensor<3>, token_embeddings: Tensor<2>) -> Tensor<3> {
         let states = self.layer_norm.forward(self.activation.forward(self.dense.forward(states)));
-        states.matmul(token_embeddings.transpose().unsqueeze()) + self.bias.val().unsqueeze()
+        scores_of_rows(states, token_embeddings, self.bias.val())
     }
 }
 

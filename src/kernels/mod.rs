@@ -8,7 +8,10 @@ mod plan;
 mod relative_index;
 mod sequence;
 
-use burn::tensor::{DType, Device, Tensor, module::linear};
+use burn::tensor::{
+    DType, Device, Int, Tensor,
+    module::{self, linear},
+};
 
 pub use plan::AttentionPlan;
 pub use relative_index::RelativeIndex;
@@ -24,8 +27,12 @@ pub(crate) fn host_serves(device: &Device, dtype: DType) -> bool {
 
 /// Whether a fused attention serves this device and element type: the CPU's or the GPU's.
 pub(crate) fn attention_serves(device: &Device, dtype: DType) -> bool {
-    let gpu = cfg!(feature = "gpu") && !device::is_host(device);
-    host_serves(device, dtype) || gpu && matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
+    host_serves(device, dtype) || gpu_serves(device, dtype)
+}
+
+/// Whether the GPU kernels serve this device and element type.
+fn gpu_serves(device: &Device, dtype: DType) -> bool {
+    cfg!(feature = "gpu") && !device::is_host(device) && matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
 }
 
 /// x weight + bias, by the kernels of the device or by burn's product.
@@ -36,10 +43,41 @@ pub(crate) fn attention_serves(device: &Device, dtype: DType) -> bool {
 /// - bias: \[outputs\]
 /// - output: [.., outputs]
 pub(crate) fn affine<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
-    match host_serves(&x.device(), weight.dtype()) {
-        true => cpu::linear::linear(x, weight, bias),
-        false => linear(x, weight, bias),
+    let (device, dtype) = (x.device(), weight.dtype());
+    if host_serves(&device, dtype) {
+        return cpu::linear::linear(x, weight, bias);
     }
+    #[cfg(feature = "gpu")]
+    if gpu_serves(&device, dtype) {
+        return gpu::product::linear(x, weight, false, bias);
+    }
+    linear(x, weight, bias)
+}
+
+/// x weight^T + bias: scores of the rows of a table, [outputs, inputs].
+///
+/// # Shapes
+/// - as [`affine`]'s, but for the weight
+pub(crate) fn scores_of_rows(x: Tensor<3>, table: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
+    #[cfg(feature = "gpu")]
+    if gpu_serves(&x.device(), table.dtype()) {
+        return gpu::product::linear(x, table, true, Some(bias));
+    }
+    x.matmul(table.transpose().unsqueeze()) + bias.unsqueeze()
+}
+
+/// The rows of a table of embeddings.
+///
+/// # Shapes
+/// - table: [rows, width]
+/// - ids: [batch, length]
+/// - output: [batch, length, width]
+pub(crate) fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
+    #[cfg(feature = "gpu")]
+    if gpu_serves(&table.device(), table.dtype()) {
+        return gpu::embedding::embedding(table, ids);
+    }
+    module::embedding(table, ids)
 }
 
 /// Attention over sequences that lie end to end, by the kernels of the device.

@@ -20,7 +20,7 @@ pub mod inference;
 pub(crate) mod init;
 pub(crate) mod input;
 mod layer;
-pub(crate) mod linear;
+pub mod linear;
 pub(crate) mod lora;
 pub mod masked_positions;
 mod mlp;

@@ -84,27 +84,28 @@ impl<M: Objective> Trainer<M> {
             let (total, loss, adversarial, routing) = match &sift {
                 Some(sift) => {
                     let losses = sift.losses(model, &input, &labels, None);
-                    (losses.total, losses.task, losses.adversarial.into_scalar::<f64>(), losses.routing)
+                    (losses.total, losses.task, Some(losses.adversarial.inner()), losses.routing)
                 }
                 None => {
                     let (input, routing) = input.record_routing();
                     let loss = model.loss(model.logits(input, &labels), labels);
-                    (routing.add_to(loss.clone()), loss, 0.0, routing)
+                    (routing.add_to(loss.clone()), loss, None, routing)
                 }
             };
-            (total * scale, (loss.into_scalar::<f64>(), adversarial, routing.figures()))
+            (total * scale, (loss.inner(), adversarial, routing.figures()))
         });
+        let learning_rate = self.schedule.learning_rate(step);
+        let (model, gradient_norm) = self.optimizer.step(model, gradients, learning_rate);
+        self.model = Some(model);
+        // Reading a number waits for the device: last, when all work is under way.
         let (mut loss, mut adversarial) = (0.0, 0.0);
-        for values in &losses {
-            loss += values.0 / count;
-            adversarial += values.1 / count;
+        for (task, of_sift, _) in &losses {
+            loss += task.clone().into_scalar::<f64>() / count;
+            adversarial += of_sift.clone().map_or(0.0, |loss| loss.into_scalar::<f64>()) / count;
         }
         let routing: Vec<_> = losses.into_iter().filter_map(|values| values.2).collect();
         let routing = RoutingFigures::mean(&routing).into_iter().flat_map(|figures| figures.named());
         let parts = sift.map(|_| ("adversarial", adversarial)).into_iter().chain(routing).collect();
-        let learning_rate = self.schedule.learning_rate(step);
-        let (model, gradient_norm) = self.optimizer.step(model, gradients, learning_rate);
-        self.model = Some(model);
         TrainStepReport { loss, parts, gradient_norm, learning_rate }
     }
 }

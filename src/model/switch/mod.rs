@@ -18,7 +18,7 @@ mod routing;
 use burn::{
     Tensor,
     module::Module,
-    tensor::{DType, IndexingUpdateOp, activation::softmax},
+    tensor::{DType, IndexingUpdateOp, TensorData, activation::softmax},
 };
 
 use self::dispatch::Dispatch;
@@ -127,9 +127,14 @@ impl SwitchNetwork {
             expert.outer(self.dropout.forward(expert.inner(states)))
         });
         let mapped = Tensor::cat(mapped.collect(), 0);
+        // 1 where a row's expert is. Not a `gather`, of which burn's fused kernels for GPUs read other elements here.
         let experts = dispatch.experts().flat_map(|(expert, rows)| rows.iter().map(move |_| expert));
+        let count = self.config.num_experts;
+        let one_hot = experts.flat_map(|expert| (0..count).map(move |place| f32::from(u8::from(place == expert))));
+        let one_hot = TensorData::new(one_hot.collect(), [taken.len(), count]);
+        let chosen = Tensor::<2>::from_data(one_hot, (&device, DType::F32));
         let taken = indices(taken, &device);
-        let gates = probabilities.select(0, taken.clone()).gather(1, indices(experts, &device).unsqueeze_dim(1));
+        let gates = (probabilities.select(0, taken.clone()) * chosen).sum_dim(1);
         output.select_assign(0, taken, mapped * gates.cast(dtype), IndexingUpdateOp::Add).reshape(shape)
     }
 

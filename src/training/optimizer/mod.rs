@@ -125,10 +125,10 @@ impl AdamW {
     /// spoil the model.
     pub fn step<M: Module>(&mut self, model: M, gradients: GradientsParams, learning_rate: f64) -> (M, f64) {
         self.steps += 1;
-        let mut collected = Collected { source: gradients, found: HashMap::new(), squares: 0.0 };
+        let mut collected = Collected { source: gradients, found: HashMap::new(), squares: 0.0, on_device: None };
         model.visit(&mut collected);
         let scale = self.scale.factor();
-        let norm = collected.squares.sqrt() / scale;
+        let norm = collected.sum_of_squares().sqrt() / scale;
         self.scale.update(norm.is_finite());
         if !norm.is_finite() {
             return (model, norm);
@@ -167,7 +167,16 @@ enum Gradient {
 struct Collected {
     source: GradientsParams,
     found: HashMap<ParamId, Gradient>,
+    /// The sum over gradients on the host.
     squares: f64,
+    /// That over the others, which is read once.
+    on_device: Option<Tensor<1>>,
+}
+
+impl Collected {
+    fn sum_of_squares(&mut self) -> f64 {
+        self.squares + self.on_device.take().map_or(0.0, |sum| sum.into_scalar::<f64>())
+    }
 }
 
 impl ModuleVisitor for Collected {
@@ -181,7 +190,11 @@ impl ModuleVisitor for Collected {
             Gradient::Host(data, occupied)
         } else {
             let gradient = gradient.flatten(0, D - 1).cast(DType::F32);
-            self.squares += gradient.clone().square().sum().into_scalar::<f64>();
+            let squares = gradient.clone().square().sum();
+            self.on_device = Some(match self.on_device.take() {
+                Some(sum) => sum + squares,
+                None => squares,
+            });
             Gradient::Device(gradient)
         };
         self.found.insert(param.id, gradient);
