@@ -18,6 +18,8 @@ pub use relative_index::RelativeIndex;
 pub(crate) use sequence::QueryPositions;
 pub use sequence::SequenceBounds;
 
+pub(crate) use cpu::residual::ResidualNorm;
+
 use crate::device;
 
 /// Whether the CPU kernels serve this device and element type.
@@ -25,8 +27,8 @@ pub(crate) fn host_serves(device: &Device, dtype: DType) -> bool {
     dtype == DType::F32 && device::is_host(device)
 }
 
-/// Whether a fused attention serves this device and element type: the CPU's or the GPU's.
-pub(crate) fn attention_serves(device: &Device, dtype: DType) -> bool {
+/// Whether the kernels of the CPU or of the GPU serve this device and element type.
+pub(crate) fn kernels_serve(device: &Device, dtype: DType) -> bool {
     host_serves(device, dtype) || gpu_serves(device, dtype)
 }
 
@@ -66,6 +68,18 @@ pub(crate) fn scores_of_rows(x: Tensor<3>, table: Tensor<2>, bias: Tensor<1>) ->
     x.matmul(table.transpose().unsqueeze()) + bias.unsqueeze()
 }
 
+/// Adds the squares of a tensor's numbers to a sum in f32, which may be in several parts.
+pub(crate) fn add_squares(sum: Option<Tensor<1>>, values: Tensor<1>) -> Tensor<1> {
+    #[cfg(feature = "gpu")]
+    if gpu_serves(&values.device(), values.dtype()) {
+        let device = values.device();
+        let parts = sum.unwrap_or_else(|| Tensor::zeros([gpu::sums::PARTS], (&device, DType::F32)));
+        return gpu::sums::add_squares(parts, values);
+    }
+    let squares = values.cast(DType::F32).square().sum();
+    sum.map_or(squares.clone(), |sum| sum + squares)
+}
+
 /// The rows of a table of embeddings.
 ///
 /// # Shapes
@@ -78,6 +92,25 @@ pub(crate) fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
         return gpu::embedding::embedding(table, ids);
     }
     module::embedding(table, ids)
+}
+
+/// LayerNorm( dropout(x) + residual ), on a device that kernels [serve](kernels_serve).
+///
+/// # Shapes
+/// - x, residual, output: [.., width]
+/// - gamma, beta: \[width\]
+pub(crate) fn residual_norm<const D: usize>(
+    x: Tensor<D>,
+    residual: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    plan: ResidualNorm,
+) -> Tensor<D> {
+    #[cfg(feature = "gpu")]
+    if !device::is_host(&x.device()) {
+        return gpu::residual::residual_norm(x, residual, gamma, beta, plan);
+    }
+    cpu::residual::residual_norm(x, residual, gamma, beta, plan)
 }
 
 /// Attention over sequences that lie end to end, by the kernels of the device.

@@ -4,10 +4,7 @@ use burn::{Tensor, module::Module, nn::LayerNorm, tensor::DType};
 
 use crate::{
     config::{Activation, SwitchConfig},
-    kernels::{
-        cpu::residual::{ResidualNorm, residual_norm},
-        host_serves,
-    },
+    kernels::{ResidualNorm, kernels_serve, residual_norm},
     model::{
         dropout::Dropout,
         init::Init,
@@ -37,7 +34,7 @@ impl Residual {
     pub fn forward(&self, states: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
         let (device, LayerNorm { gamma, beta, .. }) = (states.device(), &self.layer_norm);
         match beta {
-            Some(beta) if host_serves(&device, states.dtype()) => {
+            Some(beta) if kernels_serve(&device, states.dtype()) => {
                 let plan = ResidualNorm { epsilon: self.epsilon as f32, dropout: self.dropout.mask(&device) };
                 residual_norm(states, residual, gamma.val(), beta.val(), plan)
             }

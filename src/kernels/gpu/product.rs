@@ -37,7 +37,7 @@ use cubek::{
 
 use cubecl::zspace::metadata::Metadata;
 
-use super::strategy::strategies;
+use super::{strategy::strategies, sums::add_row};
 
 /// Where the matrices of a tensor are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +148,7 @@ pub(crate) fn linear<const D: usize>(
     let output: Tensor<D> =
         Tensor::from_dispatch(<Dispatch as GpuProduct>::product(x.into_dispatch(), weight.into_dispatch(), product));
     match bias {
-        Some(bias) => output + bias.unsqueeze(),
+        Some(bias) => add_row(output, bias),
         None => output,
     }
 }

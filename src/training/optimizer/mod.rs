@@ -31,6 +31,7 @@ use burn::{
 use serde::{Deserialize, Serialize};
 
 use crate::kernels::{
+    add_squares,
     cpu::adamw::{self, Coefficients},
     host_serves,
 };
@@ -175,7 +176,7 @@ struct Collected {
 
 impl Collected {
     fn sum_of_squares(&mut self) -> f64 {
-        self.squares + self.on_device.take().map_or(0.0, |sum| sum.into_scalar::<f64>())
+        self.squares + self.on_device.take().map_or(0.0, |parts| parts.sum().into_scalar::<f64>())
     }
 }
 
@@ -190,11 +191,7 @@ impl ModuleVisitor for Collected {
             Gradient::Host(data, occupied)
         } else {
             let gradient = gradient.flatten(0, D - 1).cast(DType::F32);
-            let squares = gradient.clone().square().sum();
-            self.on_device = Some(match self.on_device.take() {
-                Some(sum) => sum + squares,
-                None => squares,
-            });
+            self.on_device = Some(add_squares(self.on_device.take(), gradient.clone()));
             Gradient::Device(gradient)
         };
         self.found.insert(param.id, gradient);
