@@ -189,7 +189,7 @@ impl SiftCase<'_> {
         };
         let noise = || Some(floats::<3>(&self.data["noise"], &self.device));
         let input = self.input();
-        let losses = sift.losses(&model, &input, &labels, noise());
+        let losses = sift.losses(&model, &input, &labels, noise(), 1.0);
         for (key, found) in
             [("clean_loss", &losses.task), ("adversarial_term", &losses.adversarial), ("loss", &losses.total)]
         {
@@ -202,7 +202,7 @@ impl SiftCase<'_> {
         self.check_perturbation(&context, "delta", losses.perturbation);
         for (key, loss) in [("delta.kl", SiftLoss::Kl), ("delta.mse", SiftLoss::Mse)] {
             if self.data.contains_key(key) {
-                let other = Sift { loss, ..sift }.losses(&model, &input, &labels, noise());
+                let other = Sift { loss, ..sift }.losses(&model, &input, &labels, noise(), 1.0);
                 self.check_perturbation(&context, key, other.perturbation);
             }
         }

@@ -9,6 +9,7 @@ use crate::{
         host_serves,
     },
     model::{
+        context::Stream,
         dropout::Dropout,
         init::Init,
         linear::{Linear, LinearRole},
@@ -17,7 +18,7 @@ use crate::{
     },
 };
 
-/// LayerNorm( dropout(x) + residual ): how a block rejoins the stream (post-LayerNorm).
+/// LayerNorm( dropout(x) + residual ), in the type of the residual: how a block rejoins the stream (post-LayerNorm).
 #[derive(Module, Debug)]
 pub struct Residual {
     layer_norm: LayerNorm,
@@ -35,6 +36,7 @@ impl Residual {
     /// # Shapes
     /// - states, residual, output: [batch, length, width]
     pub fn forward(&self, states: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+        let states = states.cast(residual.dtype());
         let (device, LayerNorm { gamma, beta, .. }) = (states.device(), &self.layer_norm);
         match beta {
             Some(beta) if host_serves(&device, states.dtype()) => {
@@ -119,12 +121,13 @@ impl FeedForward {
     }
 
     /// # Shapes
-    /// - states, output: [batch, length, hidden]
-    pub(crate) fn forward(&self, states: Tensor<3>, tokens: RoutedTokens<'_>) -> Tensor<3> {
+    /// - output: [batch, length, hidden]
+    pub(crate) fn forward(&self, states: Stream, tokens: RoutedTokens<'_>) -> Tensor<3> {
+        let residual = states.residual.clone();
         let output = match &self.network {
-            Network::Dense(network) => network.outer(network.inner(states.clone())),
-            Network::Switch(network) => network.forward(states.clone(), tokens),
+            Network::Dense(network) => network.outer(network.inner(states.input)),
+            Network::Switch(network) => network.forward(states, tokens),
         };
-        self.residual.forward(output, states)
+        self.residual.forward(output, residual)
     }
 }
