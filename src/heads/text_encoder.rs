@@ -9,7 +9,7 @@ use burn::{
 use super::{loss, pooling::Pooling};
 use crate::{
     config::ModelConfig,
-    model::{Backbone, input::ModelInput},
+    model::{Backbone, input::ModelInput, precision::in_f32},
 };
 
 /// The temperature at first, 0.05, as a factor.
@@ -39,7 +39,7 @@ impl TextEncoder {
     /// - output: vectors of length 1, [batch, hidden]
     pub fn forward(&self, input: ModelInput) -> Tensor<2> {
         let mask = input.attention_mask.clone();
-        let states = loss::in_f32(self.backbone.forward(input).last_hidden_state);
+        let states = in_f32(self.backbone.forward(input).last_hidden_state);
         let vectors = self.pooling.pool(states, mask.as_ref());
         let length = vectors.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
         vectors / length
@@ -55,7 +55,7 @@ impl TextEncoder {
     pub fn loss(&self, vectors: Tensor<2>, pairs: usize) -> Tensor<1> {
         let [rows, _] = vectors.dims();
         let (texts, counterparts) = (vectors.clone().narrow(0, 0, pairs), vectors.narrow(0, pairs, rows - pairs));
-        let scale = loss::in_f32(self.log_scale.val()).clamp_max(LARGEST_SCALE.ln()).exp();
+        let scale = in_f32(self.log_scale.val()).clamp_max(LARGEST_SCALE.ln()).exp();
         let logits = texts.matmul(counterparts.transpose()) * scale.unsqueeze(); // [pairs, pairs + negatives]
         let right = Tensor::<1, Int>::arange(0..pairs as i64, &logits.device());
         let back = logits.clone().narrow(1, 0, pairs).transpose();

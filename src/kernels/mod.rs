@@ -32,12 +32,28 @@ pub(crate) fn kernels_serve(device: &Device, dtype: DType) -> bool {
     host_serves(device, dtype) || gpu_serves(device, dtype)
 }
 
-/// Whether the GPU kernels serve this device and element type.
-fn gpu_serves(device: &Device, dtype: DType) -> bool {
-    cfg!(feature = "gpu") && !device::is_host(device) && matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
+/// Whether a fused attention serves this device and element type: the CPU's or the GPU's.
+pub(crate) fn attention_serves(device: &Device, dtype: DType) -> bool {
+    kernels_serve(device, dtype) || host_widens(device, dtype)
 }
 
-/// x weight + bias, by the kernels of the device or by burn's product.
+/// Whether the GPU kernels serve this device and element type.
+fn gpu_serves(device: &Device, dtype: DType) -> bool {
+    cfg!(feature = "gpu") && !device::is_host(device) && is_float(dtype)
+}
+
+/// Whether numbers of this type are f32 while a kernel of this device computes with them, and are rounded after that. CPUs
+/// compute in f32.
+pub(crate) fn host_widens(device: &Device, dtype: DType) -> bool {
+    dtype != DType::F32 && is_float(dtype) && device::is_host(device)
+}
+
+/// Whether the type is f32 or half of that.
+fn is_float(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
+}
+
+/// x weight + bias, by the kernels of the device or by burn's product. All are of one type.
 ///
 /// # Shapes
 /// - x: [.., inputs]
@@ -45,7 +61,11 @@ fn gpu_serves(device: &Device, dtype: DType) -> bool {
 /// - bias: \[outputs\]
 /// - output: [.., outputs]
 pub(crate) fn affine<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
-    let (device, dtype) = (x.device(), weight.dtype());
+    let (device, dtype) = (x.device(), x.dtype());
+    if host_widens(&device, dtype) {
+        let wide = affine(x.cast(DType::F32), weight.cast(DType::F32), bias.map(|bias| bias.cast(DType::F32)));
+        return wide.cast(dtype);
+    }
     if host_serves(&device, dtype) {
         return cpu::linear::linear(x, weight, bias);
     }
@@ -131,5 +151,9 @@ pub(crate) fn attend<const D: usize>(
     if !device::is_host(&query.device()) {
         return gpu::operation::attend(query, key, value, position_key, position_query, plan);
     }
-    cpu::attention::operation::attend(query, key, value, position_key, position_query, plan)
+    let dtype = query.dtype();
+    let [query, key, value] = [query, key, value].map(|states| states.cast(DType::F32));
+    let [position_key, position_query] =
+        [position_key, position_query].map(|table| table.map(|table| table.cast(DType::F32)));
+    cpu::attention::operation::attend(query, key, value, position_key, position_query, plan).cast(dtype)
 }

@@ -6,7 +6,7 @@ use burn::{
     Tensor,
     module::Module,
     nn::{Embedding, LayerNorm},
-    tensor::Device,
+    tensor::{Device, FloatDType},
 };
 
 use super::{
@@ -18,17 +18,18 @@ use super::{
     layer::{EncoderLayer, EncoderLayerConfig},
     linear::{Linear, LinearRole},
     output::LayerRecord,
+    precision::round,
     switch::RoutingRecord,
     token_layout::{TokenLayout, Unpadding},
 };
-use crate::kernels::kernels_serve;
+use crate::kernels::attention_serves;
 
 /// The layout of the states: unpadded if the input has padding and fused attention serves every layer, else padded.
 pub(crate) fn token_layout(layers: &[EncoderLayer], input: &ModelInput) -> TokenLayout {
     let talking_heads = layers.iter().any(|layer| layer.attention().has_talking_heads());
     let device = input.input_ids.device();
     let dtype = layers.first().map(EncoderLayer::dtype);
-    let unpads = !talking_heads && !input.output_attentions && dtype.is_some_and(|dtype| kernels_serve(&device, dtype));
+    let unpads = !talking_heads && !input.output_attentions && dtype.is_some_and(|dtype| attention_serves(&device, dtype));
     match input.attention_mask.as_ref().filter(|_| unpads).and_then(Unpadding::new) {
         Some(unpadding) => TokenLayout::Unpadded(Arc::new(unpadding)),
         None => TokenLayout::Padded(input.attention_mask.clone()),
@@ -44,6 +45,9 @@ pub struct Encoder {
     conv: Option<ConvLayer>,
     #[module(skip)]
     positions: Option<RelativePositions>,
+    /// See [`Backbone::set_compute_type`](super::Backbone::set_compute_type).
+    #[module(skip)]
+    compute_type: Option<FloatDType>,
 }
 
 /// What an encoder is made of, whichever family it belongs to.
@@ -72,6 +76,7 @@ impl EncoderConfig {
             layer_norm: self.normalise_positions.then(|| init.layer_norm(hidden)),
             conv: self.conv.as_ref().map(|conv| conv.init(init)),
             positions: self.positions,
+            compute_type: None,
         }
     }
 }
@@ -80,6 +85,15 @@ impl Encoder {
     /// The layers, first to last.
     pub fn layers(&self) -> &[EncoderLayer] {
         &self.layer
+    }
+
+    /// The type that linear maps and attention compute in; if none, that of the parameters.
+    pub fn compute_type(&self) -> Option<FloatDType> {
+        self.compute_type
+    }
+
+    pub(super) fn set_compute_type(&mut self, dtype: Option<FloatDType>) {
+        self.compute_type = dtype;
     }
 
     /// The linear maps of all layers.
@@ -104,7 +118,7 @@ impl Encoder {
             };
             RelativeTable { rows, index: PositionIndex::new(index, device) }
         });
-        EncoderContext { layout, relative, routing }
+        EncoderContext { layout, relative, routing, compute_type: self.compute_type }
     }
 
     /// Relative positions and their table, if attention is relative.
@@ -124,13 +138,14 @@ impl Encoder {
         Some(PreparedPositions { layers, first_row, length: length.unwrap_or(usize::MAX) })
     }
 
-    /// Rows of the position table, normalised where the configuration says so, [rows, hidden].
+    /// Rows of the position table, normalised where the configuration says so, in the type to compute in, [rows, hidden].
     fn position_rows(&self, table: &Embedding, rows: Range<usize>) -> Tensor<2> {
         let rows = table.weight.val().slice(rows);
-        match &self.layer_norm {
+        let rows = match &self.layer_norm {
             Some(norm) => norm.forward(rows),
             None => rows,
-        }
+        };
+        round(rows, self.compute_type)
     }
 
     /// Runs some of the layers on the embeddings' output; the convolution belongs to the first.

@@ -6,6 +6,7 @@ use crate::{
     config::{Activation, SwitchConfig},
     kernels::{ResidualNorm, kernels_serve, residual_norm},
     model::{
+        context::Stream,
         dropout::Dropout,
         init::Init,
         linear::{Linear, LinearRole},
@@ -14,7 +15,7 @@ use crate::{
     },
 };
 
-/// LayerNorm( dropout(x) + residual ): how a block rejoins the stream (post-LayerNorm).
+/// LayerNorm( dropout(x) + residual ), in the type of the residual: how a block rejoins the stream (post-LayerNorm).
 #[derive(Module, Debug)]
 pub struct Residual {
     layer_norm: LayerNorm,
@@ -32,6 +33,7 @@ impl Residual {
     /// # Shapes
     /// - states, residual, output: [batch, length, width]
     pub fn forward(&self, states: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+        let states = states.cast(residual.dtype());
         let (device, LayerNorm { gamma, beta, .. }) = (states.device(), &self.layer_norm);
         match beta {
             Some(beta) if kernels_serve(&device, states.dtype()) => {
@@ -116,12 +118,13 @@ impl FeedForward {
     }
 
     /// # Shapes
-    /// - states, output: [batch, length, hidden]
-    pub(crate) fn forward(&self, states: Tensor<3>, tokens: RoutedTokens<'_>) -> Tensor<3> {
+    /// - output: [batch, length, hidden]
+    pub(crate) fn forward(&self, states: Stream, tokens: RoutedTokens<'_>) -> Tensor<3> {
+        let residual = states.residual.clone();
         let output = match &self.network {
-            Network::Dense(network) => network.outer(network.inner(states.clone())),
-            Network::Switch(network) => network.forward(states.clone(), tokens),
+            Network::Dense(network) => network.outer(network.inner(states.input)),
+            Network::Switch(network) => network.forward(states, tokens),
         };
-        self.residual.forward(output, states)
+        self.residual.forward(output, residual)
     }
 }

@@ -27,7 +27,7 @@ mod mlp;
 mod output;
 pub(crate) mod parameter;
 mod pooler;
-mod precision;
+pub(crate) mod precision;
 mod roberta;
 pub(crate) mod switch;
 pub mod token_layout;

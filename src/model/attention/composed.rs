@@ -3,11 +3,14 @@
 
 use burn::{
     Tensor,
-    tensor::{DType, Int, activation::softmax},
+    tensor::{Int, activation::softmax},
 };
 
 use super::operands::{AttentionOperands, RelativeOperands, TalkingHeads};
-use crate::model::linear::Linear;
+use crate::model::{linear::Linear, precision::in_f32};
+
+/// A finite number that the softmax turns into zero beside any real score.
+const LOWEST: f64 = -1e38;
 
 /// Context, of the query's shape, and attention weights [batch, heads, query, key].
 ///
@@ -20,6 +23,7 @@ pub fn attend(operands: AttentionOperands<'_>, talking_heads: Option<TalkingHead
         Some(slots) => slots.spread(query, key.dims()[0]),
         None => query,
     };
+    let dtype = query.dtype();
     let [query, key, value] = [query, key, value].map(|states| split_heads(states, heads));
 
     let mut scores = query.clone().matmul(key.clone().transpose()); // [batch, heads, query, key]
@@ -33,7 +37,8 @@ pub fn attend(operands: AttentionOperands<'_>, talking_heads: Option<TalkingHead
             scores = scores + term;
         }
     }
-    scores = scores * scale;
+    // Whatever the type of the operands, the softmax is computed in f32 at least.
+    scores = in_f32(scores) * scale;
     if let Some(mix) = talking_heads {
         scores = mix_heads(mix.logits, scores);
     }
@@ -41,8 +46,7 @@ pub fn attend(operands: AttentionOperands<'_>, talking_heads: Option<TalkingHead
     // A row whose keys are all padding gets equal scores here and so stays finite; its query is padding too, and zeroed.
     let padding = layout.mask().map(|mask| mask.clone().bool_not());
     if let Some(padding) = &padding {
-        let lowest = lowest(scores.dtype());
-        scores = scores.mask_fill(padding.clone().unsqueeze_dims(&[1, 1]), lowest);
+        scores = scores.mask_fill(padding.clone().unsqueeze_dims(&[1, 1]), LOWEST);
     }
     let mut weights = softmax(scores, 3);
     // Queries with positions of their own are never padding.
@@ -53,6 +57,7 @@ pub fn attend(operands: AttentionOperands<'_>, talking_heads: Option<TalkingHead
     if let Some(mix) = talking_heads {
         weights = mix_heads(mix.weights, weights);
     }
+    let weights = weights.cast(dtype);
     let context = join_heads(weights.clone().matmul(value));
     let context = match slots {
         Some(slots) => slots.collect(context),
@@ -100,12 +105,4 @@ fn position_terms(
 /// A linear map over the heads' axis of [batch, heads, query, key].
 fn mix_heads(projection: &Linear, scores: Tensor<4>) -> Tensor<4> {
     projection.forward(scores.permute([0, 2, 3, 1])).permute([0, 3, 1, 2])
-}
-
-/// A finite number that the softmax turns into zero beside any real score.
-fn lowest(dtype: DType) -> f64 {
-    match dtype {
-        DType::F16 => -65504.0,
-        _ => -1e38,
-    }
 }

@@ -21,7 +21,7 @@ pub fn attend(
     talking_heads: Option<TalkingHeads<'_>>,
     with_weights: bool,
 ) -> (Tensor<3>, Option<Tensor<4>>) {
-    let serves = kernels::kernels_serve(&operands.query.device(), operands.query.dtype());
+    let serves = kernels::attention_serves(&operands.query.device(), operands.query.dtype());
     let fused = serves && talking_heads.is_none() && !with_weights;
     let (sequences, queries) = match operands.layout {
         TokenLayout::Unpadded(unpadding) => {

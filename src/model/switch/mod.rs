@@ -24,6 +24,7 @@ use burn::{
 use self::dispatch::Dispatch;
 pub use self::routing::{RoutingFigures, RoutingRecord};
 use super::{
+    context::Stream,
     dropout::Dropout,
     init::Init,
     linear::{Linear, LinearRole},
@@ -102,12 +103,12 @@ impl SwitchNetwork {
     }
 
     /// # Shapes
-    /// - states, output: [batch, length, hidden]; zero where no expert took the token, and at padding
-    pub(crate) fn forward(&self, states: Tensor<3>, tokens: RoutedTokens<'_>) -> Tensor<3> {
-        let (shape @ [batch, length, hidden], device) = (states.dims(), states.device());
-        let (rows, dtype) = (batch * length, states.dtype());
-        let states = states.reshape([rows, hidden]);
-        let logits = self.logits(states.clone());
+    /// - output: [batch, length, hidden]; zero where no expert took the token, and at padding
+    pub(crate) fn forward(&self, Stream { residual, input }: Stream, tokens: RoutedTokens<'_>) -> Tensor<3> {
+        let (shape @ [batch, length, hidden], device) = (input.dims(), input.device());
+        let (rows, dtype) = (batch * length, input.dtype());
+        let [unrounded, states] = [residual, input].map(|states| states.reshape([rows, hidden]));
+        let logits = self.logits(unrounded);
         let probabilities = softmax(logits.clone(), 1);
         let on_host = probabilities.clone().detach().into_data();
         let on_host = on_host.as_slice::<f32>().expect("the router computes in f32");

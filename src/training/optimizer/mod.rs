@@ -12,9 +12,8 @@
 //! which another process does not have. On a CPU, this optimiser makes one pass over a parameter, in place, and skips
 //! rows that have never had a gradient. Its state goes by the names of the parameters.
 //!
-//! Everything is computed in f32. For a parameter of a shorter type, the optimiser keeps a value in f32 and rounds the
-//! parameter from it. In bf16, most updates are smaller than half a unit of the weight's last place and would be lost
-//! otherwise.
+//! Parameters, gradients and moments are in f32, also where the model computes in a shorter type: in bf16, most updates are
+//! smaller than half a unit of the weight's last place and would be lost.
 
 mod groups;
 mod loss_scale;
@@ -26,7 +25,7 @@ use burn::{
     Tensor,
     module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
     optim::GradientsParams,
-    tensor::{DType, FloatDType, TensorData},
+    tensor::{FloatDType, TensorData},
 };
 use serde::{Deserialize, Serialize};
 
@@ -66,9 +65,18 @@ impl Default for AdamWConfig {
 pub struct AdamW {
     config: AdamWConfig,
     groups: ParameterGroups,
-    steps: usize,
+    count: StepCount,
     scale: LossScale,
     moments: BTreeMap<String, Moments>,
+}
+
+/// Steps so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct StepCount {
+    /// All.
+    pub all: usize,
+    /// Those whose gradients were finite; the others changed nothing, and the corrections of the moments do not count them.
+    pub updates: usize,
 }
 
 /// The running means of a parameter's gradient and of its square.
@@ -86,24 +94,29 @@ pub(super) enum Moments {
 pub(super) struct DeviceMoments {
     pub first: Tensor<1>,
     pub second: Tensor<1>,
-    /// The parameter before rounding, if its type is shorter than f32.
-    pub master: Option<Tensor<1>>,
 }
 
 impl AdamW {
     /// A fresh optimiser for parameters in f32.
     pub fn new(config: AdamWConfig, groups: ParameterGroups) -> Self {
-        Self { config, groups, steps: 0, scale: LossScale::None, moments: BTreeMap::new() }
+        Self { config, groups, count: StepCount::default(), scale: LossScale::None, moments: BTreeMap::new() }
     }
 
-    /// The same for parameters of another type; in f16 the gradients are scaled.
-    pub fn with_dtype(self, dtype: FloatDType) -> Self {
-        Self { scale: LossScale::of(dtype), ..self }
+    /// Scales the loss if a model that computes in this type needs it. A scale that is there already stays.
+    pub(super) fn scale_for(&mut self, compute_type: Option<FloatDType>) {
+        if self.scale == LossScale::None {
+            self.scale = LossScale::of(compute_type);
+        }
     }
 
     /// The number of steps made.
     pub fn steps(&self) -> usize {
-        self.steps
+        self.count.all
+    }
+
+    /// The number of all steps, and of those that changed the model.
+    pub(super) fn count(&self) -> StepCount {
+        self.count
     }
 
     /// The state, by the path of the parameter.
@@ -116,16 +129,16 @@ impl AdamW {
         self.scale
     }
 
-    /// Goes on from a state after `steps` steps.
-    pub(super) fn restore(&mut self, steps: usize, scale: LossScale, moments: BTreeMap<String, Moments>) {
-        (self.steps, self.scale, self.moments) = (steps, scale, moments);
+    /// Goes on from a state.
+    pub(super) fn restore(&mut self, count: StepCount, scale: LossScale, moments: BTreeMap<String, Moments>) {
+        (self.count, self.scale, self.moments) = (count, scale, moments);
     }
 
     /// One step on gradients of the scaled loss. Returns the model and the norm of all gradients, unscaled and before
     /// clipping. If the norm is not finite, only the number of steps and the scale change, so that one bad batch cannot
     /// spoil the model.
     pub fn step<M: Module>(&mut self, model: M, gradients: GradientsParams, learning_rate: f64) -> (M, f64) {
-        self.steps += 1;
+        self.count.all += 1;
         let mut collected = Collected { source: gradients, found: HashMap::new(), squares: 0.0, on_device: None };
         model.visit(&mut collected);
         let scale = self.scale.factor();
@@ -134,8 +147,9 @@ impl AdamW {
         if !norm.is_finite() {
             return (model, norm);
         }
+        self.count.updates += 1;
         let AdamWConfig { beta_1, beta_2, epsilon, weight_decay, max_norm } = self.config;
-        let time = self.steps as i32;
+        let time = self.count.updates as i32;
         let clip = if max_norm > 0.0 { (max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 };
         let mut update = Update {
             coefficients: Coefficients {
@@ -190,7 +204,7 @@ impl ModuleVisitor for Collected {
             self.squares += squares;
             Gradient::Host(data, occupied)
         } else {
-            let gradient = gradient.flatten(0, D - 1).cast(DType::F32);
+            let gradient = gradient.flatten(0, D - 1);
             self.on_device = Some(add_squares(self.on_device.take(), gradient.clone()));
             Gradient::Device(gradient)
         };
@@ -242,18 +256,13 @@ impl ModuleMapper for Update<'_> {
                     (Tensor::from_data(weights, &device.clone().inner()), Moments::Host(moments))
                 }
                 Gradient::Device(gradient) => {
-                    let dtype = tensor.dtype();
-                    let DeviceMoments { first, second, master } = match moments {
+                    let DeviceMoments { first, second } = match moments {
                         Some(Moments::Device(moments)) => moments,
-                        _ => {
-                            DeviceMoments { first: gradient.zeros_like(), second: gradient.zeros_like(), master: None }
-                        }
+                        _ => DeviceMoments { first: gradient.zeros_like(), second: gradient.zeros_like() },
                     };
-                    let weights = master.unwrap_or_else(|| tensor.flatten(0, D - 1).cast(DType::F32));
+                    let weights = tensor.flatten(0, D - 1);
                     let (weights, first, second) = coefficients.step(weights, gradient, (first, second));
-                    let master = (dtype != DType::F32).then(|| weights.clone());
-                    let moments = DeviceMoments { first, second, master };
-                    (weights.cast(dtype).reshape(shape), Moments::Device(moments))
+                    (weights.reshape(shape), Moments::Device(DeviceMoments { first, second }))
                 }
             };
             self.moments.insert(path, moments);
