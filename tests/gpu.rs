@@ -6,15 +6,9 @@ mod attention;
 mod common;
 
 use attention::{Case, Implementation, cases};
-use burn::tensor::{DType, Device};
-use common::{fixture, fixtures_with};
-use deberta_burn::{device::device, parity::Reference};
-
-/// The first GPU of the backends that are compiled in. Without one the tests fail: they were asked for.
-fn gpu() -> Device {
-    let found = ["cuda", "metal", "vulkan", "wgpu"].into_iter().find_map(|name| device(name).ok());
-    found.expect("a GPU, or a Vulkan driver that stands in for one")
-}
+use burn::tensor::DType;
+use common::{fixture, fixtures_with, gpu};
+use deberta_burn::parity::Reference;
 
 #[test]
 fn attention_equals_its_definition() {
@@ -42,8 +36,7 @@ fn gradients_are_the_same_twice() {
 
 #[test]
 fn models_equal_the_reference() {
-    // The products of some devices round f32 to TF32's 11 bits, unless they are told not to, which burn cannot yet.
-    let (device, bound) = (gpu(), if cfg!(feature = "cuda") && device("cuda").is_ok() { 2e-2 } else { 1e-4 });
+    let device = gpu();
     let mut names = fixtures_with("reference.safetensors");
     names.retain(|name| !name.starts_with("emd_") && !name.starts_with("rtd_"));
     assert!(names.len() > 25, "fixtures are missing: {names:?}");
@@ -51,6 +44,6 @@ fn models_equal_the_reference() {
         let folder = fixture(&name);
         let reference = Reference::open(folder.join("reference.safetensors")).expect("a reference");
         let largest = reference.compare(&folder, &device).expect("a model").max();
-        assert!(largest <= bound, "{name}: off by {largest:.1e}");
+        assert!(largest <= 1e-4, "{name}: off by {largest:.1e}");
     }
 }

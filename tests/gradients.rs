@@ -7,8 +7,8 @@ use burn::{
     tensor::{Device, FloatDType, Int, Tensor, TensorData},
 };
 use common::{
-    IntoGradients, Tensors, config_without_dropout, cpu_devices, fixture, fixtures_with, gradient_tolerance, largest,
-    read,
+    IntoGradients, Tensors, config_without_dropout, cpu_devices, devices, fixture, fixtures_with, gradient_tolerance,
+    largest, read,
 };
 use deberta_burn::{
     Backbone, ModelConfig, ModelInput,
@@ -35,7 +35,7 @@ fn gradients_equal_the_reference() {
     assert!(names.len() > 12, "fixtures are missing: {names:?}");
     let mut largest = 0f32;
     for name in &names {
-        for (backend, device) in cpu_devices() {
+        for (backend, device) in devices() {
             let bytes = std::fs::read(fixture(name).join("gradients.safetensors")).unwrap();
             let device = device.autodiff();
             let case = Case::new(name, &bytes, &device, None);

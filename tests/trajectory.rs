@@ -8,7 +8,7 @@ use burn::{
     module::Module,
     tensor::{Device, FloatDType, Int, Tensor, TensorData},
 };
-use common::{IntoGradients, Tensors, cpu_devices, fixture, fixtures_with, gradient_tolerance, largest, read};
+use common::{IntoGradients, Tensors, cpu_devices, devices, fixture, fixtures_with, gradient_tolerance, largest, read};
 use deberta_burn::{
     ModelConfig, ModelInput,
     checkpoint::{self, Checkpoint, LoadOptions},
@@ -53,7 +53,7 @@ fn loaded<M: Module>(name: &str, model: M) -> M {
 #[test]
 fn thirty_steps_equal_torch() {
     for name in ["training_v3", "training_roberta"] {
-        for (backend, device) in cpu_devices() {
+        for (backend, device) in devices() {
             let (device, config) = (device.autodiff(), ModelConfig::from_folder(fixture(name)).unwrap());
             // Of losses and norms; rounding explains 1e-5 after thirty steps.
             let model = trajectory(name, backend, &config, &device, None, 1e-3);

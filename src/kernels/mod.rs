@@ -117,7 +117,7 @@ pub(crate) fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
 /// LayerNorm( dropout(x) + residual ), on a device that kernels [serve](kernels_serve).
 ///
 /// # Shapes
-/// - x, residual, output: [.., width]
+/// - x, residual, output: [.., width]; the output is of the residual's type
 /// - gamma, beta: \[width\]
 pub(crate) fn residual_norm<const D: usize>(
     x: Tensor<D>,
@@ -130,7 +130,7 @@ pub(crate) fn residual_norm<const D: usize>(
     if !device::is_host(&x.device()) {
         return gpu::residual::residual_norm(x, residual, gamma, beta, plan);
     }
-    cpu::residual::residual_norm(x, residual, gamma, beta, plan)
+    cpu::residual::residual_norm(x.cast(residual.dtype()), residual, gamma, beta, plan)
 }
 
 /// Attention over sequences that lie end to end, by the kernels of the device.

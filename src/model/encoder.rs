@@ -29,7 +29,8 @@ pub(crate) fn token_layout(layers: &[EncoderLayer], input: &ModelInput) -> Token
     let talking_heads = layers.iter().any(|layer| layer.attention().has_talking_heads());
     let device = input.input_ids.device();
     let dtype = layers.first().map(EncoderLayer::dtype);
-    let unpads = !talking_heads && !input.output_attentions && dtype.is_some_and(|dtype| attention_serves(&device, dtype));
+    let unpads =
+        !talking_heads && !input.output_attentions && dtype.is_some_and(|dtype| attention_serves(&device, dtype));
     match input.attention_mask.as_ref().filter(|_| unpads).and_then(Unpadding::new) {
         Some(unpadding) => TokenLayout::Unpadded(Arc::new(unpadding)),
         None => TokenLayout::Padded(input.attention_mask.clone()),

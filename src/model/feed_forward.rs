@@ -33,14 +33,14 @@ impl Residual {
     /// # Shapes
     /// - states, residual, output: [batch, length, width]
     pub fn forward(&self, states: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
-        let states = states.cast(residual.dtype());
-        let (device, LayerNorm { gamma, beta, .. }) = (states.device(), &self.layer_norm);
+        let (device, dtype) = (states.device(), residual.dtype());
+        let LayerNorm { gamma, beta, .. } = &self.layer_norm;
         match beta {
-            Some(beta) if kernels_serve(&device, states.dtype()) => {
+            Some(beta) if kernels_serve(&device, dtype) => {
                 let plan = ResidualNorm { epsilon: self.epsilon as f32, dropout: self.dropout.mask(&device) };
                 residual_norm(states, residual, gamma.val(), beta.val(), plan)
             }
-            _ => self.layer_norm.forward(self.dropout.forward(states) + residual),
+            _ => self.layer_norm.forward(self.dropout.forward(states.cast(dtype)) + residual),
         }
     }
 }

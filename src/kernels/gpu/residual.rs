@@ -34,7 +34,7 @@ const MOST_SUMS: usize = 512;
 /// LayerNorm( dropout(x) + residual ).
 ///
 /// # Shapes
-/// - x, residual, output: [.., width]
+/// - x, residual, output: [.., width]; the output is of the residual's type, x may be of a shorter one
 /// - gamma, beta: \[width\]
 pub(crate) fn residual_norm<const D: usize>(
     x: Tensor<D>,
@@ -62,7 +62,7 @@ fn rows(x: &Shape) -> usize {
 #[backend_extension(Cube: cfg(feature = "gpu"), Autodiff, Fusion: cfg(feature = "gpu"))]
 pub trait GpuResidual: Backend {
     /// y
-    #[fusion(dtype = x, shape = x)]
+    #[fusion(dtype = residual, shape = residual)]
     fn residual_norm(
         x: FloatTensor<Self>,
         residual: FloatTensor<Self>,
@@ -72,8 +72,8 @@ pub trait GpuResidual: Backend {
     ) -> FloatTensor<Self>;
 
     /// y, n, and the scale of each row in f32.
-    #[fusion(meta = |x, _residual, _gamma, _beta, _plan|
-        (x.clone(), x.clone(), TensorSpec { shape: Shape::new([rows(&x.shape)]), dtype: DType::F32 }))]
+    #[fusion(meta = |_x, residual, _gamma, _beta, _plan|
+        (residual.clone(), residual.clone(), TensorSpec { shape: Shape::new([rows(&residual.shape)]), dtype: DType::F32 }))]
     fn residual_norm_forward(
         x: FloatTensor<Self>,
         residual: FloatTensor<Self>,
@@ -82,15 +82,16 @@ pub trait GpuResidual: Backend {
         plan: ResidualNorm,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
-    /// Gradients of x, residual, gamma and beta.
+    /// Gradients of x, which is of a type of its own, residual, gamma and beta.
     #[allow(clippy::type_complexity, reason = "burn's operations give tensors one by one")]
-    #[fusion(meta = |gradient, _normal, _scales, gamma, _plan|
-        (gradient.clone(), gradient.clone(), gamma.clone(), gamma.clone()))]
+    #[fusion(meta = |gradient, _normal, _scales, gamma, x, _plan|
+        (TensorSpec { dtype: *x, ..gradient.clone() }, gradient.clone(), gamma.clone(), gamma.clone()))]
     fn residual_norm_backward(
         gradient: FloatTensor<Self>,
         normal: FloatTensor<Self>,
         scales: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
+        x: DType,
         plan: ResidualNorm,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
@@ -115,9 +116,9 @@ fn forward(
     keeps: bool,
 ) -> (CubeTensor, CubeTensor, CubeTensor) {
     let [x, residual, gamma, beta] = [x, residual, gamma, beta].map(into_contiguous);
-    let (shape, count) = (x.shape(), rows(&x.shape()));
-    let output = like(&x, shape.clone(), x.dtype);
-    let normal = like(&x, if keeps { shape.clone() } else { Shape::new([1]) }, x.dtype);
+    let (shape, count, dtype) = (x.shape(), rows(&x.shape()), residual.dtype);
+    let output = like(&x, shape.clone(), dtype);
+    let normal = like(&x, if keeps { shape.clone() } else { Shape::new([1]) }, dtype);
     let scales = like(&x, Shape::new([if keeps { count } else { 1 }]), DType::F32);
     let (seed, threshold, keep) = dropout(plan);
     for first in (0..count).step_by(MOST_CUBES) {
@@ -141,7 +142,7 @@ fn forward(
             keeps,
             plan.dropout.is_some(),
             has_planes(&x),
-            dtype_to_elem_type(x.dtype),
+            [x.dtype, dtype].map(dtype_to_elem_type),
         );
     }
     (output, normal, scales)
@@ -173,6 +174,7 @@ impl GpuResidual for CubeBackend {
         normal: FloatTensor<Self>,
         scales: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
+        x: DType,
         plan: ResidualNorm,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let [gradient, normal, scales, gamma] = [gradient, normal, scales, gamma].map(into_contiguous);
@@ -180,12 +182,12 @@ impl GpuResidual for CubeBackend {
         let (width, count) = (shape[shape.num_dims() - 1], rows(&shape));
         let cubes = count.min(MOST_SUMS);
         let to_residual = like(&gradient, shape.clone(), dtype);
-        let drops = plan.dropout.is_some();
-        let to_x = if drops { like(&gradient, shape.clone(), dtype) } else { to_residual.clone() };
+        // Without dropout, and in the same type, they are one.
+        let apart = plan.dropout.is_some() || x != dtype;
+        let to_x = if apart { like(&gradient, shape.clone(), x) } else { to_residual.clone() };
         let [to_gamma, to_beta] = [(); 2].map(|()| like(&gradient, Shape::new([cubes, width]), DType::F32));
         let (seed, threshold, keep) = dropout(&plan);
-        // A tensor that is written twice is no tensor of a launch: what is not written is left out by the kernel.
-        let unread = if drops { to_x.clone() } else { like(&gradient, Shape::new([1]), dtype) };
+        let target = if apart { to_x.clone() } else { like(&gradient, Shape::new([1]), x) };
         kernels::backward::launch(
             &gradient.client,
             CubeCount::Static(cubes as u32, 1, 1),
@@ -195,7 +197,7 @@ impl GpuResidual for CubeBackend {
             scales.into_tensor_arg(),
             gamma.clone().into_tensor_arg(),
             to_residual.clone().into_tensor_arg(),
-            unread.into_tensor_arg(),
+            target.into_tensor_arg(),
             to_gamma.clone().into_tensor_arg(),
             to_beta.clone().into_tensor_arg(),
             count as u32,
@@ -203,9 +205,9 @@ impl GpuResidual for CubeBackend {
             threshold,
             keep,
             width,
-            drops,
+            apart,
             has_planes(&gradient),
-            dtype_to_elem_type(dtype),
+            [x, dtype].map(dtype_to_elem_type),
         );
         let [to_gamma, to_beta] = [to_gamma, to_beta].map(|sums| sums::sum_rows(sums, gamma.dtype));
         (to_x, to_residual, to_gamma, to_beta)
@@ -225,8 +227,9 @@ impl<B: GpuResidual, C: CheckpointStrategy> GpuResidual for Autodiff<B, C> {
         let [x, residual, gamma, beta] = all.map(|tensor| tensor.into_primitive());
         match ResidualBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
+                let dtype = x.dtype();
                 let (output, normal, scales) = B::residual_norm_forward(x, residual, gamma.clone(), beta, plan);
-                prep.finish(Kept { normal, scales, gamma, plan }, output)
+                prep.finish(Kept { normal, scales, gamma, x: dtype, plan }, output)
             }
             OpsKind::UnTracked(prep) => prep.finish(B::residual_norm(x, residual, gamma, beta, plan)),
         }
@@ -247,6 +250,7 @@ impl<B: GpuResidual, C: CheckpointStrategy> GpuResidual for Autodiff<B, C> {
         _: FloatTensor<Self>,
         _: FloatTensor<Self>,
         _: FloatTensor<Self>,
+        _: DType,
         _: ResidualNorm,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         unreachable!("a part of `residual_norm`, which has no second derivative")
@@ -261,6 +265,8 @@ struct Kept<F> {
     /// 1 / sqrt(var + epsilon) of each row.
     scales: F,
     gamma: F,
+    /// The type of x.
+    x: DType,
     plan: ResidualNorm,
 }
 
@@ -272,8 +278,8 @@ impl<B: GpuResidual> Backward<B, 4> for ResidualBackward {
 
     fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
         let gradient = grads.consume::<B>(&ops.node);
-        let Kept { normal, scales, gamma, plan } = ops.state;
-        let (x, residual, gamma, beta) = B::residual_norm_backward(gradient, normal, scales, gamma, plan);
+        let Kept { normal, scales, gamma, x, plan } = ops.state;
+        let (x, residual, gamma, beta) = B::residual_norm_backward(gradient, normal, scales, gamma, x, plan);
         for (parent, gradient) in ops.parents.into_iter().zip([x, residual, gamma, beta]) {
             if let Some(node) = parent {
                 grads.register::<B>(node.id, gradient);
@@ -295,8 +301,8 @@ mod kernels {
     /// # Shapes
     /// - x, residual, output, normal: [rows, width]; gamma, beta: \[width\]; scales: \[rows\]
     #[cube(launch)]
-    pub fn forward<F: Float>(
-        x: &Tensor<F>,
+    pub fn forward<X: Float, F: Float>(
+        x: &Tensor<X>,
         residual: &Tensor<F>,
         gamma: &Tensor<F>,
         beta: &Tensor<F>,
@@ -312,7 +318,7 @@ mod kernels {
         #[comptime] keeps: bool,
         #[comptime] drops: bool,
         #[comptime] planes: bool,
-        #[define(F)] _dtype: ElemType,
+        #[define(X, F)] _dtypes: [ElemType; 2],
     ) {
         let parts = comptime!(width.div_ceil(UNITS));
         let row = first + CUBE_POS_X;
@@ -368,14 +374,16 @@ mod kernels {
     /// # Shapes
     /// - gradient, normal, to_residual, to_x: [rows, width]; scales: \[rows\]; gamma: \[width\]
     /// - to_gamma, to_beta: sums over each cube's rows, [cubes, width]
+    ///
+    /// Without dropout the threshold is 0 and `keep` 1.
     #[cube(launch)]
-    pub fn backward<F: Float>(
+    pub fn backward<X: Float, F: Float>(
         gradient: &Tensor<F>,
         normal: &Tensor<F>,
         scales: &Tensor<f32>,
         gamma: &Tensor<F>,
         to_residual: &mut Tensor<F>,
-        to_x: &mut Tensor<F>,
+        to_x: &mut Tensor<X>,
         to_gamma: &mut Tensor<f32>,
         to_beta: &mut Tensor<f32>,
         rows: u32,
@@ -383,9 +391,9 @@ mod kernels {
         threshold: u32,
         keep: f32,
         #[comptime] width: usize,
-        #[comptime] drops: bool,
+        #[comptime] apart: bool,
         #[comptime] planes: bool,
-        #[define(F)] _dtype: ElemType,
+        #[define(X, F)] _dtypes: [ElemType; 2],
     ) {
         let parts = comptime!(width.div_ceil(UNITS));
         let mut shared = Shared::<[f32]>::new_slice(UNITS);
@@ -434,8 +442,8 @@ mod kernels {
                 if column < width {
                     let dz = (h[part] - mean - n[part] * along) * scale;
                     to_residual[start + column] = F::cast_from(dz);
-                    if comptime!(drops) {
-                        to_x[start + column] = F::cast_from(dz * kept(bits, column as u32, threshold, keep));
+                    if comptime!(apart) {
+                        to_x[start + column] = X::cast_from(dz * kept(bits, column as u32, threshold, keep));
                     }
                 }
             }
