@@ -4,14 +4,18 @@
 mod allocator;
 mod attention;
 
-use std::{path::PathBuf, process::ExitCode, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use attention::{Case, Implementation, cases};
 use burn::{
     Tensor,
     module::{Module, ModuleMapper, Param},
-    tensor::{DType, Device, Distribution, Int, TensorData},
+    tensor::{DType, Device, Distribution, FloatDType, Int, TensorData},
 };
 use clap::{Parser, Subcommand, ValueEnum};
 use deberta_burn::{
@@ -21,7 +25,7 @@ use deberta_burn::{
     heads::{SequenceClassification, SequenceLabels},
     model::linear::Linear,
     parity::Reference,
-    training::{AdamW, AdamWConfig, ParameterGroups, Schedule, ScheduleKind, Trainer, Warmup},
+    training::{AdamW, AdamWConfig, Objective, ParameterGroups, Schedule, ScheduleKind, Trainer, Warmup},
 };
 use serde_json::json;
 
@@ -31,6 +35,10 @@ struct Arguments {
     /// cuda[:N], vulkan, wgpu, metal; flex and ndarray too.
     #[arg(long, default_value = "cuda")]
     device: String,
+
+    /// Times of a model only start when this file is there: several programs can compile at a time, and be timed one by one.
+    #[arg(long, global = true)]
+    after: Option<PathBuf>,
 
     #[command(subcommand)]
     command: Command,
@@ -103,9 +111,9 @@ enum Command {
         /// Words of the vocabulary, instead of the preset's, for a device that holds less.
         #[arg(long)]
         vocabulary: Option<usize>,
-        /// Only inference.
+        /// Train with parameters in f32, of which linear maps and attention make the type (`--precision` of the examples).
         #[arg(long)]
-        inference: bool,
+        mixed: bool,
     },
 }
 
@@ -137,7 +145,7 @@ impl Type {
 
 fn main() -> Result<ExitCode> {
     allocator::keep_freed_memory();
-    let Arguments { device: name, command } = Arguments::parse();
+    let Arguments { device: name, after, command } = Arguments::parse();
     let device = device(&name)?;
     println!("{}", json!({ "device": name, "host": describe() }));
     let passed = match command {
@@ -155,12 +163,13 @@ fn main() -> Result<ExitCode> {
             }
             true
         }
-        Command::Model { preset, dtype, batch, length, times, vocabulary, inference } => {
+        Command::Model { preset, dtype, batch, length, times, vocabulary, mixed } => {
             let mut config = preset.config();
             if let (Some(words), ModelConfig::Deberta(config)) = (vocabulary, &mut config) {
                 config.vocab_size = words;
             }
-            time_model(preset.name(), &config, dtype, [batch, length], times, !inference, &device)?;
+            let case = ModelCase { name: preset.name(), config, dtype, mixed, shape: [batch, length] };
+            case.time(times, after.as_deref(), &device)?;
             true
         }
     };
@@ -218,23 +227,32 @@ fn check(dtype: Type, device: &Device) -> bool {
     passed
 }
 
-/// The median of some runs in milliseconds, each waited for, after three that warm up.
-fn median(times: usize, device: &Device, mut run: impl FnMut()) -> f64 {
-    let wait = || device.sync().expect("the device answers");
+/// Runs three times.
+fn warm_up(device: &Device, mut run: impl FnMut()) {
     for _ in 0..3 {
         run();
-        wait();
+        device.sync().expect("the device answers");
     }
+}
+
+/// The median of some runs in milliseconds, each waited for.
+fn timed(times: usize, device: &Device, mut run: impl FnMut()) -> f64 {
     let mut taken: Vec<_> = (0..times)
         .map(|_| {
             let start = Instant::now();
             run();
-            wait();
+            device.sync().expect("the device answers");
             start.elapsed().as_secs_f64() * 1e3
         })
         .collect();
     taken.sort_by(f64::total_cmp);
     taken[taken.len() / 2]
+}
+
+/// The same after three runs that warm up.
+fn median(times: usize, device: &Device, mut run: impl FnMut()) -> f64 {
+    warm_up(device, &mut run);
+    timed(times, device, run)
 }
 
 fn time_attention(dtype: Type, length: usize, tokens: usize, times: usize, composed_up_to: usize, device: &Device) {
@@ -318,56 +336,68 @@ fn time_product(dtype: Type, rows: usize, map: &str, times: usize, device: &Devi
     Ok(())
 }
 
-fn time_model(
-    name: &str,
-    config: &ModelConfig,
+/// A model to time.
+struct ModelCase {
+    name: &'static str,
+    config: ModelConfig,
     dtype: Type,
-    [batch, length]: [usize; 2],
-    times: usize,
-    with_step: bool,
-    device: &Device,
-) -> Result<()> {
-    let words = match config {
-        ModelConfig::Deberta(config) => config.vocab_size,
-        ModelConfig::Roberta(config) => config.vocab_size,
-    };
-    let input = |device: &Device| {
+    mixed: bool,
+    shape: [usize; 2],
+}
+
+impl ModelCase {
+    fn input(&self, device: &Device) -> ModelInput {
+        let [batch, length] = self.shape;
+        let words = match &self.config {
+            ModelConfig::Deberta(config) => config.vocab_size,
+            ModelConfig::Roberta(config) => config.vocab_size,
+        };
         // Some words are frequent, as in a text.
         let word = |at: usize| words as f64 * ((at * 7919 % 10_007) as f64 / 10_007.0).powi(4);
         let ids: Vec<i32> = (0..batch * length).map(|at| word(at) as i32).collect();
-        ModelInput::new(Tensor::<2, Int>::from_data(TensorData::new(ids, [batch, length]), device))
-    };
-    let line = |what: &str, ms: f64| {
-        println!(
-            "{}",
-            json!({
-                "model": name, "dtype": format!("{dtype:?}"), "batch": batch, "length": length, "what": what, "ms": ms,
-                "bytes reserved": reserved(device),
-            })
-        );
-    };
-    let model = Backbone::new(config, device).map(&mut Cast(dtype.dtype()));
-    let inputs = input(device);
-    line("inference", median(times, device, || drop(model.forward(inputs.clone()))));
-    drop(model);
-    if !with_step {
-        return Ok(());
+        ModelInput::new(Tensor::<2, Int>::from_data(TensorData::new(ids, self.shape), device))
     }
-    let tracked = device.clone().autodiff();
-    let head = SequenceClassification::new(config, &tracked).map(&mut Cast(dtype.dtype()));
-    let optimizer = AdamW::new(AdamWConfig::default(), ParameterGroups { layers: 12, layer_decay: 1.0 });
-    let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), 1e-5, usize::MAX)?;
-    let mut trainer = Trainer::new(head, vec![tracked.clone()], optimizer, schedule, None, 0);
-    let inputs = input(&tracked);
-    let classes = Tensor::<1, Int>::from_data(
-        TensorData::new((0..batch as i32).map(|text| text % 2).collect(), [batch]),
-        &tracked,
-    );
-    line(
-        "training step",
-        median(times, device, || {
+
+    fn time(&self, times: usize, after: Option<&Path>, device: &Device) -> Result<()> {
+        let Self { name, config, dtype, mixed, shape: [batch, length] } = self;
+        let line = |what: &str, ms: f64, bytes: Option<u64>| {
+            let dtype = format!("{dtype:?}{}", if *mixed { ", parameters in f32" } else { "" });
+            println!(
+                "{}",
+                json!({
+                    "model": name, "dtype": dtype, "batch": batch, "length": length, "what": what, "ms": ms,
+                    "bytes reserved": bytes,
+                })
+            );
+        };
+        let tracked = device.clone().autodiff();
+        let mut head = SequenceClassification::new(config, &tracked);
+        match (mixed, dtype) {
+            (true, Type::Bf16) => Objective::backbone_mut(&mut head).set_compute_type(Some(FloatDType::BF16)),
+            (true, Type::F16) => Objective::backbone_mut(&mut head).set_compute_type(Some(FloatDType::F16)),
+            _ => head = head.map(&mut Cast(dtype.dtype())),
+        }
+        let optimizer = AdamW::new(AdamWConfig::default(), ParameterGroups { layers: 12, layer_decay: 1.0 });
+        let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), 1e-5, usize::MAX)?;
+        let mut trainer = Trainer::new(head, vec![tracked.clone()], optimizer, schedule, None, 0);
+        let inputs = self.input(&tracked);
+        let classes = TensorData::new((0..*batch as i32).map(|text| text % 2).collect(), [*batch]);
+        let classes = Tensor::<1, Int>::from_data(classes, &tracked);
+        let mut step = || {
             trainer.train_step(vec![(inputs.clone(), SequenceLabels::Classes(classes.clone()))]);
-        }),
-    );
-    Ok(())
+        };
+        warm_up(device, &mut step);
+        let bytes = reserved(device);
+
+        let model = Backbone::new(config, device).map(&mut Cast(dtype.dtype()));
+        let inputs = self.input(device);
+        let infer = || drop(model.forward(inputs.clone()));
+        warm_up(device, infer);
+        while after.is_some_and(|file| !file.exists()) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        line("training step", timed(times, device, step), bytes);
+        line("inference", timed(times, device, infer), None);
+        Ok(())
+    }
 }

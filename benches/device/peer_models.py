@@ -2,12 +2,14 @@
 
     python3 peer_models.py [--preset base] [--batch 32] [--length 512] [--only eager,compiled] [--dtypes float32,bfloat16,autocast]
 
-Prints one JSON line a case: milliseconds (median of the timed runs) and bytes at the peak. `autocast` keeps parameters in f32 and
+Prints one JSON line a case: milliseconds (median of the timed runs) and bytes at the peak and
+at rest, of which the weights and moments of all cases are part. `autocast` keeps parameters in f32 and
 computes in bf16. Weights are fresh; dropout is that of the published models. Needs torch and transformers.
 """
 
 import argparse
 import json
+import os
 import statistics
 import time
 
@@ -32,9 +34,8 @@ def model_of(preset):
 
 
 def measure(run, times):
-    for _ in range(3):
-        run()
     torch.cuda.synchronize()
+    rest = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     taken = []
     for _ in range(times):
@@ -42,7 +43,7 @@ def measure(run, times):
         run()
         torch.cuda.synchronize()
         taken.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(taken), torch.cuda.max_memory_allocated()
+    return statistics.median(taken), torch.cuda.max_memory_allocated(), rest
 
 
 def main():
@@ -52,6 +53,7 @@ def main():
     arguments.add_argument("--length", type=int, default=512)
     arguments.add_argument("--times", type=int, default=10)
     arguments.add_argument("--only", default="eager,compiled")
+    arguments.add_argument("--after", help="times start when this file is there")
     arguments.add_argument("--dtypes", default="bfloat16,autocast")
     arguments = arguments.parse_args()
     print(json.dumps({"card": torch.cuda.get_device_name(), "torch": torch.__version__}), flush=True)
@@ -59,6 +61,7 @@ def main():
     ids = (torch.arange(shape[0] * shape[1], device="cuda") * 7919 % 100_000 + 1000).view(shape)
     mask = torch.ones_like(ids)
     labels = torch.arange(shape[0], device="cuda") % 2
+    cases = []
     for dtype in arguments.dtypes.split(","):
         for implementation in arguments.only.split(","):
             torch.manual_seed(0)
@@ -66,31 +69,41 @@ def main():
             model = model_of(arguments.preset).to("cuda", torch.float32 if mixed else getattr(torch, dtype))
             optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
             call = torch.compile(model, dynamic=False) if implementation == "compiled" else model
-            autocast = torch.autocast("cuda", torch.bfloat16, enabled=mixed)
 
-            def inference():
-                with torch.no_grad(), autocast:
-                    call(input_ids=ids, attention_mask=mask)
+            def run(model=model, optimizer=optimizer, call=call, mixed=mixed):
+                """Functions that infer and that train, as closures of their own."""
 
-            def step():
-                optimizer.zero_grad()
-                with autocast:
-                    loss = call(input_ids=ids, attention_mask=mask, labels=labels).loss
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                optimizer.step()
+                def inference():
+                    with torch.no_grad(), torch.autocast("cuda", torch.bfloat16, enabled=mixed):
+                        call(input_ids=ids, attention_mask=mask)
 
-            for what, run in [("inference", inference), ("training step", step)]:
-                found = dict(model=arguments.preset, implementation=implementation, dtype=dtype, batch=shape[0], length=shape[1])
-                found["what"] = what
+                def step():
+                    optimizer.zero_grad()
+                    with torch.autocast("cuda", torch.bfloat16, enabled=mixed):
+                        loss = call(input_ids=ids, attention_mask=mask, labels=labels).loss
+                    loss.backward()
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                    optimizer.step()
+
+                return [("inference", inference), ("training step", step)]
+
+            for what, work in run():
+                found = dict(model=arguments.preset, implementation=implementation, dtype=dtype)
+                found.update(batch=shape[0], length=shape[1], what=what)
                 model.train(what != "inference")
                 try:
-                    found["ms"], found["peak bytes"] = measure(run, arguments.times)
+                    for _ in range(3):
+                        work()
+                    cases.append((found, model, work))
                 except Exception as error:  # one that does not run must not end the others
-                    found["error"] = f"{type(error).__name__}: {error}"[:300]
-                print(json.dumps(found), flush=True)
-            del model, optimizer, call
-            torch.cuda.empty_cache()
+                    print(json.dumps({**found, "error": f"{type(error).__name__}: {error}"[:300]}), flush=True)
+    torch.cuda.empty_cache()
+    while arguments.after and not os.path.exists(arguments.after):
+        time.sleep(0.02)
+    for found, model, work in cases:
+        model.train(found["what"] != "inference")
+        found["ms"], found["peak bytes"], found["bytes at rest"] = measure(work, arguments.times)
+        print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":
