@@ -285,11 +285,11 @@ fn rerankers_learn_and_their_folder_ranks() {
     };
     let rows = |range: std::ops::Range<usize>| range.map(|index| row(index) + "\n").collect::<String>();
     let (train, valid) = (case.file("train.jsonl", &rows(0..160)), case.file("valid.jsonl", &rows(160..200)));
-    for loss in ["pointwise", "listwise"] {
+    for (loss, precision) in [("pointwise", "f32"), ("listwise", "bf16")] {
         let mut command = example("finetune_rerank");
         command.arg("--model").arg(case.model.path()).arg("--output").arg(case.path(loss)).args(["--loss", loss]);
         command.arg("--train").arg(&train).arg("--valid").arg(&valid).args(["--epochs", "12", "--batch-size", "8"]);
-        command.args(["--learning-rate", "3e-3"]);
+        command.args(["--learning-rate", "3e-3", "--precision", precision]);
         command.assert().success().stdout(contains("ndcg_at_10").and(contains("mrr_at_10")));
         // By chance it is (1 + 1 / log2(3) + 1 / 2) / 3 = 0.71.
         let gain = outcome(&case.path(loss))["valid"]["ndcg_at_10"].as_f64().expect("a figure");
@@ -451,7 +451,7 @@ fn a_killed_run_of_gliner_goes_on_as_if_nothing_had_happened() {
         command.arg("--model").arg(case.model.path()).arg("--output").arg(case.path(output));
         command.arg("--train").arg(&train).arg("--valid").arg(&valid);
         command.args(["--steps", "80", "--batch-size", "8", "--accumulation", "2", "--evaluate-every", "6"]);
-        command.args(["--learning-rate", "1e-3", "--report-every", "2"]);
+        command.args(["--learning-rate", "1e-3", "--report-every", "2", "--precision", "f16"]);
         command
     });
 }

@@ -222,6 +222,9 @@ impl SiftCase<'_> {
                 "{context}: {key} {found} instead of {expected}"
             );
         }
+        // A power of two causes no rounding.
+        let scaled = sift.losses(&model, &input, &labels, noise(), 1024.0);
+        scaled.perturbation.into_data().assert_eq(&losses.perturbation.to_data(), true);
         self.check_perturbation(&context, "delta", losses.perturbation);
         for (key, loss) in [("delta.kl", SiftLoss::Kl), ("delta.mse", SiftLoss::Mse)] {
             if self.data.contains_key(key) {

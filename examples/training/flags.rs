@@ -8,7 +8,7 @@ use std::{
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use deberta_burn::{
-    Error, Precision, Result,
+    Error, Result,
     data::decode_text,
     device::{device, devices},
     training::{
@@ -17,7 +17,7 @@ use deberta_burn::{
 };
 use serde::Deserialize;
 
-use super::truncation::Truncation;
+use super::{compute_type::ComputeType, truncation::Truncation};
 
 /// Flags of every fine-tuning example. What a flag does not say comes from the settings file, then from the recipe, then from
 /// the defaults.
@@ -195,28 +195,6 @@ pub struct TrainingFlags {
 pub enum DeviceCount {
     One,
     All,
-}
-
-/// The precisions of training.
-#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[value(rename_all = "lowercase")]
-pub enum ComputeType {
-    F32,
-    /// The range of f32 in half the bits
-    Bf16,
-    /// For GPUs without bf16; the loss is scaled to keep gradients within its range
-    F16,
-}
-
-impl From<ComputeType> for Precision {
-    fn from(compute_type: ComputeType) -> Self {
-        match compute_type {
-            ComputeType::F32 => Self::F32,
-            ComputeType::Bf16 => Self::Bf16,
-            ComputeType::F16 => Self::F16,
-        }
-    }
 }
 
 /// Reads a name as the settings file spells it.

@@ -2,6 +2,8 @@
 
 #[path = "../common/allocator.rs"]
 mod allocator;
+#[path = "../common/compute_type.rs"]
+mod compute_type;
 mod flags;
 mod progress;
 #[path = "../common/truncation.rs"]
