@@ -91,7 +91,7 @@ enum Command {
         #[arg(long, default_value_t = 10)]
         times: usize,
     },
-    /// Times of a model with fresh weights: inference, then a training step of a classifier.
+    /// Times of a model with fresh weights: a training step of a classifier in mixed precision, and inference in the type.
     Model {
         /// Shape of the model.
         #[arg(long, default_value = "deberta-v3-base")]
@@ -111,9 +111,6 @@ enum Command {
         /// Words of the vocabulary, instead of the preset's, for a device that holds less.
         #[arg(long)]
         vocabulary: Option<usize>,
-        /// Train with parameters in f32, of which linear maps and attention make the type (`--precision` of the examples).
-        #[arg(long)]
-        mixed: bool,
     },
 }
 
@@ -163,12 +160,12 @@ fn main() -> Result<ExitCode> {
             }
             true
         }
-        Command::Model { preset, dtype, batch, length, times, vocabulary, mixed } => {
+        Command::Model { preset, dtype, batch, length, times, vocabulary } => {
             let mut config = preset.config();
             if let (Some(words), ModelConfig::Deberta(config)) = (vocabulary, &mut config) {
                 config.vocab_size = words;
             }
-            let case = ModelCase { name: preset.name(), config, dtype, mixed, shape: [batch, length] };
+            let case = ModelCase { name: preset.name(), config, dtype, shape: [batch, length] };
             case.time(times, after.as_deref(), &device)?;
             true
         }
@@ -264,16 +261,6 @@ fn time_attention(dtype: Type, length: usize, tokens: usize, times: usize, compo
         "{}",
         json!({ "implementation": "fused, no position terms", "dtype": format!("{dtype:?}"), "length": length, "pass": "forward", "ms": ms })
     );
-    let rows = case.rule.index(length, length).rows().len().next_multiple_of(16);
-    let [states, table] = [tokens, rows].map(|rows| {
-        let values = Tensor::<3>::random([rows, 12, 64], Distribution::Normal(0.0, 1.0), device);
-        values.cast(dtype.dtype()).swap_dims(0, 1)
-    });
-    let ms = median(times, device, || drop(states.clone().matmul(table.clone().transpose())));
-    println!(
-        "{}",
-        json!({ "implementation": "one position product", "dtype": format!("{dtype:?}"), "length": length, "pass": "forward", "ms": ms })
-    );
     for implementation in [Implementation::Fused, Implementation::Composed] {
         if implementation == Implementation::Composed && length > composed_up_to {
             continue;
@@ -305,10 +292,7 @@ struct Cast(DType);
 
 impl ModuleMapper for Cast {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|tensor| match tensor.device().is_autodiff() {
-            true => Tensor::from_inner(tensor.inner().cast(self.0)).require_grad(),
-            false => tensor.cast(self.0),
-        })
+        param.map(|tensor| tensor.cast(self.0))
     }
 }
 
@@ -341,7 +325,6 @@ struct ModelCase {
     name: &'static str,
     config: ModelConfig,
     dtype: Type,
-    mixed: bool,
     shape: [usize; 2],
 }
 
@@ -359,24 +342,25 @@ impl ModelCase {
     }
 
     fn time(&self, times: usize, after: Option<&Path>, device: &Device) -> Result<()> {
-        let Self { name, config, dtype, mixed, shape: [batch, length] } = self;
+        let Self { name, config, dtype, shape: [batch, length] } = self;
         let line = |what: &str, ms: f64, bytes: Option<u64>| {
-            let dtype = format!("{dtype:?}{}", if *mixed { ", parameters in f32" } else { "" });
             println!(
                 "{}",
                 json!({
-                    "model": name, "dtype": dtype, "batch": batch, "length": length, "what": what, "ms": ms,
+                    "model": name, "dtype": format!("{dtype:?}"), "batch": batch, "length": length, "what": what, "ms": ms,
                     "bytes reserved": bytes,
                 })
             );
         };
         let tracked = device.clone().autodiff();
         let mut head = SequenceClassification::new(config, &tracked);
-        match (mixed, dtype) {
-            (true, Type::Bf16) => Objective::backbone_mut(&mut head).set_compute_type(Some(FloatDType::BF16)),
-            (true, Type::F16) => Objective::backbone_mut(&mut head).set_compute_type(Some(FloatDType::F16)),
-            _ => head = head.map(&mut Cast(dtype.dtype())),
-        }
+        // Mixed precision: parameters stay in f32.
+        let compute_type = match dtype {
+            Type::F32 => None,
+            Type::F16 => Some(FloatDType::F16),
+            Type::Bf16 => Some(FloatDType::BF16),
+        };
+        Objective::backbone_mut(&mut head).set_compute_type(compute_type);
         let optimizer = AdamW::new(AdamWConfig::default(), ParameterGroups { layers: 12, layer_decay: 1.0 });
         let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), 1e-5, usize::MAX)?;
         let mut trainer = Trainer::new(head, vec![tracked.clone()], optimizer, schedule, None, 0);
