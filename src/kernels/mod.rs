@@ -76,6 +76,19 @@ pub(crate) fn affine<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Opti
     linear(x, weight, bias)
 }
 
+/// The products of matrices that lie in the last two axes, by the kernels of a GPU or by burn's product.
+///
+/// # Shapes
+/// - lhs: [.., rows, inner], rhs: [.., inner, columns]; leading axes of 1 are repeated
+/// - output: [.., rows, columns]
+pub(crate) fn matmul<const D: usize>(lhs: Tensor<D>, rhs: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "gpu")]
+    if gpu_serves(&lhs.device(), lhs.dtype()) {
+        return gpu::product::matmul(lhs, rhs);
+    }
+    lhs.matmul(rhs)
+}
+
 /// x weight^T + bias: scores of the rows of a table, [outputs, inputs].
 ///
 /// # Shapes

@@ -6,7 +6,7 @@ use burn::{
     tensor::{DType, Device, TensorData},
 };
 
-use crate::kernels::affine;
+use crate::kernels::{affine, matmul};
 
 /// s (x A) B beside x W + b, so that A and B can be trained while W stays as it is.
 ///
@@ -53,6 +53,6 @@ impl LowRank {
 
     /// s A B, [inputs, outputs].
     pub(super) fn product(&self) -> Tensor<2> {
-        self.down.val().matmul(self.up.val()) * self.scale
+        matmul(self.down.val(), self.up.val()) * self.scale
     }
 }

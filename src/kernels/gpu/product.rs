@@ -46,7 +46,7 @@ pub(super) enum Form {
     One,
     /// [.., rows, heads * columns]: one a head, beside each other.
     ByHead(usize),
-    /// [matrices, rows, columns]
+    /// [.., rows, columns]: the leading axes count the matrices.
     Stack,
 }
 
@@ -76,7 +76,11 @@ impl Factor {
                 let columns = last / heads;
                 [[heads, shape.num_elements() / last.max(1), columns], [columns, last, 1]]
             }
-            Form::Stack => [[shape[0], shape[1], last], [shape[1] * last, last, 1]],
+            Form::Stack => {
+                let rows = shape[shape.num_dims() - 2];
+                let matrix = rows * last;
+                [[shape.num_elements() / matrix.max(1), rows, last], [matrix, last, 1]]
+            }
         };
         if self.transposed {
             lengths.swap(1, 2);
@@ -151,6 +155,26 @@ pub(crate) fn linear<const D: usize>(
         Some(bias) => add_row(output, bias),
         None => output,
     }
+}
+
+/// The products of matrices that lie in the last two axes, like burn's `matmul`.
+///
+/// # Shapes
+/// - lhs: [.., rows, inner], rhs: [.., inner, columns]; leading axes of 1 are repeated
+/// - output: [.., rows, columns]
+pub(crate) fn matmul<const D: usize>(lhs: Tensor<D>, rhs: Tensor<D>) -> Tensor<D> {
+    let of = [lhs.dims(), rhs.dims()];
+    let leading = |axis: usize| of[0][axis].max(of[1][axis]);
+    let spread = |tensor: Tensor<D>| {
+        let own = tensor.dims();
+        tensor.expand::<D, _>(std::array::from_fn(|axis| if axis + 2 < D { leading(axis) } else { own[axis] }))
+    };
+    let (lhs, rhs) = (spread(lhs), spread(rhs));
+    let mut shape = lhs.shape();
+    shape[D - 1] = rhs.dims()[D - 1];
+    let stack = Factor::new(Form::Stack);
+    let product = Product { lhs: stack, rhs: stack, output: Form::Stack, shape };
+    Tensor::from_dispatch(<Dispatch as GpuProduct>::product(lhs.into_dispatch(), rhs.into_dispatch(), product))
 }
 
 /// The operation.

@@ -25,7 +25,7 @@ use cubek::matmul::{
 const CHOICE: &str = "DEBERTA_BURN_PRODUCT";
 
 /// What is used without it.
-const DEFAULT: [&str; 3] = ["ordered-mma-8", "simple-mma-rows", "unit-double-max"];
+const DEFAULT: [&str; 3] = ["ordered-mma-8", "simple-mma-rows", "unit-simple-max"];
 
 /// Columns of lhs up to which a product is bound by what it writes.
 const SHORT: usize = 128;

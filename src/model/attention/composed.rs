@@ -7,7 +7,10 @@ use burn::{
 };
 
 use super::operands::{AttentionOperands, RelativeOperands, TalkingHeads};
-use crate::model::{linear::Linear, precision::in_f32};
+use crate::{
+    kernels::matmul,
+    model::{linear::Linear, precision::in_f32},
+};
 
 /// A finite number that the softmax turns into zero beside any real score.
 const LOWEST: f64 = -1e38;
@@ -26,7 +29,7 @@ pub fn attend(operands: AttentionOperands<'_>, talking_heads: Option<TalkingHead
     let dtype = query.dtype();
     let [query, key, value] = [query, key, value].map(|states| split_heads(states, heads));
 
-    let mut scores = query.clone().matmul(key.clone().transpose()); // [batch, heads, query, key]
+    let mut scores = matmul(query.clone(), key.clone().transpose()); // [batch, heads, query, key]
     if let Some(relative) = relative {
         let index = match &slots {
             // [batch, 1, slots, keys]
@@ -58,7 +61,7 @@ pub fn attend(operands: AttentionOperands<'_>, talking_heads: Option<TalkingHead
         weights = mix_heads(mix.weights, weights);
     }
     let weights = weights.cast(dtype);
-    let context = join_heads(weights.clone().matmul(value));
+    let context = join_heads(matmul(weights.clone(), value));
     let context = match slots {
         Some(slots) => slots.collect(context),
         None => context,
@@ -92,11 +95,11 @@ fn position_terms(
     let rows = first..first + relative.index.host().rows().len();
     let split = |table: Tensor<2>| split_heads(table.slice(rows.clone()).unsqueeze(), heads); // [1, heads, rows, head_size]
     let c2p = relative.positions.key.map(|position_key| {
-        let every_row = query.matmul(split(position_key).transpose()); // [batch, heads, query, rows]
+        let every_row = matmul(query, split(position_key).transpose()); // [batch, heads, query, rows]
         every_row.gather(3, index.clone())
     });
     let p2c = relative.positions.query.map(|position_query| {
-        let every_row = split(position_query).matmul(key.transpose()); // [batch, heads, rows, key]
+        let every_row = matmul(split(position_query), key.transpose()); // [batch, heads, rows, key]
         every_row.gather(2, index)
     });
     c2p.into_iter().chain(p2c)
