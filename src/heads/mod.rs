@@ -1,6 +1,7 @@
 //! Task heads over a [`Backbone`], with their losses. One head serves DeBERTa and RoBERTa alike; where the families differ, the
 //! configuration says how.
 
+mod dense;
 mod gliclass;
 pub(crate) mod gliner;
 #[doc(hidden)]
@@ -19,6 +20,7 @@ mod token;
 #[doc(hidden)]
 pub use crate::model::InferenceModel;
 pub use crate::model::MaskedPositions;
+pub(crate) use dense::Dense;
 pub use gliclass::GliClass;
 pub use gliner::{Gliner, GlinerLayout, GlinerOptions, GlinerTargets, GlinerVectors, spans};
 pub use loss::FocalLoss;
