@@ -1,12 +1,13 @@
 //! The folder of a module `Dense` of sentence-transformers: `config.json`, and the weights `linear.weight` and `linear.bias`.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use burn::tensor::Device;
 use serde::Deserialize;
+use serde_json::json;
 
-use super::{Checkpoint, LoadOptions};
-use crate::{Error, Result, config::Activation, heads::Dense, text_file};
+use super::{Checkpoint, LoadOptions, write::write_tensors};
+use crate::{Error, Result, config::Activation, heads::Dense, replacement::Replacement, text_file, write_file};
 
 /// The classes of activation functions that are supported; the second is the one of files that name none.
 const ACTIVATIONS: [(&str, Activation); 2] =
@@ -62,4 +63,42 @@ pub(crate) fn read_dense(folder: &Path, options: &LoadOptions, device: &Device) 
     }
     let fresh = Dense::new([config.in_features, config.out_features], config.bias, activation, device);
     Ok(Checkpoint::open(folder)?.load(fresh, options)?.0)
+}
+
+/// The keys of a text encoder's linear map, and those of the module.
+const KEYS: [(&str, &str); 2] = [("projection.weight", "linear.weight"), ("projection.bias", "linear.bias")];
+
+/// Writes the linear map of a text encoder as such a module; whether there is one.
+///
+/// # Errors
+/// A file that cannot be written.
+pub(super) fn write_dense(checkpoint: &Checkpoint, folder: &Path) -> Result<bool> {
+    let Some([outputs, inputs]) = checkpoint.projection() else { return Ok(false) };
+    let renamed = |(own, theirs): &(&str, &str)| {
+        let mut tensor = checkpoint.get(own)?.clone();
+        tensor.name = (*theirs).to_owned();
+        Some(tensor)
+    };
+    let tensors: Vec<_> = KEYS.iter().filter_map(renamed).collect();
+    fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    let path = folder.join("model.safetensors");
+    let weights =
+        Replacement::new(path.clone(), |file| write_tensors(&tensors, |tensor| tensor.dtype, file, &path).map(drop))?;
+    let config = json!({
+        "in_features": inputs,
+        "out_features": outputs,
+        "bias": true,
+        "activation_function": ACTIVATIONS[0].0,
+    });
+    weights.commit()?;
+    write_file(folder.join("config.json"), format!("{config:#}\n").as_bytes())?;
+    Ok(true)
+}
+
+impl Checkpoint {
+    /// The shape of the linear map behind the pooling of a [`TextEncoder`](crate::heads::TextEncoder), \[numbers of a vector,
+    /// hidden size\]; none if it has no such map.
+    pub fn projection(&self) -> Option<[usize; 2]> {
+        self.get(KEYS[0].0)?.shape[..].try_into().ok()
+    }
 }

@@ -30,7 +30,8 @@ pub use pooling::Pooling;
 pub use question_answering::{AnswerLogits, QuestionAnswering};
 pub use replaced_token::ReplacedTokenDetection;
 pub use sequence::{RankedLists, SequenceClassification, SequenceLabels};
-pub use text_encoder::TextEncoder;
+pub(crate) use text_encoder::of_length_one;
+pub use text_encoder::{AlignmentLoss, TextEncoder};
 pub use token::TokenClassification;
 
 use crate::model::{Backbone, input::ModelInput};
