@@ -23,7 +23,8 @@ pub fn read_vectors(path: impl AsRef<Path>, texts: usize, of: impl AsRef<Path>) 
         Err(error) => return fail(format!("it is not a safetensors file ({error})")),
     };
     let [(name, tensor)] = &tensors[..] else {
-        let names: Vec<_> = tensors.iter().map(|(name, _)| format!("`{name}`")).collect();
+        let mut names: Vec<_> = tensors.iter().map(|(name, _)| format!("`{name}`")).collect();
+        names.sort();
         return fail(format!("it holds {} tensors ({}), {expected}", names.len(), names.join(", ")));
     };
     let &[rows, width @ 1..=usize::MAX] = tensor.shape() else {

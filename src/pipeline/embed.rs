@@ -23,7 +23,7 @@ pub struct EmbedOptions {
     /// The linear maps that the pooled vector passes, in this order: folders of the module `Dense` of sentence-transformers.
     pub dense: Vec<PathBuf>,
     /// How many numbers of a vector are kept, from its start; if none, all. Vectors of a model that was trained for several
-    /// sizes (Matryoshka) lose little by it.
+    /// sizes (Matryoshka) lose little by it. What is kept is scaled, where vectors are.
     pub size: Option<usize>,
     /// Whether every vector is scaled to length 1. Then the dot product of two vectors is their cosine.
     pub normalize: bool,

@@ -7,7 +7,7 @@ use burn::{
     tensor::{Device, Int},
 };
 use deberta_burn::{
-    checkpoint::{Checkpoint, LoadOptions},
+    checkpoint::{Checkpoint, LoadOptions, write_sentence_modules},
     pipeline::{EmbedOptions, Embedder, PipelineOptions, Pooling},
 };
 use safetensors::{Dtype, tensor::TensorView};
@@ -152,4 +152,15 @@ fn pooled_vectors_pass_linear_maps_and_are_cut() {
     write_dense(&map, 16, identity);
     fs::remove_file(map.join("model.safetensors")).unwrap();
     assert!(message(embed(mapped())).contains("there are no weights in it"));
+}
+
+#[test]
+fn every_pooling_that_is_written_is_read() {
+    let folder = sequence(config(&["a", "b"]));
+    for pooling in Pooling::ALL {
+        write_sentence_modules(&folder, pooling).unwrap();
+        let found = EmbedOptions::from_folder(&folder).unwrap().unwrap();
+        assert_eq!(found, EmbedOptions { pooling: vec![pooling], ..EmbedOptions::default() });
+    }
+    assert!(!folder.path().join("2_Dense").exists());
 }
