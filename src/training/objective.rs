@@ -95,6 +95,7 @@ impl Objective for SequenceClassification {
 }
 
 /// What the vectors of a batch of texts learn from.
+#[allow(clippy::large_enum_variant, reason = "there is one in a batch")]
 #[derive(Clone, Debug)]
 pub enum VectorLabels {
     /// The batch itself, see [`TextEncoder::pair_loss`].
