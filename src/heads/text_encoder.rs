@@ -112,7 +112,10 @@ impl TextEncoder {
     /// - output: \[1\]
     fn contrastive(&self, texts: Tensor<2>, counterparts: Tensor<2>) -> Tensor<1> {
         let [pairs, _] = texts.dims();
-        let scale = loss::in_f32(self.log_scale.val()).clamp_max(LARGEST_SCALE.ln()).exp();
+        let log_scale = loss::in_f32(self.log_scale.val());
+        // What is above the limit is taken off, and not clamped, so that the gradient can bring it back.
+        let above = log_scale.clone().sub_scalar(LARGEST_SCALE.ln()).clamp_min(0.0).detach();
+        let scale = (log_scale - above).exp();
         let cosines = of_length_one(texts).matmul(of_length_one(counterparts).transpose());
         let logits = cosines * scale.unsqueeze(); // [pairs, counterparts]
         let right = Tensor::<1, Int>::arange(0..pairs as i64, &logits.device());
@@ -128,4 +131,30 @@ impl TextEncoder {
 pub(crate) fn of_length_one(vectors: Tensor<2>) -> Tensor<2> {
     let length = vectors.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
     vectors / length
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{DebertaConfig, DebertaVersion};
+
+    #[test]
+    fn the_temperature_has_a_limit_from_which_it_comes_back() {
+        let device = Device::flex().autodiff();
+        let config = DebertaConfig::new(DebertaVersion::V2).into();
+        // Loss and gradient of a temperature.
+        let of = |scale: f32| {
+            let log_scale = Param::from_tensor(Tensor::<1>::from_floats([scale.ln()], &device));
+            let encoder = TextEncoder { log_scale, ..TextEncoder::new(&config, Pooling::Mean, 2, &device) };
+            let vectors = Tensor::from_floats([[3.0, 0.1], [1.0, 0.0], [1.0, 0.2], [2.0, 0.1]], &device);
+            let loss = encoder.pair_loss(vectors, 2, &[]);
+            let gradient = encoder.log_scale.val().grad(&loss.backward()).expect("a gradient");
+            (loss.into_scalar::<f32>(), gradient.into_scalar::<f32>())
+        };
+        let (at_limit, above) = (of(LARGEST_SCALE), of(1000.0));
+        // The limit is taken off in logarithms: a rounding of the scale.
+        assert!((at_limit.0 - above.0).abs() < 1e-4 * at_limit.0, "{at_limit:?} {above:?}");
+        assert!(above.1 > 0.0 && (at_limit.1 - above.1).abs() < 1e-4, "{at_limit:?} {above:?}");
+        assert!(of(20.0).0 < at_limit.0);
+    }
 }
