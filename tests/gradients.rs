@@ -16,14 +16,15 @@ use deberta_burn::{
     config::{Configuration, ProblemType, SwitchConfig},
     data::read_entities,
     heads::{
-        FocalLoss, MaskedLm, MaskedLmLayout, MaskedPositions, MultipleChoice, Pooling, QuestionAnswering,
-        ReplacedTokenDetection, SequenceClassification, SequenceLabels, TextEncoder, TokenClassification,
+        AlignmentLoss, FocalLoss, MaskedLm, MaskedLmLayout, MaskedPositions, MultipleChoice, Pooling,
+        QuestionAnswering, ReplacedTokenDetection, SequenceClassification, SequenceLabels, TextEncoder,
+        TokenClassification,
     },
     model::InferenceModel,
     parity::Reference,
     training::{
         AdamW, AdamWConfig, MaskedLmLabels, Objective, ParameterGroups, Schedule, ScheduleKind, Sift, Task,
-        TrainStepReport, Trainer, Warmup,
+        TrainStepReport, Trainer, VectorLabels, Warmup,
         tasks::{AskedTypes, Collator, EntityOptions, EntityReader, EntityTask, GlinerBase, Splits},
     },
 };
@@ -261,10 +262,22 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// Three pairs and a counterpart that belongs to none.
+    /// Three pairs and a counterpart that belongs to none; or texts and given vectors of another size than the hidden one.
     fn contrastive(&self) -> (f32, Tensors) {
-        let model = self.load(TextEncoder::new(&self.config, Pooling::Mean, self.device), Objective::backbone_mut);
-        let loss = model.loss(model.forward(self.input()), 3);
+        let given = self.expected.tensor("labels").ok().map(|labels| [labels.shape()[0], labels.shape()[1]]);
+        let width = given.map_or(self.config.hidden_size(), |[_, width]| width);
+        let encoder = TextEncoder::new(&self.config, Pooling::Mean, width, self.device);
+        let model = self.load(encoder, Objective::backbone_mut);
+        let vectors = model.forward(self.input());
+        let given = |loss| VectorLabels::Given { vectors: self.values("labels", given.expect("vectors")), loss };
+        let labels = match self.name {
+            "contrastive_v3" => VectorLabels::Pairs { pairs: 3, sizes: vec![] },
+            "contrastive_v3_sizes" => VectorLabels::Pairs { pairs: 3, sizes: vec![8, 3] },
+            "contrastive_v3_vectors" => given(AlignmentLoss::Contrastive),
+            "contrastive_v3_squared" => given(AlignmentLoss::MeanSquaredError),
+            other => panic!("{other}: no test for it"),
+        };
+        let loss = Objective::loss(&model, vectors, labels);
         self.finish(model, loss)
     }
 

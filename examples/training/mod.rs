@@ -19,7 +19,7 @@ use deberta_burn::{
     Error, ModelConfig, Result,
     checkpoint::{Checkpoint, HeadPolicy, LoadOptions, LoadReport, locate},
     config::Configuration,
-    data::file_digest,
+    data::{Part, file_digest},
     tokenizer::Tokenizer,
     training::{
         Run, Task, TaskModel, TrainingSettings,
@@ -132,12 +132,12 @@ impl<C: Configuration> Session<C> {
     pub fn splits<E>(
         &self,
         default: Option<&Path>,
-        mut read: impl FnMut(&Path, bool) -> Result<E>,
+        mut read: impl FnMut(&Path, Part) -> Result<E>,
     ) -> Result<Splits<E>> {
         let paths = self.flags.parts(default)?;
-        let mut read_if = |path: &Option<PathBuf>| path.as_ref().map(|path| read(path, false)).transpose();
-        let (valid, test) = (read_if(&paths.valid)?, read_if(&paths.test)?);
-        Ok(Splits { train: read(&paths.train, true)?, valid, test })
+        let valid = paths.valid.map(|path| read(&path, Part::Valid)).transpose()?;
+        let test = paths.test.map(|path| read(&path, Part::Test)).transpose()?;
+        Ok(Splits { train: read(&paths.train, Part::Train)?, valid, test })
     }
 
     /// Fills a fresh model from the checkpoint, if there is one. Its head is used only where it answers with the same labels.
@@ -152,7 +152,7 @@ impl<C: Configuration> Session<C> {
 
     /// Says what of a loaded model a user should know.
     pub fn announce(&self, report: &LoadReport) {
-        if !report.missing.is_empty() {
+        if !(report.missing.is_empty() && report.misshapen.is_empty()) {
             eprintln!("the head starts from fresh values (seed {})", self.settings.seed);
         }
         for name in &report.not_finite {

@@ -48,7 +48,7 @@ pub struct AdamWConfig {
     pub beta_2: f64,
     /// Added to the root of the second moment.
     pub epsilon: f64,
-    /// Decay of the weights, in units of the learning rate; biases and LayerNorms have none.
+    /// Decay of the weights, in units of the learning rate; biases, LayerNorms and temperatures have none.
     pub weight_decay: f64,
     /// The largest norm that all gradients together may have; 0 turns clipping off.
     pub max_norm: f64,
