@@ -37,7 +37,10 @@ use cubek::{
 
 use cubecl::zspace::metadata::Metadata;
 
-use super::{strategy::strategies, sums::add_row};
+use super::{
+    strategy::strategies,
+    sums::{add_row, sum_rows},
+};
 
 /// Where the matrices of a tensor are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,26 +193,73 @@ impl GpuProduct for CubeBackend {
         let (client, device, dtype) = (lhs.client.clone(), lhs.device.clone(), lhs.dtype);
         let [lhs, rhs] =
             [(lhs, product.lhs), (rhs, product.rhs)].map(|(tensor, factor)| factor.view(&into_contiguous(tensor)));
+        let shape = product.shape;
         let inner = lhs.meta.shape()[2];
-        if product.shape.num_elements() == 0 || inner == 0 {
-            return zeros_client(client, device, product.shape, dtype);
+        if shape.num_elements() == 0 || inner == 0 {
+            return zeros_client(client, device, shape, dtype);
         }
-        let output = empty_device_contiguous_dtype(client.clone(), device, product.shape, dtype);
-        let target = Factor::new(product.output).view(&output);
-        let element = dtype_to_elem_type(dtype);
-        let mut problems = Vec::new();
-        for strategy in strategies(dtype, inner) {
-            let [lhs, rhs] = [&lhs, &rhs].map(|tensor| InputBinding::new(tensor.clone().binding(), element));
-            let elements = MatmulGlobalElems { lhs: element, rhs: element, out: element };
-            let mut elements = MatmulElems::from_globals(&elements);
-            match launch_ref(&strategy.clone().into(), &client, lhs, rhs, target.clone().binding(), &mut elements) {
-                Ok(()) => return output,
-                Err(problem) => problems.push(format!("{strategy}: {problem:?}")),
-            }
+        let parts = parts(&lhs, &rhs);
+        let all = if parts == 1 { shape.clone() } else { Shape::new([parts, shape.num_elements()]) };
+        let output = empty_device_contiguous_dtype(client.clone(), device.clone(), all, dtype);
+        let [lengths, strides] = Factor::new(product.output).layout(&shape);
+        let target = in_parts(output.clone(), lengths, strides, parts, shape.num_elements());
+        let [lhs, rhs] = [(lhs, 2), (rhs, 1)].map(|(factor, axis)| {
+            let (lengths, strides) = (factor.meta.shape().dims::<3>(), factor.meta.strides());
+            let (mut lengths, strides) = (lengths, [strides[0], strides[1], strides[2]]);
+            lengths[axis] /= parts;
+            in_parts(factor, lengths, strides, parts, lengths[axis] * strides[axis])
+        });
+        launch(lhs, rhs, target, inner);
+        match parts {
+            1 => output,
+            _ => CubeTensor::new_contiguous(client, device, shape, sum_rows(output, dtype).handle, dtype),
         }
-        // The last strategy has no demands.
-        unreachable!("no product in {dtype:?}: {problems:?}")
     }
+}
+
+/// The matrices of a tensor, each `parts` times, `step` numbers from one another.
+fn in_parts(mut tensor: CubeTensor, lengths: [usize; 3], strides: [usize; 3], parts: usize, step: usize) -> CubeTensor {
+    let [matrices, rows, columns] = lengths;
+    let [of_matrix, of_row, of_column] = strides;
+    *tensor.meta = match parts {
+        1 => Metadata::new(lengths, strides),
+        _ => Metadata::new([parts, matrices, rows, columns], [step, of_matrix, of_row, of_column]),
+    };
+    tensor
+}
+
+/// In how many parts the sums of a product are made, each by cubes of its own. The gradient of a weight is a sum over all tokens,
+/// but there may be fewer tiles of the weight than the device has multiprocessors.
+fn parts(lhs: &CubeTensor, rhs: &CubeTensor) -> usize {
+    /// Rows and columns that a cube makes, about.
+    const TILE: usize = 128;
+    /// Sums shorter than this are not worth a pass over their parts.
+    const SHORTEST: usize = 512;
+    /// What a device has that does not say.
+    const MULTIPROCESSORS: u32 = 64;
+    let [matrices, rows, inner] = lhs.meta.shape().dims();
+    let tiles = matrices * rows.div_ceil(TILE) * rhs.meta.shape()[2].div_ceil(TILE);
+    let multiprocessors = lhs.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(MULTIPROCESSORS);
+    let wanted = (2 * multiprocessors as usize).div_ceil(tiles).min(inner / SHORTEST);
+    (1..=wanted).rev().find(|parts| inner % parts == 0).unwrap_or(1)
+}
+
+/// Launches the first kernel that the device takes.
+fn launch(lhs: CubeTensor, rhs: CubeTensor, output: CubeTensor, inner: usize) {
+    let (client, dtype) = (lhs.client.clone(), lhs.dtype);
+    let element = dtype_to_elem_type(dtype);
+    let mut problems = Vec::new();
+    for strategy in strategies(dtype, inner) {
+        let [lhs, rhs] = [&lhs, &rhs].map(|tensor| InputBinding::new(tensor.clone().binding(), element));
+        let elements = MatmulGlobalElems { lhs: element, rhs: element, out: element };
+        let mut elements = MatmulElems::from_globals(&elements);
+        match launch_ref(&strategy.clone().into(), &client, lhs, rhs, output.clone().binding(), &mut elements) {
+            Ok(()) => return,
+            Err(problem) => problems.push(format!("{strategy}: {problem:?}")),
+        }
+    }
+    // The last strategy has no demands.
+    unreachable!("no product in {dtype:?}: {problems:?}")
 }
 
 impl<B: GpuProduct, C: CheckpointStrategy> GpuProduct for Autodiff<B, C> {
