@@ -55,7 +55,7 @@ impl LinearRole {
 ///
 /// burn's own [`Linear`](burn::nn::Linear), but for two things: inference on a CPU lays the weight out for products once
 /// ([`Prepared`](crate::model::inference::Prepared)), where a plain product does so in every call; and the map may have a
-/// [low-rank change](LowRank), which is trained in the place of the weight.
+/// low-rank change, which is trained in the place of the weight.
 #[derive(Module, Debug)]
 pub struct Linear {
     /// W, \[inputs, outputs\]; empty while it is packed.

@@ -31,10 +31,10 @@ pub fn cpu_devices() -> [(&'static str, Device); 2] {
 
 /// Both CPU backends, and a GPU if a backend for one is compiled in.
 pub fn devices() -> Vec<(&'static str, Device)> {
-    let mut devices = cpu_devices().to_vec();
+    let devices = cpu_devices().into_iter();
     #[cfg(feature = "gpu")]
-    devices.push(("GPU", gpu()));
-    devices
+    let devices = devices.chain([("GPU", gpu())]);
+    devices.collect()
 }
 
 /// The first GPU of the backends that are compiled in. Without one the tests fail: they were asked for.
