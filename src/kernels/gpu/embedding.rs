@@ -176,13 +176,13 @@ mod kernel {
                 let at = part * UNITS + UNIT_POS as usize;
                 let token = start + at;
                 let mut hit = 0u32;
-                if token < tokens {
-                    if ids[token] == id {
-                        hit = 1u32;
-                        any[0] = 1u32;
-                        if token < own {
-                            any[1] = 1u32;
-                        }
+                // The last token stands in for those that are not there.
+                let other = ids[min(token, tokens - 1)];
+                if token < tokens && other == id {
+                    hit = 1u32;
+                    any[0] = 1u32;
+                    if token < own {
+                        any[1] = 1u32;
                     }
                 }
                 same[at] = hit;

@@ -345,7 +345,7 @@ mod kernels {
         #[unroll]
         for part in 0..parts {
             if part * UNITS + (UNIT_POS as usize) < width {
-                z[part] = z[part] - mean;
+                z[part] -= mean;
                 squares += z[part] * z[part];
             }
         }
@@ -362,10 +362,9 @@ mod kernels {
                 }
             }
         }
-        if comptime!(keeps) {
-            if UNIT_POS == 0 {
-                scales[row as usize] = scale;
-            }
+        let first_unit = UNIT_POS == 0;
+        if comptime!(keeps) && first_unit {
+            scales[row as usize] = scale;
         }
     }
 

@@ -167,7 +167,7 @@ pub(super) fn cube_sum(value: f32, parts: &mut Shared<[f32]>, #[comptime] planes
         own = plane_sum(value);
         at = (UNIT_POS / PLANE_DIM) as usize;
         count = (CUBE_DIM / PLANE_DIM) as usize;
-        writes = UNIT_POS % PLANE_DIM == 0;
+        writes = UNIT_POS_PLANE == 0;
     }
     // Others may still read the last sum.
     sync_cube();
