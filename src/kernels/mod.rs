@@ -124,8 +124,8 @@ pub(crate) fn adamw(
     moments: [Tensor<1>; 2],
 ) -> [Tensor<1>; 3] {
     #[cfg(feature = "gpu")]
-    if !device::is_host(&weights.device()) {
-        return gpu::adamw::step(coefficients, weights, gradient, moments);
+    if weights.dtype() == DType::F32 && gpu_serves(&weights.device(), gradient.dtype()) {
+        return gpu::adamw::step(coefficients, weights, gradient.cast(DType::F32), moments);
     }
     coefficients.step(weights, gradient, moments)
 }
