@@ -27,7 +27,7 @@ use int8::Layers;
 /// Reads every form of weights that the crate reads (safetensors or pytorch_model.bin, whole or in shards) and any of the three
 /// tokenizers; writes model.safetensors, config.json and tokenizer.json. f16 and bf16 halve the file; f16 keeps three decimal
 /// digits of numbers up to 65,504, bf16 two digits of any. int8 quarters the linear maps of the encoder, in the layout of
-/// compressed-tensors (int-quantized), with the rest in f16: it is made for --dtype int8 of the examples that answer, and every
+/// compressed-tensors (int-quantized), with the rest in f16: it is made for --precision int8 of the examples that answer, and every
 /// other type reads it too. Weights beyond the range of the type are an error, or with --clamp
 /// become its largest value, which is told.
 #[derive(Parser)]

@@ -5,12 +5,16 @@
 //! cargo run --release --example embed -- --model path/to/checkpoint --pooling cls --normalize "A text." --json
 //! ```
 //!
-//! `--output` writes one tensor, `embeddings` (f32, [texts, hidden size]), in the order of the input. Without it each vector
+//! `--output` writes one tensor, `embeddings` (f32, [texts, numbers of a vector]), in the order of the input. Without it each vector
 //! is printed on a line, its numbers separated by spaces, or as a JSON list with `--json`.
 //!
-//! A folder of sentence-transformers is pooled as its `1_Pooling/config.json` and `modules.json` say, unless `--pooling` says
-//! otherwise; the example says which pooling it uses. Any checkpoint serves, with or without a head. Mind that a model that was only pretrained has no reason to put similar
-//! texts close to each other; one that was fine-tuned for it has.
+//! A folder of sentence-transformers is pooled as its `1_Pooling/config.json` and `modules.json` say, and passed through its linear
+//! maps (`2_Dense`), unless `--pooling` says otherwise; the example says what it does. Any checkpoint serves, with or without a
+//! head. Mind that a model that was only pretrained has no reason to put similar texts close to each other; one that was
+//! fine-tuned for it has.
+//!
+//! `--size` keeps the first numbers of each vector. That is for models that were trained for such sizes (`finetune_embed
+//! --sizes`); `--normalize` scales what is kept.
 //!
 //! JSON lines have the field `text`.
 
@@ -46,6 +50,10 @@ struct Args {
     /// From the vectors of the tokens to that of the text [default: as 1_Pooling/config.json of the folder says, else mean]
     #[arg(long, value_enum, help_heading = "Vectors")]
     pooling: Option<PoolingArg>,
+
+    /// Keep the first N numbers of each vector
+    #[arg(long, value_name = "N", help_heading = "Vectors")]
+    size: Option<usize>,
 
     /// Scale every vector to length 1
     #[arg(long, help_heading = "Vectors")]
@@ -90,12 +98,12 @@ fn main() -> ExitCode {
     common::run(|| embed(Args::parse()))
 }
 
-fn embed(Args { common, output: file, pooling, normalize }: Args) -> Result<(), Failure> {
+fn embed(Args { common, output: file, pooling, size, normalize }: Args) -> Result<(), Failure> {
     let (rows, locations) = common.input.read(|text| Row { text })?;
     let folder = common.folder()?;
     let embedder = Embedder::from_folder(&folder, common.options()?)?;
     common::warn(embedder.report());
-    let embedder = embedder.with_options(embed_options(&folder, pooling, normalize)?)?;
+    let embedder = embedder.with_options(embed_options(&folder, pooling, size, normalize)?)?;
     let embeddings = locations.locate(embedder.embed(rows.iter().map(|row| &row.text)))?;
     if let Some(file) = file {
         write_tensor(&file, &embeddings)?;
@@ -112,19 +120,30 @@ fn embed(Args { common, output: file, pooling, normalize }: Args) -> Result<(), 
     output.finish()
 }
 
-/// How to pool: by the flags, else as the folder says, else the mean. Says which it is.
-fn embed_options(folder: &Path, pooling: Option<PoolingArg>, normalize: bool) -> Result<EmbedOptions> {
+/// How to embed: by the flags, else as the folder says, else the mean. Says which it is.
+fn embed_options(
+    folder: &Path,
+    pooling: Option<PoolingArg>,
+    size: Option<usize>,
+    normalize: bool,
+) -> Result<EmbedOptions> {
     let (mut options, origin) = match pooling {
-        Some(pooling) => (EmbedOptions { pooling: vec![pooling.into()], normalize }, "--pooling"),
+        Some(pooling) => (EmbedOptions { pooling: vec![pooling.into()], ..EmbedOptions::default() }, "--pooling"),
         None => match EmbedOptions::from_folder(folder)? {
             Some(options) => (options, "1_Pooling/config.json"),
             None => (EmbedOptions::default(), "the default; the folder names none"),
         },
     };
+    options.size = size;
     options.normalize |= normalize;
     let names: Vec<_> = options.pooling.iter().map(|pooling| pooling.name()).collect();
-    let length = if options.normalize { ", scaled to length 1" } else { "" };
-    eprintln!("pooling: {}{length} ({origin})", names.join(" + "));
+    let mut steps = vec![names.join(" + ")];
+    steps.extend(
+        options.dense.iter().map(|map| format!("mapped by {}", map.strip_prefix(folder).unwrap_or(map).display())),
+    );
+    steps.extend(size.map(|size| format!("cut to {size} numbers")));
+    steps.extend(options.normalize.then(|| "scaled to length 1".to_owned()));
+    eprintln!("pooling: {} ({origin})", steps.join(", "));
     Ok(options)
 }
 

@@ -27,7 +27,7 @@ use clap::{Parser, ValueEnum};
 use deberta_burn::{
     Result,
     config::{ProblemType, TaskConfig},
-    data::{LabelEncoder, LabelNotation, TextColumns, TextRow, read_table},
+    data::{LabelEncoder, LabelNotation, Part, TextColumns, TextRow, read_table},
     heads::SequenceClassification,
     tokenizer::{EncodeOptions, Text},
     training::tasks::{ClassificationTask, Examples},
@@ -152,9 +152,12 @@ fn run(
     reader: &Reader,
     default: Option<&Path>,
 ) -> Result<()> {
-    let data = session.splits(default, |path, is_train| {
+    let data = session.splits(default, |path, part| {
         let rows = reader.read(path)?;
-        let targets = if is_train { encoder.training_targets(&rows, path) } else { encoder.targets(&rows, path) }?;
+        let targets = match part {
+            Part::Train => encoder.training_targets(&rows, path)?,
+            _ => encoder.targets(&rows, path)?,
+        };
         let texts: Vec<_> = rows
             .iter()
             .map(|row| match &row.pair {

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use deberta_burn::{
     Result,
-    data::read_rankings,
+    data::{Part, read_rankings},
     heads::SequenceClassification,
     training::tasks::{RankingLoss, RankingTask},
 };
@@ -72,9 +72,9 @@ fn main() -> ExitCode {
 }
 
 fn run(session: &Session, loss: RankingLoss, same_head: bool) -> Result<()> {
-    let data = session.splits(None, |path, is_train| {
+    let data = session.splits(None, |path, part| {
         let rows = read_rankings(path)?;
-        RankingTask::examples(&session.tokenizer, &rows, session.max_length, (loss, is_train), path)
+        RankingTask::examples(&session.tokenizer, &rows, session.max_length, (loss, part == Part::Train), path)
     })?;
     let model = session.load(SequenceClassification::new(&session.config, &session.device), same_head)?;
     session.train(&RankingTask::new(session.collator(), data, loss), model, None)

@@ -224,10 +224,10 @@ fn main() -> ExitCode {
                 session.train(&MaskedLmTask::new(session.collator(), masking, data, args.evaluated), model, None)
             }
             Some((options, config)) => {
-                let (device, dtype) = (&session.device, session.dtype());
+                let device = &session.device;
                 let model = match &session.folder {
                     Some(folder) => {
-                        let (model, reports) = ReplacedTokenPretraining::load(folder, &config, options, dtype, device)?;
+                        let (model, reports) = ReplacedTokenPretraining::load(folder, &config, options, device)?;
                         reports.iter().for_each(|report| session.announce(report));
                         model
                     }

@@ -59,6 +59,8 @@ pub fn device(name: &str) -> Result<Device> {
     let Some(device_type) = kind.device_type else {
         return Err(error(format!("not compiled in; build with `--features {}`", kind.name)));
     };
+    #[cfg(feature = "gpu")]
+    tune_little();
     let found = Device::enumerate(device_type()).into_vec();
     match found.get(index) {
         Some(device) if is_host(device) => Isa::chosen().map(|_| device.clone()).map_err(error),
@@ -66,6 +68,18 @@ pub fn device(name: &str) -> Result<Device> {
         None if found.is_empty() => Err(error(format!("none found; it needs {}", kind.needs))),
         None => Err(error(format!("this machine has {} of that kind, counted from 0", found.len()))),
     }
+}
+
+/// Lets burn try few kernels for what is left to it, unless `CUBECL_AUTOTUNE_LEVEL` or a file cubecl.toml says otherwise: each
+/// has to be compiled, and a first step would take minutes. An application's own configuration, if it was set before, stays.
+#[cfg(feature = "gpu")]
+fn tune_little() {
+    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig, autotune::AutotuneLevel};
+    let mut config = CubeClRuntimeConfig::from_current_dir();
+    if matches!(config.autotune.level, AutotuneLevel::Balanced) {
+        config.autotune.level = AutotuneLevel::Minimal;
+    }
+    CubeClRuntimeConfig::try_set(config.override_from_env());
 }
 
 /// All devices of a kind: `cuda` means every NVIDIA GPU. A name with a number means that one device.

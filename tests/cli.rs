@@ -57,7 +57,7 @@ fn fails(mut command: Command, part: &str) {
 fn every_example_teaches_its_use() {
     for name in ["classify", "zero_shot", "rerank", "fill_mask", "ner", "gliner", "answer", "embed"] {
         let shared =
-            contains("--model").and(contains("--device")).and(contains("--dtype")).and(contains("--max-length"));
+            contains("--model").and(contains("--device")).and(contains("--precision")).and(contains("--max-length"));
         example(name).arg("--help").assert().success().stdout(shared.and(contains("JSON lines have the field")));
     }
     example("classify").assert().code(2).stderr(contains("--model"));
@@ -142,10 +142,10 @@ fn precisions_are_chosen_and_told() {
     let plain = with_model("classify", &model).args(["war", "--json"]).assert().success();
     let score = |assert: &Assert| json_lines(assert)[0][0]["score"].as_f64().unwrap();
     for (flags, told) in [
-        (&["--dtype", "bf16"][..], "flex: bf16: linear maps bf16 ("),
-        (&["--dtype", "i16"], "flex: i16: linear maps i16 ("),
-        (&["--dtype", "int8"], "flex: int8 (mixed): attention's linear maps int8 ("),
-        (&["--dtype", "int8", "--int8", "all"], "flex: int8 (all): linear maps int8 ("),
+        (&["--precision", "bf16"][..], "flex: bf16: linear maps bf16 ("),
+        (&["--precision", "i16"], "flex: i16: linear maps i16 ("),
+        (&["--precision", "int8"], "flex: int8 (mixed): attention's linear maps int8 ("),
+        (&["--precision", "int8", "--int8", "all"], "flex: int8 (all): linear maps int8 ("),
     ] {
         let lower = with_model("classify", &model).args(["war", "--json"]).args(flags).assert().success();
         // The same model answers; how exactly is tested in `precision.rs`. With random weights, probabilities are up to 0.03
@@ -156,12 +156,12 @@ fn precisions_are_chosen_and_told() {
     }
     let mut alone = with_model("classify", &model);
     alone.args(["war", "--int8", "all"]);
-    fails(alone, "error: --int8: it says which linear maps are in 8 bits, and needs --dtype int8");
+    fails(alone, "error: --int8: it says which linear maps are in 8 bits, and needs --precision int8");
     example("finetune_ner")
-        .args(["--dtype", "int8"])
+        .args(["--precision", "int8"])
         .assert()
         .code(2)
-        .stderr(contains("possible values: f32, f16, bf16"));
+        .stderr(contains("possible values: f32, bf16, f16"));
 }
 
 #[test]

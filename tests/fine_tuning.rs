@@ -11,7 +11,7 @@ use std::{fs, path::Path, process::Command};
 use assert_cmd::assert::OutputAssertExt;
 use deberta_burn::{data::Random, heads::TokenClassification};
 use predicates::{prelude::*, str::contains};
-use runs::{Case, assert_whole, example, kill_and_resume, outcome};
+use runs::{Case, assert_whole, error_of, example, kill_and_resume, outcome};
 use serde_json::Value;
 use support::{config, folder};
 
@@ -285,11 +285,11 @@ fn rerankers_learn_and_their_folder_ranks() {
     };
     let rows = |range: std::ops::Range<usize>| range.map(|index| row(index) + "\n").collect::<String>();
     let (train, valid) = (case.file("train.jsonl", &rows(0..160)), case.file("valid.jsonl", &rows(160..200)));
-    for loss in ["pointwise", "listwise"] {
+    for (loss, precision) in [("pointwise", "f32"), ("listwise", "bf16")] {
         let mut command = example("finetune_rerank");
         command.arg("--model").arg(case.model.path()).arg("--output").arg(case.path(loss)).args(["--loss", loss]);
         command.arg("--train").arg(&train).arg("--valid").arg(&valid).args(["--epochs", "12", "--batch-size", "8"]);
-        command.args(["--learning-rate", "3e-3"]);
+        command.args(["--learning-rate", "3e-3", "--precision", precision]);
         command.assert().success().stdout(contains("ndcg_at_10").and(contains("mrr_at_10")));
         // By chance it is (1 + 1 / log2(3) + 1 / 2) / 3 = 0.71.
         let gain = outcome(&case.path(loss))["valid"]["ndcg_at_10"].as_f64().expect("a figure");
@@ -309,41 +309,6 @@ fn rerankers_learn_and_their_folder_ranks() {
     refused(graded, "pointwise").stderr(contains("bad.jsonl, line 1: it has a label above 1"));
     let none = r#"{"query": "q", "passages": ["a", "b"], "labels": [0, 0]}"#;
     refused(none, "listwise").stderr(contains("bad.jsonl, line 1: none of the query's labels is above 0"));
-}
-
-#[test]
-fn encoders_learn_from_pairs_and_their_folder_embeds() {
-    let case = Case::with_classifier();
-    // Texts belong together that have a word in common.
-    let words = ["war", "peace", "law", "nation", "king", "truth", "money", "ship", "river", "house", "people", "year"];
-    let row = |index: usize| {
-        let (word, other) = (words[index % 12], words[(index + 1 + index / 12 % 11) % 12]);
-        let negative =
-            if index.is_multiple_of(2) { format!(r#", "negative": "the {other} of the land""#) } else { String::new() };
-        format!(r#"{{"text": "a {word} {word}", "positive": "{word} and {word}"{negative}}}"#) + "\n"
-    };
-    let train = case.file("train.jsonl", &(0..240).map(row).collect::<String>());
-    let valid = case.file("valid.jsonl", &(0..12).map(row).collect::<String>());
-    let run = |flags: &[&str]| {
-        let mut command = example("finetune_embed");
-        command.arg("--model").arg(case.model.path()).arg("--train").arg(&train).arg("--valid").arg(&valid).args(flags);
-        command.args(["--epochs", "12", "--batch-size", "12", "--learning-rate", "3e-3", "--output"]);
-        command.arg(case.path("encoder"));
-        command
-    };
-    run(&[]).assert().success().stdout(contains("recall_at_5"));
-    // By chance it is (1 + 1/2 + .. + 1/12) / 12 = 0.26.
-    let rank = outcome(&case.path("encoder"))["valid"]["mrr"].as_f64().expect("a figure");
-    assert!(rank > 0.6, "{rank}");
-
-    let mut embed = example("embed");
-    embed.arg("--model").arg(case.path("encoder")).args(["a war", "--json"]);
-    embed.assert().success().stderr(contains("pooling: mean (1_Pooling/config.json)"));
-    fs::rename(case.path("encoder"), case.path("whole")).expect("another name");
-    run(&["--lora", "4"]).assert().success().stdout(contains("the model of"));
-    assert!(!case.path("encoder/adapter_config.json").exists());
-    let rank = outcome(&case.path("encoder"))["valid"]["mrr"].as_f64().expect("a figure");
-    assert!(rank > 0.4, "{rank}");
 }
 
 /// Texts whose words alone say what is an entity: some are a person, some a thing.
@@ -451,12 +416,7 @@ fn a_killed_run_of_gliner_goes_on_as_if_nothing_had_happened() {
         command.arg("--model").arg(case.model.path()).arg("--output").arg(case.path(output));
         command.arg("--train").arg(&train).arg("--valid").arg(&valid);
         command.args(["--steps", "80", "--batch-size", "8", "--accumulation", "2", "--evaluate-every", "6"]);
-        command.args(["--learning-rate", "1e-3", "--report-every", "2"]);
+        command.args(["--learning-rate", "1e-3", "--report-every", "2", "--precision", "f16"]);
         command
     });
-}
-
-/// What a program that fails says.
-fn error_of(mut command: Command) -> String {
-    String::from_utf8(command.assert().code(1).get_output().stderr.clone()).expect("UTF-8")
 }

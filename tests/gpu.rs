@@ -6,15 +6,12 @@ mod attention;
 mod common;
 
 use attention::{Case, Implementation, cases};
-use burn::tensor::{DType, Device};
-use common::{fixture, fixtures_with};
-use deberta_burn::{device::device, parity::Reference};
-
-/// The first GPU of the backends that are compiled in. Without one the tests fail: they were asked for.
-fn gpu() -> Device {
-    let found = ["cuda", "metal", "vulkan", "wgpu"].into_iter().find_map(|name| device(name).ok());
-    found.expect("a GPU, or a Vulkan driver that stands in for one")
-}
+use burn::{
+    module::Param,
+    tensor::{DType, Device, Tensor, TensorData},
+};
+use common::{fixture, fixtures_with, gpu};
+use deberta_burn::{model::linear::Linear, parity::Reference};
 
 #[test]
 fn attention_equals_its_definition() {
@@ -42,8 +39,7 @@ fn gradients_are_the_same_twice() {
 
 #[test]
 fn models_equal_the_reference() {
-    // The products of some devices round f32 to TF32's 11 bits, unless they are told not to, which burn cannot yet.
-    let (device, bound) = (gpu(), if cfg!(feature = "cuda") && device("cuda").is_ok() { 2e-2 } else { 1e-4 });
+    let device = gpu();
     let mut names = fixtures_with("reference.safetensors");
     names.retain(|name| !name.starts_with("emd_") && !name.starts_with("rtd_"));
     assert!(names.len() > 25, "fixtures are missing: {names:?}");
@@ -51,6 +47,36 @@ fn models_equal_the_reference() {
         let folder = fixture(&name);
         let reference = Reference::open(folder.join("reference.safetensors")).expect("a reference");
         let largest = reference.compare(&folder, &device).expect("a model").max();
-        assert!(largest <= bound, "{name}: off by {largest:.1e}");
+        assert!(largest <= 1e-4, "{name}: off by {largest:.1e}");
+    }
+}
+
+/// The gradient of a weight is a sum over all rows: in one go, in parts, and in as many parts as divide the rows.
+#[test]
+fn products_of_many_rows_equal_the_cpus() {
+    for (rows, inputs, outputs) in [(4096, 64, 48), (3000, 33, 7), (2999, 16, 200)] {
+        let run = |device: &Device| {
+            let values = |part: usize, shape: [usize; 2]| {
+                let value = |at: usize| (((at * 7919 + part * 104_729) % 2003) as f32 / 1001.0) - 1.0;
+                let data = TensorData::new((0..shape[0] * shape[1]).map(value).collect(), shape);
+                Tensor::<2>::from_data(data, device)
+            };
+            let x = values(0, [rows, inputs]).require_grad();
+            let bias = Param::from_tensor(values(2, [1, outputs]).flatten(0, 1));
+            let linear = Linear::new(Param::from_tensor(values(1, [inputs, outputs])), Some(bias));
+            let output = linear.forward(x.clone());
+            let gradients = (output.clone() * values(3, [rows, outputs])).sum().backward();
+            let bias = linear.bias.as_ref().expect("as above").grad(&gradients).expect("a gradient");
+            let weight = linear.weight.grad(&gradients).expect("a gradient");
+            [output.inner(), x.grad(&gradients).expect("a gradient"), weight, bias.unsqueeze()]
+                .map(|tensor| tensor.into_data().try_to_vec::<f32>().expect("numbers in f32"))
+        };
+        let (found, expected) = (run(&gpu().autodiff()), run(&Device::flex().autodiff()));
+        for (name, (found, expected)) in ["y", "dx", "dW", "db"].into_iter().zip(found.iter().zip(&expected)) {
+            let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+            let difference = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+            // Some thousand roundings of f32, in another order.
+            assert!(difference <= 1e-5 * largest, "{rows} x {inputs} x {outputs}: {name} is off by {difference:e}");
+        }
     }
 }

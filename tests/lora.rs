@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fs};
 use burn::{
     Tensor,
     module::Module,
-    tensor::{Device, FloatDType, TensorData, Tolerance},
+    tensor::{Device, TensorData, Tolerance},
 };
 use common::{config_without_dropout, fixture};
 use deberta_burn::{
@@ -60,7 +60,6 @@ impl Case {
             tokenizer: &self.tokenizer,
             resume: false,
             devices: &self.devices,
-            dtype: FloatDType::F32,
             report_every: 1,
             snapshots: &[],
             data: Value::Null,

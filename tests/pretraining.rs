@@ -122,6 +122,23 @@ fn experts_begin_as_the_dense_network_and_go_on_after_a_kill() {
 }
 
 #[test]
+fn mixed_precision_pretrains_and_goes_on_after_a_kill() {
+    for (objective, precision) in [("mlm", "bf16"), ("rtd", "f16")] {
+        let pretraining = Pretraining::new();
+        kill_and_resume(&pretraining.case, 2, |output| {
+            let mut command = pretraining.start(output, "60");
+            command.args(["--objective", objective, "--precision", precision, "--experts", "3", "--accumulation", "2"]);
+            command.args(["--evaluate-every", "6", "--report-every", "2"]);
+            command
+        });
+        let valid = &outcome(&pretraining.case.path("whole"))["valid"];
+        let loss = valid.get("generator_loss").unwrap_or(&valid["loss"]).as_f64().unwrap();
+        // As above.
+        assert!(loss < 7.0, "{objective}: {loss}");
+    }
+}
+
+#[test]
 fn one_expert_answers_as_the_dense_network() {
     let pretraining = Pretraining::new();
     let mut convert = example("convert");

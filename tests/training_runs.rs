@@ -9,6 +9,7 @@ mod support;
 use std::{fs, path::Path, process::Command};
 
 use assert_cmd::assert::OutputAssertExt;
+use burn::tensor::DType;
 use classifier::kill_when_saved;
 use deberta_burn::checkpoint::Checkpoint;
 use predicates::{prelude::*, str::contains};
@@ -185,7 +186,7 @@ fn a_resumed_run_has_to_be_the_same() {
     for (flags, part) in [
         (["--label-column", "other"], "data.columns.2 was \"label\", now it is \"other\""),
         (["--task-dropout", "0.3"], "config.cls_dropout was not there, now it is 0.3"),
-        (["--dtype", "bf16"], "dtype was \"f32\", now it is \"bf16\""),
+        (["--precision", "bf16"], "settings.precision was \"f32\", now it is \"bf16\""),
         (["--device", "ndarray"], "devices.0 was \"flex\", now it is \"ndarray\""),
         (["--max-length", "9"], "data.max_length was 32, now it is 9"),
         (["--seed", "1"], "settings.seed was 0, now it is 1"),
@@ -247,7 +248,7 @@ fn a_run_that_diverges_ends_with_its_best_model_kept() {
 }
 
 #[test]
-fn half_precision_trains_every_head() {
+fn mixed_precision_trains_every_head() {
     let case = Case::with_classifier();
     let reviews = case.reviews("train.tsv", 20);
     let sentences = case.file("train.conll", "Ada B-PER\nwrote O\n\nLondon B-LOC\nis O\nold O\n");
@@ -258,11 +259,11 @@ fn half_precision_trains_every_head() {
     );
     let choices = case
         .file("train.jsonl", "{\"prompt\": \"It rains.\", \"choices\": [\"Take a coat.\", \"Swim.\"], \"label\": 0}\n");
-    for dtype in ["bf16", "f16"] {
+    for precision in ["bf16", "f16"] {
         for (task, train) in
             [("classification", &reviews), ("ner", &sentences), ("qa", &questions), ("choice", &choices)]
         {
-            let output = case.path(&format!("{task}-{dtype}"));
+            let output = case.path(&format!("{task}-{precision}"));
             let mut command = example(&format!("finetune_{task}"));
             command.arg("--model").arg(case.model.path()).arg("--train").arg(train).arg("--valid").arg(train);
             command.arg("--output").arg(&output).args([
@@ -271,26 +272,26 @@ fn half_precision_trains_every_head() {
                 "--batch-size",
                 "2",
                 "--sift",
-                "--dtype",
-                dtype,
+                "--precision",
+                precision,
             ]);
             command.assert().success();
             let checkpoint = Checkpoint::open(&output).expect("a checkpoint");
-            assert!(checkpoint.tensors().all(|(_, found, _)| found.name() == dtype), "{task}");
+            assert!(checkpoint.tensors().all(|(_, found, _)| found == DType::F32), "{task}");
         }
     }
 }
 
-/// With masters in f32, half precision learns as f32 does; and it is resumed to the bit, masters and scale included.
+/// Mixed precision learns as f32 does, and is resumed to the bit, the scale of the loss included.
 #[test]
-fn half_precision_learns_and_resumes() {
+fn mixed_precision_learns_and_resumes() {
     let case = Case::with_classifier();
     let train = case.reviews("train.tsv", 80);
-    let start = |dtype: &str, output: &str, steps: &str| {
+    let start = |precision: &str, output: &str, steps: &str| {
         let mut command = case.classification(output);
         command.arg("--train").arg(&train).args(["--learning-rate", "3e-3", "--batch-size", "16", "--resume"]);
-        command.args(["--schedule", "constant", "--report-every", "20", "--evaluate-every", "20", "--dtype", dtype]);
-        command.args(["--steps", steps]);
+        command.args(["--schedule", "constant", "--report-every", "20", "--evaluate-every", "20"]);
+        command.args(["--precision", precision, "--steps", steps]);
         command
     };
     let losses = |output: &str| -> Vec<f64> {
@@ -298,18 +299,28 @@ fn half_precision_learns_and_resumes() {
         let column = rows[0].iter().position(|name| name == "train_loss").expect("the column");
         rows[1..].iter().map(|row| row[column].parse().expect("a number")).collect()
     };
-    for dtype in ["f32", "bf16", "f16"] {
-        start(dtype, dtype, "200").assert().success();
-        let losses = losses(dtype);
+    for precision in ["f32", "bf16", "f16"] {
+        start(precision, precision, "200").assert().success();
+        let losses = losses(precision);
         // Of 24 runs with other models, seeds and types the worst ended at 0.38 of the first loss, the median at 0.03.
-        assert!(losses[9] < 0.9 * losses[0], "{dtype}: {losses:?}");
+        assert!(losses[9] < 0.9 * losses[0], "{precision}: {losses:?}");
     }
-    for dtype in ["bf16", "f16"] {
-        let output = format!("{dtype}-killed");
-        kill_when_saved(start(dtype, &output, "200"), &case.path(&output));
-        start(dtype, &output, "200").assert().success();
-        assert_eq!(figures(&case.path(dtype)), figures(&case.path(&output)));
+    for precision in ["bf16", "f16"] {
+        let output = format!("{precision}-killed");
+        kill_when_saved(start(precision, &output, "200"), &case.path(&output));
+        start(precision, &output, "200").assert().success();
+        assert_eq!(figures(&case.path(precision)), figures(&case.path(&output)));
     }
+}
+
+#[test]
+fn a_device_without_the_type_is_refused_before_anything_is_read() {
+    let mut command = example("finetune_classification");
+    command.args(["--model", "nowhere", "--device", "ndarray", "--precision", "bf16"]);
+    assert_eq!(
+        error(command),
+        "error: device `ndarray`: it does not compute in bf16 (--precision); train in f32, or on another device"
+    );
 }
 
 /// On one processor with one number of threads. (Another number splits the sums of attention's backward pass otherwise.)

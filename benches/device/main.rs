@@ -4,23 +4,28 @@
 mod allocator;
 mod attention;
 
-use std::{path::PathBuf, process::ExitCode, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use attention::{Case, Implementation, cases};
 use burn::{
     Tensor,
     module::{Module, ModuleMapper, Param},
-    tensor::{DType, Device, Distribution, Int, TensorData},
+    tensor::{DType, Device, Distribution, FloatDType, Int, TensorData},
 };
 use clap::{Parser, Subcommand, ValueEnum};
 use deberta_burn::{
     Backbone, ModelInput,
-    config::{PositionTerms, Preset},
+    config::{ModelConfig, PositionTerms, Preset},
     device::{describe, device},
     heads::{SequenceClassification, SequenceLabels},
+    model::linear::Linear,
     parity::Reference,
-    training::{AdamW, AdamWConfig, ParameterGroups, Schedule, ScheduleKind, Trainer, Warmup},
+    training::{AdamW, AdamWConfig, Objective, ParameterGroups, Schedule, ScheduleKind, Trainer, Warmup},
 };
 use serde_json::json;
 
@@ -30,6 +35,10 @@ struct Arguments {
     /// cuda[:N], vulkan, wgpu, metal; flex and ndarray too.
     #[arg(long, default_value = "cuda")]
     device: String,
+
+    /// Times of a model only start when this file is there: several programs can compile at a time, and be timed one by one.
+    #[arg(long, global = true)]
+    after: Option<PathBuf>,
 
     #[command(subcommand)]
     command: Command,
@@ -67,7 +76,22 @@ enum Command {
         #[arg(long, default_value_t = 2048)]
         composed_up_to: usize,
     },
-    /// Times of a model with fresh weights: inference, then a training step of a classifier.
+    /// Times of a linear map of 16,384 rows.
+    Products {
+        /// Type to compute in.
+        #[arg(long, default_value = "bf16")]
+        dtype: Type,
+        /// Inputs and outputs of each map.
+        #[arg(long, value_delimiter = ',', default_value = "768x768,768x3072,3072x768")]
+        maps: Vec<String>,
+        /// Rows of the input.
+        #[arg(long, default_value_t = 16_384)]
+        rows: usize,
+        /// Timed runs, of which the median is given.
+        #[arg(long, default_value_t = 10)]
+        times: usize,
+    },
+    /// Times of a model with fresh weights: a training step of a classifier in mixed precision, and inference in the type.
     Model {
         /// Shape of the model.
         #[arg(long, default_value = "deberta-v3-base")]
@@ -84,6 +108,9 @@ enum Command {
         /// Timed runs, of which the median is given.
         #[arg(long, default_value_t = 10)]
         times: usize,
+        /// Words of the vocabulary, instead of the preset's, for a device that holds less.
+        #[arg(long)]
+        vocabulary: Option<usize>,
     },
 }
 
@@ -115,7 +142,7 @@ impl Type {
 
 fn main() -> Result<ExitCode> {
     allocator::keep_freed_memory();
-    let Arguments { device: name, command } = Arguments::parse();
+    let Arguments { device: name, after, command } = Arguments::parse();
     let device = device(&name)?;
     println!("{}", json!({ "device": name, "host": describe() }));
     let passed = match command {
@@ -127,8 +154,19 @@ fn main() -> Result<ExitCode> {
             }
             true
         }
-        Command::Model { preset, dtype, batch, length, times } => {
-            time_model(preset, dtype, [batch, length], times, &device)?;
+        Command::Products { dtype, maps, rows, times } => {
+            for map in maps {
+                time_product(dtype, rows, &map, times, &device)?;
+            }
+            true
+        }
+        Command::Model { preset, dtype, batch, length, times, vocabulary } => {
+            let mut config = preset.config();
+            if let (Some(words), ModelConfig::Deberta(config)) = (vocabulary, &mut config) {
+                config.vocab_size = words;
+            }
+            let case = ModelCase { name: preset.name(), config, dtype, shape: [batch, length] };
+            case.time(times, after.as_deref(), &device)?;
             true
         }
     };
@@ -186,23 +224,32 @@ fn check(dtype: Type, device: &Device) -> bool {
     passed
 }
 
-/// The median of some runs in milliseconds, each waited for, after three that warm up.
-fn median(times: usize, device: &Device, mut run: impl FnMut()) -> f64 {
-    let wait = || device.sync().expect("the device answers");
+/// Runs three times.
+fn warm_up(device: &Device, mut run: impl FnMut()) {
     for _ in 0..3 {
         run();
-        wait();
+        device.sync().expect("the device answers");
     }
+}
+
+/// The median of some runs in milliseconds, each waited for.
+fn timed(times: usize, device: &Device, mut run: impl FnMut()) -> f64 {
     let mut taken: Vec<_> = (0..times)
         .map(|_| {
             let start = Instant::now();
             run();
-            wait();
+            device.sync().expect("the device answers");
             start.elapsed().as_secs_f64() * 1e3
         })
         .collect();
     taken.sort_by(f64::total_cmp);
     taken[taken.len() / 2]
+}
+
+/// The same after three runs that warm up.
+fn median(times: usize, device: &Device, mut run: impl FnMut()) -> f64 {
+    warm_up(device, &mut run);
+    timed(times, device, run)
 }
 
 fn time_attention(dtype: Type, length: usize, tokens: usize, times: usize, composed_up_to: usize, device: &Device) {
@@ -213,16 +260,6 @@ fn time_attention(dtype: Type, length: usize, tokens: usize, times: usize, compo
     println!(
         "{}",
         json!({ "implementation": "fused, no position terms", "dtype": format!("{dtype:?}"), "length": length, "pass": "forward", "ms": ms })
-    );
-    let rows = case.rule.index(length, length).rows().len().next_multiple_of(16);
-    let [states, table] = [tokens, rows].map(|rows| {
-        let values = Tensor::<3>::random([rows, 12, 64], Distribution::Normal(0.0, 1.0), device);
-        values.cast(dtype.dtype()).swap_dims(0, 1)
-    });
-    let ms = median(times, device, || drop(states.clone().matmul(table.clone().transpose())));
-    println!(
-        "{}",
-        json!({ "implementation": "one position product", "dtype": format!("{dtype:?}"), "length": length, "pass": "forward", "ms": ms })
     );
     for implementation in [Implementation::Fused, Implementation::Composed] {
         if implementation == Implementation::Composed && length > composed_up_to {
@@ -255,47 +292,96 @@ struct Cast(DType);
 
 impl ModuleMapper for Cast {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|tensor| match tensor.device().is_autodiff() {
-            true => Tensor::from_inner(tensor.inner().cast(self.0)).require_grad(),
-            false => tensor.cast(self.0),
-        })
+        param.map(|tensor| tensor.cast(self.0))
     }
 }
 
-fn time_model(preset: Preset, dtype: Type, [batch, length]: [usize; 2], times: usize, device: &Device) -> Result<()> {
-    let config = preset.config();
-    let input = |device: &Device| {
-        let ids: Vec<i32> = (0..batch * length).map(|at| (at * 7919 % 100_000) as i32 + 1000).collect();
-        ModelInput::new(Tensor::<2, Int>::from_data(TensorData::new(ids, [batch, length]), device))
+fn time_product(dtype: Type, rows: usize, map: &str, times: usize, device: &Device) -> Result<()> {
+    let (inputs, outputs) = map.split_once('x').context("a map is written INPUTSxOUTPUTS")?;
+    let (inputs, outputs): (usize, usize) = (inputs.parse()?, outputs.parse()?);
+    let random = |shape: [usize; 2], device: &Device| {
+        Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), device).cast(dtype.dtype())
     };
-    let line = |what: &str, ms: f64| {
+    let line = |pass: &str, products: f64, ms: f64| {
+        let teraflops = 2e-9 * products * (rows * inputs * outputs) as f64 / ms;
         println!(
             "{}",
-            json!({
-                "model": preset.name(), "dtype": format!("{dtype:?}"), "batch": batch, "length": length, "what": what, "ms": ms,
-                "bytes reserved": reserved(device),
-            })
+            json!({ "map": map, "dtype": format!("{dtype:?}"), "rows": rows, "pass": pass, "ms": ms, "TFLOP/s": teraflops })
         );
     };
-    let model = Backbone::new(&config, device).map(&mut Cast(dtype.dtype()));
-    let inputs = input(device);
-    line("inference", median(times, device, || drop(model.forward(inputs.clone()))));
-    drop(model);
+    let map = |device: &Device| Linear::new(Param::from_tensor(random([inputs, outputs], device)), None);
+    let (linear, x) = (map(device), random([rows, inputs], device));
+    line("forward", 1.0, median(times, device, || drop(linear.forward(x.clone()))));
     let tracked = device.clone().autodiff();
-    let head = SequenceClassification::new(&config, &tracked).map(&mut Cast(dtype.dtype()));
-    let optimizer = AdamW::new(AdamWConfig::default(), ParameterGroups { layers: 12, layer_decay: 1.0 });
-    let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), 1e-5, usize::MAX)?;
-    let mut trainer = Trainer::new(head, vec![tracked.clone()], optimizer, schedule, None, 0);
-    let inputs = input(&tracked);
-    let classes = Tensor::<1, Int>::from_data(
-        TensorData::new((0..batch as i32).map(|text| text % 2).collect(), [batch]),
-        &tracked,
-    );
-    line(
-        "training step",
-        median(times, device, || {
-            trainer.train_step(vec![(inputs.clone(), SequenceLabels::Classes(classes.clone()))]);
-        }),
-    );
+    let (linear, x) = (map(&tracked), random([rows, inputs], &tracked).require_grad());
+    let weight = random([rows, outputs], &tracked);
+    let both = median(times, device, || drop((linear.forward(x.clone()) * weight.clone()).sum().backward()));
+    line("forward and backward", 3.0, both);
     Ok(())
+}
+
+/// A model to time.
+struct ModelCase {
+    name: &'static str,
+    config: ModelConfig,
+    dtype: Type,
+    shape: [usize; 2],
+}
+
+impl ModelCase {
+    fn input(&self, device: &Device) -> ModelInput {
+        let [batch, length] = self.shape;
+        let words = match &self.config {
+            ModelConfig::Deberta(config) => config.vocab_size,
+            ModelConfig::Roberta(config) => config.vocab_size,
+        };
+        // Some words are frequent, as in a text.
+        let word = |at: usize| words as f64 * ((at * 7919 % 10_007) as f64 / 10_007.0).powi(4);
+        let ids: Vec<i32> = (0..batch * length).map(|at| word(at) as i32).collect();
+        ModelInput::new(Tensor::<2, Int>::from_data(TensorData::new(ids, self.shape), device))
+    }
+
+    fn time(&self, times: usize, after: Option<&Path>, device: &Device) -> Result<()> {
+        let Self { name, config, dtype, shape: [batch, length] } = self;
+        let line = |what: &str, ms: f64, bytes: Option<u64>| {
+            println!(
+                "{}",
+                json!({
+                    "model": name, "dtype": format!("{dtype:?}"), "batch": batch, "length": length, "what": what, "ms": ms,
+                    "bytes reserved": bytes,
+                })
+            );
+        };
+        let tracked = device.clone().autodiff();
+        let mut head = SequenceClassification::new(config, &tracked);
+        // Mixed precision: parameters stay in f32.
+        let compute_type = match dtype {
+            Type::F32 => None,
+            Type::F16 => Some(FloatDType::F16),
+            Type::Bf16 => Some(FloatDType::BF16),
+        };
+        Objective::backbone_mut(&mut head).set_compute_type(compute_type);
+        let optimizer = AdamW::new(AdamWConfig::default(), ParameterGroups { layers: 12, layer_decay: 1.0 });
+        let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), 1e-5, usize::MAX)?;
+        let mut trainer = Trainer::new(head, vec![tracked.clone()], optimizer, schedule, None, 0);
+        let inputs = self.input(&tracked);
+        let classes = TensorData::new((0..*batch as i32).map(|text| text % 2).collect(), [*batch]);
+        let classes = Tensor::<1, Int>::from_data(classes, &tracked);
+        let mut step = || {
+            trainer.train_step(vec![(inputs.clone(), SequenceLabels::Classes(classes.clone()))]);
+        };
+        warm_up(device, &mut step);
+        let bytes = reserved(device);
+
+        let model = Backbone::new(config, device).map(&mut Cast(dtype.dtype()));
+        let inputs = self.input(device);
+        let infer = || drop(model.forward(inputs.clone()));
+        warm_up(device, infer);
+        while after.is_some_and(|file| !file.exists()) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        line("training step", timed(times, device, step), bytes);
+        line("inference", timed(times, device, infer), None);
+        Ok(())
+    }
 }

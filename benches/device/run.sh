@@ -24,10 +24,12 @@ step() { # name, most seconds, command
   tail -3 "$results/$name.err"
 }
 
-steps=("$@"); [ ${#steps[@]} -gt 0 ] || steps=(check parity attention peers model-bf16 model-f32)
+steps=("$@"); [ ${#steps[@]} -gt 0 ] || steps=(check parity products attention peers model model-f32 peer-models)
 step check 90 "$program" check
-step parity 120 "$program" parity
+step parity 90 "$program" parity
+step products 60 "$program" products
 step attention 60 "$program" attention
 step peers 120 python3 benches/device/peers.py
-step model-bf16 60 "$program" model
-step model-f32 60 "$program" model --dtype f32
+step model 60 "$program" model
+step model-f32 60 "$program" model --dtype f32 --times 3
+step peer-models 150 python3 benches/device/peer_models.py

@@ -2,10 +2,8 @@
 
 use burn::tensor::FloatDType;
 use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Default, ValueEnum)]
 pub enum Dtype {
     #[default]
     F32,

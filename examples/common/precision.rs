@@ -11,17 +11,17 @@ use int8::Layers;
 pub struct PrecisionArgs {
     /// Numbers to compute with; weights in f32 and bf16 keep f32's decisions, and so does i16 where CPUs are to be fast; int8 is
     /// faster still and changes a few
-    #[arg(long, value_enum, default_value_t = Dtype::F32, help_heading = "Model")]
-    dtype: Dtype,
+    #[arg(long, value_enum, default_value_t = Numbers::F32, help_heading = "Model")]
+    precision: Numbers,
 
-    /// With --dtype int8: which linear maps are in 8 bits [default: mixed]
+    /// With --precision int8: which linear maps are in 8 bits [default: mixed]
     #[arg(long, value_enum, value_name = "LAYERS", help_heading = "Model")]
     int8: Option<Layers>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 #[value(rename_all = "lowercase")]
-enum Dtype {
+enum Numbers {
     /// f32 throughout
     F32,
     /// Half the memory, on GPUs
@@ -36,18 +36,18 @@ enum Dtype {
 
 impl PrecisionArgs {
     /// # Errors
-    /// `--int8` without `--dtype int8`.
+    /// `--int8` without `--precision int8`.
     pub fn precision(&self) -> Result<Precision> {
         let layers = self.int8.map_or_else(Int8Layers::default, Into::into);
-        match self.dtype {
-            Dtype::Int8 => Ok(Precision::Int8(layers)),
+        match self.precision {
+            Numbers::Int8 => Ok(Precision::Int8(layers)),
             _ if self.int8.is_some() => {
-                Err(Error::setting("--int8", "it says which linear maps are in 8 bits, and needs --dtype int8"))
+                Err(Error::setting("--int8", "it says which linear maps are in 8 bits, and needs --precision int8"))
             }
-            Dtype::F32 => Ok(Precision::F32),
-            Dtype::F16 => Ok(Precision::F16),
-            Dtype::Bf16 => Ok(Precision::Bf16),
-            Dtype::I16 => Ok(Precision::I16),
+            Numbers::F32 => Ok(Precision::F32),
+            Numbers::F16 => Ok(Precision::F16),
+            Numbers::Bf16 => Ok(Precision::Bf16),
+            Numbers::I16 => Ok(Precision::I16),
         }
     }
 }

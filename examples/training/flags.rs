@@ -17,7 +17,7 @@ use deberta_burn::{
 };
 use serde::Deserialize;
 
-use super::{dtype::Dtype, truncation::Truncation};
+use super::{compute_type::ComputeType, truncation::Truncation};
 
 /// Flags of every fine-tuning example. What a flag does not say comes from the settings file, then from the recipe, then from
 /// the defaults.
@@ -46,9 +46,9 @@ pub struct TrainingFlags {
     #[arg(long, value_enum, help_heading = "Model")]
     devices: Option<DeviceCount>,
 
-    /// Type of the weights [default: f32]
+    /// Type that linear maps and attention compute in; all else, and the model that is written, is in f32 [default: f32]
     #[arg(long, value_enum, help_heading = "Model")]
-    pub dtype: Option<Dtype>,
+    precision: Option<ComputeType>,
 
     /// Most tokens of one input, special tokens included; not more than the model was trained with [default: 128; for GLiNER as
     /// many as that]
@@ -265,7 +265,7 @@ impl TrainingFlags {
             model: self.model.or(below.model),
             device: self.device.or(below.device),
             devices: self.devices.or(below.devices),
-            dtype: self.dtype.or(below.dtype),
+            precision: self.precision.or(below.precision),
             max_length: self.max_length.or(below.max_length),
             truncation: self.truncation.or(below.truncation),
             task_dropout: self.task_dropout.or(below.task_dropout),
@@ -372,7 +372,7 @@ impl TrainingFlags {
     }
 
     /// Where to train, at least one device.
-    pub fn devices(&self) -> Result<Vec<Device>> {
+    fn devices(&self) -> Result<Vec<Device>> {
         let name = self.device.as_deref().unwrap_or("flex");
         match self.devices {
             Some(DeviceCount::All) => devices(name),
@@ -400,7 +400,15 @@ impl TrainingFlags {
         }
     }
 
-    pub fn settings(&self) -> Result<TrainingSettings> {
+    /// The settings, and the devices with gradients to train on: all that can be checked before anything is read.
+    pub fn check(&self) -> Result<(TrainingSettings, Vec<Device>)> {
+        let (settings, devices) = (self.settings()?, self.devices()?);
+        settings.validate()?;
+        devices.iter().try_for_each(|device| settings.precision.compute_type(device).map(drop))?;
+        Ok((settings, devices.into_iter().map(Device::autodiff).collect()))
+    }
+
+    fn settings(&self) -> Result<TrainingSettings> {
         let default = TrainingSettings::default();
         let sift = Sift::default();
         Ok(TrainingSettings {
@@ -419,6 +427,7 @@ impl TrainingFlags {
             },
             schedule: self.schedule.unwrap_or(default.schedule),
             layer_decay: self.layer_decay.unwrap_or(default.layer_decay),
+            precision: self.precision.map_or(default.precision, Into::into),
             optimizer: AdamWConfig {
                 weight_decay: self.weight_decay.unwrap_or(default.optimizer.weight_decay),
                 max_norm: self.clip_norm.unwrap_or(default.optimizer.max_norm),

@@ -2,8 +2,8 @@
 
 #[path = "../common/allocator.rs"]
 mod allocator;
-#[path = "../common/dtype.rs"]
-mod dtype;
+#[path = "../common/compute_type.rs"]
+mod compute_type;
 mod flags;
 mod progress;
 #[path = "../common/truncation.rs"]
@@ -14,15 +14,12 @@ use std::{
     process::ExitCode,
 };
 
-use burn::{
-    module::Module,
-    tensor::{Device, FloatDType},
-};
+use burn::{module::Module, tensor::Device};
 use deberta_burn::{
     Error, ModelConfig, Result,
     checkpoint::{Checkpoint, HeadPolicy, LoadOptions, LoadReport, locate},
     config::Configuration,
-    data::file_digest,
+    data::{Part, file_digest},
     tokenizer::Tokenizer,
     training::{
         Run, Task, TaskModel, TrainingSettings,
@@ -32,7 +29,6 @@ use deberta_burn::{
 };
 use serde_json::{Map, Value, json};
 
-use dtype::Dtype;
 pub use flags::TrainingFlags;
 use progress::Progress;
 
@@ -69,12 +65,8 @@ impl Session {
     #[allow(dead_code, reason = "each example opens models of one kind")]
     pub fn open(flags: TrainingFlags, output: &str, from_scratch: Option<(ModelConfig, Tokenizer)>) -> Result<Self> {
         let flags = flags.resolve(output, from_scratch.is_some())?;
-        let settings = flags.settings()?;
-        settings.validate()?;
+        let (settings, devices) = flags.check()?;
         let (folder, mut config, mut tokenizer) = match from_scratch {
-            Some(_) if flags.dtype.is_some_and(|dtype| dtype != Dtype::F32) => {
-                return Err(Error::setting("--dtype", "a model from scratch is trained in f32"));
-            }
             Some((config, tokenizer)) => (None, config, tokenizer),
             None => {
                 let folder = folder(&flags)?;
@@ -88,7 +80,7 @@ impl Session {
         if let Some(dropout) = flags.task_dropout()? {
             config.set_classifier_dropout(dropout);
         }
-        Self::begin(flags, settings, folder, config, tokenizer, 128)
+        Self::begin(flags, settings, devices, folder, config, tokenizer, 128)
     }
 }
 
@@ -102,22 +94,21 @@ impl<C: Configuration> Session<C> {
         open: impl FnOnce(&TrainingFlags, &Path) -> Result<(C, Tokenizer)>,
     ) -> Result<Self> {
         let flags = flags.resolve(output, false)?;
-        let settings = flags.settings()?;
-        settings.validate()?;
+        let (settings, devices) = flags.check()?;
         let folder = folder(&flags)?;
         let (config, tokenizer) = open(&flags, &folder)?;
-        Self::begin(flags, settings, Some(folder), config, tokenizer, usize::MAX)
+        Self::begin(flags, settings, devices, Some(folder), config, tokenizer, usize::MAX)
     }
 
     fn begin(
         flags: TrainingFlags,
         settings: TrainingSettings,
+        devices: Vec<Device>,
         folder: Option<PathBuf>,
         config: C,
         tokenizer: Tokenizer,
         default_length: usize,
     ) -> Result<Self> {
-        let devices: Vec<_> = flags.devices()?.into_iter().map(Device::autodiff).collect();
         let device = devices[0].clone();
         let wanted = flags.max_length.unwrap_or(default_length);
         let max_length = wanted.min(config.encoder().trained_length());
@@ -141,12 +132,12 @@ impl<C: Configuration> Session<C> {
     pub fn splits<E>(
         &self,
         default: Option<&Path>,
-        mut read: impl FnMut(&Path, bool) -> Result<E>,
+        mut read: impl FnMut(&Path, Part) -> Result<E>,
     ) -> Result<Splits<E>> {
         let paths = self.flags.parts(default)?;
-        let mut read_if = |path: &Option<PathBuf>| path.as_ref().map(|path| read(path, false)).transpose();
-        let (valid, test) = (read_if(&paths.valid)?, read_if(&paths.test)?);
-        Ok(Splits { train: read(&paths.train, true)?, valid, test })
+        let valid = paths.valid.map(|path| read(&path, Part::Valid)).transpose()?;
+        let test = paths.test.map(|path| read(&path, Part::Test)).transpose()?;
+        Ok(Splits { train: read(&paths.train, Part::Train)?, valid, test })
     }
 
     /// Fills a fresh model from the checkpoint, if there is one. Its head is used only where it answers with the same labels.
@@ -154,24 +145,19 @@ impl<C: Configuration> Session<C> {
         let Some(folder) = &self.folder else { return Ok(model) };
         let head = if same_labels { HeadPolicy::InitialiseIfMissing } else { HeadPolicy::Initialise };
         let checkpoint = Checkpoint::open_for(folder, &self.config.encoder())?;
-        let (model, report) = checkpoint.load(model, &LoadOptions { dtype: self.dtype(), head })?;
+        let (model, report) = checkpoint.load(model, &LoadOptions { head, ..LoadOptions::default() })?;
         self.announce(&report);
         Ok(model)
     }
 
     /// Says what of a loaded model a user should know.
     pub fn announce(&self, report: &LoadReport) {
-        if !report.missing.is_empty() {
+        if !(report.missing.is_empty() && report.misshapen.is_empty()) {
             eprintln!("the head starts from fresh values (seed {})", self.settings.seed);
         }
         for name in &report.not_finite {
             eprintln!("warning: `{name}` holds NaN or infinite values; so may the model's answers");
         }
-    }
-
-    /// The element type of the weights.
-    pub fn dtype(&self) -> FloatDType {
-        self.flags.dtype.unwrap_or_default().into()
     }
 
     /// Trains, and leaves a folder that pipelines and transformers load.
@@ -198,7 +184,6 @@ impl<C: Configuration> Session<C> {
             tokenizer: &self.tokenizer,
             resume: self.flags.resume,
             devices: &self.devices,
-            dtype: self.dtype(),
             report_every: self.flags.report_every.unwrap_or(10),
             snapshots: &[],
             data: data.into(),

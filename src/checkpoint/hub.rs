@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Files that are downloaded beside the weights, if the repository has them.
-const COMPANIONS: [&str; 11] = [
+const COMPANIONS: [&str; 14] = [
     "config.json",
     "gliner_config.json",
     "tokenizer.json",
@@ -30,6 +30,9 @@ const COMPANIONS: [&str; 11] = [
     "merges.txt",
     "modules.json",
     "1_Pooling/config.json",
+    "2_Dense/config.json",
+    "2_Dense/model.safetensors",
+    "2_Dense/pytorch_model.bin",
 ];
 
 /// Downloads a model with the [settings of the environment](Hub::from_env); see [`Hub::fetch`].

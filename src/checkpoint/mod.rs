@@ -12,6 +12,7 @@
 pub(crate) mod adapter;
 mod content;
 mod convert;
+mod dense;
 mod digest;
 mod header;
 #[cfg(feature = "hub")]
@@ -31,6 +32,7 @@ mod v1;
 mod wrapping;
 mod write;
 
+pub(crate) use dense::read_dense;
 #[doc(hidden)]
 pub use header::{Header, HeaderEntry};
 pub use load::{HeadPolicy, LoadOptions};

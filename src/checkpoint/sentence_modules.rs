@@ -1,17 +1,23 @@
 //! The files that make a checkpoint folder one of sentence-transformers: which modules follow the encoder (`modules.json`), and
 //! how its states are pooled (`1_Pooling/config.json`).
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Map, Value, json};
 
-use crate::{Error, Result, heads::Pooling, text_file, write_file};
+use super::{Checkpoint, dense::write_dense};
+use crate::{Error, ModelConfig, Result, heads::Pooling, text_file, write_file};
 
 /// What a folder of sentence-transformers does with the hidden states.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SentenceModules {
     /// The poolings in `1_Pooling/config.json`; the vectors of several are concatenated.
     pub pooling: Vec<Pooling>,
+    /// The folders of the linear maps that follow, in their order.
+    pub dense: Vec<PathBuf>,
     /// Whether `modules.json` scales vectors to length 1.
     pub normalize: bool,
 }
@@ -20,8 +26,8 @@ impl SentenceModules {
     /// Reads them; none if the folder has no `1_Pooling/config.json`.
     ///
     /// # Errors
-    /// A file that is not JSON, an unknown pooling or none at all, or a module other than `Transformer`, `Pooling` and
-    /// `Normalize`.
+    /// A file that is not JSON, an unknown pooling or none at all, a module other than `Transformer`, `Pooling`, `Dense` and
+    /// `Normalize`, or one behind `Normalize`.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join("1_Pooling").join("config.json");
         let Some(config) = read_json(&path)? else { return Ok(None) };
@@ -33,37 +39,44 @@ impl SentenceModules {
 
         let path = folder.join("modules.json");
         let modules = read_json(&path)?.unwrap_or_default();
-        let mut normalize = false;
+        let (mut dense, mut normalize) = (Vec::new(), false);
         for module in modules.as_array().into_iter().flatten() {
             let class = module["type"].as_str().unwrap_or_default();
             match class.rsplit('.').next().unwrap_or_default() {
                 "Transformer" | "Pooling" => {}
+                "Dense" if !normalize => dense.push(folder.join(module["path"].as_str().unwrap_or_default())),
                 "Normalize" => normalize = true,
                 _ => {
                     let problem = format!(
-                        "the module `{class}` is not supported, expected Transformer, Pooling and Normalize; name a \
-                         pooling to embed without it"
+                        "the module `{class}` is not supported there, expected Transformer, Pooling, Dense and Normalize, \
+                         in this order; name a pooling to embed without those behind it"
                     );
                     return Err(Error::file(path, problem));
                 }
             }
         }
-        Ok(Some(Self { pooling, normalize }))
+        Ok(Some(Self { pooling, dense, normalize }))
     }
 }
 
-/// Makes a checkpoint folder one of sentence-transformers: `modules.json`, and a pooling in `1_Pooling/config.json` over the
-/// `width` numbers of a hidden state.
+/// Makes the checkpoint folder of a [`TextEncoder`](crate::heads::TextEncoder) one of sentence-transformers: `modules.json`, a
+/// pooling in `1_Pooling`, and the linear map behind it, if the model has one, in `2_Dense`. The map is also in the weights'
+/// own file, from which training goes on.
 ///
 /// # Errors
-/// A file that cannot be written.
-pub fn write_sentence_modules(folder: impl AsRef<Path>, pooling: Pooling, width: usize) -> Result<()> {
+/// A file that cannot be read or written.
+pub fn write_sentence_modules(folder: impl AsRef<Path>, pooling: Pooling) -> Result<()> {
     let folder = folder.as_ref();
-    let module = |index: usize, path: &str, class: &str| {
+    let width = ModelConfig::from_folder(folder)?.hidden_size();
+    let mut modules = vec![("", "Transformer"), ("1_Pooling", "Pooling")];
+    if write_dense(&Checkpoint::open(folder)?, &folder.join("2_Dense"))? {
+        modules.push(("2_Dense", "Dense"));
+    }
+    let module = |(index, (path, class)): (usize, &(&str, &str))| {
         let class = format!("sentence_transformers.models.{class}");
         json!({ "idx": index, "name": index.to_string(), "path": path, "type": class })
     };
-    let modules = json!([module(0, "", "Transformer"), module(1, "1_Pooling", "Pooling")]);
+    let modules = Value::Array(modules.iter().enumerate().map(module).collect());
     let flags = Pooling::ALL.map(|other| {
         let end = match other {
             Pooling::Cls => "_token",
@@ -144,16 +157,6 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
-        for pooling in Pooling::ALL {
-            let folder = tempfile::tempdir().unwrap();
-            write_sentence_modules(&folder, pooling, 8).unwrap();
-            let modules = SentenceModules::read(folder.path()).unwrap().unwrap();
-            assert_eq!(modules, SentenceModules { pooling: vec![pooling], normalize: false });
-        }
-    }
-
-    #[test]
     fn modules_beside_pooling_are_known_or_refused() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(SentenceModules::read(folder.path()).unwrap(), None);
@@ -165,9 +168,18 @@ mod tests {
         };
         let module = |name: &str| json!({"path": "", "type": format!("sentence_transformers.models.{name}")});
         let plain = read(json!([module("Transformer"), module("Pooling")])).unwrap().unwrap();
-        assert_eq!(plain, SentenceModules { pooling: vec![Pooling::Cls], normalize: false });
+        assert_eq!(plain, SentenceModules { pooling: vec![Pooling::Cls], dense: vec![], normalize: false });
         assert!(read(json!([module("Pooling"), module("Normalize")])).unwrap().unwrap().normalize);
-        let error = read(json!([module("Pooling"), module("Dense")])).unwrap_err().to_string();
-        assert!(error.contains("modules.json: the module `sentence_transformers.models.Dense` is not"), "{error}");
+        let dense = json!({"path": "2_Dense", "type": "sentence_transformers.models.Dense"});
+        let maps = read(json!([module("Pooling"), dense, dense, module("Normalize")])).unwrap().unwrap();
+        assert_eq!((maps.dense, maps.normalize), (vec![folder.path().join("2_Dense"); 2], true));
+        for (modules, wrong) in [
+            (json!([module("Pooling"), module("LayerNorm")]), "LayerNorm"),
+            (json!([module("Normalize"), dense]), "Dense"),
+        ] {
+            let error = read(modules).unwrap_err().to_string();
+            let named = format!("modules.json: the module `sentence_transformers.models.{wrong}` is not supported");
+            assert!(error.contains(&named), "{error}");
+        }
     }
 }

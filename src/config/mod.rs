@@ -136,6 +136,14 @@ impl ModelConfig {
         }
     }
 
+    /// Numbers of a hidden state.
+    pub fn hidden_size(&self) -> usize {
+        match self {
+            Self::Deberta(config) => config.hidden_size,
+            Self::Roberta(config) => config.hidden_size,
+        }
+    }
+
     /// Says that the checkpoint is for a task, by the end of transformers' name for such a model: `ForTokenClassification` makes
     /// `architectures` of a DeBERTa v3 `DebertaV2ForTokenClassification`.
     pub fn set_architecture(&mut self, task: &str) {

@@ -5,6 +5,7 @@
 //! - [`read_table`]: texts and pairs with labels, from CSV, TSV and JSON lines; [`LabelEncoder`]: from labels to targets.
 //! - [`read_sentences`]: words with entity tags, from CoNLL columns and JSON lines.
 //! - [`read_entities`]: words with entities of any type, from JSON lines.
+//! - [`read_pairs`]: texts that belong together; [`read_vectors`]: vectors that belong to texts.
 //! - [`read_squad`]: questions about passages. [`read_choices`]: multiple choice.
 //! - [`Split`]: training, validation and test texts, by a hash of each text; [`file_digest`]: which data a run saw;
 //!   [`swap_characters`]: spelling noise.
@@ -41,6 +42,7 @@ mod ranking;
 mod split;
 mod squad;
 mod table;
+mod vectors;
 
 pub(crate) use batching::training_batches;
 pub use choice::{ChoiceExample, read_choices};
@@ -59,5 +61,6 @@ pub use ranking::{RankedQuery, read_rankings};
 pub use split::{Part, Split};
 pub use squad::{Answer, Question, read_squad};
 pub use table::{TextColumns, TextRow, read_table};
+pub use vectors::read_vectors;
 
 pub use crate::text_file::decode_text;

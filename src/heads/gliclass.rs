@@ -7,6 +7,7 @@ use burn::{Tensor, module::Module, tensor::Device};
 use super::means::means;
 use crate::{
     config::{Activation, GliClassConfig},
+    kernels::matmul,
     model::{Backbone, dropout::Dropout, init::Init, input::ModelInput, linear::Linear},
 };
 
@@ -59,10 +60,10 @@ impl GliClass {
         let [_, length, _] = states.dims();
         let parts = means(tokens, length, &states.device()).cast(states.dtype());
         let count = parts.dims()[1] - 1;
-        let vectors = parts.matmul(states);
+        let vectors = matmul(parts, states);
         let text = self.text.forward(vectors.clone().narrow(1, 0, 1));
         let labels = self.labels.forward(vectors.narrow(1, 1, count));
-        labels.matmul(text.swap_dims(1, 2)).squeeze_dim(2)
+        matmul(labels, text.swap_dims(1, 2)).squeeze_dim(2)
     }
 
     /// Both steps: [`states`](Self::states), [`score`](Self::score).

@@ -1,18 +1,10 @@
 //! The losses of the heads, averaged as the reference averages them. Whatever the type of the logits, they are computed in f32
 //! at least: a sum of many terms leaves f16's range, and so does their number.
 
-use burn::tensor::{Bool, DType, Int, Tensor, activation};
+use burn::tensor::{Bool, Int, Tensor, activation};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
-
-/// A half-precision tensor in f32, others as they are.
-pub(crate) fn in_f32<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
-    match tensor.dtype() {
-        DType::F16 | DType::BF16 => tensor.cast(DType::F32),
-        _ => tensor,
-    }
-}
+use crate::{Error, Result, model::precision::in_f32};
 
 /// Mean cross entropy over the rows whose target is not negative (transformers marks the others with -100); zero if there is
 /// none.
@@ -117,7 +109,7 @@ pub fn list_cross_entropy(scores: Tensor<2>, targets: Tensor<2>, mask: Tensor<2,
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, FloatDType, TensorData};
+    use burn::tensor::{DType, Device, FloatDType, TensorData};
 
     use super::*;
 

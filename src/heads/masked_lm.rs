@@ -11,13 +11,14 @@ use super::{HeadSettings, loss};
 use crate::{
     Error, Result,
     config::{Activation, DebertaConfig, ModelConfig},
+    kernels::scores_of_rows,
     model::{
         Backbone, decoder::EnhancedMaskDecoder, inference::Prepared, input::ModelInput, linear::Linear,
         masked_positions::MaskedPositions,
     },
 };
 
-/// `LayerNorm( act( dense(h) ) ) E^T + bias`, with E the token embeddings: they are passed in, never copied, so that they stay
+/// `LayerNorm( act( dense(h) ) ) E^T + bias`, both products in the type of h, with E the token embeddings: they are passed in, never copied, so that they stay
 /// one parameter.
 #[derive(Module, Debug)]
 pub struct LmHead {
@@ -44,8 +45,10 @@ impl LmHead {
     /// - token_embeddings: [vocabulary, embedding]
     /// - output: logits, [batch, length, vocabulary]
     pub fn forward(&self, states: Tensor<3>, token_embeddings: Tensor<2>) -> Tensor<3> {
-        let states = self.layer_norm.forward(self.activation.forward(self.dense.forward(states)));
-        states.matmul(token_embeddings.transpose().unsqueeze()) + self.bias.val().unsqueeze()
+        let (dtype, norm) = (states.dtype(), &self.layer_norm);
+        let states = self.activation.forward(self.dense.forward(states)).cast(norm.gamma.val().dtype());
+        let states = norm.forward(states).cast(dtype);
+        scores_of_rows(states, token_embeddings.cast(dtype), self.bias.val().cast(dtype))
     }
 }
 
@@ -130,7 +133,7 @@ impl MaskedLm {
     /// - states: [batch, positions, hidden], from [`states`](Self::states)
     /// - output: logits, [batch, positions, vocabulary]
     pub fn predict(&self, states: Tensor<3>) -> Tensor<3> {
-        self.lm_head.forward(states, self.backbone.embeddings().token_embeddings())
+        self.lm_head.forward(self.backbone.round(states), self.backbone.embeddings().token_embeddings())
     }
 
     /// Predicts tokens at the masked positions only: with a large vocabulary, the logits of all positions would be by far the

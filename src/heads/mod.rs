@@ -1,6 +1,7 @@
 //! Task heads over a [`Backbone`], with their losses. One head serves DeBERTa and RoBERTa alike; where the families differ, the
 //! configuration says how.
 
+mod dense;
 mod gliclass;
 pub(crate) mod gliner;
 #[doc(hidden)]
@@ -19,6 +20,7 @@ mod token;
 #[doc(hidden)]
 pub use crate::model::InferenceModel;
 pub use crate::model::MaskedPositions;
+pub(crate) use dense::Dense;
 pub use gliclass::GliClass;
 pub use gliner::{Gliner, GlinerLayout, GlinerOptions, GlinerTargets, GlinerVectors, spans};
 pub use loss::FocalLoss;
@@ -28,7 +30,8 @@ pub use pooling::Pooling;
 pub use question_answering::{AnswerLogits, QuestionAnswering};
 pub use replaced_token::ReplacedTokenDetection;
 pub use sequence::{RankedLists, SequenceClassification, SequenceLabels};
-pub use text_encoder::TextEncoder;
+pub(crate) use text_encoder::of_length_one;
+pub use text_encoder::{AlignmentLoss, TextEncoder};
 pub use token::TokenClassification;
 
 use crate::model::{Backbone, input::ModelInput};

@@ -72,11 +72,16 @@ impl Pooling {
                 (filled(0.0) * weights.clone()).sum_dim(1) / weights.sum_dim(1)
             }
             // Padding is on the right.
-            Self::LastToken => {
-                let last = count().int().sub_scalar(1);
-                let [batch, _, hidden] = states.dims();
-                states.gather(1, last.expand([batch, 1, hidden]))
-            }
+            Self::LastToken => match mask {
+                Some(mask) => {
+                    let shape = states.dims();
+                    let count = mask.clone().int().sum_dim(1).expand([shape[0], length]);
+                    let places = Tensor::<1, Int>::arange(1..length as i64 + 1, &states.device());
+                    let others = places.unsqueeze::<2>().expand([shape[0], length]).not_equal(count);
+                    states.mask_fill(others.unsqueeze_dim::<3>(2).expand(shape), 0.0).sum_dim(1)
+                }
+                None => states.narrow(1, length - 1, 1),
+            },
         };
         pooled.squeeze_dim(1)
     }

@@ -62,8 +62,9 @@ impl ReplacedTokenDetection {
         let head = &self.mask_predictions;
         let states = self.backbone.forward(input).last_hidden_state;
         let first = states.clone().narrow(1, 0, 1);
-        let states = head.dense.forward(head.layer_norm.forward(first + states));
-        head.classifier.forward(head.activation.forward(states)).squeeze_dim(2)
+        let dtype = states.dtype();
+        let states = head.dense.forward(self.backbone.round(head.layer_norm.forward(first + states)));
+        head.classifier.forward(head.activation.forward(states).cast(dtype)).squeeze_dim(2)
     }
 
     /// Mean binary cross entropy over all tokens that are not padding.

@@ -8,12 +8,17 @@ mod plan;
 mod relative_index;
 mod sequence;
 
-use burn::tensor::{DType, Device, Tensor, module::linear};
+use burn::tensor::{
+    DType, Device, Int, Tensor,
+    module::{self, linear},
+};
 
 pub use plan::AttentionPlan;
 pub use relative_index::RelativeIndex;
 pub(crate) use sequence::QueryPositions;
 pub use sequence::SequenceBounds;
+
+pub(crate) use cpu::residual::ResidualNorm;
 
 use crate::device;
 
@@ -22,13 +27,33 @@ pub(crate) fn host_serves(device: &Device, dtype: DType) -> bool {
     dtype == DType::F32 && device::is_host(device)
 }
 
-/// Whether a fused attention serves this device and element type: the CPU's or the GPU's.
-pub(crate) fn attention_serves(device: &Device, dtype: DType) -> bool {
-    let gpu = cfg!(feature = "gpu") && !device::is_host(device);
-    host_serves(device, dtype) || gpu && matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
+/// Whether the kernels of the CPU or of the GPU serve this device and element type.
+pub(crate) fn kernels_serve(device: &Device, dtype: DType) -> bool {
+    host_serves(device, dtype) || gpu_serves(device, dtype)
 }
 
-/// x weight + bias, by the kernels of the device or by burn's product.
+/// Whether a fused attention serves this device and element type: the CPU's or the GPU's.
+pub(crate) fn attention_serves(device: &Device, dtype: DType) -> bool {
+    kernels_serve(device, dtype) || host_widens(device, dtype)
+}
+
+/// Whether the GPU kernels serve this device and element type.
+fn gpu_serves(device: &Device, dtype: DType) -> bool {
+    cfg!(feature = "gpu") && !device::is_host(device) && is_float(dtype)
+}
+
+/// Whether numbers of this type are f32 while a kernel of this device computes with them, and are rounded after that. CPUs
+/// compute in f32.
+pub(crate) fn host_widens(device: &Device, dtype: DType) -> bool {
+    dtype != DType::F32 && is_float(dtype) && device::is_host(device)
+}
+
+/// Whether the type is f32 or half of that.
+fn is_float(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
+}
+
+/// x weight + bias, by the kernels of the device or by burn's product. All are of one type.
 ///
 /// # Shapes
 /// - x: [.., inputs]
@@ -36,10 +61,89 @@ pub(crate) fn attention_serves(device: &Device, dtype: DType) -> bool {
 /// - bias: \[outputs\]
 /// - output: [.., outputs]
 pub(crate) fn affine<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
-    match host_serves(&x.device(), weight.dtype()) {
-        true => cpu::linear::linear(x, weight, bias),
-        false => linear(x, weight, bias),
+    let (device, dtype) = (x.device(), x.dtype());
+    if host_widens(&device, dtype) {
+        let wide = affine(x.cast(DType::F32), weight.cast(DType::F32), bias.map(|bias| bias.cast(DType::F32)));
+        return wide.cast(dtype);
     }
+    if host_serves(&device, dtype) {
+        return cpu::linear::linear(x, weight, bias);
+    }
+    #[cfg(feature = "gpu")]
+    if gpu_serves(&device, dtype) {
+        return gpu::product::linear(x, weight, false, bias);
+    }
+    linear(x, weight, bias)
+}
+
+/// The products of matrices that lie in the last two axes, by the kernels of a GPU or by burn's product.
+///
+/// # Shapes
+/// - lhs: [.., rows, inner], rhs: [.., inner, columns]; leading axes of 1 are repeated
+/// - output: [.., rows, columns]
+pub(crate) fn matmul<const D: usize>(lhs: Tensor<D>, rhs: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "gpu")]
+    if gpu_serves(&lhs.device(), lhs.dtype()) {
+        return gpu::product::matmul(lhs, rhs);
+    }
+    lhs.matmul(rhs)
+}
+
+/// x weight^T + bias: scores of the rows of a table, [outputs, inputs].
+///
+/// # Shapes
+/// - as [`affine`]'s, but for the weight
+pub(crate) fn scores_of_rows(x: Tensor<3>, table: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
+    #[cfg(feature = "gpu")]
+    if gpu_serves(&x.device(), table.dtype()) {
+        return gpu::product::linear(x, table, true, Some(bias));
+    }
+    x.matmul(table.transpose().unsqueeze()) + bias.unsqueeze()
+}
+
+/// Adds the squares of a tensor's numbers to a sum in f32, which may be in several parts.
+pub(crate) fn add_squares(sum: Option<Tensor<1>>, values: Tensor<1>) -> Tensor<1> {
+    #[cfg(feature = "gpu")]
+    if gpu_serves(&values.device(), values.dtype()) {
+        let device = values.device();
+        let parts = sum.unwrap_or_else(|| Tensor::zeros([gpu::sums::PARTS], (&device, DType::F32)));
+        return gpu::sums::add_squares(parts, values);
+    }
+    let squares = values.cast(DType::F32).square().sum();
+    sum.map_or(squares.clone(), |sum| sum + squares)
+}
+
+/// The rows of a table of embeddings.
+///
+/// # Shapes
+/// - table: [rows, width]
+/// - ids: [batch, length]
+/// - output: [batch, length, width]
+pub(crate) fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
+    #[cfg(feature = "gpu")]
+    if gpu_serves(&table.device(), table.dtype()) {
+        return gpu::embedding::embedding(table, ids);
+    }
+    module::embedding(table, ids)
+}
+
+/// LayerNorm( dropout(x) + residual ), on a device that kernels [serve](kernels_serve).
+///
+/// # Shapes
+/// - x, residual, output: [.., width]; the output is of the residual's type
+/// - gamma, beta: \[width\]
+pub(crate) fn residual_norm<const D: usize>(
+    x: Tensor<D>,
+    residual: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    plan: ResidualNorm,
+) -> Tensor<D> {
+    #[cfg(feature = "gpu")]
+    if !device::is_host(&x.device()) {
+        return gpu::residual::residual_norm(x, residual, gamma, beta, plan);
+    }
+    cpu::residual::residual_norm(x.cast(residual.dtype()), residual, gamma, beta, plan)
 }
 
 /// Attention over sequences that lie end to end, by the kernels of the device.
@@ -60,5 +164,9 @@ pub(crate) fn attend<const D: usize>(
     if !device::is_host(&query.device()) {
         return gpu::operation::attend(query, key, value, position_key, position_query, plan);
     }
-    cpu::attention::operation::attend(query, key, value, position_key, position_query, plan)
+    let dtype = query.dtype();
+    let [query, key, value] = [query, key, value].map(|states| states.cast(DType::F32));
+    let [position_key, position_query] =
+        [position_key, position_query].map(|table| table.map(|table| table.cast(DType::F32)));
+    cpu::attention::operation::attend(query, key, value, position_key, position_query, plan).cast(dtype)
 }

@@ -1,10 +1,13 @@
 //! The arithmetic of activation functions.
 
-use burn::tensor::{Tensor, activation};
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
+use burn::tensor::{DType, Tensor, activation};
+
+use super::precision::in_f32;
 use crate::{
     config::Activation,
-    kernels::{cpu, host_serves},
+    kernels::{cpu, host_serves, host_widens},
 };
 
 impl Activation {
@@ -35,11 +38,28 @@ impl Activation {
 /// x/2 (1 + erf(x / sqrt 2)). Not burn's own `gelu`, whose derivative is that of the tanh approximation on some backends (off
 /// by up to 9e-4) while its forward pass is exact.
 fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    if host_serves(&x.device(), x.dtype()) {
+    let (device, dtype) = (x.device(), x.dtype());
+    if host_widens(&device, dtype) {
+        return gelu(x.cast(DType::F32)).cast(dtype);
+    }
+    if host_serves(&device, dtype) {
         return cpu::gelu::gelu(x);
     }
-    let phi = (x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf().add_scalar(1.0).mul_scalar(0.5);
-    x * phi
+    if !device.is_autodiff() {
+        return gelu_and_slope(in_f32(x)).0.cast(dtype);
+    }
+    // The slope is computed with the value, and is all that the backward pass keeps; of the formula's primitives each would
+    // keep a tensor of its own. What it is multiplied with is zero, and has the gradient of x.
+    let (value, slope) = gelu_and_slope(in_f32(x.clone().inner()));
+    let [value, slope] = [value, slope].map(|values| Tensor::from_inner(values.cast(dtype)));
+    value + (x.clone() - x.detach()) * slope
+}
+
+/// x P(x) and its derivative P(x) + x p(x), with the normal distribution P and its density p.
+fn gelu_and_slope<const D: usize>(x: Tensor<D>) -> (Tensor<D>, Tensor<D>) {
+    let phi = (x.clone() * FRAC_1_SQRT_2).erf().add_scalar(1.0).mul_scalar(0.5);
+    let density = (x.clone().square() * -0.5).exp() * (0.5 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2);
+    (x.clone() * phi.clone(), phi + x * density)
 }
 
 #[cfg(test)]
@@ -87,18 +107,21 @@ mod tests {
 
     #[test]
     fn slopes_are_those_of_the_values() {
-        let device = device("flex").unwrap();
-        for (name, _) in EXPECTED {
+        let device = device("flex").unwrap().autodiff();
+        // In f64 no kernel of the CPU serves, so that the primitives of other devices do.
+        for ((name, _), dtype) in
+            EXPECTED.into_iter().flat_map(|case| [DType::F32, DType::F64].map(|dtype| (case, dtype)))
+        {
             let function: Activation = serde_json::from_value(name.into()).unwrap();
             // Away from the kinks.
-            let x = Tensor::<1>::from_floats([-2.5, -0.7, 0.4, 1.9], &device.clone().autodiff()).require_grad();
+            let x = Tensor::<1>::from_floats([-2.5, -0.7, 0.4, 1.9], &device).cast(dtype).detach().require_grad();
             let slopes = x.grad(&function.forward(x.clone()).sum().backward()).unwrap();
             let at = |shift: f64| function.forward(x.clone().inner() + shift);
             let step = 1e-2;
             let expected = (at(step) - at(-step)) / (2.0 * step);
             // The central difference errs by step^2/6 times the third derivative, which stays below 6 for these functions.
             let difference = (slopes - expected).abs().max().into_scalar::<f32>();
-            assert!(difference < 1.5e-4, "{name}: {difference}");
+            assert!(difference < 1.5e-4, "{name} in {dtype:?}: {difference}");
         }
     }
 

@@ -1,7 +1,11 @@
 //! A model without a head: embeddings and encoder. DeBERTa v1, v2, v3 and RoBERTa are one model with different parts;
 //! `deberta.rs` and `roberta.rs` say which parts each family has.
 
-use burn::{Tensor, module::Module, tensor::Device};
+use burn::{
+    Tensor,
+    module::Module,
+    tensor::{Device, FloatDType},
+};
 
 use crate::{
     config::ModelConfig,
@@ -15,6 +19,7 @@ use crate::{
         input::ModelInput,
         linear::{Linear, LinearRole},
         output::{LayerRecord, ModelOutput},
+        precision::round,
     },
 };
 
@@ -102,6 +107,22 @@ impl Backbone {
     /// attention is relative.
     pub(crate) fn prepare_positions(&self, length: Option<usize>) -> Option<PreparedPositions> {
         self.encoder.prepare_positions(length)
+    }
+
+    /// The type that linear maps and attention compute in; if none, that of the parameters.
+    pub fn compute_type(&self) -> Option<FloatDType> {
+        self.encoder.compute_type()
+    }
+
+    /// Changes the type that linear maps and attention compute in (mixed precision). Their inputs and parameters are cast to
+    /// it, and gradients back; states, LayerNorms, the softmax, losses, and the gradients of parameters stay in f32.
+    pub fn set_compute_type(&mut self, dtype: Option<FloatDType>) {
+        self.encoder.set_compute_type(dtype);
+    }
+
+    /// States in the type to compute in, for the linear map of a head.
+    pub(crate) fn round<const D: usize>(&self, states: Tensor<D>) -> Tensor<D> {
+        round(states, self.compute_type())
     }
 
     /// The encoder.

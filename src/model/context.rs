@@ -1,9 +1,10 @@
 //! What the layers of one forward pass share: how the tokens lie, and the position table.
 
-use burn::Tensor;
+use burn::{Tensor, tensor::FloatDType};
 
 use super::{
     attention::{DisentangledAttention, PositionProjections, PreparedPositions, operands::PositionIndex},
+    precision::round,
     switch::RoutingRecord,
     token_layout::TokenLayout,
 };
@@ -17,6 +18,31 @@ pub struct EncoderContext {
     pub relative: Option<RelativeTable>,
     /// Where Switch layers leave their losses and figures, if someone wants them.
     pub routing: Option<RoutingRecord>,
+    /// The type that linear maps and attention compute in; if none, that of the parameters.
+    pub compute_type: Option<FloatDType>,
+}
+
+/// The states that run through the layers, [batch, length, hidden].
+#[derive(Clone, Debug)]
+pub struct Stream {
+    /// As they are: what each block adds to.
+    pub residual: Tensor<3>,
+    /// In the type to compute in: what each block reads.
+    pub input: Tensor<3>,
+}
+
+impl Stream {
+    /// States of layers that compute in a type; if none, in that of the states.
+    pub fn new(states: Tensor<3>, compute_type: Option<FloatDType>) -> Self {
+        Self { input: round(states.clone(), compute_type), residual: states }
+    }
+}
+
+impl EncoderContext {
+    /// States that layers are to run on.
+    pub fn stream(&self, states: Tensor<3>) -> Stream {
+        Stream::new(states, self.compute_type)
+    }
 }
 
 /// The reached rows of the position table, normalised where the configuration says so.

@@ -52,7 +52,7 @@ impl EnhancedMaskDecoder {
         let number = encoder.layers().len() - 1;
         let last_layer = &encoder.layers()[number];
         let table = self.position_embeddings.weight.val();
-        let key_value = last_layer.key_value(states.clone());
+        let key_value = last_layer.key_value(context.stream(states.clone()));
         let first = match masked {
             Some(masked) => {
                 let positions = table.select(0, masked.position_tensor(&states.device()));
@@ -60,6 +60,8 @@ impl EnhancedMaskDecoder {
             }
             None => context.layout.absolute_positions(table, &states) + states,
         };
-        (0..STEPS).fold(first, |query, _| last_layer.attend(query, key_value.clone(), masked, number, context, false).0)
+        (0..STEPS).fold(first, |query, _| {
+            last_layer.attend(context.stream(query), key_value.clone(), masked, number, context, false).0
+        })
     }
 }

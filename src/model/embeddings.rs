@@ -6,10 +6,13 @@ use burn::{
     Tensor,
     module::{Module, Param, ParamId},
     nn::{Embedding, LayerNorm},
-    tensor::{Int, module::embedding},
+    tensor::Int,
 };
 
-use crate::model::{dropout::Dropout, init::Init, linear::Linear, parameter::with_value, token_layout::TokenLayout};
+use crate::{
+    kernels::embedding,
+    model::{dropout::Dropout, init::Init, linear::Linear, parameter::with_value, token_layout::TokenLayout},
+};
 
 /// Token (+ absolute position) (+ token type) -> projection, where the tables are narrower than the model -> LayerNorm -> zero
 /// at padding -> dropout.
@@ -156,7 +159,8 @@ impl Embeddings {
         let mut states = tokens.expect("one table at least");
         if let Some(table) = &self.token_type_embeddings {
             let types = token_type_ids.map(|types| layout.arrange_ids(types));
-            states = states + table.forward(types.unwrap_or_else(|| ids.zeros_like()));
+            let types = types.unwrap_or_else(|| ids.zeros_like());
+            states = states + embedding(table.weight.val(), types);
         }
         let positions = tables.into_iter().filter_map(|tables| tables.positions);
         let positions = positions.map(|table| self.positions(table, &input_ids, &states, layout));

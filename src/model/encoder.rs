@@ -6,7 +6,7 @@ use burn::{
     Tensor,
     module::Module,
     nn::{Embedding, LayerNorm},
-    tensor::Device,
+    tensor::{Device, FloatDType},
 };
 
 use super::{
@@ -18,6 +18,7 @@ use super::{
     layer::{EncoderLayer, EncoderLayerConfig},
     linear::{Linear, LinearRole},
     output::LayerRecord,
+    precision::round,
     switch::RoutingRecord,
     token_layout::{TokenLayout, Unpadding},
 };
@@ -45,6 +46,9 @@ pub struct Encoder {
     conv: Option<ConvLayer>,
     #[module(skip)]
     positions: Option<RelativePositions>,
+    /// See [`Backbone::set_compute_type`](super::Backbone::set_compute_type).
+    #[module(skip)]
+    compute_type: Option<FloatDType>,
 }
 
 /// What an encoder is made of, whichever family it belongs to.
@@ -73,6 +77,7 @@ impl EncoderConfig {
             layer_norm: self.normalise_positions.then(|| init.layer_norm(hidden)),
             conv: self.conv.as_ref().map(|conv| conv.init(init)),
             positions: self.positions,
+            compute_type: None,
         }
     }
 }
@@ -81,6 +86,15 @@ impl Encoder {
     /// The layers, first to last.
     pub fn layers(&self) -> &[EncoderLayer] {
         &self.layer
+    }
+
+    /// The type that linear maps and attention compute in; if none, that of the parameters.
+    pub fn compute_type(&self) -> Option<FloatDType> {
+        self.compute_type
+    }
+
+    pub(super) fn set_compute_type(&mut self, dtype: Option<FloatDType>) {
+        self.compute_type = dtype;
     }
 
     /// The linear maps of all layers.
@@ -105,7 +119,7 @@ impl Encoder {
             };
             RelativeTable { rows, index: PositionIndex::new(index, device) }
         });
-        EncoderContext { layout, relative, routing }
+        EncoderContext { layout, relative, routing, compute_type: self.compute_type }
     }
 
     /// Relative positions and their table, if attention is relative.
@@ -125,13 +139,14 @@ impl Encoder {
         Some(PreparedPositions { layers, first_row, length: length.unwrap_or(usize::MAX) })
     }
 
-    /// Rows of the position table, normalised where the configuration says so, [rows, hidden].
+    /// Rows of the position table, normalised where the configuration says so, in the type to compute in, [rows, hidden].
     fn position_rows(&self, table: &Embedding, rows: Range<usize>) -> Tensor<2> {
         let rows = table.weight.val().slice(rows);
-        match &self.layer_norm {
+        let rows = match &self.layer_norm {
             Some(norm) => norm.forward(rows),
             None => rows,
-        }
+        };
+        round(rows, self.compute_type)
     }
 
     /// Runs some of the layers on the embeddings' output; the convolution belongs to the first.

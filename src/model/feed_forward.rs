@@ -4,11 +4,9 @@ use burn::{Tensor, module::Module, nn::LayerNorm, tensor::DType};
 
 use crate::{
     config::{Activation, SwitchConfig},
-    kernels::{
-        cpu::residual::{ResidualNorm, residual_norm},
-        host_serves,
-    },
+    kernels::{ResidualNorm, kernels_serve, residual_norm},
     model::{
+        context::Stream,
         dropout::Dropout,
         init::Init,
         linear::{Linear, LinearRole},
@@ -17,7 +15,7 @@ use crate::{
     },
 };
 
-/// LayerNorm( dropout(x) + residual ): how a block rejoins the stream (post-LayerNorm).
+/// LayerNorm( dropout(x) + residual ), in the type of the residual: how a block rejoins the stream (post-LayerNorm).
 #[derive(Module, Debug)]
 pub struct Residual {
     layer_norm: LayerNorm,
@@ -35,13 +33,14 @@ impl Residual {
     /// # Shapes
     /// - states, residual, output: [batch, length, width]
     pub fn forward(&self, states: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
-        let (device, LayerNorm { gamma, beta, .. }) = (states.device(), &self.layer_norm);
+        let (device, dtype) = (states.device(), residual.dtype());
+        let LayerNorm { gamma, beta, .. } = &self.layer_norm;
         match beta {
-            Some(beta) if host_serves(&device, states.dtype()) => {
+            Some(beta) if kernels_serve(&device, dtype) => {
                 let plan = ResidualNorm { epsilon: self.epsilon as f32, dropout: self.dropout.mask(&device) };
                 residual_norm(states, residual, gamma.val(), beta.val(), plan)
             }
-            _ => self.layer_norm.forward(self.dropout.forward(states) + residual),
+            _ => self.layer_norm.forward(self.dropout.forward(states.cast(dtype)) + residual),
         }
     }
 }
@@ -119,12 +118,13 @@ impl FeedForward {
     }
 
     /// # Shapes
-    /// - states, output: [batch, length, hidden]
-    pub(crate) fn forward(&self, states: Tensor<3>, tokens: RoutedTokens<'_>) -> Tensor<3> {
+    /// - output: [batch, length, hidden]
+    pub(crate) fn forward(&self, states: Stream, tokens: RoutedTokens<'_>) -> Tensor<3> {
+        let residual = states.residual.clone();
         let output = match &self.network {
-            Network::Dense(network) => network.outer(network.inner(states.clone())),
-            Network::Switch(network) => network.forward(states.clone(), tokens),
+            Network::Dense(network) => network.outer(network.inner(states.input)),
+            Network::Switch(network) => network.forward(states, tokens),
         };
-        self.residual.forward(output, states)
+        self.residual.forward(output, residual)
     }
 }

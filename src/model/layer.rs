@@ -4,7 +4,7 @@ use burn::{Tensor, module::Module, tensor::DType};
 
 use super::{
     attention::{AttentionConfig, AttentionInput, DisentangledAttention, KeyValue},
-    context::EncoderContext,
+    context::{EncoderContext, Stream},
     feed_forward::{FeedForward, ResidualOutput},
     init::Init,
     linear::{Linear, LinearRole},
@@ -66,9 +66,9 @@ impl EncoderLayer {
         self.feed_forward.dtype()
     }
 
-    /// Kc and Vc of some states, [batch, length, hidden].
-    pub fn key_value(&self, hidden_states: Tensor<3>) -> KeyValue {
-        self.attention.key_value(hidden_states)
+    /// Kc and Vc of some states.
+    pub fn key_value(&self, states: Stream) -> KeyValue {
+        self.attention.key_value(states.input)
     }
 
     /// Runs the layer, `number` of its stack: every token attends to all.
@@ -83,6 +83,7 @@ impl EncoderLayer {
         context: &EncoderContext,
         with_weights: bool,
     ) -> (Tensor<3>, Option<Tensor<4>>) {
+        let states = context.stream(states);
         let key_value = self.key_value(states.clone());
         self.attend(states, key_value, None, number, context, with_weights)
     }
@@ -95,7 +96,7 @@ impl EncoderLayer {
     /// - attention weights, if asked for: [batch, heads, query, key]
     pub fn attend(
         &self,
-        query_states: Tensor<3>,
+        query_states: Stream,
         key_value: KeyValue,
         query_positions: Option<&MaskedPositions>,
         number: usize,
@@ -104,9 +105,8 @@ impl EncoderLayer {
     ) -> (Tensor<3>, Option<Tensor<4>>) {
         let relative =
             context.relative.as_ref().map(|table| (table.project(number, &self.attention), table.index.clone()));
-        let residual = query_states.clone();
         let input = AttentionInput {
-            query_states,
+            query_states: query_states.input,
             key_value,
             layout: &context.layout,
             query_positions,
@@ -116,6 +116,7 @@ impl EncoderLayer {
         let (attended, weights) = self.attention.forward(input);
         let tokens =
             RoutedTokens { layout: &context.layout, positions: query_positions, record: context.routing.as_ref() };
-        (self.feed_forward.forward(self.attention_output.forward(attended, residual), tokens), weights)
+        let states = context.stream(self.attention_output.forward(attended, query_states.residual));
+        (self.feed_forward.forward(states, tokens), weights)
     }
 }

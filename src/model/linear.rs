@@ -51,11 +51,11 @@ impl LinearRole {
     }
 }
 
-/// x W + b.
+/// x W + b, in the type of x: parameters of another type are cast to it, and their gradients back.
 ///
 /// burn's own [`Linear`](burn::nn::Linear), but for two things: inference on a CPU lays the weight out for products once
 /// ([`Prepared`](crate::model::inference::Prepared)), where a plain product does so in every call; and the map may have a
-/// [low-rank change](LowRank), which is trained in the place of the weight.
+/// low-rank change, which is trained in the place of the weight.
 #[derive(Module, Debug)]
 pub struct Linear {
     /// W, \[inputs, outputs\]; empty while it is packed.
@@ -78,11 +78,12 @@ impl Linear {
     /// - x: [.., inputs]
     /// - output: [.., outputs]
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let bias = self.bias.as_ref().map(Param::val);
+        let dtype = x.dtype();
+        let bias = self.bias.as_ref().map(|bias| bias.val().cast(dtype));
         if let Some(weight) = &self.packed {
             return packed::linear(x, weight.clone(), bias, Finish::Sums);
         }
-        let output = affine(x.clone(), self.weight.val(), bias);
+        let output = affine(x.clone(), self.weight.val().cast(dtype), bias);
         match &self.lora {
             Some(lora) => output + lora.forward(x),
             None => output,

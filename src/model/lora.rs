@@ -6,7 +6,7 @@ use burn::{
     tensor::{DType, Device, TensorData},
 };
 
-use crate::kernels::affine;
+use crate::kernels::{affine, matmul};
 
 /// s (x A) B beside x W + b, so that A and B can be trained while W stays as it is.
 ///
@@ -46,11 +46,13 @@ impl LowRank {
     /// - x: [.., inputs]
     /// - output: [.., outputs]
     pub(super) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        affine(affine(x, self.down.val(), None) * self.scale, self.up.val(), None)
+        let dtype = x.dtype();
+        let [down, up] = [&self.down, &self.up].map(|factor| factor.val().cast(dtype));
+        affine(affine(x, down, None) * self.scale, up, None)
     }
 
     /// s A B, [inputs, outputs].
     pub(super) fn product(&self) -> Tensor<2> {
-        self.down.val().matmul(self.up.val()) * self.scale
+        matmul(self.down.val(), self.up.val()) * self.scale
     }
 }

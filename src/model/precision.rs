@@ -1,25 +1,31 @@
-//! The numbers that a model computes with at inference.
+//! The numbers that a model computes with.
 
 use std::fmt;
 
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
+use serde::{Deserialize, Serialize};
 
 use super::linear::LinearRole;
 use crate::{Error, Result, device, isa::Isa, kernels::cpu::packed::WeightType};
 
-/// The numbers that a model computes with at inference.
+/// The numbers that a model computes with.
 ///
-/// GPUs compute in f32, f16 and bf16 throughout. On CPUs a lower precision is that of the linear maps that every token passes,
-/// where most of the arithmetic is: their weights are laid out in it once ([`Prepared`](super::Prepared)). Attention,
-/// position tables, embeddings, LayerNorm, activations and heads stay in f32.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// At inference, GPUs compute in f32, f16 and bf16 throughout. On CPUs a lower precision is that of the linear maps that every
+/// token passes, where most of the arithmetic is: their weights are laid out in it once ([`Prepared`](super::Prepared)).
+/// Attention, position tables, embeddings, LayerNorm, activations and heads stay in f32.
+///
+/// Training in f16 or bf16 is mixed on every device ([`compute_type`](Self::compute_type)): linear maps and attention compute
+/// in it, while parameters, their gradients, what runs from layer to layer, LayerNorms, the softmax and losses stay in f32
+/// (Micikevicius and others, "Mixed precision training", ICLR 2018).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// f32 throughout.
     #[default]
     F32,
-    /// f16 throughout, which CPUs are slow in.
+    /// f16, which CPUs are slow in. In training, the loss is scaled to keep gradients within its range.
     F16,
-    /// On CPUs weights in bf16, multiplied in f32: half the bytes.
+    /// bf16. For inference on CPUs, weights in bf16, multiplied in f32: half the bytes.
     Bf16,
     /// CPUs only: integers of 12 bits for weights, and of 13 bits for inputs; each output and each token has a scale for every
     /// 256 inputs. The decisions of f32, faster.
@@ -29,7 +35,8 @@ pub enum Precision {
 }
 
 /// Which linear maps are in 8 bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Int8Layers {
     /// Those of attention; the feed-forward networks, whose inputs have outliers, are as in [`Precision::I16`].
     #[default]
@@ -56,6 +63,30 @@ impl Precision {
                 Err(Error::Device { device: device::name(device), problem })
             }
         }
+    }
+
+    /// The type that linear maps and attention compute in when a model with parameters in f32 is trained on this device
+    /// ([`Backbone::set_compute_type`](super::Backbone::set_compute_type)); none for f32.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for precisions of inference alone, and [`Error::Device`] if the device lacks the type.
+    pub fn compute_type(self, device: &Device) -> Result<Option<FloatDType>> {
+        let dtype = match self {
+            Self::F32 => return Ok(None),
+            Self::F16 => FloatDType::F16,
+            Self::Bf16 => FloatDType::BF16,
+            Self::I16 | Self::Int8(_) => {
+                return Err(Error::setting(
+                    "--precision",
+                    format!("{self} is for inference, expected f32, bf16 or f16"),
+                ));
+            }
+        };
+        if device.supports_dtype(DType::from(dtype)) {
+            return Ok(Some(dtype));
+        }
+        let problem = format!("it does not compute in {self} (--precision); train in f32, or on another device");
+        Err(Error::Device { device: device::name(device), problem })
     }
 
     /// What a linear map's weights are held in on a CPU.
@@ -101,6 +132,22 @@ impl fmt::Display for Precision {
             Self::Int8(Int8Layers::Mixed) => "int8 (mixed)",
             Self::Int8(Int8Layers::All) => "int8 (all)",
         })
+    }
+}
+
+/// A half-precision tensor in f32, others as they are.
+pub(crate) fn in_f32<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    match tensor.dtype() {
+        DType::F16 | DType::BF16 => tensor.cast(DType::F32),
+        _ => tensor,
+    }
+}
+
+/// A tensor in another type, if there is one.
+pub(crate) fn round<const D: usize>(tensor: Tensor<D>, dtype: Option<FloatDType>) -> Tensor<D> {
+    match dtype {
+        Some(dtype) => tensor.cast(dtype),
+        None => tensor,
     }
 }
 

@@ -1,6 +1,6 @@
 //! One vector for each text, from the encoder's last hidden states.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::Tensor;
 
@@ -8,7 +8,8 @@ use super::{Pipeline, PipelineOptions, Pooling, Runner};
 use crate::{
     Error, Result,
     batch::Encoding,
-    checkpoint::{LoadReport, SentenceModules},
+    checkpoint::{LoadOptions, LoadReport, SentenceModules, read_dense},
+    heads::Dense,
     model::{Backbone, inference::Prepared},
     scores::rows,
     tokenizer::{Text, Truncation},
@@ -19,14 +20,19 @@ use crate::{
 pub struct EmbedOptions {
     /// How the vectors of tokens become one for the text. With several poolings, their vectors are concatenated.
     pub pooling: Vec<Pooling>,
+    /// The linear maps that the pooled vector passes, in this order: folders of the module `Dense` of sentence-transformers.
+    pub dense: Vec<PathBuf>,
+    /// How many numbers of a vector are kept, from its start; if none, all. Vectors of a model that was trained for several
+    /// sizes (Matryoshka) lose little by it. What is kept is scaled, where vectors are.
+    pub size: Option<usize>,
     /// Whether every vector is scaled to length 1. Then the dot product of two vectors is their cosine.
     pub normalize: bool,
 }
 
 impl Default for EmbedOptions {
-    /// The mean, not scaled.
+    /// The mean, as it is.
     fn default() -> Self {
-        Self { pooling: vec![Pooling::Mean], normalize: false }
+        Self { pooling: vec![Pooling::Mean], dense: Vec::new(), size: None, normalize: false }
     }
 }
 
@@ -37,7 +43,7 @@ impl EmbedOptions {
     /// A file that is not JSON, a pooling that is not known or none at all, or a module that is not supported.
     pub fn from_folder(folder: impl AsRef<Path>) -> Result<Option<Self>> {
         let modules = SentenceModules::read(folder.as_ref())?;
-        Ok(modules.map(|SentenceModules { pooling, normalize }| Self { pooling, normalize }))
+        Ok(modules.map(|SentenceModules { pooling, dense, normalize }| Self { pooling, dense, size: None, normalize }))
     }
 }
 
@@ -54,6 +60,7 @@ pub struct EmbedRequest {
 pub struct Embedder {
     runner: Runner,
     model: Prepared<Backbone>,
+    dense: Vec<Dense>,
     options: EmbedOptions,
 }
 
@@ -65,7 +72,7 @@ impl Embedder {
     /// A missing or damaged file, or options that do not fit the model.
     pub fn from_folder(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
         let (runner, model) = Runner::open(folder.as_ref(), options)?;
-        Ok(Self { runner, model, options: EmbedOptions::default() })
+        Ok(Self { runner, model, dense: Vec::new(), options: EmbedOptions::default() })
     }
 
     /// What the checkpoint held.
@@ -76,11 +83,29 @@ impl Embedder {
     /// The same with another way to embed.
     ///
     /// # Errors
-    /// No pooling.
+    /// No pooling, a linear map that cannot be read or takes vectors of another size, or more numbers than vectors have.
     pub fn with_options(self, options: EmbedOptions) -> Result<Self> {
-        match options.pooling.is_empty() {
-            true => Err(Error::setting("embed options", "no pooling is named, expected at least one")),
-            false => Ok(Self { options, ..self }),
+        if options.pooling.is_empty() {
+            return Err(Error::setting("embed options", "no pooling is named, expected at least one"));
+        }
+        let PipelineOptions { device, precision, .. } = self.runner.options();
+        let load = LoadOptions { dtype: precision.load_dtype(device)?, ..LoadOptions::default() };
+        let (mut width, mut dense) = (self.runner.config().hidden_size() * options.pooling.len(), Vec::new());
+        for folder in &options.dense {
+            let map = read_dense(folder, &load, device)?;
+            let [inputs, outputs] = map.widths();
+            if inputs != width {
+                let problem = format!("it takes vectors of {inputs} numbers, but those in front of it have {width}");
+                return Err(Error::checkpoint(folder, problem));
+            }
+            width = outputs;
+            dense.push(map);
+        }
+        match options.size {
+            Some(size) if !(1..=width).contains(&size) => {
+                Err(Error::value("size", size, format!("from 1 to {width}, the numbers of a vector")))
+            }
+            _ => Ok(Self { dense, options, ..self }),
         }
     }
 
@@ -89,8 +114,8 @@ impl Embedder {
         &self.options
     }
 
-    /// Embeds texts or pairs of texts. A vector has the model's hidden size, times the number of poolings. Texts that
-    /// are too long are cut at the end.
+    /// Embeds texts or pairs of texts. A vector has the model's hidden size, times the number of poolings, unless a linear map
+    /// or [`EmbedOptions::size`] gives it another one. Texts that are too long are cut at the end.
     ///
     /// # Errors
     /// No text at all, tokens that the model does not have, or vectors that are not finite.
@@ -119,12 +144,14 @@ impl Pipeline for Embedder {
         let mask = input.attention_mask.clone();
         let states = self.model.forward(input).last_hidden_state;
         let pooled = self.options.pooling.iter().map(|pooling| pooling.pool(states.clone(), mask.as_ref()));
-        rows(Tensor::cat(pooled.collect(), 1))
+        let vectors = Tensor::cat(pooled.collect(), 1);
+        rows(self.dense.iter().fold(vectors, |vectors, map| map.forward(vectors)))
     }
 
     fn decode(&self, request: &EmbedRequest, sequences: &[Encoding], rows: Vec<Vec<f32>>) -> Result<Vec<f32>> {
         self.runner.check_finite(sequences, &rows)?;
         let mut embedding = rows.concat();
+        embedding.truncate(self.options.size.unwrap_or(usize::MAX));
         if request.normalize {
             normalize(&mut embedding);
         }

@@ -224,10 +224,10 @@ impl Runner {
         let Some((index, value)) = sequences.iter().zip(rows).find_map(find) else { return Ok(()) };
         let advice = match self.options.precision {
             Precision::F16 => {
-                "f16 ends at 65504, and this model exceeds it: compute in bf16 or f32 (`--dtype bf16|f32`)"
+                "f16 ends at 65504, and this model exceeds it: compute in bf16 or f32 (`--precision bf16|f32`)"
             }
             Precision::Bf16 | Precision::I16 | Precision::Int8(_) => {
-                "see whether it is in f32 (`--dtype f32`); if not, the checkpoint's weights are damaged"
+                "see whether it is in f32 (`--precision f32`); if not, the checkpoint's weights are damaged"
             }
             Precision::F32 => "the checkpoint's weights are damaged, or its training diverged",
         };

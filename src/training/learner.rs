@@ -100,6 +100,6 @@ impl Start<'_> {
     /// A fresh optimiser for a model of this configuration.
     pub(super) fn optimizer(&self, config: &ModelConfig) -> AdamW {
         let groups = ParameterGroups { layers: config.num_hidden_layers(), layer_decay: self.settings.layer_decay };
-        AdamW::new(self.settings.optimizer, groups).with_dtype(self.run.dtype)
+        AdamW::new(self.settings.optimizer, groups)
     }
 }

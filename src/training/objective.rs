@@ -9,8 +9,9 @@ use burn::{
 
 use crate::{
     heads::{
-        AnswerLogits, FocalLoss, Gliner, GlinerLayout, GlinerTargets, MaskedLm, MultipleChoice, QuestionAnswering,
-        SequenceClassification, SequenceLabels, TextEncoder, TokenClassification, loss,
+        AlignmentLoss, AnswerLogits, FocalLoss, Gliner, GlinerLayout, GlinerTargets, MaskedLm, MultipleChoice,
+        QuestionAnswering, SequenceClassification, SequenceLabels, TextEncoder, TokenClassification, loss,
+        of_length_one,
     },
     model::{Backbone, InferenceModel, input::ModelInput, masked_positions::MaskedPositions},
 };
@@ -93,32 +94,49 @@ impl Objective for SequenceClassification {
     }
 }
 
-/// How many texts of a batch have a counterpart, see [`TextEncoder::loss`].
+/// What the vectors of a batch of texts learn from.
+#[allow(clippy::large_enum_variant, reason = "there is one in a batch")]
 #[derive(Clone, Debug)]
-pub struct PairLabels {
-    /// The number of pairs.
-    pub pairs: usize,
+pub enum VectorLabels {
+    /// The batch itself, see [`TextEncoder::pair_loss`].
+    Pairs {
+        /// The number of pairs.
+        pairs: usize,
+        /// The sizes that count beside that of the whole vectors.
+        sizes: Vec<usize>,
+    },
+    /// Vectors that are given.
+    Given {
+        /// One for each text, [batch, width].
+        vectors: Tensor<2>,
+        /// How they are compared.
+        loss: AlignmentLoss,
+    },
 }
 
 impl Objective for TextEncoder {
-    type Labels = PairLabels;
-    /// Vectors of length 1, [texts, hidden].
+    type Labels = VectorLabels;
+    /// Vectors of any length, [texts, width].
     type Logits = Tensor<2>;
 
     fn backbone_mut(&mut self) -> &mut Backbone {
         InferenceModel::backbone_mut(self)
     }
 
-    fn logits(&self, input: ModelInput, _labels: &PairLabels) -> Tensor<2> {
+    fn logits(&self, input: ModelInput, _labels: &VectorLabels) -> Tensor<2> {
         self.forward(input)
     }
 
-    fn loss(&self, logits: Tensor<2>, labels: PairLabels) -> Tensor<1> {
-        self.loss(logits, labels.pairs)
+    fn loss(&self, logits: Tensor<2>, labels: VectorLabels) -> Tensor<1> {
+        match labels {
+            VectorLabels::Pairs { pairs, sizes } => self.pair_loss(logits, pairs, &sizes),
+            VectorLabels::Given { vectors, loss } => self.alignment_loss(logits, vectors, loss),
+        }
     }
 
-    fn compared(&self, logits: Tensor<2>, _labels: &PairLabels, _mask: Option<&Tensor<2, Bool>>) -> Compared {
-        Compared::Numbers(logits)
+    /// Directions alone.
+    fn compared(&self, logits: Tensor<2>, _labels: &VectorLabels, _mask: Option<&Tensor<2, Bool>>) -> Compared {
+        Compared::Numbers(of_length_one(logits))
     }
 }
 

@@ -1,10 +1,9 @@
 //! What a run remembers between steps, apart from model and optimiser.
 
-use burn::tensor::FloatDType;
 use serde::{Deserialize, Serialize};
 
 use super::{learner::TrainStepReport, metrics::Score, report::Report, run::Run, settings::TrainingSettings};
-use crate::Error;
+use crate::{Error, Precision};
 
 /// A run ends after this many steps in a row without finite gradients; none of them changed the model. A few such steps
 /// are normal in f16, until the scale of the loss is found.
@@ -69,8 +68,8 @@ impl Progress {
 
     /// The error that ends the run: what happened, the likely reasons, and which model is kept.
     pub fn diverged(&self, step: usize, what: &str, settings: &TrainingSettings, run: &Run<'_>) -> Error {
-        let precision = match run.dtype {
-            FloatDType::F16 => ", f16 ends at 65504 (--dtype bf16 or f32)",
+        let precision = match settings.precision {
+            Precision::F16 => ", f16 ends at 65504 (--precision bf16 or f32)",
             _ => "",
         };
         let kept = match self.best_step {

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::tensor::{DType, Device, FloatDType};
+use burn::tensor::{Device, FloatDType};
 use serde_json::{Value, json};
 
 use super::{bounds::count, identity::Identity, settings::TrainingSettings, state};
@@ -37,8 +37,6 @@ pub struct Run<'a> {
     pub resume: bool,
     /// The devices, with gradients. The model is on the first, and each device takes a share of every step.
     pub devices: &'a [Device],
-    /// The element type of the weights.
-    pub dtype: FloatDType,
     /// Steps between lines of `metrics.csv`.
     pub report_every: usize,
     /// Steps whose models are kept, each as a checkpoint in `step-N`.
@@ -49,10 +47,11 @@ pub struct Run<'a> {
 
 impl Run<'_> {
     /// Checks what does not depend on files.
-    pub(super) fn validate(&self) -> Result<()> {
+    pub(super) fn validate(&self, settings: &TrainingSettings) -> Result<()> {
         if self.devices.is_empty() {
             return Err(Error::setting("devices", "there is none, expected at least one to train on"));
         }
+        self.devices.iter().try_for_each(|device| settings.precision.compute_type(device).map(drop))?;
         count("--report-every", self.report_every, 1..=usize::MAX)
     }
 
@@ -73,7 +72,6 @@ impl Run<'_> {
             "data": self.data,
             "tokenizer": self.tokenizer.digest()?,
             "config": config,
-            "dtype": DType::from(self.dtype).name(),
             "devices": devices,
         })))
     }
@@ -125,7 +123,7 @@ impl Run<'_> {
 
     /// How the run's checkpoints are read: nothing may be missing.
     pub(super) fn load_options(&self) -> LoadOptions {
-        LoadOptions { dtype: self.dtype, head: HeadPolicy::Required }
+        LoadOptions { dtype: FloatDType::F32, head: HeadPolicy::Required }
     }
 
     fn refuse(&self, problem: &str) -> Error {

@@ -8,7 +8,7 @@ use super::{
     optimizer::{AdamWConfig, Frozen, ScheduleKind, Warmup},
     sift::Sift,
 };
-use crate::{Error, Result};
+use crate::{Error, Precision, Result};
 
 /// How a model is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub struct TrainingSettings {
     pub schedule: ScheduleKind,
     /// Each layer has the learning rate of the layer above it, times this factor.
     pub layer_decay: f64,
+    /// What linear maps and attention compute in: f32, bf16 or f16. Parameters and files are in f32.
+    pub precision: Precision,
     /// The optimiser's numbers.
     pub optimizer: AdamWConfig,
     /// The part of the model that is not trained.
@@ -58,6 +60,7 @@ impl Default for TrainingSettings {
             warmup: Warmup::Ratio(0.1),
             schedule: ScheduleKind::Linear,
             layer_decay: 1.0,
+            precision: Precision::F32,
             optimizer: AdamWConfig::default(),
             frozen: Frozen::default(),
             lora: None,

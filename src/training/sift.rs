@@ -28,9 +28,10 @@ use serde::{Deserialize, Serialize};
 
 use super::objective::{Compared, Objective};
 use crate::{
-    heads::loss::in_f32,
     kernels::draws::normals,
-    model::{RoutingRecord, embeddings::EmbeddingSource, input::ModelInput, token_layout::Unpadding},
+    model::{
+        RoutingRecord, embeddings::EmbeddingSource, input::ModelInput, precision::in_f32, token_layout::Unpadding,
+    },
 };
 
 /// What the inner pass climbs.
@@ -82,7 +83,8 @@ pub struct SiftLosses {
 
 impl Sift {
     /// The loss of a batch, on a device with gradients. The perturbation starts from `noise` [batch, length, hidden];
-    /// if none, it is drawn.
+    /// if none, it is drawn. What the inner pass climbs is multiplied by `scale`, and its gradient divided by it, so that a
+    /// model that computes in f16 can represent it.
     ///
     /// # Panics
     /// On a device without gradients.
@@ -92,6 +94,7 @@ impl Sift {
         input: &ModelInput,
         labels: &M::Labels,
         noise: Option<Tensor<3>>,
+        scale: f64,
     ) -> SiftLosses {
         let mask = input.attention_mask.as_ref();
         let pass =
@@ -114,7 +117,7 @@ impl Sift {
         let moved = |delta: Tensor<3>| EmbeddingSource::Given(states.clone() + delta.cast(states.dtype()));
         let perturbed = pass(&frozen, moved(delta.clone()), None);
         let climbed = self.inner(compared(&frozen, perturbed), clean.clone().map(Tensor::detach));
-        let gradient = delta.grad(&climbed.backward());
+        let gradient = delta.grad(&(climbed * scale).backward()).map(|gradient| gradient / scale);
         drop(frozen);
         let delta = match gradient.map(Tensor::from_inner).filter(is_finite) {
             Some(gradient) => {

@@ -1,9 +1,8 @@
 //! The state of a run on disk: what it needs to go on as if it had never stopped.
 //!
 //! A folder `checkpoint-STEP` holds the model (as in any checkpoint folder), `optimizer.safetensors` and
-//! `progress.json`. `optimizer.safetensors` has both moments of each parameter under the parameter's path, and the
-//! parameter's value in f32 if the model has another type. If two models are trained, each has a folder of its own in
-//! it. The folder is written under a temporary name and renamed when it is complete; then the previous one is removed.
+//! `progress.json`. `optimizer.safetensors` has both moments of each parameter under the parameter's path. If two models are
+//! trained, each has a folder of its own in it. The folder is written under a temporary name and renamed when it is complete; then the previous one is removed.
 
 use std::{
     borrow::Cow,
@@ -15,12 +14,12 @@ use std::{
 use burn::{
     Tensor,
     module::Module,
-    tensor::{DType, Device, FloatDType, TensorData},
+    tensor::{DType, Device, TensorData},
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::optimizer::{AdamW, DeviceMoments, LossScale, Moments};
+use super::optimizer::{AdamW, DeviceMoments, LossScale, Moments, StepCount};
 use crate::{
     Error, Result,
     checkpoint::{self, Checkpoint, LoadOptions, adapter},
@@ -106,7 +105,7 @@ pub(super) fn read_model<M: Module>(
     device: &Device,
 ) -> Result<M> {
     let (model, _) = Checkpoint::open(folder)?.load(model, options)?;
-    read_moments(&folder.join(OPTIMIZER), device, options.dtype.into(), optimizer)?;
+    read_moments(&folder.join(OPTIMIZER), device, optimizer)?;
     Ok(model)
 }
 
@@ -118,15 +117,9 @@ pub(super) fn write_adapter<M: Module>(folder: &Path, model: &M, optimizer: &Ada
 }
 
 /// Puts the trained part of such a folder back into the adapted base model, and fills the optimiser.
-pub(super) fn read_adapter<M: Module>(
-    folder: &Path,
-    model: M,
-    dtype: FloatDType,
-    optimizer: &mut AdamW,
-    device: &Device,
-) -> Result<M> {
+pub(super) fn read_adapter<M: Module>(folder: &Path, model: M, optimizer: &mut AdamW, device: &Device) -> Result<M> {
     let model = checkpoint::read_some(model, adapter::is_part, &folder.join(TRAINED))?;
-    read_moments(&folder.join(OPTIMIZER), device, dtype.into(), optimizer)?;
+    read_moments(&folder.join(OPTIMIZER), device, optimizer)?;
     Ok(model)
 }
 
@@ -135,7 +128,6 @@ type Rows<'a> = (usize, Vec<(&'static str, Cow<'a, [f32]>)>);
 
 const FIRST: &str = "first";
 const SECOND: &str = "second";
-const MASTER: &str = "master";
 
 /// The values, copied to the host. Values from another device are one row.
 fn rows(moments: &Moments) -> Result<Rows<'_>> {
@@ -143,12 +135,11 @@ fn rows(moments: &Moments) -> Result<Rows<'_>> {
         Moments::Host(moments) => {
             Ok((moments.width, vec![(FIRST, (&moments.first).into()), (SECOND, (&moments.second).into())]))
         }
-        Moments::Device(DeviceMoments { first, second, master }) => {
-            let kinds = [(FIRST, Some(first)), (SECOND, Some(second)), (MASTER, master.as_ref())];
-            let read = |(kind, tensor): (_, Option<&Tensor<1>>)| {
-                Some(scores::values(tensor?.clone()).map(|values| (kind, values.into())))
-            };
-            Ok((first.dims()[0], kinds.into_iter().filter_map(read).collect::<Result<_>>()?))
+        Moments::Device(DeviceMoments { first, second }) => {
+            let read =
+                |(kind, tensor): (_, &Tensor<1>)| scores::values(tensor.clone()).map(|values| (kind, values.into()));
+            let kinds = [(FIRST, first), (SECOND, second)].into_iter().map(read).collect::<Result<_>>()?;
+            Ok((first.dims()[0], kinds))
         }
     }
 }
@@ -164,7 +155,9 @@ fn write_moments(path: &Path, optimizer: &AdamW) -> Result<()> {
         let view = TensorView::new(Dtype::F32, shape, bytemuck::cast_slice(values)).expect("a shape that fits");
         (name.as_str(), view)
     });
-    let mut metadata: HashMap<_, _> = [("steps".to_owned(), optimizer.steps().to_string())].into();
+    let StepCount { all, updates } = optimizer.count();
+    let counts = [("steps", all), ("updates", updates)];
+    let mut metadata: HashMap<_, _> = counts.map(|(key, count)| (key.to_owned(), count.to_string())).into();
     if let LossScale::Moving { factor, steps } = optimizer.scale() {
         metadata.insert("loss_scale".to_owned(), format!("{factor} {steps}"));
     }
@@ -172,15 +165,18 @@ fn write_moments(path: &Path, optimizer: &AdamW) -> Result<()> {
         .map_err(|error| Error::io("write", path)(std::io::Error::other(error)))
 }
 
-/// Fills the optimiser of a model with this device and element type.
-fn read_moments(path: &Path, device: &Device, dtype: DType, optimizer: &mut AdamW) -> Result<()> {
+/// Fills the optimiser of a model on this device.
+fn read_moments(path: &Path, device: &Device, optimizer: &mut AdamW) -> Result<()> {
     let fail = |problem: String| Error::checkpoint(path, format!("{problem}; start the run anew without --resume"));
     let bytes = fs::read(path).map_err(Error::io("read", path))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| fail(error.to_string()))?;
     let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| fail(error.to_string()))?;
     let entry = |key: &str| metadata.metadata().as_ref().and_then(|metadata| metadata.get(key));
-    let steps = entry("steps").and_then(|steps| steps.parse().ok());
-    let steps = steps.ok_or_else(|| fail("it does not say after how many steps it was written".into()))?;
+    let count = |key: &str| {
+        let count = entry(key).and_then(|count| count.parse().ok());
+        count.ok_or_else(|| fail("it does not say after how many steps it was written".into()))
+    };
+    let count = StepCount { all: count("steps")?, updates: count("updates")? };
     let scale = match entry("loss_scale") {
         Some(text) => {
             let numbers =
@@ -203,25 +199,22 @@ fn read_moments(path: &Path, device: &Device, dtype: DType, optimizer: &mut Adam
             return Err(fail(format!("`{name}` has the shape {:?}, expected rows and columns", view.shape())));
         };
         let (first, second) = (values(name)?, values(&format!("{path}.{SECOND}"))?);
-        let master = format!("{path}.{MASTER}");
-        let master = file.tensor(&master).is_ok().then(|| values(&master)).transpose()?;
-        if [Some(&second), master.as_ref()].into_iter().flatten().any(|values| values.len() != first.len()) {
+        if second.len() != first.len() {
             return Err(fail(format!("the values of `{path}` differ in number")));
         }
         // The optimiser decides in the same way.
-        let restored = match host_serves(device, dtype) {
+        let restored = match host_serves(device, DType::F32) {
             true => Moments::Host(adamw::Moments::from_values(first, second, width)),
             false => {
                 let flat = |values: Vec<f32>| {
                     let shape = [values.len()];
                     Tensor::from_data(TensorData::new(values, shape), (&device.clone().inner(), DType::F32))
                 };
-                let (first, second, master) = (flat(first), flat(second), master.map(flat));
-                Moments::Device(DeviceMoments { first, second, master })
+                Moments::Device(DeviceMoments { first: flat(first), second: flat(second) })
             }
         };
         moments.insert(path.to_owned(), restored);
     }
-    optimizer.restore(steps, scale, moments);
+    optimizer.restore(count, scale, moments);
     Ok(())
 }

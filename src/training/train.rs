@@ -72,7 +72,7 @@ pub fn train<T: Task>(
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
     settings.validate()?;
-    run.validate()?;
+    run.validate(settings)?;
     count("--freeze-layers", settings.frozen.layers, 0..=run.config.encoder().num_hidden_layers())?;
     let mut training = Training::begin(task, model, settings, run, observer)?;
     while !training.is_over() {

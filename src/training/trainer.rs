@@ -42,18 +42,20 @@ pub struct Trainer<M: Objective> {
 pub type Batches<M> = Vec<(ModelInput, <M as Objective>::Labels)>;
 
 impl<M: Objective> Trainer<M> {
-    /// Takes a model, which is on the first of these devices. The devices have gradients.
+    /// Takes a model, which is on the first of these devices, and whose parameters are in f32. The devices have gradients. If
+    /// the model computes in f16 ([`Backbone::set_compute_type`](crate::Backbone::set_compute_type)), the loss is scaled.
     ///
     /// # Panics
     /// Without a device.
     pub fn new(
-        model: M,
+        mut model: M,
         devices: Vec<Device>,
-        optimizer: AdamW,
+        mut optimizer: AdamW,
         schedule: Schedule,
         sift: Option<Sift>,
         seed: u64,
     ) -> Self {
+        optimizer.scale_for(model.backbone_mut().compute_type());
         Self { model: Some(model), optimizer, schedule, sift, seed, devices: Devices::new(&devices), lora: None }
     }
 
@@ -83,28 +85,29 @@ impl<M: Objective> Trainer<M> {
         let (gradients, losses) = self.devices.gradients(seed, &model, batches, |model, (input, labels)| {
             let (total, loss, adversarial, routing) = match &sift {
                 Some(sift) => {
-                    let losses = sift.losses(model, &input, &labels, None);
-                    (losses.total, losses.task, losses.adversarial.into_scalar::<f64>(), losses.routing)
+                    let losses = sift.losses(model, &input, &labels, None, scale);
+                    (losses.total, losses.task, Some(losses.adversarial.inner()), losses.routing)
                 }
                 None => {
                     let (input, routing) = input.record_routing();
                     let loss = model.loss(model.logits(input, &labels), labels);
-                    (routing.add_to(loss.clone()), loss, 0.0, routing)
+                    (routing.add_to(loss.clone()), loss, None, routing)
                 }
             };
-            (total * scale, (loss.into_scalar::<f64>(), adversarial, routing.figures()))
+            (total * scale, (loss.inner(), adversarial, routing.figures()))
         });
+        let learning_rate = self.schedule.learning_rate(step);
+        let (model, gradient_norm) = self.optimizer.step(model, gradients, learning_rate);
+        self.model = Some(model);
+        // Reading a number waits for the device: last, when all work is under way.
         let (mut loss, mut adversarial) = (0.0, 0.0);
-        for values in &losses {
-            loss += values.0 / count;
-            adversarial += values.1 / count;
+        for (task, of_sift, _) in &losses {
+            loss += task.clone().into_scalar::<f64>() / count;
+            adversarial += of_sift.clone().map_or(0.0, |loss| loss.into_scalar::<f64>()) / count;
         }
         let routing: Vec<_> = losses.into_iter().filter_map(|values| values.2).collect();
         let routing = RoutingFigures::mean(&routing).into_iter().flat_map(|figures| figures.named());
         let parts = sift.map(|_| ("adversarial", adversarial)).into_iter().chain(routing).collect();
-        let learning_rate = self.schedule.learning_rate(step);
-        let (model, gradient_norm) = self.optimizer.step(model, gradients, learning_rate);
-        self.model = Some(model);
         TrainStepReport { loss, parts, gradient_norm, learning_rate }
     }
 }
@@ -116,10 +119,11 @@ impl<M: Objective> Learner for Trainer<M> {
     fn begin(mut model: M, start: Start<'_>) -> Result<Self> {
         let Start { settings, run, schedule, saved } = start;
         let (mut optimizer, device) = (start.optimizer(&run.config.encoder()), &run.devices[0]);
+        model.backbone_mut().set_compute_type(settings.precision.compute_type(device)?);
         if let Some(lora) = &settings.lora {
             lora.attach(&mut model, settings.seed);
             if let Some(folder) = saved {
-                model = state::read_adapter(folder, model, run.dtype, &mut optimizer, device)?;
+                model = state::read_adapter(folder, model, &mut optimizer, device)?;
             }
             model = Lora::freeze(model);
         } else {
@@ -176,5 +180,133 @@ impl<M: Objective> Learner for Trainer<M> {
         );
         Lora::detach(&mut model);
         Ok(checkpoint.load(model, options)?.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::{
+        module::{Module, ModuleVisitor, Param},
+        tensor::{FloatDType, Int, Tensor, TensorData},
+    };
+
+    use super::*;
+    use crate::{
+        DebertaConfig, ModelConfig,
+        config::DebertaVersion,
+        heads::{SequenceClassification, SequenceLabels},
+        training::{
+            AdamWConfig, ParameterGroups, ScheduleKind, Warmup,
+            optimizer::{LossScale, StepCount},
+        },
+    };
+
+    const FITTING: f64 = 65536.0;
+    const RATE: f64 = 1e-2;
+
+    fn config() -> ModelConfig {
+        let config = DebertaConfig {
+            vocab_size: 20,
+            hidden_size: 8,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            intermediate_size: 12,
+            relative_attention: true,
+            hidden_dropout_prob: 0.0,
+            attention_probs_dropout_prob: 0.0,
+            pooler_dropout: 0.0,
+            cls_dropout: Some(0.0),
+            initializer_range: 0.2,
+            ..DebertaConfig::new(DebertaVersion::V2)
+        };
+        config.into()
+    }
+
+    fn model(device: &Device) -> SequenceClassification {
+        device.seed(1);
+        let mut model = SequenceClassification::new(&config(), device);
+        Objective::backbone_mut(&mut model).set_compute_type(Some(FloatDType::F16));
+        model
+    }
+
+    fn optimizer() -> AdamW {
+        AdamW::new(AdamWConfig::default(), ParameterGroups { layers: 2, layer_decay: 1.0 })
+    }
+
+    fn trainer(
+        model: SequenceClassification,
+        optimizer: AdamW,
+        devices: Vec<Device>,
+    ) -> Trainer<SequenceClassification> {
+        let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), RATE, 100).unwrap();
+        Trainer::new(model, devices, optimizer, schedule, None, 0)
+    }
+
+    /// Two batches of two texts.
+    fn batches(device: &Device) -> Batches<SequenceClassification> {
+        let batch = |from: i32| {
+            let ids: Vec<i32> = (0..12).map(|token| 1 + (from + token * 7) % 19).collect();
+            let labels = SequenceLabels::Classes(Tensor::from_data([0, 1], device));
+            (ModelInput::new(Tensor::<2, Int>::from_data(TensorData::new(ids, [2, 6]), device)), labels)
+        };
+        vec![batch(3), batch(8)]
+    }
+
+    fn values(model: &SequenceClassification) -> Vec<f32> {
+        struct Values(Vec<f32>);
+        impl ModuleVisitor for Values {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                self.0.extend(param.val().into_data().try_to_vec::<f32>().expect("parameters in f32"));
+            }
+        }
+        let mut values = Values(Vec::new());
+        model.visit(&mut values);
+        values.0
+    }
+
+    /// Steps whose gradients overflow change nothing but the scale. The first that fits is the step that would have been made
+    /// at once with its scale, on one device or two, and so is the step after a save.
+    #[test]
+    fn steps_are_skipped_until_the_scale_fits() {
+        let device = Device::flex().autodiff();
+        let mut whole = trainer(model(&device), optimizer(), vec![device.clone()]);
+        let fresh = values(whole.model());
+        let first = whole.train_step(batches(&device));
+        assert!(first.gradient_norm.is_finite() && values(whole.model()) != fresh);
+        assert_eq!(whole.optimizer.scale().factor(), FITTING);
+
+        const SKIPPED: usize = 24;
+        let mut late = optimizer();
+        let scale = LossScale::Moving { factor: FITTING * 2f64.powi(SKIPPED as i32), steps: 7 };
+        late.restore(StepCount::default(), scale, Default::default());
+        let mut late = trainer(model(&device), late, vec![device.clone(); 2]);
+        let mut skipped = 0;
+        let report = loop {
+            let report = late.train_step(batches(&device));
+            assert_eq!(report.loss, first.loss);
+            if report.gradient_norm.is_finite() {
+                break report;
+            }
+            assert!(values(late.model()) == fresh, "a step that was skipped changed the model");
+            skipped += 1;
+        };
+        assert!((1..SKIPPED).contains(&skipped), "{skipped}");
+        assert_eq!(late.optimizer.count(), StepCount { all: skipped + 1, updates: 1 });
+        let factor = FITTING * 2f64.powi((SKIPPED - skipped) as i32);
+        assert_eq!(late.optimizer.scale(), LossScale::Moving { factor, steps: 1 });
+        // Scales are powers of two, but what is below f16's range with one is not with the other.
+        assert!((report.gradient_norm - first.gradient_norm).abs() < 1e-3 * first.gradient_norm);
+        let apart = values(late.model()).into_iter().zip(values(whole.model())).map(|(a, b)| (a - b).abs());
+        assert!(apart.fold(0f32, f32::max) < 1e-3 * RATE as f32);
+
+        let folder = tempfile::tempdir().unwrap();
+        state::write_model(folder.path(), late.model(), &config(), &late.optimizer).unwrap();
+        let (mut restored, options) = (optimizer(), LoadOptions::default());
+        let read = state::read_model(folder.path(), model(&device), &options, &mut restored, &device).unwrap();
+        let mut restored = trainer(read, restored, vec![device.clone()]);
+        assert_eq!(restored.optimizer.scale(), late.optimizer.scale());
+        assert_eq!(restored.train_step(batches(&device)), late.train_step(batches(&device)));
+        assert_eq!(restored.optimizer.scale(), LossScale::Moving { factor, steps: 2 });
+        assert!(values(restored.model()) == values(late.model()));
     }
 }

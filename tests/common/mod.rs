@@ -29,6 +29,21 @@ pub fn cpu_devices() -> [(&'static str, Device); 2] {
     ["flex", "ndarray"].map(|name| (name, device(name).expect("a CPU backend")))
 }
 
+/// Both CPU backends, and a GPU if a backend for one is compiled in.
+pub fn devices() -> Vec<(&'static str, Device)> {
+    let devices = cpu_devices().into_iter();
+    #[cfg(feature = "gpu")]
+    let devices = devices.chain([("GPU", gpu())]);
+    devices.collect()
+}
+
+/// The first GPU of the backends that are compiled in. Without one the tests fail: they were asked for.
+#[cfg(feature = "gpu")]
+pub fn gpu() -> Device {
+    let found = ["cuda", "metal", "vulkan", "wgpu"].into_iter().find_map(|name| device(name).ok());
+    found.expect("a GPU, or a Vulkan driver that stands in for one")
+}
+
 /// The configuration of a fixture with every dropout off, so that training arithmetic can be compared.
 pub fn config_without_dropout(name: &str) -> ModelConfig {
     let mut config = ModelConfig::from_folder(fixture(name)).expect("a fixture's config.json");

@@ -1,15 +1,16 @@
 //! Vectors for texts.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use burn::{
     Tensor,
     tensor::{Device, Int},
 };
 use deberta_burn::{
-    checkpoint::{Checkpoint, LoadOptions},
+    checkpoint::{Checkpoint, LoadOptions, write_sentence_modules},
     pipeline::{EmbedOptions, Embedder, PipelineOptions, Pooling},
 };
+use safetensors::{Dtype, tensor::TensorView};
 
 use crate::{TEXTS, assert_close, input, long_text, message, options, sequence, support::config};
 
@@ -18,7 +19,7 @@ fn embeddings_are_pooled_states_of_any_checkpoint() {
     let folder = sequence(config(&["a", "b"]));
     let embedder = |pooling: &[Pooling], normalize| {
         let embedder = Embedder::from_folder(&folder, options()).unwrap();
-        embedder.with_options(EmbedOptions { pooling: pooling.to_vec(), normalize })
+        embedder.with_options(EmbedOptions { pooling: pooling.to_vec(), normalize, ..EmbedOptions::default() })
     };
     let embed = |pooling: &[Pooling], normalize| embedder(pooling, normalize).unwrap().embed(TEXTS).unwrap();
     let single = |pooling| embed(&[pooling], false);
@@ -74,7 +75,9 @@ fn a_folder_of_sentence_transformers_says_how_to_pool() {
         r#"[{"type": "sentence_transformers.models.Transformer"}, {"type": "sentence_transformers.models.Normalize"}]"#;
     fs::write(folder.path().join("modules.json"), modules).unwrap();
     let found = EmbedOptions::from_folder(&folder).unwrap().unwrap();
-    assert_eq!(found, EmbedOptions { pooling: vec![Pooling::Cls, Pooling::Mean], normalize: true });
+    let expected =
+        EmbedOptions { pooling: vec![Pooling::Cls, Pooling::Mean], normalize: true, ..EmbedOptions::default() };
+    assert_eq!(found, expected);
     let vectors =
         Embedder::from_folder(&folder, options()).unwrap().with_options(found).unwrap().embed(["war"]).unwrap();
     assert_eq!(vectors[0].len(), 32);
@@ -82,4 +85,82 @@ fn a_folder_of_sentence_transformers_says_how_to_pool() {
     fs::write(pooling.join("config.json"), config.replace("mean_tokens", "moon_tokens")).unwrap();
     let error = message(EmbedOptions::from_folder(&folder));
     assert!(error.contains("1_Pooling/config.json: the pooling `moon_tokens` is not known"), "{error}");
+}
+
+/// Puts a linear map into a folder: the first numbers of a vector, each times two and plus one.
+fn write_dense(folder: &Path, inputs: usize, config: &str) {
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join("config.json"), config).unwrap();
+    let weight: Vec<f32> = (0..2 * inputs).map(|index| if index % (inputs + 1) == 0 { 2.0 } else { 0.0 }).collect();
+    let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+    let (weight, bias) = (bytes(&weight), bytes(&[1.0; 2]));
+    let tensors = [("linear.weight", vec![2, inputs], &weight), ("linear.bias", vec![2], &bias)];
+    let views = tensors.map(|(name, shape, bytes)| (name, TensorView::new(Dtype::F32, shape, bytes).unwrap()));
+    safetensors::serialize_to_file(views, None, &folder.join("model.safetensors")).unwrap();
+}
+
+#[test]
+fn pooled_vectors_pass_linear_maps_and_are_cut() {
+    let folder = sequence(config(&["a", "b"]));
+    let map = folder.path().join("2_Dense");
+    let identity = r#"{"in_features": 16, "out_features": 2, "bias": true,
+        "activation_function": "torch.nn.modules.linear.Identity"}"#;
+    write_dense(&map, 16, identity);
+    let embed = |how: EmbedOptions| {
+        let embedder = Embedder::from_folder(&folder, options()).unwrap();
+        embedder.with_options(how).map(|embedder| embedder.embed(TEXTS).unwrap())
+    };
+    let plain = embed(EmbedOptions::default()).unwrap();
+    let mapped = || EmbedOptions { dense: vec![map.clone()], ..EmbedOptions::default() };
+    let doubled = |vector: &[f32]| vector[..2].iter().map(|x| 2.0 * x + 1.0).collect::<Vec<f32>>();
+    for (vector, plain) in embed(mapped()).unwrap().iter().zip(&plain) {
+        assert_close(vector, &doubled(plain));
+    }
+    // The beginning of a vector, with a length of its own.
+    let cut = embed(EmbedOptions { size: Some(5), normalize: true, ..EmbedOptions::default() }).unwrap();
+    for (vector, plain) in cut.iter().zip(&plain) {
+        let length = plain[..5].iter().map(|x| x * x).sum::<f32>().sqrt();
+        assert_close(vector, &plain[..5].iter().map(|x| x / length).collect::<Vec<_>>());
+    }
+    for (size, most) in [(0, 16), (17, 16)] {
+        let error = message(embed(EmbedOptions { size: Some(size), ..EmbedOptions::default() }));
+        assert_eq!(error, format!("size: it is {size}, expected from 1 to {most}, the numbers of a vector"));
+    }
+    assert!(message(embed(EmbedOptions { size: Some(3), ..mapped() })).contains("from 1 to 2, the numbers"));
+
+    // A file that names no activation function means the hyperbolic tangent.
+    write_dense(&map, 16, r#"{"in_features": 16, "out_features": 2}"#);
+    for (vector, plain) in embed(mapped()).unwrap().iter().zip(&plain) {
+        assert_close(vector, &doubled(plain).into_iter().map(f32::tanh).collect::<Vec<_>>());
+    }
+    for (inputs, config, expected) in [
+        (8, identity.replace("16", "8"), "it takes vectors of 8 numbers, but those in front of it have 16"),
+        (8, identity.to_owned(), "`linear.weight`"),
+        (
+            16,
+            identity.replace("linear.Identity", "activation.GELU"),
+            "`torch.nn.modules.activation.GELU` is not supported",
+        ),
+        (16, identity.replace("true", r#"true, "use_residual": true"#), "`use_residual`"),
+        (16, identity.replace("true", r#"true, "module_input_name": "token_embeddings""#), "`module_input_name`"),
+        (16, r#"{"in_features": 16}"#.to_owned(), "2_Dense/config.json"),
+    ] {
+        write_dense(&map, inputs, &config);
+        let error = message(embed(mapped()));
+        assert!(error.contains(expected) && error.contains("2_Dense"), "{error}");
+    }
+    write_dense(&map, 16, identity);
+    fs::remove_file(map.join("model.safetensors")).unwrap();
+    assert!(message(embed(mapped())).contains("there are no weights in it"));
+}
+
+#[test]
+fn every_pooling_that_is_written_is_read() {
+    let folder = sequence(config(&["a", "b"]));
+    for pooling in Pooling::ALL {
+        write_sentence_modules(&folder, pooling).unwrap();
+        let found = EmbedOptions::from_folder(&folder).unwrap().unwrap();
+        assert_eq!(found, EmbedOptions { pooling: vec![pooling], ..EmbedOptions::default() });
+    }
+    assert!(!folder.path().join("2_Dense").exists());
 }

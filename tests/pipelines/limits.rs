@@ -71,6 +71,47 @@ fn limits_and_empty_batches_are_errors() {
     assert!(message(Classifier::from_folder(&folder, short).unwrap().classify(["a"])).contains("max_length is 2"));
 }
 
+/// Of 10,000 characters, most of which are cut.
+#[test]
+fn a_very_long_word_is_a_text_like_others() {
+    let word = "abc".repeat(3_334);
+    let labels = sequence(config(&["entailment", "contradiction"]));
+    let score = Classifier::from_folder(&labels, options()).unwrap().classify([&word]).unwrap()[0][0].score;
+    assert!((0.5..=1.0).contains(&score), "{score}");
+    let reranker = Reranker::from_folder(&labels, options()).unwrap();
+    let rank = |query: &str| reranker.rank(&[RankRequest::new(query, vec![word.clone(), "war".into()])]);
+    assert_eq!(rank("war").unwrap()[0].len(), 2);
+    // The query stays whole, so that one of this length is too much.
+    assert!(message(rank(&word)).contains("max_length 32"));
+    let zero_shot = ZeroShot::from_folder(&labels, options()).unwrap();
+    let judge = |labels: &[&str]| zero_shot.classify(&[&word], labels, &ZeroShotOptions::default());
+    assert_eq!(judge(&["war", "peace"]).unwrap()[0].len(), 2);
+    // So does a label.
+    assert!(message(judge(&["war", &word])).contains("max_length 32"));
+    assert_eq!(Embedder::from_folder(&labels, options()).unwrap().embed([&word]).unwrap()[0].len(), 16);
+
+    // Read in windows, up to the end of the word.
+    let tagger = crate::support::folder(config(&["B-LEFT", "B-RIGHT"]), TokenClassification::new);
+    let tagger = TokenTagger::from_folder(&tagger, options()).unwrap();
+    let entities = tagger.tag(&[&word], TagOptions::default()).unwrap().remove(0);
+    assert_eq!((entities[0].start, entities[0].end), (0, word.len()));
+    let answers = crate::support::folder(config(&[]), QuestionAnswering::new);
+    let answers = QuestionAnswerer::from_folder(&answers, options()).unwrap();
+    let found = answers.answer(&[question("war", &word)], &AnswerOptions::default()).unwrap();
+    assert!(found[0].spans.iter().all(|answer| answer.end <= word.len()));
+}
+
+#[test]
+fn a_thousand_labels_are_each_judged() {
+    let labels: Vec<String> = (0..1000).map(|index| format!("law {index}")).collect();
+    let folder = sequence(config(&["entailment", "contradiction"]));
+    let zero_shot = ZeroShot::from_folder(&folder, options()).unwrap();
+    let scores = zero_shot.classify(&["war"], &labels, &ZeroShotOptions::default()).unwrap().remove(0);
+    assert_eq!(scores.len(), 1000);
+    // A thousand roundings of f32.
+    assert!((scores.iter().map(|score| score.score).sum::<f32>() - 1.0).abs() < 1e-4);
+}
+
 #[test]
 fn cut_texts_are_told_once_a_call() {
     let told = Arc::new(Mutex::new(Vec::new()));

@@ -92,7 +92,7 @@ fn answers_that_are_not_finite_are_errors() {
         assert!(matches!(error, Error::NotFinite { index: Some(0), .. }), "{error}");
         let message = error.to_string();
         assert!(message.starts_with(&format!("{name}: the model's answer holds ")), "{message}");
-        assert!(message.ends_with("(`--dtype bf16|f32`)"), "{message}");
+        assert!(message.ends_with("(`--precision bf16|f32`)"), "{message}");
     };
     let folder = huge(sequence(config(&["entailment", "contradiction"])), "classifier.bias");
     let request = [RankRequest::new("a", vec!["b".into()])];

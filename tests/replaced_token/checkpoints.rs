@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use burn::tensor::FloatDType;
 use deberta_burn::{
     DebertaConfig,
     training::{
@@ -38,8 +37,7 @@ fn any_checkpoint_can_be_gone_on_with() {
     }
     let options = ReplacedToken::default();
     let load = || {
-        let loaded =
-            ReplacedTokenPretraining::load(folder.path(), &case.config, options, FloatDType::F32, &case.device);
+        let loaded = ReplacedTokenPretraining::load(folder.path(), &case.config, options, &case.device);
         loaded.map(|(model, _)| model)
     };
     let model = load().unwrap();

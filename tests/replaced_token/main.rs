@@ -10,7 +10,7 @@ use std::path::Path;
 
 use burn::{
     module::Module,
-    tensor::{Device, FloatDType, Int, Tensor, TensorData},
+    tensor::{Device, Int, Tensor, TensorData},
 };
 use common::{Tensors, fixture, read};
 use deberta_burn::{
@@ -46,9 +46,7 @@ impl Case {
 
     fn model(&self, sharing: Sharing) -> ReplacedTokenPretraining {
         let options = ReplacedToken { sharing, weight: WEIGHT };
-        ReplacedTokenPretraining::load(&fixture(self.name), &self.config, options, FloatDType::F32, &self.device)
-            .unwrap()
-            .0
+        ReplacedTokenPretraining::load(&fixture(self.name), &self.config, options, &self.device).unwrap().0
     }
 
     fn values(&self, key: &str) -> Vec<i32> {
@@ -107,7 +105,6 @@ fn run<'a>(config: &'a ModelConfig, tokenizer: &'a Tokenizer, devices: &'a [Devi
         tokenizer,
         resume: true,
         devices,
-        dtype: FloatDType::F32,
         report_every: 1,
         snapshots: &[],
         data: serde_json::Value::Null,

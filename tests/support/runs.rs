@@ -71,6 +71,11 @@ pub fn figures(folder: &Path) -> Vec<Vec<String>> {
         .collect()
 }
 
+/// What a program that fails says.
+pub fn error_of(mut command: Command) -> String {
+    String::from_utf8(command.assert().code(1).get_output().stderr.clone()).expect("UTF-8")
+}
+
 pub fn outcome(folder: &Path) -> Value {
     let text = fs::read_to_string(folder.join("training.json")).expect("training.json");
     serde_json::from_str::<Value>(&text).expect("JSON")["outcome"].clone()

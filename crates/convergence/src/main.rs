@@ -18,6 +18,8 @@
 
 #[path = "../../../examples/common/allocator.rs"]
 mod allocator;
+#[path = "../../../examples/common/compute_type.rs"]
+mod compute_type;
 
 use std::{
     env, fs,
@@ -28,6 +30,7 @@ use std::{
 };
 
 use clap::Parser;
+use compute_type::ComputeType;
 use convergence::{
     cost, figures,
     pool::{self, Job, Workers},
@@ -80,6 +83,10 @@ struct Args {
     /// flex, ndarray, cuda, vulkan, wgpu or metal; :N for the N-th of its kind [default: the preset's]
     #[arg(long)]
     device: Option<String>,
+
+    /// Type that linear maps and attention compute in; all else is in f32 [default: f32]
+    #[arg(long, value_enum)]
+    precision: Option<ComputeType>,
 
     /// Runs at a time [default: one a core; one on a GPU]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -172,7 +179,7 @@ fn main() -> ExitCode {
 
 fn experiment(args: &Args) -> Result<()> {
     let settings = args.settings();
-    device(&settings.device)?;
+    settings.precision.compute_type(&device(&settings.device)?)?;
     let mut variants = Variant::PAIR.to_vec();
     if args.ablation {
         variants.extend(Variant::ABLATIONS);
@@ -310,6 +317,7 @@ impl Args {
             batch_size: self.batch_size.unwrap_or(preset.batch_size),
             steps: self.steps.map_or(preset.steps, |steps| steps as usize),
             device: self.device.clone().unwrap_or_else(|| preset.device.clone()),
+            precision: self.precision.map_or(preset.precision, Into::into),
             ..preset
         }
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use deberta_burn::{
-    DebertaConfig, RobertaConfig,
+    DebertaConfig, Precision, RobertaConfig,
     config::{Activation, DebertaVersion, PositionTerms},
     training::{ScheduleKind, TrainingSettings, Warmup},
 };
@@ -48,6 +48,8 @@ pub struct Settings {
     pub downstream_learning_rate: f64,
     /// Where models are trained.
     pub device: String,
+    /// What their linear maps and attention compute in.
+    pub precision: Precision,
 }
 
 /// How often a run is evaluated.
@@ -86,6 +88,7 @@ impl Preset {
             downstream_epochs: 2.0,
             downstream_learning_rate: 1e-3,
             device: "flex".to_owned(),
+            precision: Precision::F32,
         };
         match self {
             Self::Minutes => minutes,
@@ -106,6 +109,7 @@ impl Preset {
                 downstream_epochs: 3.0,
                 downstream_learning_rate: 3e-5,
                 device: "cuda".to_owned(),
+                precision: Precision::F32,
             },
         }
     }
@@ -159,6 +163,7 @@ impl Settings {
             steps: Some(self.steps),
             batch_size: self.batch_size,
             learning_rate,
+            precision: self.precision,
             warmup: Warmup::Ratio(self.warmup),
             schedule: ScheduleKind::Linear,
             evaluate_every: Some(self.evaluate_every()),
@@ -173,6 +178,7 @@ impl Settings {
             epochs: self.downstream_epochs,
             batch_size: DOWNSTREAM_BATCH,
             learning_rate: self.downstream_learning_rate,
+            precision: self.precision,
             warmup: Warmup::Ratio(0.1),
             seed,
             ..TrainingSettings::default()

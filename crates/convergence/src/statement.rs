@@ -154,7 +154,7 @@ impl Report<'_> {
             ("System", format!("{} on {}", consts::OS, consts::ARCH)),
             ("Device", self.settings.device.clone()),
             ("Runs at a time", format!("{processes}, each with {threads}")),
-            ("Software", format!("deberta-burn {}, f32", env!("CARGO_PKG_VERSION"))),
+            ("Software", format!("deberta-burn {}, {}", env!("CARGO_PKG_VERSION"), self.settings.precision)),
         ]
     }
 }

@@ -195,7 +195,6 @@ impl Worker<'_> {
             tokenizer: &self.tokenizer,
             resume: true,
             devices: slice::from_ref(&self.device),
-            dtype: FloatDType::F32,
             // `metrics.csv` gets a line an evaluation, and no others.
             report_every: usize::MAX,
             snapshots: &[],

@@ -149,6 +149,7 @@ fn bad_input_is_named() {
     };
     fails(&["--hidden", "9"], &["num_attention_heads", "hidden_size, which is 9"]);
     fails(&["--device", "tpu"], &["tpu", "expected one of"]);
+    fails(&["--device", "ndarray", "--precision", "bf16"], &["ndarray", "does not compute in bf16"]);
     fails(&["--downstream", "nowhere"], &["nowhere/train.tsv"]);
     fails(&["--vocab-size", "20"], &["size", "20", "expected at least"]);
     fs::write(case.path("valid.tsv"), "text\tlabel\nfine\tfurious\n").expect("a file");

@@ -8,6 +8,7 @@ use burn::{
 use crate::{
     config::{GlinerConfig, SubtokenPooling},
     heads::means::means,
+    kernels::matmul,
     prompt::Positions,
 };
 
@@ -85,7 +86,7 @@ impl GlinerLayout {
                 let vectors = tokens.iter().map(|rows| self.select(states.clone(), rows));
                 vectors.reduce(Tensor::max_pair).expect("a word has a token")
             }
-            WordTokens::Mean(parts) => parts.clone().cast(states.dtype()).matmul(states),
+            WordTokens::Mean(parts) => matmul(parts.clone().cast(states.dtype()), states),
         }
     }
 

@@ -8,7 +8,10 @@
 use burn::{Tensor, module::Module, tensor::activation::relu};
 
 use super::{GlinerVectors, Mlp, fresh, part};
-use crate::model::{init::Init, linear::Linear};
+use crate::{
+    kernels::matmul,
+    model::{init::Init, linear::Linear},
+};
 
 /// The networks of words and labels.
 #[derive(Module, Debug)]
@@ -55,9 +58,9 @@ impl SpanScorer {
         };
         // What the two ends contribute to each hidden unit, [batch, words, units].
         let start = linear(start, part(first, 0, size), first);
-        let end = end.matmul(part(first, 1, size).unsqueeze());
+        let end = matmul(end, part(first, 1, size).unsqueeze());
         // The weight of each hidden unit for a label, [batch, units, labels], and its constant, [batch, 1, labels].
-        let weights = |last: &Linear| labels.clone().matmul(last.weight.val().transpose().unsqueeze()).swap_dims(1, 2);
+        let weights = |last: &Linear| matmul(labels.clone(), last.weight.val().transpose().unsqueeze()).swap_dims(1, 2);
         let (weights, bias) = match last {
             Some(last) => (weights(last), bias(&labels, last)),
             None => (labels.clone().swap_dims(1, 2), None),
@@ -69,7 +72,7 @@ impl SpanScorer {
                 SpanOutput::Mlp(out) => out.hidden(units),
                 SpanOutput::Linear(_) => units,
             };
-            units.matmul(weights.clone())
+            matmul(units, weights.clone())
         };
         let logits = Tensor::cat((0..self.max_width.min(count)).map(of_width).collect(), 1);
         match bias {
@@ -81,7 +84,7 @@ impl SpanScorer {
 
 /// x W + the bias of a map.
 fn linear(x: Tensor<3>, weight: Tensor<2>, map: &Linear) -> Tensor<3> {
-    let product = x.matmul(weight.unsqueeze());
+    let product = matmul(x, weight.unsqueeze());
     match &map.bias {
         Some(bias) => product + bias.val().unsqueeze(),
         None => product,
@@ -91,5 +94,5 @@ fn linear(x: Tensor<3>, weight: Tensor<2>, map: &Linear) -> Tensor<3> {
 /// The dot product of each label and the bias of a map, [batch, 1, labels].
 fn bias(labels: &Tensor<3>, map: &Linear) -> Option<Tensor<3>> {
     let bias = map.bias.as_ref()?.val();
-    Some(labels.clone().matmul(bias.unsqueeze_dim::<2>(1).unsqueeze()).swap_dims(1, 2))
+    Some(matmul(labels.clone(), bias.unsqueeze_dim::<2>(1).unsqueeze()).swap_dims(1, 2))
 }

@@ -3,7 +3,10 @@
 use burn::{Tensor, module::Module};
 
 use super::{GlinerVectors, Mlp, fresh, part};
-use crate::model::{init::Init, linear::Linear};
+use crate::{
+    kernels::matmul,
+    model::{init::Init, linear::Linear},
+};
 
 /// A network over a word, a label, and their product.
 #[derive(Module, Debug)]
@@ -29,8 +32,8 @@ impl TokenScorer {
         let (words, labels) = (self.words.forward(words), self.labels.forward(labels));
         let half = |x: &Tensor<3>, index: usize| x.clone().narrow(2, index * size, size);
         let first = &self.out.inner;
-        let of_words = half(&words, 0).matmul(part(first, 0, size).unsqueeze());
-        let of_labels = half(&labels, 0).matmul(part(first, 1, size).unsqueeze());
+        let of_words = matmul(half(&words, 0), part(first, 0, size).unsqueeze());
+        let of_labels = matmul(half(&labels, 0), part(first, 1, size).unsqueeze());
         let of_labels = match &first.bias {
             Some(bias) => of_labels + bias.val().unsqueeze(),
             None => of_labels,
@@ -40,7 +43,7 @@ impl TokenScorer {
         // One label after the other, because all of them together would take much memory.
         let of_label = |label: usize| {
             let product = words.clone() * labels.clone().narrow(1, label, 1);
-            let units = of_words.clone() + of_labels.clone().narrow(1, label, 1) + product.matmul(of_products.clone());
+            let units = of_words.clone() + of_labels.clone().narrow(1, label, 1) + matmul(product, of_products.clone());
             self.out.outer.forward(self.out.hidden(units))
         };
         Tensor::cat((0..count).map(of_label).collect(), 2)

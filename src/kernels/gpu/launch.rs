@@ -20,7 +20,7 @@ use super::{
 use crate::kernels::SequenceBounds;
 
 /// The most cubes that every device takes along an axis.
-const MOST_CUBES: usize = 65_535;
+pub(super) const MOST_CUBES: usize = 65_535;
 
 /// The kernels that serve a type on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

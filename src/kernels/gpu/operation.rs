@@ -10,14 +10,17 @@ use burn::{
             ops::{Backward, Ops, OpsKind},
         },
         backend_extension,
-        fusion::custom::TensorSpec,
         tensor::FloatTensor,
     },
-    tensor::{DType, FloatDType, Shape},
+    tensor::{FloatDType, Shape},
 };
 use burn_cubecl::{CubeBackend, kernel::into_contiguous};
 
-use super::{launch, plan::Plan};
+use super::{
+    launch,
+    plan::Plan,
+    product::{Factor, Form, GpuProduct, Product},
+};
 use crate::{config::PositionTerms, kernels::AttentionPlan};
 
 /// Rows of the position tables come in multiples of this: 16 bytes of the smallest type, and a whole fragment.
@@ -61,7 +64,7 @@ pub(crate) fn attend<const D: usize>(
 
 /// The operation, and the two kernels that it is made of.
 #[backend_extension(Cube: cfg(feature = "gpu"), Autodiff, Fusion: cfg(feature = "gpu"))]
-pub trait GpuAttention: Backend {
+pub trait GpuAttention: GpuProduct {
     /// Context of query, key, value and the projected position tables.
     #[fusion(dtype = query, shape = query)]
     fn attend(
@@ -239,16 +242,18 @@ impl<B: GpuAttention> Backward<B, 5> for AttentionBackward {
 }
 
 /// Qc Kr^T and Kc Qr^T for every row of the position tables, [heads, tokens, rows]; the states where a term is not in use.
-fn every_row<B: Backend>(
+fn every_row<B: GpuProduct>(
     states: [&FloatTensor<B>; 2],
     tables: [FloatTensor<B>; 2],
     plan: &Plan,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let heads = plan.attention.heads;
-    let scores = |states: &FloatTensor<B>, table, in_use| match in_use {
+    let by_head = Factor::new(Form::ByHead(heads));
+    let scores = |states: &FloatTensor<B>, table: FloatTensor<B>, in_use| match in_use {
         true => {
-            let table = B::float_swap_dims(by_head::<B>(table, heads), 1, 2);
-            B::float_matmul(by_head::<B>(states.clone(), heads), table)
+            let shape = Shape::new([heads, tokens(&states.shape()), table.shape()[0]]);
+            let product = Product { lhs: by_head, rhs: by_head.transposed(), output: Form::Stack, shape };
+            B::product(states.clone(), table, product)
         }
         false => states.clone(),
     };
@@ -256,35 +261,31 @@ fn every_row<B: Backend>(
     (scores(states[0], position_key, plan.terms.c2p), scores(states[1], position_query, plan.terms.p2c))
 }
 
-/// [.., tokens, heads * head_size] -> [heads, tokens, head_size]
-fn by_head<B: Backend>(states: FloatTensor<B>, heads: usize) -> FloatTensor<B> {
-    let shape = states.shape();
-    let hidden = shape[shape.num_dims() - 1];
-    let rows = Shape::new([shape.num_elements() / hidden, heads, hidden / heads]);
-    B::float_swap_dims(B::float_reshape(states, rows), 0, 1)
+/// The number of rows of states [.., hidden].
+fn tokens(shape: &Shape) -> usize {
+    shape.num_elements() / shape[shape.num_dims() - 1]
 }
 
 /// The gradients of states and table through their scores, scores = states table^T: that of the states is added to what they
 /// have, that of the table is [rows, heads * head_size].
-fn through_table<B: Backend>(
+fn through_table<B: GpuProduct>(
     states: FloatTensor<B>,
     d_states: FloatTensor<B>,
     table: FloatTensor<B>,
     d_scores: FloatTensor<B>,
     heads: usize,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    let (of_states, of_table) = (states.shape(), table.shape());
-    let joined = |by_head, shape| B::float_reshape(B::float_swap_dims(by_head, 0, 1), shape);
-    let d_table = B::float_matmul(B::float_swap_dims(d_scores.clone(), 1, 2), by_head::<B>(states, heads));
-    let more = B::float_matmul(d_scores, by_head::<B>(table, heads));
-    (B::float_add(d_states, joined(more, of_states)), joined(d_table, of_table))
+    let (by_head, stack) = (Form::ByHead(heads), Factor::new(Form::Stack));
+    let product = |lhs, shape| Product { lhs, rhs: Factor::new(by_head), output: by_head, shape };
+    let (of_states, of_table) = (product(stack, states.shape()), product(stack.transposed(), table.shape()));
+    let d_table = B::product(d_scores.clone(), states, of_table);
+    (B::float_add(d_states, B::product(d_scores, table, of_states)), d_table)
 }
 
 /// For each query and head the sum of context times gradient, in f32, [tokens, heads].
 fn row_sums<B: Backend>(context: FloatTensor<B>, gradient: FloatTensor<B>, heads: usize) -> FloatTensor<B> {
     let shape = context.shape();
-    let hidden = shape[shape.num_dims() - 1];
-    let tokens = shape.num_elements() / hidden;
+    let (hidden, tokens) = (shape[shape.num_dims() - 1], tokens(&shape));
     let [context, gradient] = [context, gradient].map(|states| {
         let states = B::float_cast(states, FloatDType::F32);
         B::float_reshape(states, Shape::new([tokens, heads, hidden / heads]))

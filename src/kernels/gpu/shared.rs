@@ -128,15 +128,56 @@ fn mix(bits: u32) -> u32 {
     d ^ (d >> comptime!(SHIFTS[2]))
 }
 
-/// The seed of one query's row of random bits, as the CPU kernels'.
+/// The seed of a row of random bits of a part, as the CPU kernels'.
 #[cube]
-pub(super) fn random_row(numbers: &Numbers, head: usize, query: usize) -> u32 {
-    mix(mix(numbers.seed ^ mix(head as u32 + 1)) ^ query as u32)
+pub(super) fn row_of_bits(seed: u32, part: u32, row: u32) -> u32 {
+    mix(mix(seed ^ mix(part + 1)) ^ row)
 }
 
-/// The factor of dropout for a key at a position: 0, or 1 / (1 - p).
+/// The factor of dropout for a column: 0, or 1 / (1 - p).
+#[cube]
+pub(super) fn kept(row: u32, column: u32, threshold: u32, keep: f32) -> f32 {
+    let bits = mix(row ^ (column * comptime!(SPREAD)));
+    select(bits < threshold, 0.0f32, keep)
+}
+
+/// The seed of one query's row of random bits.
+#[cube]
+pub(super) fn random_row(numbers: &Numbers, head: usize, query: usize) -> u32 {
+    row_of_bits(numbers.seed, head as u32, query as u32)
+}
+
+/// The factor of dropout for a key at a position.
 #[cube]
 pub(super) fn dropout_factor(row: u32, key: usize, numbers: &Numbers) -> f32 {
-    let bits = mix(row ^ (key as u32 * comptime!(SPREAD)));
-    select(bits < numbers.threshold, 0.0f32, numbers.keep)
+    kept(row, key as u32, numbers.threshold, numbers.keep)
+}
+
+/// The sum of a number over all units of a cube, which all get it. Barriers: every unit has to come here.
+///
+/// # Shapes
+/// - parts: one for each unit at least
+#[cube]
+pub(super) fn cube_sum(value: f32, parts: &mut Shared<[f32]>, #[comptime] planes: bool) -> f32 {
+    let mut own = value;
+    let mut at = UNIT_POS as usize;
+    let mut count = CUBE_DIM as usize;
+    let mut writes = true;
+    if comptime!(planes) {
+        own = plane_sum(value);
+        at = (UNIT_POS / PLANE_DIM) as usize;
+        count = (CUBE_DIM / PLANE_DIM) as usize;
+        writes = UNIT_POS_PLANE == 0;
+    }
+    // Others may still read the last sum.
+    sync_cube();
+    if writes {
+        parts[at] = own;
+    }
+    sync_cube();
+    let mut total = 0.0f32;
+    for part in 0..count {
+        total += parts[part];
+    }
+    total
 }

@@ -3,11 +3,17 @@
 
 use burn::{
     Tensor,
-    tensor::{DType, Int, activation::softmax},
+    tensor::{Int, activation::softmax},
 };
 
 use super::operands::{AttentionOperands, RelativeOperands, TalkingHeads};
-use crate::model::linear::Linear;
+use crate::{
+    kernels::matmul,
+    model::{linear::Linear, precision::in_f32},
+};
+
+/// A finite number that the softmax turns into zero beside any real score.
+const LOWEST: f64 = -1e38;
 
 /// Context, of the query's shape, and attention weights [batch, heads, query, key].
 ///
@@ -20,9 +26,10 @@ pub fn attend(operands: AttentionOperands<'_>, talking_heads: Option<TalkingHead
         Some(slots) => slots.spread(query, key.dims()[0]),
         None => query,
     };
+    let dtype = query.dtype();
     let [query, key, value] = [query, key, value].map(|states| split_heads(states, heads));
 
-    let mut scores = query.clone().matmul(key.clone().transpose()); // [batch, heads, query, key]
+    let mut scores = matmul(query.clone(), key.clone().transpose()); // [batch, heads, query, key]
     if let Some(relative) = relative {
         let index = match &slots {
             // [batch, 1, slots, keys]
@@ -33,7 +40,8 @@ pub fn attend(operands: AttentionOperands<'_>, talking_heads: Option<TalkingHead
             scores = scores + term;
         }
     }
-    scores = scores * scale;
+    // Whatever the type of the operands, the softmax is computed in f32 at least.
+    scores = in_f32(scores) * scale;
     if let Some(mix) = talking_heads {
         scores = mix_heads(mix.logits, scores);
     }
@@ -41,8 +49,7 @@ pub fn attend(operands: AttentionOperands<'_>, talking_heads: Option<TalkingHead
     // A row whose keys are all padding gets equal scores here and so stays finite; its query is padding too, and zeroed.
     let padding = layout.mask().map(|mask| mask.clone().bool_not());
     if let Some(padding) = &padding {
-        let lowest = lowest(scores.dtype());
-        scores = scores.mask_fill(padding.clone().unsqueeze_dims(&[1, 1]), lowest);
+        scores = scores.mask_fill(padding.clone().unsqueeze_dims(&[1, 1]), LOWEST);
     }
     let mut weights = softmax(scores, 3);
     // Queries with positions of their own are never padding.
@@ -53,7 +60,8 @@ pub fn attend(operands: AttentionOperands<'_>, talking_heads: Option<TalkingHead
     if let Some(mix) = talking_heads {
         weights = mix_heads(mix.weights, weights);
     }
-    let context = join_heads(weights.clone().matmul(value));
+    let weights = weights.cast(dtype);
+    let context = join_heads(matmul(weights.clone(), value));
     let context = match slots {
         Some(slots) => slots.collect(context),
         None => context,
@@ -87,11 +95,11 @@ fn position_terms(
     let rows = first..first + relative.index.host().rows().len();
     let split = |table: Tensor<2>| split_heads(table.slice(rows.clone()).unsqueeze(), heads); // [1, heads, rows, head_size]
     let c2p = relative.positions.key.map(|position_key| {
-        let every_row = query.matmul(split(position_key).transpose()); // [batch, heads, query, rows]
+        let every_row = matmul(query, split(position_key).transpose()); // [batch, heads, query, rows]
         every_row.gather(3, index.clone())
     });
     let p2c = relative.positions.query.map(|position_query| {
-        let every_row = split(position_query).matmul(key.transpose()); // [batch, heads, rows, key]
+        let every_row = matmul(split(position_query), key.transpose()); // [batch, heads, rows, key]
         every_row.gather(2, index)
     });
     c2p.into_iter().chain(p2c)
@@ -100,12 +108,4 @@ fn position_terms(
 /// A linear map over the heads' axis of [batch, heads, query, key].
 fn mix_heads(projection: &Linear, scores: Tensor<4>) -> Tensor<4> {
     projection.forward(scores.permute([0, 2, 3, 1])).permute([0, 3, 1, 2])
-}
-
-/// A finite number that the softmax turns into zero beside any real score.
-fn lowest(dtype: DType) -> f64 {
-    match dtype {
-        DType::F16 => -65504.0,
-        _ => -1e38,
-    }
 }

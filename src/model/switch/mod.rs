@@ -18,12 +18,13 @@ mod routing;
 use burn::{
     Tensor,
     module::Module,
-    tensor::{DType, IndexingUpdateOp, activation::softmax},
+    tensor::{DType, IndexingUpdateOp, TensorData, activation::softmax},
 };
 
 use self::dispatch::Dispatch;
 pub use self::routing::{RoutingFigures, RoutingRecord};
 use super::{
+    context::Stream,
     dropout::Dropout,
     init::Init,
     linear::{Linear, LinearRole},
@@ -102,12 +103,12 @@ impl SwitchNetwork {
     }
 
     /// # Shapes
-    /// - states, output: [batch, length, hidden]; zero where no expert took the token, and at padding
-    pub(crate) fn forward(&self, states: Tensor<3>, tokens: RoutedTokens<'_>) -> Tensor<3> {
-        let (shape @ [batch, length, hidden], device) = (states.dims(), states.device());
-        let (rows, dtype) = (batch * length, states.dtype());
-        let states = states.reshape([rows, hidden]);
-        let logits = self.logits(states.clone());
+    /// - output: [batch, length, hidden]; zero where no expert took the token, and at padding
+    pub(crate) fn forward(&self, Stream { residual, input }: Stream, tokens: RoutedTokens<'_>) -> Tensor<3> {
+        let (shape @ [batch, length, hidden], device) = (input.dims(), input.device());
+        let (rows, dtype) = (batch * length, input.dtype());
+        let [unrounded, states] = [residual, input].map(|states| states.reshape([rows, hidden]));
+        let logits = self.logits(unrounded);
         let probabilities = softmax(logits.clone(), 1);
         let on_host = probabilities.clone().detach().into_data();
         let on_host = on_host.as_slice::<f32>().expect("the router computes in f32");
@@ -127,9 +128,14 @@ impl SwitchNetwork {
             expert.outer(self.dropout.forward(expert.inner(states)))
         });
         let mapped = Tensor::cat(mapped.collect(), 0);
+        // 1 where a row's expert is. Not a `gather`, of which burn's fused kernels for GPUs read other elements here.
         let experts = dispatch.experts().flat_map(|(expert, rows)| rows.iter().map(move |_| expert));
+        let count = self.config.num_experts;
+        let one_hot = experts.flat_map(|expert| (0..count).map(move |place| f32::from(u8::from(place == expert))));
+        let one_hot = TensorData::new(one_hot.collect(), [taken.len(), count]);
+        let chosen = Tensor::<2>::from_data(one_hot, (&device, DType::F32));
         let taken = indices(taken, &device);
-        let gates = probabilities.select(0, taken.clone()).gather(1, indices(experts, &device).unsqueeze_dim(1));
+        let gates = (probabilities.select(0, taken.clone()) * chosen).sum_dim(1);
         output.select_assign(0, taken, mapped * gates.cast(dtype), IndexingUpdateOp::Add).reshape(shape)
     }
 

@@ -40,6 +40,10 @@ fn states(device: &Device) -> Tensor<3> {
     Tensor::from_data(TensorData::new(values, [2, 10, HIDDEN]), device)
 }
 
+fn stream(states: &Tensor<3>) -> Stream {
+    Stream::new(states.clone(), None)
+}
+
 fn tokens(layout: &TokenLayout) -> RoutedTokens<'_> {
     RoutedTokens { layout, positions: None, record: None }
 }
@@ -54,13 +58,13 @@ fn tokens_without_a_place_are_their_residual_to_the_bit() {
         let config = SwitchConfig { expert_capacity: Some(2), ..config() };
         let (layout, states) = (TokenLayout::Padded(None), states(&device));
         let record = RoutingRecord::default();
-        let mapped = network(&config, &device).forward(states.clone(), tokens(&layout));
+        let mapped = network(&config, &device).forward(stream(&states), tokens(&layout));
         let output =
-            layer(&config, &device).forward(states.clone(), RoutedTokens { record: Some(&record), ..tokens(&layout) });
+            layer(&config, &device).forward(stream(&states), RoutedTokens { record: Some(&record), ..tokens(&layout) });
         // An expert that takes nothing would leave the residual alone.
         let residual = layer(&SwitchConfig { expert_capacity: Some(usize::MAX), ..config }, &device);
         let padding = Tensor::<2, Bool>::from_data([[false; 10]; 2], &device);
-        let residual = residual.forward(states, tokens(&TokenLayout::Padded(Some(padding))));
+        let residual = residual.forward(stream(&states), tokens(&TokenLayout::Padded(Some(padding))));
         let (mapped, output, residual) = (values(mapped), values(output), values(residual));
         let mut overflow = 0;
         for row in 0..20 {
@@ -114,7 +118,7 @@ fn a_router_that_knows_nothing_has_a_balance_of_one() {
     let weight = burn::module::Param::from_tensor(network.router.weight.val().zeros_like());
     let network = SwitchNetwork { router: Linear::new(weight, None), ..network };
     let (layout, record) = (TokenLayout::Padded(None), RoutingRecord::default());
-    network.forward(states(&device), RoutedTokens { record: Some(&record), ..tokens(&layout) });
+    network.forward(stream(&states(&device)), RoutedTokens { record: Some(&record), ..tokens(&layout) });
     let figures = record.figures().unwrap();
     // All choose the first of three experts, with a probability of a third.
     assert_eq!((figures.least, figures.most, figures.overflow), (0.0, 1.0, 0.0));

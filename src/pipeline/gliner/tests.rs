@@ -320,6 +320,37 @@ fn folders_say_what_they_lack() {
 }
 
 #[test]
+fn damaged_folders_are_refused_by_what_is_wrong() {
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["gliner_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"] {
+        fs::copy(folder("span").join(file), copy.path().join(file)).unwrap();
+    }
+    let path = copy.path().join("gliner_config.json");
+    let config: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let message = || Gliner::from_folder(&copy, options()).err().expect("an error").to_string();
+    // Weights of other shapes, of another scorer, and of more layers than there are.
+    for (key, value, tensor) in [
+        ("hidden_size", serde_json::json!(30), "`rnn.lstm.weight_ih_l0`"),
+        ("span_mode", serde_json::json!("token_level"), "`scorer.proj_token.weight`"),
+        ("num_rnn_layers", serde_json::json!(2), "`rnn.lstm.weight_ih_l1`"),
+    ] {
+        let mut other = config.clone();
+        other[key] = value;
+        fs::write(&path, other.to_string()).unwrap();
+        let error = message();
+        assert!(error.contains(tensor) && error.contains("checkpoint "), "{key}: {error}");
+    }
+    fs::write(&path, "{").unwrap();
+    assert!(message().contains("gliner_config.json is not valid JSON"), "{}", message());
+    fs::write(&path, config.to_string()).unwrap();
+    let weights = fs::read(copy.path().join("model.safetensors")).unwrap();
+    fs::write(copy.path().join("model.safetensors"), &weights[..weights.len() / 2]).unwrap();
+    assert!(message().contains("model.safetensors: "), "{}", message());
+    fs::remove_file(copy.path().join("model.safetensors")).unwrap();
+    assert!(message().contains("there are no weights in it"), "{}", message());
+}
+
+#[test]
 fn weights_may_have_the_name_of_their_type() {
     let copy = tempfile::tempdir().unwrap();
     for file in ["gliner_config.json", "tokenizer.json", "tokenizer_config.json"] {

@@ -92,6 +92,41 @@ fn texts_are_cut_and_labels_are_not() {
 }
 
 #[test]
+fn a_thousand_labels_and_a_very_long_word_are_no_trouble() {
+    let labels: Vec<String> = (0..1000).map(|index| format!("kind {index}")).collect();
+    let word = "a".repeat(10_000);
+    let (model, _) = open("first", PipelineOptions { max_length: Some(20_000), ..options() });
+    let scores = model.classify(&["Ada", &word], &labels, &ZeroShotOptions::default()).unwrap();
+    for scores in scores {
+        assert_eq!(scores.len(), labels.len());
+        // A thousand roundings of f32.
+        assert!((scores.iter().map(|score| score.score).sum::<f32>() - 1.0).abs() < 1e-4);
+    }
+    // A model of the usual length says that so many do not fit, and cuts the word.
+    let (model, reference) = open("first", options());
+    let error = model.classify(&["Ada"], &labels, &ZeroShotOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("1000 labels do not fit into"), "{error}");
+    assert_eq!(model.classify(&[&word], &reference.labels, &ZeroShotOptions::default()).unwrap()[0].len(), 3);
+}
+
+#[test]
+fn damaged_folders_are_refused_by_what_is_wrong() {
+    let copy = tempfile::tempdir().unwrap();
+    let from = fixture("gliclass/first");
+    for file in ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"] {
+        fs::copy(from.join(file), copy.path().join(file)).unwrap();
+    }
+    let message = || ZeroShot::from_folder(&copy, options()).err().expect("an error").to_string();
+    let weights = fs::read(copy.path().join("model.safetensors")).unwrap();
+    fs::write(copy.path().join("model.safetensors"), &weights[..weights.len() / 2]).unwrap();
+    assert!(message().contains("model.safetensors: "), "{}", message());
+    fs::remove_file(copy.path().join("model.safetensors")).unwrap();
+    assert!(message().contains("there are no weights in it"), "{}", message());
+    fs::write(copy.path().join("config.json"), "[]").unwrap();
+    assert!(message().contains("config.json"), "{}", message());
+}
+
+#[test]
 fn options_that_do_not_fit_are_refused() {
     let refused = |options| ZeroShot::from_folder(fixture("gliclass/first"), options).err().unwrap().to_string();
     let left = PipelineOptions { truncation_side: Some(TruncationSide::Left), ..options() };

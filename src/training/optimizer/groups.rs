@@ -57,9 +57,10 @@ impl ParameterGroups {
             ModulePart::Layer(number) => self.layers.saturating_sub(number),
             ModulePart::Embeddings => self.layers + 1,
         };
-        // Biases and LayerNorms (burn's gamma and beta).
+        // Biases, LayerNorms (burn's gamma and beta), and the temperature of a contrastive loss.
         let last = path.rsplit('.').next().unwrap_or(path);
-        Group { rate: self.layer_decay.powi(below as i32), decays: !matches!(last, "bias" | "gamma" | "beta") }
+        let decays = !matches!(last, "bias" | "gamma" | "beta" | "log_scale");
+        Group { rate: self.layer_decay.powi(below as i32), decays }
     }
 }
 
@@ -130,9 +131,11 @@ mod tests {
     }
 
     #[test]
-    fn biases_and_norms_do_not_decay() {
+    fn biases_norms_and_temperatures_do_not_decay() {
         let groups = ParameterGroups { layers: 1, layer_decay: 1.0 };
-        for path in ["pooler.dense.bias", "backbone.embeddings.layer_norm.gamma", "lm_head.layer_norm.beta"] {
+        for path in
+            ["pooler.dense.bias", "backbone.embeddings.layer_norm.gamma", "lm_head.layer_norm.beta", "log_scale"]
+        {
             assert!(!groups.of(path).decays, "{path}");
         }
         assert!(groups.of("backbone.encoder.rel_embeddings.weight").decays);

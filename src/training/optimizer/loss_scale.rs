@@ -15,16 +15,15 @@ pub(in crate::training) enum LossScale {
 }
 
 impl LossScale {
-    /// Steps without overflow after which the factor doubles.
+    /// Steps without overflow after which the factor doubles, as in torch's `GradScaler`.
     const PATIENCE: usize = 2000;
-    /// The factor at the start. Gradients of a mean loss are small. If the factor were much larger, the first steps
-    /// would only serve to lower it.
-    const FIRST: f64 = 1024.0;
+    /// The factor at the start, the same.
+    const FIRST: f64 = 65536.0;
 
-    /// The scale for weights of this type.
-    pub fn of(dtype: FloatDType) -> Self {
-        match dtype {
-            FloatDType::F16 => Self::Moving { factor: Self::FIRST, steps: 0 },
+    /// The scale for gradients that are computed in this type; none stands for f32.
+    pub fn of(compute_type: Option<FloatDType>) -> Self {
+        match compute_type {
+            Some(FloatDType::F16) => Self::Moving { factor: Self::FIRST, steps: 0 },
             _ => Self::None,
         }
     }
@@ -56,7 +55,7 @@ mod tests {
 
     #[test]
     fn falls_on_overflow_and_rises_after_a_while() {
-        let mut scale = LossScale::of(FloatDType::F16);
+        let mut scale = LossScale::of(Some(FloatDType::F16));
         scale.update(false);
         assert_eq!(scale.factor(), LossScale::FIRST / 2.0);
         (1..LossScale::PATIENCE).for_each(|_| scale.update(true));
@@ -65,7 +64,7 @@ mod tests {
         assert_eq!(scale, LossScale::Moving { factor: LossScale::FIRST, steps: 0 });
         (0..50).for_each(|_| scale.update(false));
         assert_eq!(scale.factor(), 1.0);
-        let mut none = LossScale::of(FloatDType::BF16);
+        let mut none = LossScale::of(Some(FloatDType::BF16));
         none.update(false);
         assert_eq!((none, none.factor()), (LossScale::None, 1.0));
     }

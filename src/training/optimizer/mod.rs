@@ -12,9 +12,8 @@
 //! which another process does not have. On a CPU, this optimiser makes one pass over a parameter, in place, and skips
 //! rows that have never had a gradient. Its state goes by the names of the parameters.
 //!
-//! Everything is computed in f32. For a parameter of a shorter type, the optimiser keeps a value in f32 and rounds the
-//! parameter from it. In bf16, most updates are smaller than half a unit of the weight's last place and would be lost
-//! otherwise.
+//! Parameters, gradients and moments are in f32, also where the model computes in a shorter type: in bf16, most updates are
+//! smaller than half a unit of the weight's last place and would be lost.
 
 mod groups;
 mod loss_scale;
@@ -26,11 +25,12 @@ use burn::{
     Tensor,
     module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
     optim::GradientsParams,
-    tensor::{DType, FloatDType, TensorData},
+    tensor::{FloatDType, TensorData},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::kernels::{
+    add_squares,
     cpu::adamw::{self, Coefficients},
     host_serves,
 };
@@ -48,7 +48,7 @@ pub struct AdamWConfig {
     pub beta_2: f64,
     /// Added to the root of the second moment.
     pub epsilon: f64,
-    /// Decay of the weights, in units of the learning rate; biases and LayerNorms have none.
+    /// Decay of the weights, in units of the learning rate; biases, LayerNorms and temperatures have none.
     pub weight_decay: f64,
     /// The largest norm that all gradients together may have; 0 turns clipping off.
     pub max_norm: f64,
@@ -65,9 +65,18 @@ impl Default for AdamWConfig {
 pub struct AdamW {
     config: AdamWConfig,
     groups: ParameterGroups,
-    steps: usize,
+    count: StepCount,
     scale: LossScale,
     moments: BTreeMap<String, Moments>,
+}
+
+/// Steps so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct StepCount {
+    /// All.
+    pub all: usize,
+    /// Those whose gradients were finite; the others changed nothing, and the corrections of the moments do not count them.
+    pub updates: usize,
 }
 
 /// The running means of a parameter's gradient and of its square.
@@ -85,24 +94,29 @@ pub(super) enum Moments {
 pub(super) struct DeviceMoments {
     pub first: Tensor<1>,
     pub second: Tensor<1>,
-    /// The parameter before rounding, if its type is shorter than f32.
-    pub master: Option<Tensor<1>>,
 }
 
 impl AdamW {
     /// A fresh optimiser for parameters in f32.
     pub fn new(config: AdamWConfig, groups: ParameterGroups) -> Self {
-        Self { config, groups, steps: 0, scale: LossScale::None, moments: BTreeMap::new() }
+        Self { config, groups, count: StepCount::default(), scale: LossScale::None, moments: BTreeMap::new() }
     }
 
-    /// The same for parameters of another type; in f16 the gradients are scaled.
-    pub fn with_dtype(self, dtype: FloatDType) -> Self {
-        Self { scale: LossScale::of(dtype), ..self }
+    /// Scales the loss if a model that computes in this type needs it. A scale that is there already stays.
+    pub(super) fn scale_for(&mut self, compute_type: Option<FloatDType>) {
+        if self.scale == LossScale::None {
+            self.scale = LossScale::of(compute_type);
+        }
     }
 
     /// The number of steps made.
     pub fn steps(&self) -> usize {
-        self.steps
+        self.count.all
+    }
+
+    /// The number of all steps, and of those that changed the model.
+    pub(super) fn count(&self) -> StepCount {
+        self.count
     }
 
     /// The state, by the path of the parameter.
@@ -115,26 +129,27 @@ impl AdamW {
         self.scale
     }
 
-    /// Goes on from a state after `steps` steps.
-    pub(super) fn restore(&mut self, steps: usize, scale: LossScale, moments: BTreeMap<String, Moments>) {
-        (self.steps, self.scale, self.moments) = (steps, scale, moments);
+    /// Goes on from a state.
+    pub(super) fn restore(&mut self, count: StepCount, scale: LossScale, moments: BTreeMap<String, Moments>) {
+        (self.count, self.scale, self.moments) = (count, scale, moments);
     }
 
     /// One step on gradients of the scaled loss. Returns the model and the norm of all gradients, unscaled and before
     /// clipping. If the norm is not finite, only the number of steps and the scale change, so that one bad batch cannot
     /// spoil the model.
     pub fn step<M: Module>(&mut self, model: M, gradients: GradientsParams, learning_rate: f64) -> (M, f64) {
-        self.steps += 1;
-        let mut collected = Collected { source: gradients, found: HashMap::new(), squares: 0.0 };
+        self.count.all += 1;
+        let mut collected = Collected { source: gradients, found: HashMap::new(), squares: 0.0, on_device: None };
         model.visit(&mut collected);
         let scale = self.scale.factor();
-        let norm = collected.squares.sqrt() / scale;
+        let norm = collected.sum_of_squares().sqrt() / scale;
         self.scale.update(norm.is_finite());
         if !norm.is_finite() {
             return (model, norm);
         }
+        self.count.updates += 1;
         let AdamWConfig { beta_1, beta_2, epsilon, weight_decay, max_norm } = self.config;
-        let time = self.steps as i32;
+        let time = self.count.updates as i32;
         let clip = if max_norm > 0.0 { (max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 };
         let mut update = Update {
             coefficients: Coefficients {
@@ -167,7 +182,16 @@ enum Gradient {
 struct Collected {
     source: GradientsParams,
     found: HashMap<ParamId, Gradient>,
+    /// The sum over gradients on the host.
     squares: f64,
+    /// That over the others, which is read once.
+    on_device: Option<Tensor<1>>,
+}
+
+impl Collected {
+    fn sum_of_squares(&mut self) -> f64 {
+        self.squares + self.on_device.take().map_or(0.0, |parts| parts.sum().into_scalar::<f64>())
+    }
 }
 
 impl ModuleVisitor for Collected {
@@ -180,8 +204,8 @@ impl ModuleVisitor for Collected {
             self.squares += squares;
             Gradient::Host(data, occupied)
         } else {
-            let gradient = gradient.flatten(0, D - 1).cast(DType::F32);
-            self.squares += gradient.clone().square().sum().into_scalar::<f64>();
+            let gradient = gradient.flatten(0, D - 1);
+            self.on_device = Some(add_squares(self.on_device.take(), gradient.clone()));
             Gradient::Device(gradient)
         };
         self.found.insert(param.id, gradient);
@@ -232,18 +256,13 @@ impl ModuleMapper for Update<'_> {
                     (Tensor::from_data(weights, &device.clone().inner()), Moments::Host(moments))
                 }
                 Gradient::Device(gradient) => {
-                    let dtype = tensor.dtype();
-                    let DeviceMoments { first, second, master } = match moments {
+                    let DeviceMoments { first, second } = match moments {
                         Some(Moments::Device(moments)) => moments,
-                        _ => {
-                            DeviceMoments { first: gradient.zeros_like(), second: gradient.zeros_like(), master: None }
-                        }
+                        _ => DeviceMoments { first: gradient.zeros_like(), second: gradient.zeros_like() },
                     };
-                    let weights = master.unwrap_or_else(|| tensor.flatten(0, D - 1).cast(DType::F32));
+                    let weights = tensor.flatten(0, D - 1);
                     let (weights, first, second) = coefficients.step(weights, gradient, (first, second));
-                    let master = (dtype != DType::F32).then(|| weights.clone());
-                    let moments = DeviceMoments { first, second, master };
-                    (weights.cast(dtype).reshape(shape), Moments::Device(moments))
+                    (weights.reshape(shape), Moments::Device(DeviceMoments { first, second }))
                 }
             };
             self.moments.insert(path, moments);

@@ -84,10 +84,9 @@ impl ReplacedTokenPretraining {
         folder: &Path,
         config: &DebertaConfig,
         options: ReplacedToken,
-        dtype: FloatDType,
         device: &Device,
     ) -> Result<(Self, [LoadReport; 2])> {
-        let load = LoadOptions { dtype, head: HeadPolicy::InitialiseIfMissing };
+        let load = LoadOptions { dtype: FloatDType::F32, head: HeadPolicy::InitialiseIfMissing };
         let (generator, discriminator) = Self::parts(config, device)?;
         let own = folder.join(GENERATOR);
         let source = if own.is_dir() { &own } else { folder };

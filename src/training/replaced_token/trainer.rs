@@ -11,7 +11,7 @@ use crate::{
     checkpoint::{self, Checkpoint, LoadOptions},
     config::Configuration,
     data::Random,
-    model::{RoutingFigures, input::ModelInput},
+    model::{InferenceModel, RoutingFigures, input::ModelInput},
     training::{
         bounds::positive,
         learner::{Learner, Start, TrainStepReport},
@@ -42,18 +42,20 @@ pub struct ReplacedTokenTrainer {
 
 impl ReplacedTokenTrainer {
     /// Takes a model, which is on the first of these devices, and an optimiser for each half of it. The devices have
-    /// gradients.
+    /// gradients. The loss of a half that computes in f16 is scaled.
     ///
     /// # Panics
     /// Without a device.
     pub fn new(
         model: ReplacedTokenPretraining,
         devices: &[Device],
-        generator: AdamW,
-        discriminator: AdamW,
+        mut generator: AdamW,
+        mut discriminator: AdamW,
         schedule: Schedule,
         seed: u64,
     ) -> Self {
+        generator.scale_for(model.generator.backbone().compute_type());
+        discriminator.scale_for(model.discriminator.backbone().compute_type());
         Self { model: Some(model), generator, discriminator, schedule, seed, devices: Devices::new(devices) }
     }
 
@@ -117,6 +119,10 @@ impl Learner for ReplacedTokenTrainer {
         let (config, configs) = (run.config.encoder(), Configs::new(run.config)?);
         let mut optimizers = (start.optimizer(&configs.generator), start.optimizer(&config));
         let ReplacedTokenPretraining { mut generator, mut discriminator, options } = model;
+        let compute_type = settings.precision.compute_type(&run.devices[0])?;
+        for backbone in [generator.backbone_mut(), discriminator.backbone_mut()] {
+            backbone.set_compute_type(compute_type);
+        }
         if let Some(folder) = start.saved {
             let (load, device) = (run.load_options(), &run.devices[0]);
             generator = state::read_model(&folder.join(GENERATOR), generator, &load, &mut optimizers.0, device)?;

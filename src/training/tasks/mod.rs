@@ -1,6 +1,7 @@
 //! The tasks that a model can be trained for: from rows of data to batches with labels, and from a model's answers to
 //! figures.
 
+mod alignment;
 mod answering;
 mod choice;
 mod classification;
@@ -11,6 +12,7 @@ mod ranking;
 mod replaced_token;
 mod tagging;
 
+pub use alignment::AlignmentTask;
 pub use answering::{AnsweringData, AnsweringTask};
 pub use choice::ChoiceTask;
 pub use classification::ClassificationTask;

@@ -4,14 +4,14 @@ use burn::tensor::Device;
 
 use super::{Collator, Splits, rows};
 use crate::{
-    Result,
+    Error, Result,
     batch::{Encoding, Truncated},
     data::{Part, TextPair},
     heads::TextEncoder,
     tokenizer::{EncodeOptions, Text, Tokenizer},
     training::{
-        metrics::{Metrics, Retrieval},
-        objective::PairLabels,
+        metrics::{Metrics, Retrieval, Score},
+        objective::VectorLabels,
         task::{Task, TaskBatch},
         trainer::Trainer,
     },
@@ -31,12 +31,23 @@ pub struct PairExamples {
 pub struct PairTask {
     collator: Collator,
     data: Splits<PairExamples>,
+    sizes: Vec<usize>,
 }
 
 impl PairTask {
-    /// Puts data and model together.
-    pub fn new(collator: Collator, data: Splits<PairExamples>) -> Self {
-        Self { collator, data }
+    /// Puts data and model together. The first numbers of each vector are trained to be vectors of their own, as many as each
+    /// of `sizes` says, beside the whole vectors of `width` numbers.
+    ///
+    /// # Errors
+    /// A size that is 0 or above `width`.
+    pub fn new(collator: Collator, data: Splits<PairExamples>, width: usize, sizes: &[usize]) -> Result<Self> {
+        if let Some(size) = sizes.iter().find(|size| !(1..=width).contains(*size)) {
+            return Err(Error::value("--sizes", size, format!("from 1 to {width}, the numbers of a vector")));
+        }
+        let mut sizes: Vec<usize> = sizes.iter().copied().filter(|size| *size < width).collect();
+        sizes.sort_unstable_by(|a, b| b.cmp(a));
+        sizes.dedup();
+        Ok(Self { collator, data, sizes })
     }
 
     /// Encodes pairs.
@@ -61,7 +72,16 @@ impl PairTask {
     /// An example that the model cannot take.
     pub fn score(&self, model: &TextEncoder, examples: &PairExamples, device: &Device) -> Result<Metrics> {
         let vectors = |encodings| self.collator.evaluate(encodings, device, |input| rows(model.forward(input)));
-        Ok(Retrieval::new(&vectors(&examples.texts)?, &vectors(&examples.positives)?).metrics())
+        let (texts, positives) = (vectors(&examples.texts)?, vectors(&examples.positives)?);
+        let own: Vec<usize> = (0..texts.len()).collect();
+        let mut metrics = Retrieval::new(&texts, &positives, &own).metrics();
+        for size in &self.sizes {
+            let first =
+                |vectors: &[Vec<f32>]| vectors.iter().map(|vector| vector[..*size].to_vec()).collect::<Vec<_>>();
+            let cut = Retrieval::new(&first(&texts), &first(&positives), &own);
+            metrics = metrics.with(Score::highest(format!("mrr_size_{size}"), cut.reciprocal_rank()));
+        }
+        Ok(metrics)
     }
 }
 
@@ -80,7 +100,7 @@ impl Task for PairTask {
         let positives = examples.iter().map(|index| &data.positives[*index]);
         let negatives = examples.iter().filter_map(|index| data.negatives[*index].as_ref());
         let input = self.collator.input(texts.chain(positives).chain(negatives), device)?;
-        Ok((input, PairLabels { pairs: examples.len() }))
+        Ok((input, VectorLabels::Pairs { pairs: examples.len(), sizes: self.sizes.clone() }))
     }
 
     fn truncated(&self, max_length: usize) -> Option<Truncated> {

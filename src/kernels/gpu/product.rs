@@ -1,0 +1,313 @@
+//! Products of matrices on GPUs, with their backward passes.
+//!
+//! The kernels are cubek's, those of burn's own `matmul`; which of them runs is decided in [`strategy`](super::strategy), by
+//! type and shape. burn tries several for each new shape, and compiles each for that, so that minutes go by before a first
+//! training step ends. And where a card has tensor cores, burn rounds the operands of a product in f32 to the 11 bits of TF32;
+//! here f32 stays f32.
+
+use burn::{
+    Tensor,
+    backend::{
+        Autodiff, Backend, Dispatch, TensorMetadata,
+        autodiff::{
+            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+            grads::Gradients,
+            ops::{Backward, Ops, OpsKind},
+        },
+        backend_extension,
+        cubecl::dtype_to_elem_type,
+        fusion::custom::TensorSpec,
+        tensor::FloatTensor,
+    },
+    tensor::Shape,
+};
+use burn_cubecl::{
+    CubeBackend,
+    kernel::into_contiguous,
+    ops::numeric::{empty_device_contiguous_dtype, zeros_client},
+    tensor::CubeTensor,
+};
+use cubek::{
+    matmul::{
+        definition::{MatmulElems, MatmulGlobalElems},
+        launch::launch_ref,
+    },
+    std::InputBinding,
+};
+
+use cubecl::zspace::metadata::Metadata;
+
+use super::{
+    strategy::strategies,
+    sums::{add_row, sum_rows},
+};
+
+/// Where the matrices of a tensor are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// [.., rows, columns]: one matrix; the leading axes count as more rows.
+    One,
+    /// [.., rows, heads * columns]: one a head, beside each other.
+    ByHead(usize),
+    /// [.., rows, columns]: the leading axes count the matrices.
+    Stack,
+}
+
+/// A factor of a product.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Factor {
+    form: Form,
+    /// Whether rows and columns of its matrices are exchanged.
+    transposed: bool,
+}
+
+impl Factor {
+    pub const fn new(form: Form) -> Self {
+        Self { form, transposed: false }
+    }
+
+    pub const fn transposed(self) -> Self {
+        Self { transposed: !self.transposed, ..self }
+    }
+
+    /// Shape and strides [matrices, rows, columns] of a tensor whose numbers lie end to end.
+    fn layout(self, shape: &Shape) -> [[usize; 3]; 2] {
+        let last = shape[shape.num_dims() - 1];
+        let [mut lengths, mut strides] = match self.form {
+            Form::One => [[1, shape.num_elements() / last.max(1), last], [shape.num_elements(), last, 1]],
+            Form::ByHead(heads) => {
+                let columns = last / heads;
+                [[heads, shape.num_elements() / last.max(1), columns], [columns, last, 1]]
+            }
+            Form::Stack => {
+                let rows = shape[shape.num_dims() - 2];
+                let matrix = rows * last;
+                [[shape.num_elements() / matrix.max(1), rows, last], [matrix, last, 1]]
+            }
+        };
+        if self.transposed {
+            lengths.swap(1, 2);
+            strides.swap(1, 2);
+        }
+        [lengths, strides]
+    }
+
+    /// The same numbers as matrices.
+    fn view(self, tensor: &CubeTensor) -> CubeTensor {
+        let [lengths, strides] = self.layout(tensor.meta.shape());
+        let mut view = tensor.clone();
+        *view.meta = Metadata::new(lengths, strides);
+        view
+    }
+}
+
+/// Which product: of which matrices, and where it is put.
+#[derive(Clone, Debug)]
+pub struct Product {
+    pub(super) lhs: Factor,
+    pub(super) rhs: Factor,
+    pub(super) output: Form,
+    /// The shape of the output.
+    pub(super) shape: Shape,
+}
+
+impl Product {
+    /// What gives the gradient of lhs, which is of this shape, and whether G stands on the left: `dL = G R^T`, or `R G^T` where
+    /// the product reads L transposed.
+    fn of_lhs(&self, shape: Shape) -> (Self, bool) {
+        let gradient = Factor::new(self.output);
+        let output = self.lhs.form;
+        match self.lhs.transposed {
+            false => (Self { lhs: gradient, rhs: self.rhs.transposed(), output, shape }, true),
+            true => (Self { lhs: self.rhs, rhs: gradient.transposed(), output, shape }, false),
+        }
+    }
+
+    /// The same for rhs: `dR = L^T G`, or `G^T L`.
+    fn of_rhs(&self, shape: Shape) -> (Self, bool) {
+        let gradient = Factor::new(self.output);
+        let output = self.rhs.form;
+        match self.rhs.transposed {
+            false => (Self { lhs: self.lhs.transposed(), rhs: gradient, output, shape }, false),
+            true => (Self { lhs: gradient.transposed(), rhs: self.lhs, output, shape }, true),
+        }
+    }
+}
+
+/// x weight + bias.
+///
+/// # Shapes
+/// - x: [.., inputs]
+/// - weight: [inputs, outputs], or [outputs, inputs] if it is `transposed`
+/// - bias: \[outputs\]
+/// - output: [.., outputs]
+pub(crate) fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    transposed: bool,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    let mut shape = x.shape();
+    shape[D - 1] = weight.dims()[usize::from(!transposed)];
+    let one = Factor::new(Form::One);
+    let rhs = if transposed { one.transposed() } else { one };
+    let product = Product { lhs: one, rhs, output: Form::One, shape };
+    let output: Tensor<D> =
+        Tensor::from_dispatch(<Dispatch as GpuProduct>::product(x.into_dispatch(), weight.into_dispatch(), product));
+    match bias {
+        Some(bias) => add_row(output, bias),
+        None => output,
+    }
+}
+
+/// The products of matrices that lie in the last two axes, like burn's `matmul`.
+///
+/// # Shapes
+/// - lhs: [.., rows, inner], rhs: [.., inner, columns]; leading axes of 1 are repeated
+/// - output: [.., rows, columns]
+pub(crate) fn matmul<const D: usize>(lhs: Tensor<D>, rhs: Tensor<D>) -> Tensor<D> {
+    let of = [lhs.dims(), rhs.dims()];
+    let leading = |axis: usize| of[0][axis].max(of[1][axis]);
+    let spread = |tensor: Tensor<D>| {
+        let own = tensor.dims();
+        tensor.expand::<D, _>(std::array::from_fn(|axis| if axis + 2 < D { leading(axis) } else { own[axis] }))
+    };
+    let (lhs, rhs) = (spread(lhs), spread(rhs));
+    let mut shape = lhs.shape();
+    shape[D - 1] = rhs.dims()[D - 1];
+    let stack = Factor::new(Form::Stack);
+    let product = Product { lhs: stack, rhs: stack, output: Form::Stack, shape };
+    Tensor::from_dispatch(<Dispatch as GpuProduct>::product(lhs.into_dispatch(), rhs.into_dispatch(), product))
+}
+
+/// The operation.
+#[backend_extension(Cube: cfg(feature = "gpu"), Autodiff, Fusion: cfg(feature = "gpu"))]
+pub trait GpuProduct: Backend {
+    /// The product of two tensors' matrices.
+    #[fusion(meta = |lhs, _rhs, product| TensorSpec { shape: product.shape.clone(), dtype: lhs.dtype })]
+    fn product(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>, product: Product) -> FloatTensor<Self>;
+}
+
+impl GpuProduct for CubeBackend {
+    fn product(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>, product: Product) -> FloatTensor<Self> {
+        let (client, device, dtype) = (lhs.client.clone(), lhs.device.clone(), lhs.dtype);
+        let [lhs, rhs] =
+            [(lhs, product.lhs), (rhs, product.rhs)].map(|(tensor, factor)| factor.view(&into_contiguous(tensor)));
+        let shape = product.shape;
+        let inner = lhs.meta.shape()[2];
+        if shape.num_elements() == 0 || inner == 0 {
+            return zeros_client(client, device, shape, dtype);
+        }
+        let parts = parts(&lhs, &rhs);
+        let all = if parts == 1 { shape.clone() } else { Shape::new([parts, shape.num_elements()]) };
+        let output = empty_device_contiguous_dtype(client.clone(), device.clone(), all, dtype);
+        let [lengths, strides] = Factor::new(product.output).layout(&shape);
+        let target = in_parts(output.clone(), lengths, strides, parts, shape.num_elements());
+        let [lhs, rhs] = [(lhs, 2), (rhs, 1)].map(|(factor, axis)| {
+            let (lengths, strides) = (factor.meta.shape().dims::<3>(), factor.meta.strides());
+            let (mut lengths, strides) = (lengths, [strides[0], strides[1], strides[2]]);
+            lengths[axis] /= parts;
+            in_parts(factor, lengths, strides, parts, lengths[axis] * strides[axis])
+        });
+        launch(lhs, rhs, target, inner);
+        match parts {
+            1 => output,
+            _ => CubeTensor::new_contiguous(client, device, shape, sum_rows(output, dtype).handle, dtype),
+        }
+    }
+}
+
+/// The matrices of a tensor, each `parts` times, `step` numbers from one another.
+fn in_parts(mut tensor: CubeTensor, lengths: [usize; 3], strides: [usize; 3], parts: usize, step: usize) -> CubeTensor {
+    let [matrices, rows, columns] = lengths;
+    let [of_matrix, of_row, of_column] = strides;
+    *tensor.meta = match parts {
+        1 => Metadata::new(lengths, strides),
+        _ => Metadata::new([parts, matrices, rows, columns], [step, of_matrix, of_row, of_column]),
+    };
+    tensor
+}
+
+/// In how many parts the sums of a product are made, each by cubes of its own. The gradient of a weight is a sum over all tokens,
+/// but there may be fewer tiles of the weight than the device has multiprocessors.
+fn parts(lhs: &CubeTensor, rhs: &CubeTensor) -> usize {
+    /// Rows and columns that a cube makes, about.
+    const TILE: usize = 128;
+    /// Sums shorter than this are not worth a pass over their parts.
+    const SHORTEST: usize = 512;
+    /// What a device has that does not say.
+    const MULTIPROCESSORS: u32 = 64;
+    let [matrices, rows, inner] = lhs.meta.shape().dims();
+    let tiles = matrices * rows.div_ceil(TILE) * rhs.meta.shape()[2].div_ceil(TILE);
+    let multiprocessors = lhs.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(MULTIPROCESSORS);
+    let wanted = (2 * multiprocessors as usize).div_ceil(tiles).min(inner / SHORTEST);
+    (1..=wanted).rev().find(|parts| inner % parts == 0).unwrap_or(1)
+}
+
+/// Launches the first kernel that the device takes.
+fn launch(lhs: CubeTensor, rhs: CubeTensor, output: CubeTensor, inner: usize) {
+    let (client, dtype) = (lhs.client.clone(), lhs.dtype);
+    let element = dtype_to_elem_type(dtype);
+    let mut problems = Vec::new();
+    for strategy in strategies(dtype, inner) {
+        let [lhs, rhs] = [&lhs, &rhs].map(|tensor| InputBinding::new(tensor.clone().binding(), element));
+        let elements = MatmulGlobalElems { lhs: element, rhs: element, out: element };
+        let mut elements = MatmulElems::from_globals(&elements);
+        match launch_ref(&strategy.clone().into(), &client, lhs, rhs, output.clone().binding(), &mut elements) {
+            Ok(()) => return,
+            Err(problem) => problems.push(format!("{strategy}: {problem:?}")),
+        }
+    }
+    // The last strategy has no demands.
+    unreachable!("no product in {dtype:?}: {problems:?}")
+}
+
+impl<B: GpuProduct, C: CheckpointStrategy> GpuProduct for Autodiff<B, C> {
+    fn product(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>, product: Product) -> FloatTensor<Self> {
+        let wanted = [lhs.is_tracked(), rhs.is_tracked()];
+        let nodes = [lhs.node(), rhs.node()];
+        let [lhs, rhs] = [lhs.into_primitive(), rhs.into_primitive()];
+        match ProductBackward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let output = B::product(lhs.clone(), rhs.clone(), product.clone());
+                let shapes = [lhs.shape(), rhs.shape()];
+                // A frozen weight needs no input, and an input without a gradient no weight.
+                let factors = [wanted[1].then_some(lhs), wanted[0].then_some(rhs)];
+                prep.finish(Kept { factors, shapes, product }, output)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::product(lhs, rhs, product)),
+        }
+    }
+}
+
+/// What the backward pass needs.
+#[derive(Clone, Debug)]
+struct Kept<F> {
+    /// Those that the gradient of the other is made of.
+    factors: [Option<F>; 2],
+    shapes: [Shape; 2],
+    product: Product,
+}
+
+#[derive(Debug)]
+struct ProductBackward;
+
+impl<B: GpuProduct> Backward<B, 2> for ProductBackward {
+    type State = Kept<FloatTensor<B>>;
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = grads.consume::<B>(&ops.node);
+        let Kept { factors: [lhs, rhs], shapes: [of_lhs, of_rhs], product } = ops.state;
+        let ways = [product.of_lhs(of_lhs), product.of_rhs(of_rhs)];
+        for ((parent, other), (product, gradient_first)) in ops.parents.into_iter().zip([rhs, lhs]).zip(ways) {
+            if let (Some(node), Some(other)) = (parent, other) {
+                let gradient = gradient.clone();
+                let found = match gradient_first {
+                    true => B::product(gradient, other, product),
+                    false => B::product(other, gradient, product),
+                };
+                grads.register::<B>(node.id, found);
+            }
+        }
+    }
+}

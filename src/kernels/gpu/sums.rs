@@ -1,0 +1,242 @@
+//! Sums over many rows on GPUs, in a fixed order: the gradients of biases, and the norm of all gradients.
+
+use burn::{
+    Tensor,
+    backend::{
+        Autodiff, Backend, Dispatch, TensorMetadata,
+        autodiff::{
+            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+            grads::Gradients,
+            ops::{Backward, Ops, OpsKind},
+        },
+        backend_extension,
+        cubecl::dtype_to_elem_type,
+        fusion::custom::TensorSpec,
+        tensor::FloatTensor,
+    },
+    tensor::{DType, Shape},
+};
+use burn_cubecl::{
+    CubeBackend, kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor,
+};
+use cubecl::prelude::{CubeCount, CubeDim};
+
+/// Partial sums of [`add_squares`].
+pub(crate) const PARTS: usize = 256;
+
+/// Rows that are added up in one go.
+const CHUNK: usize = 256;
+
+/// x + row, for x [.., width] and row \[width\].
+pub(crate) fn add_row<const D: usize>(x: Tensor<D>, row: Tensor<1>) -> Tensor<D> {
+    // Without gradients burn joins the sum with what follows.
+    match x.device().is_autodiff() {
+        true => Tensor::from_dispatch(<Dispatch as GpuSums>::add_row(x.into_dispatch(), row.into_dispatch())),
+        false => x + row.unsqueeze(),
+    }
+}
+
+/// Adds the squares of a tensor's numbers to partial sums in f32, [[`PARTS`]].
+pub(crate) fn add_squares(parts: Tensor<1>, values: Tensor<1>) -> Tensor<1> {
+    Tensor::from_dispatch(<Dispatch as GpuSums>::add_squares(parts.into_dispatch(), values.into_dispatch()))
+}
+
+/// The operations.
+#[backend_extension(Cube: cfg(feature = "gpu"), Autodiff, Fusion: cfg(feature = "gpu"))]
+pub trait GpuSums: Backend {
+    /// x + row
+    #[fusion(dtype = x, shape = x)]
+    fn add_row(x: FloatTensor<Self>, row: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// The sum of all rows, \[width\], in the type of `like`.
+    #[fusion(meta = |x, like| TensorSpec { shape: Shape::new([x.shape[x.shape.num_dims() - 1]]), dtype: like.dtype })]
+    fn sum_rows(x: FloatTensor<Self>, like: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Partial sums with the squares of more values.
+    #[fusion(dtype = parts, shape = parts)]
+    fn add_squares(parts: FloatTensor<Self>, values: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+impl GpuSums for CubeBackend {
+    fn add_row(x: FloatTensor<Self>, row: FloatTensor<Self>) -> FloatTensor<Self> {
+        use burn::backend::ops::FloatTensorOps;
+        let shape = x.shape();
+        let mut of_row = vec![1; shape.num_dims()];
+        of_row[shape.num_dims() - 1] = row.shape().num_elements();
+        Self::float_add(x, Self::float_reshape(row, Shape::from(of_row)))
+    }
+
+    fn sum_rows(x: FloatTensor<Self>, like: FloatTensor<Self>) -> FloatTensor<Self> {
+        sum_rows(x, like.dtype)
+    }
+
+    fn add_squares(parts: FloatTensor<Self>, values: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [parts, values] = [parts, values].map(into_contiguous);
+        let output = like(&parts, parts.shape(), DType::F32);
+        kernels::add_squares::launch(
+            &parts.client,
+            CubeCount::Static(PARTS as u32, 1, 1),
+            CubeDim::new_1d(kernels::UNITS as u32),
+            parts.clone().into_tensor_arg(),
+            values.clone().into_tensor_arg(),
+            output.clone().into_tensor_arg(),
+            values.shape().num_elements() as u32,
+            dtype_to_elem_type(values.dtype),
+        );
+        output
+    }
+}
+
+/// The sum of all rows of x, [.., width], in a type: of chunks of rows first, then of the chunks' sums.
+pub(super) fn sum_rows(x: CubeTensor, dtype: DType) -> CubeTensor {
+    let mut x = into_contiguous(x);
+    let shape = x.shape();
+    let width = shape[shape.num_dims() - 1];
+    let mut rows = shape.num_elements() / width;
+    loop {
+        let chunks = rows.div_ceil(CHUNK).max(1);
+        let last = chunks == 1;
+        let shape = if last { Shape::new([width]) } else { Shape::new([chunks, width]) };
+        let output = like(&x, shape, if last { dtype } else { DType::F32 });
+        kernels::sum_chunks::launch(
+            &x.client,
+            CubeCount::Static(width.div_ceil(kernels::COLUMNS) as u32, chunks as u32, 1),
+            CubeDim::new_1d(kernels::UNITS as u32),
+            x.clone().into_tensor_arg(),
+            output.clone().into_tensor_arg(),
+            rows as u32,
+            width as u32,
+            CHUNK,
+            [dtype_to_elem_type(x.dtype), dtype_to_elem_type(output.dtype)],
+        );
+        if last {
+            return output;
+        }
+        (x, rows) = (output, chunks);
+    }
+}
+
+fn like(tensor: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
+    empty_device_contiguous_dtype(tensor.client.clone(), tensor.device.clone(), shape, dtype)
+}
+
+impl<B: GpuSums, C: CheckpointStrategy> GpuSums for Autodiff<B, C> {
+    fn add_row(x: FloatTensor<Self>, row: FloatTensor<Self>) -> FloatTensor<Self> {
+        let nodes = [x.node(), row.node()];
+        let [x, row] = [x.into_primitive(), row.into_primitive()];
+        let mut of_row = vec![1; x.shape().num_dims()];
+        of_row[x.shape().num_dims() - 1] = row.shape().num_elements();
+        let spread = B::float_reshape(row.clone(), Shape::from(of_row));
+        let output = B::float_add(x, spread);
+        match AddRowBackward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(row, output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
+    fn sum_rows(_: FloatTensor<Self>, _: FloatTensor<Self>) -> FloatTensor<Self> {
+        unreachable!("a part of the backward pass of `add_row`, which has no second derivative")
+    }
+
+    fn add_squares(_: FloatTensor<Self>, _: FloatTensor<Self>) -> FloatTensor<Self> {
+        unreachable!("gradients are numbers on a device without gradients")
+    }
+}
+
+#[derive(Debug)]
+struct AddRowBackward;
+
+impl<B: GpuSums> Backward<B, 2> for AddRowBackward {
+    /// The row, for its type.
+    type State = FloatTensor<B>;
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = grads.consume::<B>(&ops.node);
+        let [x, row] = ops.parents;
+        if let Some(node) = row {
+            grads.register::<B>(node.id, B::sum_rows(gradient.clone(), ops.state));
+        }
+        if let Some(node) = x {
+            grads.register::<B>(node.id, gradient);
+        }
+    }
+}
+
+mod kernels {
+    use cubecl::{cube, prelude::*};
+
+    use super::PARTS;
+
+    /// Units of a cube.
+    pub const UNITS: usize = 256;
+
+    /// Columns of a cube; its units share the rows of each.
+    pub const COLUMNS: usize = 32;
+
+    /// Sums of chunks of rows.
+    ///
+    /// # Shapes
+    /// - x: [rows, width]; output: [chunks, width]
+    #[cube(launch)]
+    pub fn sum_chunks<F: Float, O: Float>(
+        x: &Tensor<F>,
+        output: &mut Tensor<O>,
+        rows: u32,
+        width: u32,
+        #[comptime] chunk: usize,
+        #[define(F, O)] _dtypes: [ElemType; 2],
+    ) {
+        let groups = comptime!(UNITS / COLUMNS);
+        let (rows, width) = (rows as usize, width as usize);
+        let column = CUBE_POS_X as usize * COLUMNS + UNIT_POS as usize % COLUMNS;
+        let group = UNIT_POS as usize / COLUMNS;
+        let mut parts = Shared::<[f32]>::new_slice(UNITS);
+        let mut sum = 0.0f32;
+        if column < width {
+            let start = CUBE_POS_Y as usize * chunk;
+            let end = min(start + chunk, rows);
+            let mut row = start + group;
+            while row < end {
+                sum += f32::cast_from(x[row * width + column]);
+                row += groups;
+            }
+        }
+        parts[UNIT_POS as usize] = sum;
+        sync_cube();
+        if group == 0 && column < width {
+            let mut total = 0.0f32;
+            for other in 0..groups {
+                total += parts[other * COLUMNS + UNIT_POS as usize];
+            }
+            output[CUBE_POS_Y as usize * width + column] = O::cast_from(total);
+        }
+    }
+
+    /// A cube a part: adds the squares of its share of the values.
+    #[cube(launch)]
+    pub fn add_squares<F: Float>(
+        parts: &Tensor<f32>,
+        values: &Tensor<F>,
+        output: &mut Tensor<f32>,
+        count: u32,
+        #[define(F)] _dtype: ElemType,
+    ) {
+        let mut sum = 0.0f32;
+        let mut at = CUBE_POS_X as usize * UNITS + UNIT_POS as usize;
+        while at < count as usize {
+            let value = f32::cast_from(values[at]);
+            sum += value * value;
+            at += comptime!(UNITS * PARTS);
+        }
+        let mut of_units = Shared::<[f32]>::new_slice(UNITS);
+        of_units[UNIT_POS as usize] = sum;
+        sync_cube();
+        if UNIT_POS == 0 {
+            let mut total = parts[CUBE_POS_X as usize];
+            for unit in 0..UNITS {
+                total += of_units[unit];
+            }
+            output[CUBE_POS_X as usize] = total;
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Vectors of texts that resemble given ones.
+
+use std::collections::HashMap;
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::{Collator, Examples, Splits, lengths, rows};
+use crate::{
+    Error, Result,
+    batch::Truncated,
+    data::Part,
+    heads::{AlignmentLoss, TextEncoder},
+    training::{
+        metrics::{Metrics, Retrieval},
+        objective::VectorLabels,
+        task::{Task, TaskBatch},
+        trainer::Trainer,
+    },
+};
+
+/// Fine-tunes a [`TextEncoder`] beside a frozen model, whose vectors are the examples' targets.
+#[derive(Clone, Debug)]
+pub struct AlignmentTask {
+    collator: Collator,
+    data: Splits<Examples<Vec<f32>>>,
+    loss: AlignmentLoss,
+}
+
+impl AlignmentTask {
+    /// Puts data and model together.
+    ///
+    /// # Errors
+    /// Vectors of different sizes.
+    pub fn new(collator: Collator, data: Splits<Examples<Vec<f32>>>, loss: AlignmentLoss) -> Result<Self> {
+        let task = Self { collator, data, loss };
+        let width = task.width();
+        for (part, flag) in
+            [(Part::Train, "--vectors"), (Part::Valid, "--valid-vectors"), (Part::Test, "--test-vectors")]
+        {
+            let mut vectors = task.data.get(part).into_iter().flat_map(|examples| &examples.targets);
+            if let Some(other) = vectors.find(|vector| vector.len() != width) {
+                let problem = format!("it has vectors of {} numbers, expected {width}, as the first ones", other.len());
+                return Err(Error::setting(flag, problem));
+            }
+        }
+        Ok(task)
+    }
+
+    /// Numbers of a vector.
+    pub fn width(&self) -> usize {
+        self.data.train.targets.first().map_or(0, Vec::len)
+    }
+
+    /// The figures of a model on some examples: how well a text finds its vector among all.
+    ///
+    /// # Errors
+    /// An example that the model cannot take.
+    pub fn score(&self, model: &TextEncoder, examples: &Examples<Vec<f32>>, device: &Device) -> Result<Metrics> {
+        let vectors = self.collator.evaluate(&examples.encodings, device, |input| rows(model.forward(input)))?;
+        let (candidates, own) = distinct(&examples.targets);
+        Ok(Retrieval::new(&vectors, &candidates, &own).metrics())
+    }
+}
+
+/// The vectors without repetition (several texts may describe one image), and the index of each text's vector among them.
+fn distinct(vectors: &[Vec<f32>]) -> (Vec<Vec<f32>>, Vec<usize>) {
+    let (mut found, mut known) = (Vec::new(), HashMap::new());
+    let index = |vector: &Vec<f32>| {
+        let bits: Vec<u32> = vector.iter().map(|value| value.to_bits()).collect();
+        *known.entry(bits).or_insert_with(|| {
+            found.push(vector.clone());
+            found.len() - 1
+        })
+    };
+    let own = vectors.iter().map(index).collect();
+    (found, own)
+}
+
+impl Task for AlignmentTask {
+    type Learner = Trainer<TextEncoder>;
+
+    fn lengths(&self) -> Vec<usize> {
+        lengths(&self.data.train.encodings)
+    }
+
+    fn batch(&self, examples: &[usize], _epoch: usize, device: &Device) -> Result<TaskBatch<Self>> {
+        let data = &self.data.train;
+        let input = self.collator.input(examples.iter().map(|index| &data.encodings[*index]), device)?;
+        let given: Vec<f32> = examples.iter().flat_map(|index| &data.targets[*index]).copied().collect();
+        let shape = [examples.len(), given.len() / examples.len()];
+        let given = Tensor::from_data(TensorData::new(given, shape), device);
+        Ok((input, VectorLabels::Given { vectors: given, loss: self.loss }))
+    }
+
+    fn truncated(&self, max_length: usize) -> Option<Truncated> {
+        self.data.truncated(max_length)
+    }
+
+    fn evaluate(&self, model: &TextEncoder, part: Part, device: &Device) -> Result<Option<Metrics>> {
+        let device = device.clone().inner();
+        self.data.get(part).map(|data| self.score(model, data, &device)).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_vectors_are_one_candidate() {
+        let (one, other) = (vec![1.0, 0.0], vec![0.0, 1.0]);
+        let (candidates, own) = distinct(&[one.clone(), other.clone(), one.clone()]);
+        assert_eq!((candidates, own), (vec![one, other], vec![0, 1, 0]));
+    }
+}
