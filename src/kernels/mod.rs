@@ -127,6 +127,16 @@ pub(crate) fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
     module::embedding(table, ids)
 }
 
+/// Rows of a table.
+///
+/// # Shapes
+/// - table: [rows, width]
+/// - rows: \[count\]
+/// - output: [count, width]
+pub(crate) fn select_rows(table: Tensor<2>, rows: Tensor<1, Int>) -> Tensor<2> {
+    embedding(table, rows.unsqueeze()).squeeze_dim(0)
+}
+
 /// LayerNorm( dropout(x) + residual ), on a device that kernels [serve](kernels_serve).
 ///
 /// # Shapes
