@@ -18,7 +18,7 @@ pub use relative_index::RelativeIndex;
 pub(crate) use sequence::QueryPositions;
 pub use sequence::SequenceBounds;
 
-pub(crate) use cpu::residual::ResidualNorm;
+pub(crate) use cpu::{adamw::Coefficients, residual::ResidualNorm};
 
 use crate::device;
 
@@ -111,6 +111,23 @@ pub(crate) fn add_squares(sum: Option<Tensor<1>>, values: Tensor<1>) -> Tensor<1
     }
     let squares = values.cast(DType::F32).square().sum();
     sum.map_or(squares.clone(), |sum| sum + squares)
+}
+
+/// A step of AdamW outside of host memory: the updated weights and moments, in f32.
+///
+/// # Shapes
+/// - all: \[count\]
+pub(crate) fn adamw(
+    coefficients: &Coefficients,
+    weights: Tensor<1>,
+    gradient: Tensor<1>,
+    moments: [Tensor<1>; 2],
+) -> [Tensor<1>; 3] {
+    #[cfg(feature = "gpu")]
+    if !device::is_host(&weights.device()) {
+        return gpu::adamw::step(coefficients, weights, gradient, moments);
+    }
+    coefficients.step(weights, gradient, moments)
 }
 
 /// The rows of a table of embeddings.

@@ -76,33 +76,34 @@ const KERNELS: [(&str, Make); 16] = [
 /// The strategies for products [rows, inner] [inner, columns], in the order in which they are tried. A device may refuse any
 /// but the last.
 pub(super) fn strategies(dtype: DType, inner: usize) -> impl Iterator<Item = Strategy> {
-    let [long, short, exact] = chosen();
+    // Names that are not known are an error of `device`, before anything is multiplied.
+    let [long, short, exact] = chosen().unwrap_or(DEFAULT);
     let first = match dtype {
         DType::F32 => None,
         _ if inner <= SHORT => Some(short),
         _ => Some(long),
     };
-    let others = [exact, named("unit-simple-min"), named("naive")];
-    first.into_iter().chain(others).map(|make| make())
+    let names = first.into_iter().chain([exact, "unit-simple-min", "naive"]);
+    names.filter_map(|name| KERNELS.iter().find(|(known, _)| *known == name)).map(|(_, make)| make())
 }
 
 /// The kernels in use, in the order of [`DEFAULT`].
-fn chosen() -> [Make; 3] {
-    static CHOSEN: OnceLock<[Make; 3]> = OnceLock::new();
-    *CHOSEN.get_or_init(|| {
-        let mut makes = DEFAULT.map(named);
-        let choice = env::var(CHOICE).unwrap_or_default();
-        for (make, name) in makes.iter_mut().zip(choice.split(',')).filter(|(_, name)| !name.is_empty()) {
-            *make = named(name);
+///
+/// # Errors
+/// A name that is not known, with those that are.
+pub(crate) fn chosen() -> Result<[&'static str; 3], String> {
+    static CHOSEN: OnceLock<Result<[&str; 3], String>> = OnceLock::new();
+    let read = || {
+        let (mut names, choice) = (DEFAULT, env::var(CHOICE).unwrap_or_default());
+        for (slot, name) in names.iter_mut().zip(choice.split(',')).filter(|(_, name)| !name.is_empty()) {
+            let known = KERNELS.iter().find(|(known, _)| *known == name);
+            let known = known.ok_or_else(|| {
+                let all = KERNELS.map(|(name, _)| name).join(", ");
+                format!("the environment variable {CHOICE} has {name:?}; expected some of {all}")
+            });
+            *slot = known?.0;
         }
-        makes
-    })
-}
-
-/// # Panics
-/// On an unknown name.
-fn named(name: &str) -> Make {
-    let known = || KERNELS.map(|(name, _)| name).join(", ");
-    let found = KERNELS.into_iter().find(|(known, _)| *known == name);
-    found.unwrap_or_else(|| panic!("{CHOICE}={name}: expected one of {}", known())).1
+        Ok(names)
+    };
+    CHOSEN.get_or_init(read).clone()
 }
