@@ -64,9 +64,6 @@ pub fn device(name: &str) -> Result<Device> {
     let found = Device::enumerate(device_type()).into_vec();
     match found.get(index) {
         Some(device) if is_host(device) => Isa::chosen().map(|_| device.clone()).map_err(error),
-        #[cfg(feature = "gpu")]
-        Some(device) => crate::kernels::gpu::strategy::chosen().map(|_| device.clone()).map_err(error),
-        #[cfg(not(feature = "gpu"))]
         Some(device) => Ok(device.clone()),
         None if found.is_empty() => Err(error(format!("none found; it needs {}", kind.needs))),
         None => Err(error(format!("this machine has {} of that kind, counted from 0", found.len()))),

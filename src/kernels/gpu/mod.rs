@@ -22,7 +22,7 @@ mod portable;
 pub(crate) mod product;
 pub(crate) mod residual;
 mod shared;
-pub(crate) mod strategy;
+mod strategy;
 pub(crate) mod sums;
 mod tensor_core;
 mod tensor_core_backward;

@@ -76,8 +76,7 @@ const KERNELS: [(&str, Make); 16] = [
 /// The strategies for products [rows, inner] [inner, columns], in the order in which they are tried. A device may refuse any
 /// but the last.
 pub(super) fn strategies(dtype: DType, inner: usize) -> impl Iterator<Item = Strategy> {
-    // Names that are not known are an error of `device`, before anything is multiplied.
-    let [long, short, exact] = chosen().unwrap_or(DEFAULT);
+    let [long, short, exact] = chosen();
     let first = match dtype {
         DType::F32 => None,
         _ if inner <= SHORT => Some(short),
@@ -87,23 +86,20 @@ pub(super) fn strategies(dtype: DType, inner: usize) -> impl Iterator<Item = Str
     names.filter_map(|name| KERNELS.iter().find(|(known, _)| *known == name)).map(|(_, make)| make())
 }
 
-/// The kernels in use, in the order of [`DEFAULT`].
-///
-/// # Errors
-/// A name that is not known, with those that are.
-pub(crate) fn chosen() -> Result<[&'static str; 3], String> {
-    static CHOSEN: OnceLock<Result<[&str; 3], String>> = OnceLock::new();
-    let read = || {
+/// The kernels in use, in the order of [`DEFAULT`]. Names that are not known are logged, and the default stays.
+fn chosen() -> [&'static str; 3] {
+    static CHOSEN: OnceLock<[&str; 3]> = OnceLock::new();
+    *CHOSEN.get_or_init(|| {
         let (mut names, choice) = (DEFAULT, env::var(CHOICE).unwrap_or_default());
         for (slot, name) in names.iter_mut().zip(choice.split(',')).filter(|(_, name)| !name.is_empty()) {
-            let known = KERNELS.iter().find(|(known, _)| *known == name);
-            let known = known.ok_or_else(|| {
-                let all = KERNELS.map(|(name, _)| name).join(", ");
-                format!("the environment variable {CHOICE} has {name:?}; expected some of {all}")
-            });
-            *slot = known?.0;
+            match KERNELS.iter().find(|(known, _)| *known == name) {
+                Some((known, _)) => *slot = known,
+                None => {
+                    let known = KERNELS.map(|(name, _)| name).join(", ");
+                    tracing::error!("{CHOICE}: {name:?} is unknown, {slot} stays; expected some of {known}");
+                }
+            }
         }
-        Ok(names)
-    };
-    CHOSEN.get_or_init(read).clone()
+        names
+    })
 }
