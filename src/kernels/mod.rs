@@ -18,7 +18,7 @@ pub use relative_index::RelativeIndex;
 pub(crate) use sequence::QueryPositions;
 pub use sequence::SequenceBounds;
 
-pub(crate) use cpu::residual::ResidualNorm;
+pub(crate) use cpu::{adamw::Coefficients, residual::ResidualNorm};
 
 use crate::device;
 
@@ -113,6 +113,23 @@ pub(crate) fn add_squares(sum: Option<Tensor<1>>, values: Tensor<1>) -> Tensor<1
     sum.map_or(squares.clone(), |sum| sum + squares)
 }
 
+/// A step of AdamW outside of host memory: the updated weights and moments, in f32.
+///
+/// # Shapes
+/// - all: \[count\]
+pub(crate) fn adamw(
+    coefficients: &Coefficients,
+    weights: Tensor<1>,
+    gradient: Tensor<1>,
+    moments: [Tensor<1>; 2],
+) -> [Tensor<1>; 3] {
+    #[cfg(feature = "gpu")]
+    if !device::is_host(&weights.device()) {
+        return gpu::adamw::step(coefficients, weights, gradient, moments);
+    }
+    coefficients.step(weights, gradient, moments)
+}
+
 /// The rows of a table of embeddings.
 ///
 /// # Shapes
@@ -125,6 +142,16 @@ pub(crate) fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
         return gpu::embedding::embedding(table, ids);
     }
     module::embedding(table, ids)
+}
+
+/// Rows of a table.
+///
+/// # Shapes
+/// - table: [rows, width]
+/// - rows: \[count\]
+/// - output: [count, width]
+pub(crate) fn select_rows(table: Tensor<2>, rows: Tensor<1, Int>) -> Tensor<2> {
+    embedding(table, rows.unsqueeze()).squeeze_dim(0)
 }
 
 /// LayerNorm( dropout(x) + residual ), on a device that kernels [serve](kernels_serve).

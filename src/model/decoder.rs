@@ -13,7 +13,10 @@
 
 use burn::{Tensor, module::Module, nn::Embedding};
 
-use crate::model::{context::EncoderContext, encoder::Encoder, init::Init, masked_positions::MaskedPositions};
+use crate::{
+    kernels::select_rows,
+    model::{context::EncoderContext, encoder::Encoder, init::Init, masked_positions::MaskedPositions},
+};
 
 /// How often the last layer runs (the original's `n_layers` of 2 for released models).
 const STEPS: usize = 2;
@@ -55,7 +58,7 @@ impl EnhancedMaskDecoder {
         let key_value = last_layer.key_value(context.stream(states.clone()));
         let first = match masked {
             Some(masked) => {
-                let positions = table.select(0, masked.position_tensor(&states.device()));
+                let positions = select_rows(table, masked.position_tensor(&states.device()));
                 context.layout.select(states, masked) + positions.unsqueeze()
             }
             None => context.layout.absolute_positions(table, &states) + states,

@@ -5,7 +5,7 @@ use burn::{
     tensor::{Device, Int, TensorData},
 };
 
-use crate::kernels::{QueryPositions, SequenceBounds};
+use crate::kernels::{QueryPositions, SequenceBounds, select_rows};
 
 /// The masked positions of a batch, sequence by sequence. A tensor that has a row for each of them has the shape
 /// [1, masked, ..], in the same order.
@@ -117,12 +117,12 @@ impl Slots {
     /// [1, masked, hidden] -> [batch, most, hidden]
     pub fn spread(&self, states: Tensor<3>, batch: usize) -> Tensor<3> {
         let hidden = states.dims()[2];
-        states.squeeze_dim::<2>(0).select(0, self.masked.clone()).reshape([batch, self.most, hidden])
+        select_rows(states.squeeze_dim(0), self.masked.clone()).reshape([batch, self.most, hidden])
     }
 
     /// [batch, most, hidden] -> [1, masked, hidden]
     pub fn collect(&self, states: Tensor<3>) -> Tensor<3> {
-        states.flatten::<2>(0, 1).select(0, self.slots.clone()).unsqueeze()
+        select_rows(states.flatten(0, 1), self.slots.clone()).unsqueeze()
     }
 
     /// The rows of a table [positions, columns] that belong to the slots, [batch, 1, most, columns].

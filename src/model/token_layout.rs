@@ -12,7 +12,7 @@ use burn::{
 };
 
 use crate::{
-    kernels::SequenceBounds,
+    kernels::{SequenceBounds, select_rows},
     model::masked_positions::{MaskedPositions, indices},
 };
 
@@ -56,6 +56,9 @@ impl Unpadding {
                 positions.push(position);
             }
         }
+        // Padding gets a token each, so that no token's gradient is a sum over all of it, slow though it is zero.
+        let padding = (0..real.len()).filter(|row| !real[*row]);
+        padding.for_each(|row| tokens[row] = row % rows.len().max(1));
         (!rows.is_empty()).then(|| Self {
             bounds: bounds.into(),
             offsets: offsets.into(),
@@ -93,13 +96,13 @@ impl Unpadding {
 
     /// [batch, length, hidden] -> [1, tokens, hidden]
     pub fn unpad(&self, states: Tensor<3>) -> Tensor<3> {
-        states.flatten::<2>(0, 1).select(0, self.rows.clone()).unsqueeze()
+        select_rows(states.flatten(0, 1), self.rows.clone()).unsqueeze()
     }
 
     /// [1, tokens, hidden] -> [batch, length, hidden], zero at padding.
     pub fn pad(&self, states: Tensor<3>) -> Tensor<3> {
         let ([batch, length], [_, _, hidden]) = (self.mask.dims(), states.dims());
-        let rows = states.squeeze_dim::<2>(0).select(0, self.tokens.clone());
+        let rows = select_rows(states.squeeze_dim(0), self.tokens.clone());
         let padding = self.mask.clone().bool_not().unsqueeze_dim::<3>(2);
         rows.reshape([batch, length, hidden]).mask_fill(padding, 0.0)
     }
@@ -160,7 +163,7 @@ impl TokenLayout {
             Self::Padded(_) => rows,
             Self::Unpadded(unpadding) => unpadding.tokens.clone().select(0, rows),
         };
-        states.flatten::<2>(0, 1).select(0, rows).unsqueeze()
+        select_rows(states.flatten(0, 1), rows).unsqueeze()
     }
 
     /// For each token of `states`, its row of a table of absolute positions, [positions, hidden]; the result can be added to
@@ -168,7 +171,7 @@ impl TokenLayout {
     pub fn absolute_positions(&self, table: Tensor<2>, states: &Tensor<3>) -> Tensor<3> {
         match self {
             Self::Padded(_) => table.narrow(0, 0, states.dims()[1]).unsqueeze(),
-            Self::Unpadded(unpadding) => table.select(0, unpadding.positions()).unsqueeze(),
+            Self::Unpadded(unpadding) => select_rows(table, unpadding.positions()).unsqueeze(),
         }
     }
 

@@ -8,7 +8,7 @@ use burn::{
 use crate::{
     config::{GlinerConfig, SubtokenPooling},
     heads::means::means,
-    kernels::matmul,
+    kernels::{matmul, select_rows},
     prompt::Positions,
 };
 
@@ -101,7 +101,7 @@ impl GlinerLayout {
     /// Picks rows out of all rows of a batch.
     fn select(&self, from: Tensor<3>, rows: &Tensor<1, Int>) -> Tensor<3> {
         let [_, _, hidden] = from.dims();
-        let selected = from.flatten::<2>(0, 1).select(0, rows.clone());
+        let selected = select_rows(from.flatten(0, 1), rows.clone());
         selected.reshape([self.batch, rows.dims()[0] / self.batch, hidden])
     }
 }

@@ -27,18 +27,13 @@ pub(crate) struct Coefficients {
 
 impl Coefficients {
     /// The step as tensor operations: the updated weights and moments.
-    pub fn step(
-        &self,
-        weights: Tensor<1>,
-        gradient: Tensor<1>,
-        (first, second): (Tensor<1>, Tensor<1>),
-    ) -> (Tensor<1>, Tensor<1>, Tensor<1>) {
+    pub fn step(&self, weights: Tensor<1>, gradient: Tensor<1>, [first, second]: [Tensor<1>; 2]) -> [Tensor<1>; 3] {
         let gradient = gradient * self.factor;
         let first = first * self.beta_1 + gradient.clone() * (1.0 - self.beta_1);
         let second = second * self.beta_2 + gradient.square() * (1.0 - self.beta_2);
         let root = (second.clone() / self.correction_2).sqrt() + self.epsilon;
         let weights = weights * (1.0 - self.rate * self.decay) - first.clone() / root * (self.rate / self.correction_1);
-        (weights, first, second)
+        [weights, first, second]
     }
 }
 

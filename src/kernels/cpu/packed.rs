@@ -215,8 +215,9 @@ mod tests {
             for isa in Isa::available() {
                 for weight_type in [WeightType::Bf16, WeightType::I16, WeightType::Int8] {
                     let weight = pack_matrix(isa, rhs, weight_type);
-                    let ratio = rate::beside_gemm(lhs, rhs, || weight.map(&x, Start::Zero, Finish::Sums, &mut output));
-                    rate::assert_vectorised(isa, ratio, &format!("{weight_type} map of {rows} x {inputs} x {outputs}"));
+                    let what = format!("{weight_type} map of {rows} x {inputs} x {outputs}");
+                    let map = || weight.map(&x, Start::Zero, Finish::Sums, &mut output);
+                    rate::assert_vectorised(isa, &what, [lhs, rhs], map);
                 }
             }
         }

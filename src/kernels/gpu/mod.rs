@@ -12,6 +12,7 @@
 //! gradient has one writer, in one order. Sequences lie end to end, as on the CPU: a list of blocks says which rows belong
 //! together, and serves padded and packed batches alike.
 
+pub(crate) mod adamw;
 pub(crate) mod embedding;
 mod fragments;
 mod launch;

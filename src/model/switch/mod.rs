@@ -18,7 +18,7 @@ mod routing;
 use burn::{
     Tensor,
     module::Module,
-    tensor::{DType, IndexingUpdateOp, TensorData, activation::softmax},
+    tensor::{DType, TensorData, activation::softmax},
 };
 
 use self::dispatch::Dispatch;
@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     config::{Activation, SwitchConfig},
-    kernels::{affine, draws::uniforms},
+    kernels::{affine, draws::uniforms, select_rows},
 };
 
 /// Factor of the variance of fresh weights, `INIT_SCALE / inputs` (the paper's section 2.4). Draws beyond two standard
@@ -117,13 +117,12 @@ impl SwitchNetwork {
         if let Some(record) = tokens.record {
             record.keep(&self.config, logits, probabilities.clone(), on_host, &dispatch);
         }
-        let output = Tensor::zeros([rows, hidden], (&device, dtype));
         let taken = dispatch.taken();
         if taken.is_empty() {
-            return output.reshape(shape);
+            return Tensor::zeros(shape, (&device, dtype));
         }
         let mapped = dispatch.experts().map(|(expert, rows)| {
-            let states = states.clone().select(0, indices(rows.iter().copied(), &device));
+            let states = select_rows(states.clone(), indices(rows.iter().copied(), &device));
             let expert = &self.experts[expert];
             expert.outer(self.dropout.forward(expert.inner(states)))
         });
@@ -134,9 +133,13 @@ impl SwitchNetwork {
         let one_hot = experts.flat_map(|expert| (0..count).map(move |place| f32::from(u8::from(place == expert))));
         let one_hot = TensorData::new(one_hot.collect(), [taken.len(), count]);
         let chosen = Tensor::<2>::from_data(one_hot, (&device, DType::F32));
-        let taken = indices(taken, &device);
-        let gates = (probabilities.select(0, taken.clone()) * chosen).sum_dim(1);
-        output.select_assign(0, taken, mapped * gates.cast(dtype), IndexingUpdateOp::Add).reshape(shape)
+        // Where each row's state is among those of the experts; a row of zeros stands behind them.
+        let mut places = vec![taken.len(); rows];
+        taken.iter().enumerate().for_each(|(place, row)| places[*row] = place);
+        let gates = (select_rows(probabilities, indices(taken, &device)) * chosen).sum_dim(1);
+        let zeros = Tensor::zeros([1, hidden], (&device, dtype));
+        let output = Tensor::cat(vec![mapped * gates.cast(dtype), zeros], 0);
+        select_rows(output, indices(places, &device)).reshape(shape)
     }
 
     /// The router's logits.

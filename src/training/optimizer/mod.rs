@@ -29,11 +29,7 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::kernels::{
-    add_squares,
-    cpu::adamw::{self, Coefficients},
-    host_serves,
-};
+use crate::kernels::{self, Coefficients, add_squares, cpu::adamw, host_serves};
 pub(super) use groups::freeze;
 pub use groups::{Frozen, ParameterGroups};
 pub(super) use loss_scale::LossScale;
@@ -261,7 +257,8 @@ impl ModuleMapper for Update<'_> {
                         _ => DeviceMoments { first: gradient.zeros_like(), second: gradient.zeros_like() },
                     };
                     let weights = tensor.flatten(0, D - 1);
-                    let (weights, first, second) = coefficients.step(weights, gradient, (first, second));
+                    let moments = [first, second];
+                    let [weights, first, second] = kernels::adamw(&coefficients, weights, gradient, moments);
                     (weights.reshape(shape), Moments::Device(DeviceMoments { first, second }))
                 }
             };
