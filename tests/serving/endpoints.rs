@@ -170,7 +170,8 @@ fn cuts_are_told_or_refused() {
 
 #[test]
 fn entities() {
-    let mut config = config(&["O", "B-PER", "I-PER", "B-LOC"]);
+    // Without `O`, every word is in an entity, whatever the random weights say.
+    let mut config = config(&["B-PER", "I-PER", "B-LOC"]);
     config.task.architectures = vec!["DebertaV2ForTokenClassification".into()];
     let model = folder(config, TokenClassification::new);
     let server = Server::start(model.path(), &[]);
@@ -259,6 +260,15 @@ fn vectors() {
     let body = json!({ "inputs": { "source_sentence": "war", "sentences": ["war", "peace"] } });
     let cosine: f32 = vectors[0].iter().zip(&vectors[1]).map(|(left, right)| left * right).sum();
     assert_close(&ok(server.post("/", &body)), &json!([1.0, cosine]));
+    for (path, body, field) in [
+        ("/embed", json!({ "inputs": "war", "dimensions": 4 }), "dimensions: "),
+        ("/embed", json!({ "inputs": "war", "prompt_name": "query" }), "prompt_name: "),
+        ("/", json!({ "inputs": "war", "prompt_name": "query" }), "prompt_name: "),
+        ("/v1/embeddings", json!({ "input": "war", "dimensions": 4 }), "dimensions: "),
+    ] {
+        let problem = server.post(path, &body).problem(422, "Validation");
+        assert!(problem.starts_with(field), "{problem}");
+    }
 }
 
 /// Texts of 1 to some forty tokens, some longer than the model's input.

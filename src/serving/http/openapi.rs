@@ -108,7 +108,8 @@ fn embed() -> Value {
     object(
         &["inputs"],
         json!({
-            "inputs": many(text()), "normalize": or_null(flag()), "truncate": or_null(flag()), "truncation_direction": cut()
+            "inputs": many(text()), "normalize": or_null(flag()), "truncate": or_null(flag()), "truncation_direction": cut(),
+            "dimensions": { "type": "null" }, "prompt_name": { "type": "null" }
         }),
     )
 }

@@ -2,7 +2,7 @@
 
 use axum::{extract::State, response::Response};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use super::{
     App,
@@ -43,6 +43,20 @@ impl Cut {
             None => text,
         }
     }
+}
+
+/// A field that other servers of the API read. If it were ignored, the answer would be another one than was asked for.
+type Unserved = Option<IgnoredAny>;
+
+fn refuse(name: &str, field: Unserved, why: &str) -> Result<(), Problem> {
+    match field {
+        None => Ok(()),
+        Some(_) => Err(Problem::Validation(format!("{name}: {why}"))),
+    }
+}
+
+fn refuse_dimensions(dimensions: Unserved) -> Result<(), Problem> {
+    refuse("dimensions", dimensions, "this model's vectors cannot be shortened; leave it out")
 }
 
 /// What `/predict` is asked.
@@ -138,13 +152,17 @@ pub async fn rerank(State(app): State<App>, call: Call, Json(body): Json<RerankB
 pub struct EmbedBody {
     inputs: Inputs<String>,
     normalize: Option<bool>,
+    dimensions: Unserved,
+    prompt_name: Unserved,
     #[serde(flatten)]
     cut: Cut,
 }
 
 /// Vectors.
 pub async fn embed(State(app): State<App>, call: Call, Json(body): Json<EmbedBody>) -> Result<Response, Problem> {
-    let EmbedBody { inputs, normalize, cut } = body;
+    let EmbedBody { inputs, normalize, dimensions, prompt_name, cut } = body;
+    refuse_dimensions(dimensions)?;
+    refuse("prompt_name", prompt_name, "prompts have no names here; put the prompt in front of the text")?;
     let normalize = normalize.unwrap_or(true);
     let request = |text: String| EmbedRequest { text: cut.text(text.into()), normalize };
     let requests = inputs.into_list().0.into_iter().map(request).collect();
@@ -158,7 +176,7 @@ pub struct OpenAiBody {
     model: Option<String>,
     #[serde(default)]
     encoding_format: EncodingFormat,
-    dimensions: Option<Count<1>>,
+    dimensions: Unserved,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -200,9 +218,7 @@ struct OpenAiUsage {
 /// Vectors of length 1, as OpenAI's clients want them.
 pub async fn openai(State(app): State<App>, call: Call, Json(body): Json<OpenAiBody>) -> Result<Response, Problem> {
     let OpenAiBody { input, model, encoding_format, dimensions } = body;
-    if dimensions.is_some() {
-        return Err(Problem::Validation("dimensions: this model's vectors cannot be shortened; leave it out".into()));
-    }
+    refuse_dimensions(dimensions)?;
     let model = model.unwrap_or_else(|| app.service.options().model.clone());
     let requests = input.into_list().0.into_iter().map(|text| EmbedRequest { text: text.into(), normalize: true });
     let item = move |index, vector: Vec<f32>| {

@@ -36,7 +36,7 @@ def examine(program, model, task):
             examined = subprocess.run([
                 "schemathesis", "--config-file", str(settings), "run", url + "/api-doc/openapi.json", "--checks", "all",
                 "--max-examples", "200", "--seed", "1", "--continue-on-failure",
-            ])
+            ], cwd=folder)  # where it leaves its cache
             return examined.returncode == 0
         finally:
             server.terminate()
