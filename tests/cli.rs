@@ -143,7 +143,7 @@ fn precisions_are_chosen_and_told() {
     let score = |assert: &Assert| json_lines(assert)[0][0]["score"].as_f64().unwrap();
     for (flags, told) in [
         (&["--precision", "bf16"][..], "flex: bf16: linear maps bf16 ("),
-        (&["--precision", "i16"], "flex: i16: linear maps i16 ("),
+        (&["--dtype", "i16"], "flex: i16: linear maps i16 ("),
         (&["--precision", "int8"], "flex: int8 (mixed): attention's linear maps int8 ("),
         (&["--precision", "int8", "--int8", "all"], "flex: int8 (all): linear maps int8 ("),
     ] {

@@ -11,7 +11,7 @@ use int8::Layers;
 pub struct PrecisionArgs {
     /// Numbers to compute with; weights in f32 and bf16 keep f32's decisions, and so does i16 where CPUs are to be fast; int8 is
     /// faster still and changes a few
-    #[arg(long, value_enum, default_value_t = Numbers::F32, help_heading = "Model")]
+    #[arg(long, visible_alias = "dtype", value_enum, default_value_t = Numbers::F32, help_heading = "Model")]
     precision: Numbers,
 
     /// With --precision int8: which linear maps are in 8 bits [default: mixed]

@@ -47,7 +47,8 @@ pub struct TrainingFlags {
     devices: Option<DeviceCount>,
 
     /// Type that linear maps and attention compute in; all else, and the model that is written, is in f32 [default: f32]
-    #[arg(long, value_enum, help_heading = "Model")]
+    #[arg(long, visible_alias = "dtype", value_enum, help_heading = "Model")]
+    #[serde(alias = "dtype")]
     precision: Option<ComputeType>,
 
     /// Most tokens of one input, special tokens included; not more than the model was trained with [default: 128; for GLiNER as

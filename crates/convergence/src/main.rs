@@ -85,7 +85,7 @@ struct Args {
     device: Option<String>,
 
     /// Type that linear maps and attention compute in; all else is in f32 [default: f32]
-    #[arg(long, value_enum)]
+    #[arg(long, visible_alias = "dtype", value_enum)]
     precision: Option<ComputeType>,
 
     /// Runs at a time [default: one a core; one on a GPU]
