@@ -163,13 +163,18 @@ impl Operands {
     }
 }
 
+/// The number of rows of a tensor [.., width].
+pub(super) fn rows(shape: &Shape) -> usize {
+    shape.num_elements() / shape[shape.num_dims() - 1]
+}
+
 fn hidden(states: &CubeTensor) -> usize {
     let shape = states.shape();
     shape[shape.num_dims() - 1]
 }
 
 /// A tensor on the device of another, its rows end to end: the runtime's own layout may put gaps between them.
-fn like(tensor: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
+pub(super) fn like(tensor: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
     empty_device_contiguous_dtype(tensor.client.clone(), tensor.device.clone(), shape, dtype)
 }
 

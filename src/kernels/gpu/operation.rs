@@ -251,7 +251,7 @@ fn every_row<B: GpuProduct>(
     let by_head = Factor::new(Form::ByHead(heads));
     let scores = |states: &FloatTensor<B>, table: FloatTensor<B>, in_use| match in_use {
         true => {
-            let shape = Shape::new([heads, tokens(&states.shape()), table.shape()[0]]);
+            let shape = Shape::new([heads, launch::rows(&states.shape()), table.shape()[0]]);
             let product = Product { lhs: by_head, rhs: by_head.transposed(), output: Form::Stack, shape };
             B::product(states.clone(), table, product)
         }
@@ -259,11 +259,6 @@ fn every_row<B: GpuProduct>(
     };
     let [position_key, position_query] = tables;
     (scores(states[0], position_key, plan.terms.c2p), scores(states[1], position_query, plan.terms.p2c))
-}
-
-/// The number of rows of states [.., hidden].
-fn tokens(shape: &Shape) -> usize {
-    shape.num_elements() / shape[shape.num_dims() - 1]
 }
 
 /// The gradients of states and table through their scores, scores = states table^T: that of the states is added to what they
@@ -285,7 +280,7 @@ fn through_table<B: GpuProduct>(
 /// For each query and head the sum of context times gradient, in f32, [tokens, heads].
 fn row_sums<B: Backend>(context: FloatTensor<B>, gradient: FloatTensor<B>, heads: usize) -> FloatTensor<B> {
     let shape = context.shape();
-    let (hidden, tokens) = (shape[shape.num_dims() - 1], tokens(&shape));
+    let (hidden, tokens) = (shape[shape.num_dims() - 1], launch::rows(&shape));
     let [context, gradient] = [context, gradient].map(|states| {
         let states = B::float_cast(states, FloatDType::F32);
         B::float_reshape(states, Shape::new([tokens, heads, hidden / heads]))

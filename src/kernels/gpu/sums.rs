@@ -16,10 +16,10 @@ use burn::{
     },
     tensor::{DType, Shape},
 };
-use burn_cubecl::{
-    CubeBackend, kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor,
-};
+use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::{CubeCount, CubeDim};
+
+use super::launch::like;
 
 /// Partial sums of [`add_squares`].
 pub(crate) const PARTS: usize = 256;
@@ -60,10 +60,8 @@ pub trait GpuSums: Backend {
 impl GpuSums for CubeBackend {
     fn add_row(x: FloatTensor<Self>, row: FloatTensor<Self>) -> FloatTensor<Self> {
         use burn::backend::ops::FloatTensorOps;
-        let shape = x.shape();
-        let mut of_row = vec![1; shape.num_dims()];
-        of_row[shape.num_dims() - 1] = row.shape().num_elements();
-        Self::float_add(x, Self::float_reshape(row, Shape::from(of_row)))
+        let shape = row_beside(&x.shape());
+        Self::float_add(x, Self::float_reshape(row, shape))
     }
 
     fn sum_rows(x: FloatTensor<Self>, like: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -85,6 +83,13 @@ impl GpuSums for CubeBackend {
         );
         output
     }
+}
+
+/// The shape of one row of x, with as many axes.
+fn row_beside(x: &Shape) -> Shape {
+    let mut shape = vec![1; x.num_dims()];
+    shape[x.num_dims() - 1] = x[x.num_dims() - 1];
+    Shape::from(shape)
 }
 
 /// The sum of all rows of x, [.., width], in a type: of chunks of rows first, then of the chunks' sums.
@@ -116,17 +121,11 @@ pub(super) fn sum_rows(x: CubeTensor, dtype: DType) -> CubeTensor {
     }
 }
 
-fn like(tensor: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
-    empty_device_contiguous_dtype(tensor.client.clone(), tensor.device.clone(), shape, dtype)
-}
-
 impl<B: GpuSums, C: CheckpointStrategy> GpuSums for Autodiff<B, C> {
     fn add_row(x: FloatTensor<Self>, row: FloatTensor<Self>) -> FloatTensor<Self> {
         let nodes = [x.node(), row.node()];
         let [x, row] = [x.into_primitive(), row.into_primitive()];
-        let mut of_row = vec![1; x.shape().num_dims()];
-        of_row[x.shape().num_dims() - 1] = row.shape().num_elements();
-        let spread = B::float_reshape(row.clone(), Shape::from(of_row));
+        let spread = B::float_reshape(row.clone(), row_beside(&x.shape()));
         let output = B::float_add(x, spread);
         match AddRowBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(row, output),
