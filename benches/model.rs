@@ -12,7 +12,7 @@ use std::hint::black_box;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use deberta_burn::{ModelInput, Prepared, config::Preset, heads::SequenceClassification};
+use deberta_burn::{ModelInput, Prepared, config::Preset, heads::SequenceClassification, model::AttentionMask};
 use training::Training;
 
 /// 16 texts of 8 to 128 tokens.
@@ -31,7 +31,7 @@ fn input(lengths: &[usize], device: &Device) -> ModelInput {
     match lengths.iter().any(|length| *length < longest) {
         true => {
             let mask: Vec<bool> = cells().map(|(_, real)| real).collect();
-            input.attention_mask(Tensor::from_data(TensorData::new(mask, shape), device))
+            input.attention_mask(AttentionMask::new(mask, shape, device))
         }
         false => input,
     }

@@ -317,7 +317,7 @@ impl<'a> Case<'a> {
         let replaced = self.integers("labels").equal_elem(1);
         let input = self.input();
         let mask = input.attention_mask.clone();
-        let loss = model.loss(model.forward(input), replaced, mask);
+        let loss = model.loss(model.forward(input), replaced, mask.as_ref());
         self.finish(model, loss)
     }
 }

@@ -178,7 +178,7 @@ fn composed_attention_equals_the_reference() {
             let sums = weights.clone().sum_dim(3).squeeze_dim::<3>(3); // [batch, heads, query]
             let [batch, heads, length] = sums.dims();
             let real = match &mask {
-                Some(mask) => mask.clone().float(),
+                Some(mask) => mask.tensor().clone().float(),
                 None => Tensor::ones([batch, length], device),
             };
             let real = real.unsqueeze_dim::<3>(1).expand([batch, heads, length]);

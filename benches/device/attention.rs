@@ -2,12 +2,13 @@
 
 use burn::{
     Tensor,
-    tensor::{Bool, DType, Device, TensorData},
+    tensor::{DType, Device, TensorData},
 };
 use deberta_burn::{
     config::PositionTerms,
     heads::MaskedPositions,
     model::{
+        AttentionMask,
         attention::{
             PositionProjections, composed, fused,
             operands::{AttentionOperands, PositionIndex, RelativeOperands},
@@ -107,7 +108,7 @@ impl Case {
         };
         let mask = (self.lengths.iter().any(|tokens| *tokens < length)).then(|| {
             let real = self.lengths.iter().flat_map(|tokens| (0..length).map(move |token| token < *tokens));
-            Tensor::<2, Bool>::from_data(TensorData::new(real.collect(), [batch, length]), device)
+            AttentionMask::new(real.collect(), [batch, length], device)
         });
         let layout = match (&mask, implementation) {
             (Some(mask), Implementation::Fused) => {

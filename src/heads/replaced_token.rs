@@ -10,7 +10,7 @@ use burn::{
 use super::{HeadSettings, loss};
 use crate::{
     config::{Activation, ModelConfig},
-    model::{Backbone, input::ModelInput, linear::Linear},
+    model::{AttentionMask, Backbone, input::ModelInput, linear::Linear},
 };
 
 /// The discriminator: `classifier( act( dense( LayerNorm( h_CLS + h_t ) ) ) )` for each token t.
@@ -70,13 +70,13 @@ impl ReplacedTokenDetection {
     /// Mean binary cross entropy over all tokens that are not padding.
     ///
     /// # Shapes
-    /// - logits, replaced, mask: [batch, length]; `replaced` and `mask` true at replaced and at real tokens
+    /// - logits, replaced: [batch, length]; `replaced` is true at replaced tokens
     /// - output: \[1\]
-    pub fn loss(&self, logits: Tensor<2>, replaced: Tensor<2, Bool>, mask: Option<Tensor<2, Bool>>) -> Tensor<1> {
+    pub fn loss(&self, logits: Tensor<2>, replaced: Tensor<2, Bool>, mask: Option<&AttentionMask>) -> Tensor<1> {
         let losses = loss::binary_cross_entropy(logits, replaced.float());
         match mask {
             Some(mask) => {
-                let counted = mask.float().cast(losses.dtype());
+                let counted = mask.tensor().clone().float().cast(losses.dtype());
                 (losses * counted.clone()).sum() / counted.sum().clamp_min(1.0)
             }
             None => losses.mean(),

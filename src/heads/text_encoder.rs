@@ -11,7 +11,7 @@ use super::{HeadSettings, loss, pooling::Pooling};
 use crate::{
     config::ModelConfig,
     kernels::matmul,
-    model::{Backbone, input::ModelInput, linear::Linear, precision::in_f32},
+    model::{AttentionMask, Backbone, input::ModelInput, linear::Linear, precision::in_f32},
 };
 
 /// The temperature at first, 0.05, as a factor.
@@ -66,7 +66,7 @@ impl TextEncoder {
     pub fn forward(&self, input: ModelInput) -> Tensor<2> {
         let mask = input.attention_mask.clone();
         let states = in_f32(self.backbone.forward(input).last_hidden_state);
-        let pooled = self.pooling.pool(states, mask.as_ref());
+        let pooled = self.pooling.pool(states, mask.as_ref().map(AttentionMask::tensor));
         match &self.projection {
             Some(projection) => projection.forward(pooled),
             None => pooled,

@@ -178,7 +178,7 @@ mod tests {
             assert!(mean.abs() < 5.0 / count.sqrt(), "{mean}");
             assert!((variance - 1.0).abs() < 5.0 * (2.0 / count).sqrt(), "{variance}");
             for probability in [0.1, 0.5, 0.9] {
-                let mask = DropoutMask { probability, seed: next_seed() };
+                let mask = DropoutMask::new(probability, next_seed());
                 let dropped = dropped(mask, shape, &device).into_data().try_to_vec::<bool>().unwrap();
                 let share = dropped.iter().filter(|dropped| **dropped).count() as f64 / count;
                 let bound = 5.0 * (probability * (1.0 - probability) / count).sqrt();

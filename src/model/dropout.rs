@@ -48,7 +48,7 @@ impl Dropout {
     pub(crate) fn mask(&self, device: &Device) -> Option<DropoutMask> {
         let probability = self.flagged.prob;
         let acts = probability > 0.0 && self.is_training(device);
-        acts.then(|| DropoutMask { probability, seed: next_seed() })
+        acts.then(|| DropoutMask::new(probability, next_seed()))
     }
 }
 

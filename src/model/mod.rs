@@ -7,6 +7,7 @@
 
 mod activation;
 pub mod attention;
+mod attention_mask;
 mod backbone;
 mod context;
 mod conv;
@@ -32,6 +33,7 @@ mod roberta;
 pub(crate) mod switch;
 pub mod token_layout;
 
+pub use attention_mask::AttentionMask;
 pub use backbone::Backbone;
 pub use inference::{InferenceModel, Prepared};
 pub use input::ModelInput;

@@ -13,7 +13,10 @@ use burn::{
 
 use crate::{
     kernels::{SequenceBounds, select_rows},
-    model::masked_positions::{MaskedPositions, indices},
+    model::{
+        AttentionMask,
+        masked_positions::{MaskedPositions, indices},
+    },
 };
 
 /// How to take the padding out of a batch and put it back.
@@ -30,15 +33,15 @@ pub struct Unpadding {
     /// For each token, its position in the padded sequence.
     positions: Tensor<1, Int>,
     /// True at tokens, [batch, length].
-    mask: Tensor<2, Bool>,
+    mask: AttentionMask,
 }
 
 impl Unpadding {
-    /// For a batch with this mask, [batch, length]. None if there is padding inside a sequence, which only a mask can express, or
-    /// no token at all.
-    pub fn new(mask: &Tensor<2, Bool>) -> Option<Self> {
-        let ([_, length], device) = (mask.dims(), mask.device());
-        let real: Vec<bool> = mask.clone().try_into_data().ok()?.iter::<bool>().collect();
+    /// For a batch with this mask. None if there is padding inside a sequence, which only a mask can express, no token at all, or
+    /// if the mask cannot be read from the device.
+    pub fn new(mask: &AttentionMask) -> Option<Self> {
+        let ([_, length], device) = (mask.tensor().dims(), mask.tensor().device());
+        let real = mask.real().ok()?;
         let (mut bounds, mut offsets) = (Vec::new(), Vec::new());
         let (mut rows, mut tokens, mut positions) = (Vec::new(), vec![0; real.len()], Vec::new());
         for (sequence, real) in real.chunks(length).enumerate() {
@@ -81,7 +84,7 @@ impl Unpadding {
 
     /// The length of the padded batch.
     pub fn length(&self) -> usize {
-        self.mask.dims()[1]
+        self.mask.tensor().dims()[1]
     }
 
     /// The position of each token in its padded sequence, \[tokens\].
@@ -101,9 +104,9 @@ impl Unpadding {
 
     /// [1, tokens, hidden] -> [batch, length, hidden], zero at padding.
     pub fn pad(&self, states: Tensor<3>) -> Tensor<3> {
-        let ([batch, length], [_, _, hidden]) = (self.mask.dims(), states.dims());
+        let ([batch, length], [_, _, hidden]) = (self.mask.tensor().dims(), states.dims());
         let rows = select_rows(states.squeeze_dim(0), self.tokens.clone());
-        let padding = self.mask.clone().bool_not().unsqueeze_dim::<3>(2);
+        let padding = self.mask.tensor().clone().bool_not().unsqueeze_dim::<3>(2);
         rows.reshape([batch, length, hidden]).mask_fill(padding, 0.0)
     }
 }
@@ -113,7 +116,7 @@ impl Unpadding {
 #[allow(clippy::large_enum_variant, reason = "there is one in a forward pass")]
 pub enum TokenLayout {
     /// They do: [batch, length, ..]. The mask is true at tokens; there is none if nothing is padded.
-    Padded(Option<Tensor<2, Bool>>),
+    Padded(Option<AttentionMask>),
     /// They hold the tokens alone, sequence after sequence: [1, tokens, ..].
     Unpadded(Arc<Unpadding>),
 }
@@ -122,18 +125,21 @@ impl TokenLayout {
     /// The mask, if there is padding in the tensors.
     pub fn mask(&self) -> Option<&Tensor<2, Bool>> {
         match self {
-            Self::Padded(mask) => mask.as_ref(),
+            Self::Padded(mask) => mask.as_ref().map(AttentionMask::tensor),
             Self::Unpadded(_) => None,
         }
     }
 
     /// For each sequence, the rows of its tokens in states [batch, length, ..] of this layout, flattened to [rows, ..].
+    ///
+    /// # Panics
+    /// If a mask that only the device knows cannot be read from it.
     pub fn sequences(&self, [batch, length]: [usize; 2]) -> Vec<Vec<usize>> {
         let rows = |sequence: usize| sequence * length..(sequence + 1) * length;
         match self {
             Self::Padded(None) => (0..batch).map(|sequence| rows(sequence).collect()).collect(),
             Self::Padded(Some(mask)) => {
-                let real: Vec<bool> = mask.to_data().iter::<bool>().collect();
+                let real = mask.real().expect("a device that computes can be read");
                 (0..batch).map(|sequence| rows(sequence).filter(|row| real[*row]).collect()).collect()
             }
             Self::Unpadded(unpadding) => unpadding.bounds.iter().map(|bounds| bounds.rows().collect()).collect(),

@@ -10,7 +10,7 @@ use crate::{
     batch::Encoding,
     checkpoint::{LoadOptions, LoadReport, SentenceModules, read_dense},
     heads::Dense,
-    model::{Backbone, inference::Prepared},
+    model::{AttentionMask, Backbone, inference::Prepared},
     scores::rows,
     tokenizer::{Text, Truncation},
 };
@@ -143,7 +143,11 @@ impl Pipeline for Embedder {
         let input = self.runner.input(batch)?;
         let mask = input.attention_mask.clone();
         let states = self.model.forward(input).last_hidden_state;
-        let pooled = self.options.pooling.iter().map(|pooling| pooling.pool(states.clone(), mask.as_ref()));
+        let pooled = self
+            .options
+            .pooling
+            .iter()
+            .map(|pooling| pooling.pool(states.clone(), mask.as_ref().map(AttentionMask::tensor)));
         let vectors = Tensor::cat(pooled.collect(), 1);
         rows(self.dense.iter().fold(vectors, |vectors, map| map.forward(vectors)))
     }

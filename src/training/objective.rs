@@ -4,7 +4,7 @@
 use burn::{
     Tensor,
     module::{Module, ModuleDisplay},
-    tensor::{Bool, Int},
+    tensor::Int,
 };
 
 use crate::{
@@ -13,7 +13,11 @@ use crate::{
         QuestionAnswering, SequenceClassification, SequenceLabels, TextEncoder, TokenClassification, loss,
         of_length_one,
     },
-    model::{Backbone, InferenceModel, input::ModelInput, masked_positions::MaskedPositions},
+    model::{
+        AttentionMask, Backbone, InferenceModel,
+        input::ModelInput,
+        masked_positions::{MaskedPositions, indices},
+    },
 };
 
 /// A model with a head that can be trained.
@@ -34,7 +38,7 @@ pub trait Objective: Module + ModuleDisplay {
 
     /// The predictions by which two passes over the batch are compared. The mask is true at tokens; none if nothing is
     /// padded.
-    fn compared(&self, logits: Self::Logits, labels: &Self::Labels, mask: Option<&Tensor<2, Bool>>) -> Compared;
+    fn compared(&self, logits: Self::Logits, labels: &Self::Labels, mask: Option<&AttentionMask>) -> Compared;
 }
 
 /// Predictions, in a form that allows to compare two passes.
@@ -82,7 +86,7 @@ impl Objective for SequenceClassification {
 
     /// One row for each text. With several labels, each label is a row of its own: a distribution over off (logit 0)
     /// and on.
-    fn compared(&self, logits: Tensor<2>, labels: &SequenceLabels, _mask: Option<&Tensor<2, Bool>>) -> Compared {
+    fn compared(&self, logits: Tensor<2>, labels: &SequenceLabels, _mask: Option<&AttentionMask>) -> Compared {
         match labels {
             SequenceLabels::Classes(_) => Compared::Distributions(logits),
             SequenceLabels::MultiHot(_) => {
@@ -135,7 +139,7 @@ impl Objective for TextEncoder {
     }
 
     /// Directions alone.
-    fn compared(&self, logits: Tensor<2>, _labels: &VectorLabels, _mask: Option<&Tensor<2, Bool>>) -> Compared {
+    fn compared(&self, logits: Tensor<2>, _labels: &VectorLabels, _mask: Option<&AttentionMask>) -> Compared {
         Compared::Numbers(of_length_one(logits))
     }
 }
@@ -157,12 +161,13 @@ impl Objective for TokenClassification {
     }
 
     /// One row for each token, special tokens included, padding left out.
-    fn compared(&self, logits: Tensor<3>, _labels: &Self::Labels, mask: Option<&Tensor<2, Bool>>) -> Compared {
+    fn compared(&self, logits: Tensor<3>, _labels: &Self::Labels, mask: Option<&AttentionMask>) -> Compared {
         let rows = logits.flatten::<2>(0, 1);
         Compared::Distributions(match mask {
             Some(mask) => {
-                let tokens = mask.clone().flatten::<1>(0, 1).argwhere().squeeze_dim::<1>(1);
-                rows.select(0, tokens)
+                let real = mask.real().expect("a device that computes can be read");
+                let tokens = (0..real.len()).filter(|token| real[*token]);
+                rows.select(0, indices(tokens, &mask.tensor().device()))
             }
             None => rows,
         })
@@ -186,10 +191,10 @@ impl Objective for QuestionAnswering {
     }
 
     /// A row a start and a row an end, over the positions that are not padding.
-    fn compared(&self, logits: AnswerLogits, _labels: &AnswerLabels, mask: Option<&Tensor<2, Bool>>) -> Compared {
+    fn compared(&self, logits: AnswerLogits, _labels: &AnswerLabels, mask: Option<&AttentionMask>) -> Compared {
         let rows = [logits.start, logits.end].map(|side| match mask {
             // Finite, so that a probability of zero times its logarithm is zero and not NaN.
-            Some(mask) => side.mask_fill(mask.clone().bool_not(), -1e4),
+            Some(mask) => side.mask_fill(mask.tensor().clone().bool_not(), -1e4),
             None => side,
         });
         Compared::Distributions(Tensor::cat(rows.to_vec(), 0))
@@ -213,7 +218,7 @@ impl Objective for MultipleChoice {
     }
 
     /// One row for each question: a distribution over its choices.
-    fn compared(&self, logits: Tensor<2>, _labels: &ChoiceLabels, _mask: Option<&Tensor<2, Bool>>) -> Compared {
+    fn compared(&self, logits: Tensor<2>, _labels: &ChoiceLabels, _mask: Option<&AttentionMask>) -> Compared {
         Compared::Distributions(logits)
     }
 }
@@ -247,7 +252,7 @@ impl Objective for Gliner {
     }
 
     /// Each score of a span (or word) and label is a row of its own: a distribution over off (logit 0) and on.
-    fn compared(&self, logits: Tensor<3>, labels: &GlinerLabels, _mask: Option<&Tensor<2, Bool>>) -> Compared {
+    fn compared(&self, logits: Tensor<3>, labels: &GlinerLabels, _mask: Option<&AttentionMask>) -> Compared {
         let own = labels.targets.mask.clone().flatten::<1>(0, 2).greater_elem(0.5).argwhere().squeeze_dim::<1>(1);
         let on = logits.flatten::<1>(0, 2).select(0, own).unsqueeze_dim::<2>(1);
         Compared::Distributions(Tensor::cat(vec![on.zeros_like(), on], 1))
@@ -280,7 +285,7 @@ impl Objective for MaskedLm {
         loss::cross_entropy(logits, labels.tokens)
     }
 
-    fn compared(&self, logits: Tensor<2>, _labels: &MaskedLmLabels, _mask: Option<&Tensor<2, Bool>>) -> Compared {
+    fn compared(&self, logits: Tensor<2>, _labels: &MaskedLmLabels, _mask: Option<&AttentionMask>) -> Compared {
         Compared::Distributions(logits)
     }
 }

@@ -20,17 +20,15 @@
 
 use std::sync::{Arc, OnceLock};
 
-use burn::{
-    Tensor,
-    tensor::{Bool, activation::log_softmax},
-};
+use burn::{Tensor, tensor::activation::log_softmax};
 use serde::{Deserialize, Serialize};
 
 use super::objective::{Compared, Objective};
 use crate::{
     kernels::draws::normals,
     model::{
-        RoutingRecord, embeddings::EmbeddingSource, input::ModelInput, precision::in_f32, token_layout::Unpadding,
+        AttentionMask, RoutingRecord, embeddings::EmbeddingSource, input::ModelInput, precision::in_f32,
+        token_layout::Unpadding,
     },
 };
 
@@ -184,7 +182,7 @@ fn cross_entropy(target: Tensor<2>, prediction: Tensor<2>) -> Tensor<1> {
 }
 
 /// Brings [batch, length, hidden] into the layout of `states`.
-fn arrange(noise: Tensor<3>, mask: Option<&Tensor<2, Bool>>, states: &Tensor<3>) -> Tensor<3> {
+fn arrange(noise: Tensor<3>, mask: Option<&AttentionMask>, states: &Tensor<3>) -> Tensor<3> {
     if noise.dims() == states.dims() {
         return noise;
     }

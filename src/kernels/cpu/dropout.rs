@@ -7,6 +7,8 @@ pub(crate) struct DropoutMask {
     pub probability: f64,
     /// Another mask for each call.
     pub seed: u32,
+    /// Added to the number of each part, where a call computes some of the parts only.
+    pub first_part: usize,
 }
 
 /// The factors of dropout in one row: 0, or 1 / (1 - p).
@@ -23,10 +25,15 @@ pub(crate) struct RandomRow {
 }
 
 impl DropoutMask {
+    /// The mask of a seed.
+    pub fn new(probability: f64, seed: u32) -> Self {
+        Self { probability, seed, first_part: 0 }
+    }
+
     /// The factors of one row of a part.
     #[inline(always)]
     pub fn row(self, part: usize, row: usize) -> DropoutRow {
-        let random = RandomRow::new(self.seed, part, row);
+        let random = RandomRow::new(self.seed, self.first_part + part, row);
         DropoutRow { threshold: self.threshold(), factor: self.factor() as f32, random }
     }
 

@@ -252,7 +252,7 @@ mod tests {
     fn every_instruction_set_has_the_portable_results() {
         let portable = Isa::available().next().expect("there always is one");
         for width in [8, 17, 384, 1000] {
-            for dropout in [None, Some(DropoutMask { probability: 0.1, seed: 3 })] {
+            for dropout in [None, Some(DropoutMask::new(0.1, 3))] {
                 let plan = ResidualNorm { epsilon: 1e-7, dropout };
                 let expected = passes(portable, width, plan);
                 // Rows have the mean 0 and the variance 1.

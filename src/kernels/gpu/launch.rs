@@ -130,6 +130,7 @@ impl Work {
                 u32::from(self.steps),
                 attention.scale as f32,
                 dropout.map_or(0, |mask| mask.seed),
+                dropout.map_or(0, |mask| mask.first_part as u32),
                 dropout.map_or(0, |mask| mask.threshold()),
                 dropout.map_or(1.0, |mask| mask.factor() as f32),
             );

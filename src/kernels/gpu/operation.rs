@@ -3,7 +3,7 @@
 use burn::{
     Tensor,
     backend::{
-        Autodiff, Backend, Dispatch, TensorMetadata,
+        Autodiff, Backend, Dispatch, DispatchDevice, TensorMetadata,
         autodiff::{
             checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
             grads::Gradients,
@@ -12,7 +12,7 @@ use burn::{
         backend_extension,
         tensor::FloatTensor,
     },
-    tensor::{FloatDType, Shape},
+    tensor::{Device, FloatDType, Shape},
 };
 use burn_cubecl::{CubeBackend, kernel::into_contiguous};
 
@@ -21,13 +21,67 @@ use super::{
     plan::Plan,
     product::{Factor, Form, GpuProduct, Product},
 };
-use crate::{config::PositionTerms, kernels::AttentionPlan};
+use crate::{
+    config::PositionTerms,
+    kernels::{AttentionPlan, cpu::dropout::DropoutMask},
+};
 
 /// Rows of the position tables come in multiples of this: 16 bytes of the smallest type, and a whole fragment.
 const ROWS: usize = 16;
 
 /// Attention over sequences that lie end to end. Shapes as the CPU kernels'.
+///
+/// The scores of the position tables' rows are a [heads, tokens, rows] tensor. Where the device has no buffer of that size, some
+/// heads are computed at a time.
 pub(crate) fn attend<const D: usize>(
+    query: Tensor<D>,
+    key: Tensor<D>,
+    value: Tensor<D>,
+    position_key: Option<Tensor<2>>,
+    position_query: Option<Tensor<2>>,
+    plan: AttentionPlan,
+) -> Tensor<D> {
+    let tokens = |states: &Tensor<D>| states.shape().num_elements() / states.dims()[D - 1];
+    let rows = plan.index.as_ref().map_or(0, |index| index.rows().len()).next_multiple_of(ROWS);
+    let bytes_of_head = tokens(&query).max(tokens(&key)) * rows * query.dtype().size();
+    let at_once = largest_buffer(&query.device()) / bytes_of_head.max(1);
+    attend_by_heads(at_once.max(1), query, key, value, position_key, position_query, plan)
+}
+
+/// The bytes of the largest buffer that a device has.
+fn largest_buffer(device: &Device) -> usize {
+    match device.clone().inner().as_dispatch() {
+        DispatchDevice::Cube(device) => device.client().properties().memory.max_page_size as usize,
+        _ => usize::MAX,
+    }
+}
+
+/// The same, so many heads at a time.
+fn attend_by_heads<const D: usize>(
+    at_once: usize,
+    query: Tensor<D>,
+    key: Tensor<D>,
+    value: Tensor<D>,
+    position_key: Option<Tensor<2>>,
+    position_query: Option<Tensor<2>>,
+    plan: AttentionPlan,
+) -> Tensor<D> {
+    if at_once >= plan.heads {
+        return attend_at_once(query, key, value, position_key, position_query, plan);
+    }
+    let size = query.dims()[D - 1] / plan.heads;
+    let parts = (0..plan.heads).step_by(at_once).map(|first| {
+        let heads = at_once.min(plan.heads - first);
+        let part = |states: &Tensor<D>| states.clone().narrow(D - 1, first * size, heads * size);
+        let table = |table: &Option<Tensor<2>>| table.clone().map(|table| table.narrow(1, first * size, heads * size));
+        let dropout = plan.dropout.map(|mask| DropoutMask { first_part: mask.first_part + first, ..mask });
+        let plan = AttentionPlan { heads, dropout, ..plan.clone() };
+        attend_at_once(part(&query), part(&key), part(&value), table(&position_key), table(&position_query), plan)
+    });
+    Tensor::cat(parts.collect(), D - 1)
+}
+
+fn attend_at_once<const D: usize>(
     query: Tensor<D>,
     key: Tensor<D>,
     value: Tensor<D>,
@@ -286,4 +340,54 @@ fn row_sums<B: Backend>(context: FloatTensor<B>, gradient: FloatTensor<B>, heads
         B::float_reshape(states, Shape::new([tokens, heads, hidden / heads]))
     });
     B::float_reshape(B::float_sum_dim(B::float_mul(context, gradient), 2), Shape::new([tokens, heads]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use burn::tensor::TensorData;
+
+    use super::*;
+    use crate::kernels::{RelativeIndex, SequenceBounds};
+
+    /// In parts of 2, 2 and 1 heads: the same context and the same gradients, and dropout drops the same.
+    #[test]
+    fn some_heads_at_a_time_are_all_heads() {
+        let (heads, size, lengths) = (5, 16, [70, 33]);
+        let (tokens, hidden) = (lengths.iter().sum::<usize>(), heads * size);
+        let found = ["cuda", "metal", "vulkan", "wgpu"].into_iter().find_map(|name| crate::device::device(name).ok());
+        let device = found.expect("a GPU, or a Vulkan driver that stands in for one").autodiff();
+        let values = |part: usize, rows: usize| {
+            let value = |at: usize| ((at * 7919 + part * 104_729) % 2003) as f32 / 1001.0 - 1.0;
+            let data = TensorData::new((0..rows * hidden).map(value).collect(), [rows, hidden]);
+            Tensor::<2>::from_data(data, &device)
+        };
+        let index = RelativeIndex::new(|distance| (distance + 16).clamp(0, 31) as usize, 70, 70);
+        let plan = AttentionPlan {
+            heads,
+            scale: 0.1,
+            sequences: [(0, 70), (70, 33)].map(|(start, length)| SequenceBounds { start, length }).into(),
+            queries: None,
+            first_row: index.rows().start,
+            index: Some(Arc::new(index)),
+            dropout: Some(DropoutMask::new(0.2, 7)),
+        };
+        let run = |at_once: usize| {
+            let all = [0, 1, 2].map(|part| values(part, tokens)).into_iter().chain([3, 4].map(|part| values(part, 32)));
+            let all: Vec<Tensor<2>> = all.map(Tensor::require_grad).collect();
+            let [query, key, value, by_key, by_query] = [0, 1, 2, 3, 4].map(|number: usize| all[number].clone());
+            let context = attend_by_heads(at_once, query, key, value, Some(by_key), Some(by_query), plan.clone());
+            let gradients = (context.clone() * values(5, tokens)).sum().backward();
+            let found = all.iter().map(|tensor| tensor.grad(&gradients).expect("a gradient"));
+            let found = std::iter::once(context.inner()).chain(found);
+            found.map(|tensor| tensor.into_data().try_to_vec::<f32>().expect("numbers in f32")).collect::<Vec<_>>()
+        };
+        for (number, (parts, whole)) in run(2).into_iter().zip(run(heads)).enumerate() {
+            let largest = whole.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+            let difference = parts.iter().zip(&whole).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+            // The same sums, by products of another shape.
+            assert!(difference <= 1e-6 * largest, "tensor {number} is off by {difference:e} of {largest:e}");
+        }
+    }
 }

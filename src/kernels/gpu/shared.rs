@@ -44,6 +44,8 @@ pub struct Numbers {
     pub scale: f32,
     /// The seed of dropout.
     pub seed: u32,
+    /// What dropout adds to the number of a head.
+    pub first_head: u32,
     /// Random bits below this number drop.
     pub threshold: u32,
     /// The factor of what is kept.
@@ -144,7 +146,7 @@ pub(super) fn kept(row: u32, column: u32, threshold: u32, keep: f32) -> f32 {
 /// The seed of one query's row of random bits.
 #[cube]
 pub(super) fn random_row(numbers: &Numbers, head: usize, query: usize) -> u32 {
-    row_of_bits(numbers.seed, head as u32, query as u32)
+    row_of_bits(numbers.seed, head as u32 + numbers.first_head, query as u32)
 }
 
 /// The factor of dropout for a key at a position.

@@ -64,7 +64,7 @@ fn tokens_without_a_place_are_their_residual_to_the_bit() {
         // An expert that takes nothing would leave the residual alone.
         let residual = layer(&SwitchConfig { expert_capacity: Some(usize::MAX), ..config }, &device);
         let padding = Tensor::<2, Bool>::from_data([[false; 10]; 2], &device);
-        let residual = residual.forward(stream(&states), tokens(&TokenLayout::Padded(Some(padding))));
+        let residual = residual.forward(stream(&states), tokens(&TokenLayout::Padded(Some(padding.into()))));
         let (mapped, output, residual) = (values(mapped), values(output), values(residual));
         let mut overflow = 0;
         for row in 0..20 {

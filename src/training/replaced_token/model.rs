@@ -187,7 +187,7 @@ impl ReplacedTokenPretraining {
     /// # Shapes
     /// - logits: [batch, length]
     pub fn discriminator_loss(&self, logits: Tensor<2>, text: Corrupted) -> Tensor<1> {
-        self.discriminator.loss(logits, text.replaced, text.input.attention_mask)
+        self.discriminator.loss(logits, text.replaced, text.input.attention_mask.as_ref())
     }
 }
 

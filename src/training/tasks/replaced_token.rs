@@ -55,7 +55,7 @@ impl Task for ReplacedTokenTask {
 
             let logits = model.discriminator_logits(text.input.clone());
             let (said, replaced) = (flags(logits.clone().greater_elem(0))?, flags(text.replaced.clone())?);
-            let real = text.input.attention_mask.clone().map(flags).transpose()?;
+            let real = text.input.attention_mask.as_ref().map(AttentionMask::real).transpose()?;
             let mut count = 0;
             for (token, (said, replaced)) in said.into_iter().zip(replaced).enumerate() {
                 if real.as_ref().is_none_or(|real| real[token]) {

@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn every_instruction_set_has_the_portable_results() {
         let portable = Isa::available().next().expect("there always is one");
-        for dropout in [None, Some(DropoutMask { probability: 0.1, seed: 3 })] {
+        for dropout in [None, Some(DropoutMask::new(0.1, 3))] {
             let expected = passes(portable, dropout);
             for isa in Isa::available() {
                 for (which, (found, expected)) in passes(isa, dropout).iter().zip(&expected).enumerate() {
