@@ -10,6 +10,8 @@ const BUDGETS: [usize; 4] = [32, 128, 512, 2048];
 const LONGEST: usize = 128;
 /// The share of the best rate that is good enough.
 const ENOUGH: f64 = 0.95;
+/// All sizes are tried again for so long, but at least twice: what else the machine does now and then must not decide.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What was measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,8 +22,8 @@ pub struct Calibration {
     pub rate: f64,
 }
 
-/// Measures the rate of batches of 32 to 2,048 tokens, the better of two each. `sample` makes a sequence of at most the
-/// number of tokens that it is given.
+/// Measures the rate of batches of 32 to 2,048 tokens, the best of some rounds over all sizes. `sample` makes a sequence of at
+/// most the number of tokens that it is given.
 ///
 /// # Errors
 /// What the model or `sample` fails with.
@@ -29,18 +31,19 @@ pub fn calibrate(
     forward: impl Fn(&[&Encoding]) -> Result<Vec<Vec<f32>>>,
     sample: impl Fn(usize) -> Result<Encoding>,
 ) -> Result<Calibration> {
-    let mut measured = Vec::new();
-    for budget in BUDGETS {
-        let sequence = sample(budget.min(LONGEST))?;
-        let batch = vec![&sequence; (budget / sequence.len()).max(1)];
-        let time = || -> Result<Duration> {
+    let mut measured = BUDGETS.map(|budget| Calibration { budget, rate: 0.0 });
+    let start = Instant::now();
+    let mut rounds = 0;
+    while rounds < 2 || start.elapsed() < PATIENCE {
+        for Calibration { budget, rate } in &mut measured {
+            let sequence = sample((*budget).min(LONGEST))?;
+            let batch = vec![&sequence; (*budget / sequence.len()).max(1)];
             let start = Instant::now();
             forward(&batch)?;
-            Ok(start.elapsed())
-        };
-        let time = time()?.min(time()?);
-        let rate = (batch.len() * sequence.len()) as f64 / time.as_secs_f64().max(1e-9);
-        measured.push(Calibration { budget, rate });
+            let seconds = start.elapsed().as_secs_f64().max(1e-9);
+            *rate = rate.max((batch.len() * sequence.len()) as f64 / seconds);
+        }
+        rounds += 1;
     }
     Ok(smallest(&measured))
 }

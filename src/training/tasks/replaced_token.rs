@@ -7,6 +7,7 @@ use crate::{
     Result,
     data::Part,
     kernels::draws,
+    model::AttentionMask,
     scores,
     training::{
         metrics::{Counts, Metrics, Score},
