@@ -33,6 +33,10 @@ struct Args {
     #[arg(long, value_delimiter = ',', required = true)]
     rates: Vec<f64>,
 
+    /// Then these parts of each server's own capacity, the highest of the rates that it kept up with
+    #[arg(long, value_delimiter = ',')]
+    parts: Vec<f64>,
+
     /// Seconds of each
     #[arg(long, default_value_t = 20)]
     seconds: u64,
@@ -114,57 +118,66 @@ fn percentile(sorted: &[f64], part: f64) -> f64 {
     sorted[place.clamp(1, sorted.len()) - 1]
 }
 
-/// Sends the traffic, beside the heavy client if there is one; how many of its texts were answered.
-fn measure(server: &Server, traffic: &Traffic, heavy: usize) -> (Vec<Outcome>, usize) {
+/// Sends texts at this rate, beside the heavy client if there is one, and prints a row of the table; whether the server kept up.
+fn measure(server: &Server, rate: f64, key: &[u64], args: &Args) -> bool {
+    let lengths = Lengths { median: args.median, sigma: args.sigma, longest: args.longest };
+    let traffic = Traffic::new(rate, args.seconds, lengths, key);
+    let before = server.process.and_then(Used::of);
     let done = AtomicBool::new(false);
-    thread::scope(|scope| {
+    let (outcomes, heavy) = thread::scope(|scope| {
         let company = scope.spawn(|| {
-            let requests = (0..).take_while(|_| heavy > 0 && !done.load(Ordering::Relaxed));
+            let requests = (0..).take_while(|_| args.heavy > 0 && !done.load(Ordering::Relaxed));
             let answered =
-                requests.filter(|&index| client::predict(server.address, &traffic::heavy(heavy, index)).is_ok());
-            heavy * answered.count()
+                requests.filter(|&index| client::predict(server.address, &traffic::heavy(args.heavy, index)).is_ok());
+            args.heavy * answered.count()
         });
         let outcomes = traffic.send(server.address);
         done.store(true, Ordering::Relaxed);
         (outcomes, company.join().expect("the heavy client"))
-    })
+    });
+    let after = server.process.and_then(Used::of);
+    if let Some(Err(problem)) = outcomes.iter().find(|outcome| outcome.is_err()) {
+        eprintln!("{}: {problem:#}", server.name);
+    }
+    let answers = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok());
+    let mut times: Vec<f64> = answers.map(|time| time.as_secs_f64() * 1e3).collect();
+    times.sort_by(f64::total_cmp);
+    let (answered, failed) = (times.len(), outcomes.len() - times.len());
+    let [p50, p95, p99] = match times.is_empty() {
+        true => [f64::INFINITY; 3],
+        false => [0.5, 0.95, 0.99].map(|part| percentile(&times, part)),
+    };
+    let used = before.zip(after).map_or("? | ?".to_owned(), |(before, after)| {
+        let processor = (after.processor - before.processor).as_secs_f64() * 1e3;
+        format!("{:.1} | {}", processor / (answered + heavy) as f64, after.memory_mib)
+    });
+    let name = &server.name;
+    println!("| {name} | {rate:.1} | {answered} | {failed} | {p50:.0} | {p95:.0} | {p99:.0} | {heavy} | {used} |");
+    failed == 0 && p99 < args.limit
 }
 
 fn main() {
     let args = Args::parse();
-    let lengths = Lengths { median: args.median, sigma: args.sigma, longest: args.longest };
     println!(
         "| server | a second | answered | failed | p50 ms | p95 ms | p99 ms | heavy texts | processor ms a text | MiB |"
     );
     println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
     for round in 0..args.rounds {
+        // The highest rate that each server kept up with; none once it did not.
+        let mut capacities = vec![0.0; args.servers.len()];
         let mut fast = vec![true; args.servers.len()];
         for (index, &rate) in args.rates.iter().enumerate() {
-            let traffic = Traffic::new(rate, args.seconds, lengths, &[args.seed, round, index as u64]);
-            for (server, fast) in args.servers.iter().zip(&mut fast).filter(|(_, fast)| **fast) {
-                let before = server.process.and_then(Used::of);
-                let (outcomes, heavy) = measure(server, &traffic, args.heavy);
-                let after = server.process.and_then(Used::of);
-                if let Some(Err(problem)) = outcomes.iter().find(|outcome| outcome.is_err()) {
-                    eprintln!("{}: {problem:#}", server.name);
+            let places = args.servers.iter().zip(&mut fast).zip(&mut capacities);
+            for ((server, fast), capacity) in places.filter(|((_, fast), _)| **fast) {
+                *fast = measure(server, rate, &[args.seed, round, index as u64], &args);
+                if *fast {
+                    *capacity = rate;
                 }
-                let answers = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok());
-                let mut times: Vec<f64> = answers.map(|time| time.as_secs_f64() * 1e3).collect();
-                times.sort_by(f64::total_cmp);
-                let (answered, failed) = (times.len(), outcomes.len() - times.len());
-                let [p50, p95, p99] = match times.is_empty() {
-                    true => [f64::INFINITY; 3],
-                    false => [0.5, 0.95, 0.99].map(|part| percentile(&times, part)),
-                };
-                let used = before.zip(after).map_or("? | ?".to_owned(), |(before, after)| {
-                    let processor = (after.processor - before.processor).as_secs_f64() * 1e3;
-                    format!("{:.1} | {}", processor / (answered + heavy) as f64, after.memory_mib)
-                });
-                println!(
-                    "| {} | {rate} | {answered} | {failed} | {p50:.0} | {p95:.0} | {p99:.0} | {heavy} | {used} |",
-                    server.name
-                );
-                *fast = failed == 0 && p99 < args.limit;
+            }
+        }
+        for (index, part) in args.parts.iter().enumerate() {
+            for (server, capacity) in args.servers.iter().zip(&capacities).filter(|(_, capacity)| **capacity > 0.0) {
+                measure(server, part * capacity, &[args.seed, round, (args.rates.len() + index) as u64], &args);
             }
         }
     }

@@ -11,7 +11,7 @@ const LONGEST: usize = 128;
 /// The share of the best rate that is good enough.
 const ENOUGH: f64 = 0.95;
 /// All sizes are tried again for so long, but at least twice: what else the machine does now and then must not decide.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What was measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
