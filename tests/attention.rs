@@ -5,11 +5,12 @@ mod common;
 
 use std::sync::Arc;
 
-use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use common::cpu_devices;
 use deberta_burn::{
     heads::MaskedPositions,
     model::{
+        AttentionMask,
         attention::{
             PositionProjections, composed, fused,
             operands::{AttentionOperands, PositionIndex, RelativeOperands},
@@ -68,11 +69,11 @@ impl Case {
         Inputs { tensors: tensors.to_vec(), weights: random(content) }
     }
 
-    fn mask(&self, device: &Device) -> Option<Tensor<2, Bool>> {
+    fn mask(&self, device: &Device) -> Option<AttentionMask> {
         let length = self.padded_length();
         let real: Vec<bool> = self.lengths.iter().flat_map(|real| (0..length).map(move |at| at < *real)).collect();
         let shape = [self.lengths.len(), length];
-        real.contains(&false).then(|| Tensor::from_data(TensorData::new(real, shape), device))
+        real.contains(&false).then(|| AttentionMask::new(real, shape, device))
     }
 
     /// Where the queries are: not the same number in each sequence.
