@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds what run.sh needs into one folder that can be copied to a machine with a GPU and nothing else: the program, LLVM's library
+# Builds what run.sh needs into one folder that can be copied to a machine with a GPU and nothing else: the programs, LLVM's library
 # of device functions, and the peer's wheel.
 #
 #   benches/device/prepare.sh FOLDER
@@ -10,9 +10,10 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 mkdir -p "$1"
 cargo build --release --features "${FEATURES:-cuda}" --bench device
-program=$(ls -t target/release/deps/device-* | grep -v '\.d$' | head -1)
-strip -o "$1/device" "$program"
-xz -T0 -6 -f "$1/device"
+cargo build --release --features "${FEATURES:-cuda}" -p convergence
+strip -o "$1/device" "$(ls -t target/release/deps/device-* | grep -v '\.d$' | head -1)"
+strip -o "$1/convergence" target/release/convergence
+xz -T0 -6 -f "$1/device" "$1/convergence"
 scratch=$(mktemp -d); trap 'rm -rf "$scratch"' EXIT
 python3 -m pip download --quiet --no-deps --dest "$scratch" nvidia-cuda-nvcc-cu12==12.9.86 disentangled-flash==1.1.1
 mkdir -p "$1/nvvm/libdevice"

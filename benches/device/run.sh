@@ -3,13 +3,19 @@
 #
 #   benches/device/run.sh FOLDER RESULTS [STEP ...]
 #
-# FOLDER is prepare.sh's. Each step writes RESULTS/STEP.jsonl as it goes; a step whose file ends in `done` is not run again.
+# FOLDER is prepare.sh's. Each step writes RESULTS/STEP.jsonl as it goes; a step whose file ends in `done` is not run again. The step
+# `convergence` only runs if it is named: four minutes of the comparison with RoBERTa, on the texts in $TRAIN and $VALID if they are
+# set, for the seeds in $SEEDS (0-0). RESULTS/convergence has what it goes on from.
 set -uo pipefail
-[ $# -ge 2 ] || { sed -n 2,6p "$0"; exit 2; }
+[ $# -ge 2 ] || { sed -n 2,8p "$0"; exit 2; }
 folder=$1 results=$2; shift 2
 mkdir -p "$results"
-program=${TMPDIR:-/tmp}/deberta-burn-device
-[ -x "$program" ] || { xz -dc "$folder/device.xz" > "$program" && chmod +x "$program"; }
+unpacked() { # name
+  local program=${TMPDIR:-/tmp}/deberta-burn-$1
+  [ -x "$program" ] || { xz -dc "$folder/$1.xz" > "$program" && chmod +x "$program"; }
+  echo "$program"
+}
+program=$(unpacked device)
 export CUDA_PATH=${CUDA_PATH:-$(realpath "$folder")}
 export PYTHONUNBUFFERED=1
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | tee "$results/card.txt"
@@ -33,3 +39,8 @@ step peers 120 python3 benches/device/peers.py
 step model 60 "$program" model
 step model-f32 60 "$program" model --dtype f32 --times 3
 step peer-models 150 python3 benches/device/peer_models.py
+if [[ " ${steps[*]} " == *" convergence "* ]]; then
+  texts=(); [ -z "${TRAIN:-}" ] || texts=(--train "$TRAIN" --valid "$VALID")
+  step convergence 280 "$(unpacked convergence)" --preset gpu-minutes --minutes 4 --seeds "${SEEDS:-0-0}" "${texts[@]}" \
+    --output "$results/convergence"
+fi

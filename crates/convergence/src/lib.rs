@@ -5,10 +5,12 @@
 pub mod architecture;
 pub mod cost;
 pub mod figures;
+pub mod merge;
 pub mod pool;
 pub mod protocol;
 pub mod report;
 pub mod results;
+pub mod seeds;
 pub mod statement;
 pub mod tables;
 pub mod variant;

@@ -27,16 +27,18 @@ use std::{
     process::ExitCode,
     slice,
     thread::available_parallelism,
+    time::{Duration, Instant},
 };
 
 use clap::Parser;
 use compute_type::ComputeType;
 use convergence::{
-    cost, figures,
+    cost, figures, merge,
     pool::{self, Job, Workers},
     protocol::{Data, Preset, RunSpec, Settings, TUNING_SEED},
     report::{self, Model, Report, TextFigures, Trial},
     results::{self, Results},
+    seeds::Seeds,
     variant::Variant,
     worker,
 };
@@ -72,9 +74,17 @@ struct Args {
     #[arg(long)]
     ablation: bool,
 
-    /// Runs of each model, with the seeds 0, 1, ...
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
-    seeds: u64,
+    /// Runs of each model, with the seeds 0, 1, ...; or the first and the last seed
+    #[arg(long, value_name = "N|A-B", default_value = "3")]
+    seeds: Seeds,
+
+    /// Stop after so many minutes; the same command goes on from the last evaluations. 0 only prepares the texts
+    #[arg(long, value_name = "N")]
+    minutes: Option<f64>,
+
+    /// Count the finished runs of other output folders as well, which had other seeds and are otherwise the same
+    #[arg(long, value_name = "DIR,DIR,...", value_delimiter = ',')]
+    merge: Vec<PathBuf>,
 
     /// Output folder [default: runs/convergence-PRESET]
     #[arg(long, value_name = "DIR")]
@@ -186,10 +196,12 @@ fn experiment(args: &Args) -> Result<()> {
     }
     let parameters: Vec<usize> = variants.iter().map(|variant| variant.parameters(&settings)).collect::<Result<_>>()?;
     let output = args.output.clone().unwrap_or_else(|| format!("runs/convergence-{}", args.preset.name()).into());
+    let until = args.minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(60.0 * minutes.max(0.0)));
     let (data, text) = prepare(args, &settings, &output)?;
-    let experiment = Experiment { output: &output, settings: &settings, data: &data, workers: args.workers(&settings) };
+    let workers = args.workers(&settings);
+    let experiment = Experiment { output: &output, settings: &settings, data: &data, workers, until };
 
-    let trials = experiment.tune(&args.tune)?;
+    let Some(trials) = experiment.tune(&args.tune)? else { return goes_on(&output) };
     let learning_rate = |variant: Variant| {
         let chosen = match variant {
             Variant::Roberta => args.roberta_learning_rate.or(report::best(&trials, variant)),
@@ -209,11 +221,14 @@ fn experiment(args: &Args) -> Result<()> {
         })
         .collect();
     // Seed by seed, so that what is there early is of all models.
-    let specs: Vec<RunSpec> = (0..args.seeds)
-        .flat_map(|seed| models.iter().map(move |model| (model, seed)))
-        .map(|(model, seed)| experiment.spec(model.variant, seed, model.learning_rate, settings.checkpoints()))
-        .collect();
-    let rows = experiment.run(&specs)?;
+    let spec = |model: &Model, seed| experiment.spec(model.variant, seed, model.learning_rate, settings.checkpoints());
+    let seeds = args.seeds.0.clone();
+    let specs: Vec<RunSpec> = seeds.flat_map(|seed| models.iter().map(move |model| spec(model, seed))).collect();
+    let Some(mut rows) = experiment.run(&specs)? else { return goes_on(&output) };
+    let of_any_seed: Vec<_> = models.iter().map(|model| (spec(model, 0), model.flops_per_step)).collect();
+    for other in &args.merge {
+        merge::add(other, &of_any_seed, &mut rows)?;
+    }
     let report = Report {
         command: env::args().skip(1).collect(),
         preset: args.preset,
@@ -236,12 +251,20 @@ fn experiment(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Says that the time is up.
+fn goes_on(output: &Path) -> Result<()> {
+    println!("the time is up: {} has what is done, and the same command goes on", output.display());
+    Ok(())
+}
+
 /// What the runs of an experiment share.
 struct Experiment<'a> {
     output: &'a Path,
     settings: &'a Settings,
     data: &'a Data,
     workers: Workers,
+    /// When to stop.
+    until: Option<Instant>,
 }
 
 impl Experiment<'_> {
@@ -259,21 +282,23 @@ impl Experiment<'_> {
         })
     }
 
-    /// Trains RoBERTa and DeBERTa at each learning rate.
-    fn tune(&self, rates: &[f64]) -> Result<Vec<Trial>> {
+    /// Trains RoBERTa and DeBERTa at each learning rate; none if the time was up before.
+    fn tune(&self, rates: &[f64]) -> Result<Option<Vec<Trial>>> {
         let pairs = Variant::PAIR.iter().flat_map(|variant| rates.iter().map(move |rate| (*variant, *rate)));
         let specs: Vec<_> = pairs.map(|(variant, rate)| self.spec(variant, TUNING_SEED, rate, vec![])).collect();
-        self.run(&specs)?;
+        if self.run(&specs)?.is_none() {
+            return Ok(None);
+        }
         let trial = |spec: &RunSpec| {
             let rows = results::read_run(&self.folder(spec), spec, 0.0)?;
             let loss = rows.last().and_then(|row| row.validation_loss).unwrap_or(f64::NAN);
             Ok(Trial { variant: spec.variant, learning_rate: spec.learning_rate, loss })
         };
-        specs.iter().map(trial).collect()
+        specs.iter().map(trial).collect::<Result<_>>().map(Some)
     }
 
-    /// Does what is left of these runs, and reads all of them.
-    fn run(&self, specs: &[RunSpec]) -> Result<Vec<results::Row>> {
+    /// Does what is left of these runs, and reads all of them; none if the time was up before.
+    fn run(&self, specs: &[RunSpec]) -> Result<Option<Vec<results::Row>>> {
         let mut jobs = Vec::new();
         for spec in specs {
             let folder = self.folder(spec);
@@ -295,12 +320,14 @@ impl Experiment<'_> {
                 jobs.push(Job { name, folder });
             }
         }
-        pool::run(jobs, self.workers)?;
+        if !pool::run(jobs, self.workers, self.until)? {
+            return Ok(None);
+        }
         let read = |spec: &RunSpec| {
             let flops = cost::training_step(spec.variant, self.settings);
             results::read_run(&self.folder(spec), spec, flops)
         };
-        Ok(specs.iter().map(read).collect::<Result<Vec<_>>>()?.concat())
+        Ok(Some(specs.iter().map(read).collect::<Result<Vec<_>>>()?.concat()))
     }
 }
 

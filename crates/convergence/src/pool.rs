@@ -33,34 +33,40 @@ pub struct Workers {
     pub threads: Option<usize>,
 }
 
-/// Runs all jobs.
+/// Runs all jobs. Returns whether all are done: those under way `until` then are stopped, and go on from their last evaluation
+/// when they are run again.
 ///
 /// # Errors
 /// The first failure, with the run's name. Runs that are under way then end, no others begin.
-pub fn run(jobs: Vec<Job>, workers: Workers) -> Result<()> {
+pub fn run(jobs: Vec<Job>, workers: Workers, until: Option<Instant>) -> Result<bool> {
+    if jobs.is_empty() {
+        return Ok(true);
+    }
     let display = Display::new(jobs.len());
+    let is_over = || until.is_some_and(|until| Instant::now() >= until);
+    let all = jobs.len();
     let queue = Mutex::new(VecDeque::from(jobs));
     let failure = Mutex::new(None);
     let next = || {
         let failed = failure.lock().expect("no worker panics").is_some();
-        queue.lock().expect("no worker panics").pop_front().filter(|_| !failed)
+        queue.lock().expect("no worker panics").pop_front().filter(|_| !failed && !is_over())
     };
     thread::scope(|scope| {
         for _ in 0..workers.processes {
             scope.spawn(|| {
                 while let Some(job) = next() {
-                    if let Err(error) = run_one(&job, workers, &display) {
+                    if let Err(error) = run_one(&job, workers, &display, is_over) {
                         failure.lock().expect("no worker panics").get_or_insert(error);
                     }
                 }
             });
         }
     });
-    display.close();
-    failure.into_inner().expect("no worker panics").map_or(Ok(()), Err)
+    let done = display.close();
+    failure.into_inner().expect("no worker panics").map_or(Ok(done == all), Err)
 }
 
-fn run_one(job: &Job, workers: Workers, display: &Display) -> Result<()> {
+fn run_one(job: &Job, workers: Workers, display: &Display, is_over: impl Fn() -> bool) -> Result<()> {
     let program = env::current_exe().map_err(Error::io("find", "this program"))?;
     let log = job.folder.join("worker.log");
     let errors = File::create(&log).map_err(Error::io("create", &log))?;
@@ -72,14 +78,24 @@ fn run_one(job: &Job, workers: Workers, display: &Display) -> Result<()> {
     let mut child = command.spawn().map_err(Error::io("start", &program))?;
     let mut shown = display.begin(&job.name);
     let output = child.stdout.take().expect("it is piped");
+    let mut stopped = false;
     for line in BufReader::new(output).lines().map_while(|line| line.ok()) {
         if let Some((share, message)) = line.split_once('\t') {
             display.update(&mut shown, share.parse().unwrap_or(0.0), message);
         }
+        if is_over() && !stopped {
+            stopped = true;
+            child.kill().map_err(Error::io("stop", &program))?;
+        }
     }
     let status = child.wait().map_err(Error::io("wait for", &program))?;
-    display.end(shown, status.success());
-    if status.success() {
+    let ended = match (status.success(), stopped) {
+        (true, _) => "done",
+        (false, true) => "stopped",
+        (false, false) => "failed",
+    };
+    display.end(shown, ended);
+    if ended != "failed" {
         return Ok(());
     }
     let said = fs::read_to_string(&log).unwrap_or_default();
@@ -166,14 +182,14 @@ impl Display {
         }
     }
 
-    fn end(&self, shown: Shown, well: bool) {
+    fn end(&self, shown: Shown, ended: &str) {
         let left = {
             let mut progress = self.progress.lock().expect("no worker panics");
             progress.running.retain(|run| run.0 != shown.name);
-            progress.done += usize::from(well);
+            progress.done += usize::from(ended == "done");
             self.left(&progress)
         };
-        let line = format!("{}: {}; {left}", shown.name, if well { "done" } else { "failed" });
+        let line = format!("{}: {ended}; {left}", shown.name);
         match (shown.bar, &self.bars) {
             (Some(bar), Some((bars, all))) => {
                 bar.finish_and_clear();
@@ -200,9 +216,11 @@ impl Display {
         format!("{counted}, {} left", HumanDuration(left))
     }
 
-    fn close(&self) {
+    /// Takes the bars away; how many runs are done.
+    fn close(self) -> usize {
         if let Some((_, all)) = &self.bars {
             all.finish_and_clear();
         }
+        self.progress.into_inner().expect("no worker panics").done
     }
 }

@@ -19,6 +19,8 @@ pub enum Preset {
     Minutes,
     /// By estimate an hour on two idle cores with --ablation
     Hours,
+    /// By estimate eight minutes for a pair of models on a large GPU; --minutes and --merge divide it up
+    GpuMinutes,
     /// The published base models' sizes, for a GPU and texts of your own
     Gpu,
 }
@@ -68,6 +70,7 @@ impl Preset {
         match self {
             Self::Minutes => "minutes",
             Self::Hours => "hours",
+            Self::GpuMinutes => "gpu-minutes",
             Self::Gpu => "gpu",
         }
     }
@@ -95,6 +98,23 @@ impl Preset {
             Self::Hours => {
                 Settings { length: 24, batch_size: 40, steps: 3840, evaluated: 2000, downstream_epochs: 3.0, ..minutes }
             }
+            // About 7 million parameters, and 20 tokens for each.
+            Self::GpuMinutes => Settings {
+                vocabulary: 8000,
+                length: 128,
+                layers: 6,
+                hidden: 256,
+                heads: 4,
+                dropout: 0.1,
+                batch_size: 240,
+                steps: 4600,
+                warmup: 0.05,
+                evaluated: 2000,
+                downstream_epochs: 3.0,
+                downstream_learning_rate: 1e-4,
+                device: "cuda".to_owned(),
+                precision: Precision::Bf16,
+            },
             Self::Gpu => Settings {
                 vocabulary: 32_000,
                 length: 512,
@@ -120,6 +140,7 @@ impl Preset {
             // Where words are guessed at 2e-3, the discriminator hardly finds a replaced one; at 4e-3 it finds none.
             Self::Minutes | Self::Hours if variant == Variant::ReplacedToken => 5e-4,
             Self::Minutes | Self::Hours => 2e-3,
+            Self::GpuMinutes => 1e-3,
             Self::Gpu => 2e-4,
         }
     }

@@ -138,6 +138,37 @@ fn a_killed_experiment_goes_on() {
     assert!(report.contains("(best)") && report.contains("\u{2212} (c2p + p2c)"));
 }
 
+/// Seeds add up over output folders, and the time is divided up as one likes.
+#[test]
+fn runs_of_other_folders_are_merged() {
+    let case = Case::new();
+    let run = |output: &str, arguments: &[&str]| case.convergence(output).args(arguments).assert();
+    let only_prepares = ["--seeds", "1-1", "--minutes", "0"];
+    run("other", &only_prepares).success().stdout(contains("the time is up"));
+    let begun = |name: &str| case.path(&format!("other/runs/{name}-seed-1/metrics.csv")).exists();
+    assert!(!begun("roberta") && case.path("other/cache").exists());
+    run("other", &["--seeds", "1-1"]).success();
+    assert!(begun("roberta") && begun("deberta"));
+
+    let other = case.path("other").display().to_string();
+    run("own", &["--seeds", "1", "--merge", &other]).success();
+    run("whole", &["--seeds", "2"]).success();
+    let rows = |output| {
+        let mut rows: Vec<_> = case.rows(output).into_iter().map(|row| Row { seconds: 0.0, ..row }).collect();
+        rows.sort_by_key(|row| (row.variant, row.seed, row.step));
+        rows
+    };
+    assert_eq!(rows("own"), rows("whole"));
+
+    let is_refused = |arguments: &[&str], problem: &str| {
+        let merge = [&["--seeds", "1", "--merge", &other], arguments].concat();
+        run("third", &merge).code(1).stderr(contains(problem));
+    };
+    is_refused(&["--seeds", "1-1"], "with the seed 1 already");
+    is_refused(&["--output", &case.path("fourth").display().to_string(), "--steps", "4"], "`steps` is 8, expected 4");
+    is_refused(&["--merge", &case.path("out").display().to_string()], "out/runs");
+}
+
 #[test]
 fn bad_input_is_named() {
     let case = Case::new();
