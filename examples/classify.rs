@@ -10,7 +10,8 @@
 //! list of `{"label": .., "score": ..}`. The scores are probabilities (over the labels, or of each label on its own where
 //! config.json says `multi_label_classification`); a regression model's are the numbers themselves.
 //!
-//! JSON lines have the fields `text` and, for pairs, `pair`.
+//! JSON lines have the fields `text` and, for pairs, `pair`. Parquet files (feature `parquet`, `--parts`) have columns of these
+//! names; the answers are in the column `labels`.
 
 mod common;
 
@@ -18,7 +19,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use common::{CommonArgs, Failure};
-use deberta_burn::{pipeline::Classifier, tokenizer::Text};
+use deberta_burn::{
+    Result,
+    pipeline::{Classifier, LabelScore},
+    tokenizer::Text,
+};
 use serde::Deserialize;
 
 /// Label texts, or pairs of texts, with a sequence classification checkpoint
@@ -28,8 +33,13 @@ struct Args {
     #[command(flatten)]
     common: CommonArgs,
 
+    #[cfg(feature = "parquet")]
+    #[command(flatten)]
+    bulk: common::bulk::BulkArgs,
+
     /// Second text of the pair, for each plain text
     #[arg(long, value_name = "TEXT", help_heading = "Input")]
+    #[cfg_attr(feature = "parquet", arg(conflicts_with = "parts"))]
     pair: Option<String>,
 }
 
@@ -43,20 +53,36 @@ fn main() -> ExitCode {
     common::run(|| classify(Args::parse()))
 }
 
-fn classify(Args { common, pair }: Args) -> Result<(), Failure> {
-    let (rows, locations) = common.input.read(|text| Row { text, pair: pair.clone() })?;
-    let classifier = Classifier::from_folder(common.folder()?, common.options()?)?;
-    common::warn(classifier.report());
-    let texts = rows.iter().map(|row| match &row.pair {
-        Some(pair) => Text::from((&row.text, pair)),
-        None => Text::from(&row.text),
-    });
+fn classify(args: Args) -> Result<(), Failure> {
+    let common = &args.common;
+    #[cfg(feature = "parquet")]
+    if let Some(job) = args.bulk.job(common)? {
+        use deberta_burn::bulk::{Answers, Column};
+        let (columns, classifier) = ([Column::text("text"), Column::text("pair").optional()], open(common)?);
+        let made_by = common.made_by()?;
+        return common::bulk::run(&job, &columns, Answers::Labels, &made_by, |rows| label(&classifier, rows));
+    }
+    let (rows, locations) = common.input.read(|text| Row { text, pair: args.pair.clone() })?;
+    let classifier = open(common)?;
     let mut output = common.output.open();
-    for scores in locations.locate(classifier.classify(texts))? {
+    for scores in locations.locate(label(&classifier, &rows))? {
         output.write(&scores, |out| {
             let scores: Vec<_> = scores.iter().map(|score| format!("{} {:.4}", score.label, score.score)).collect();
             writeln!(out, "{}", scores.join("\t"))
         })?;
     }
     output.finish()
+}
+
+fn open(common: &CommonArgs) -> Result<Classifier> {
+    let classifier = Classifier::from_folder(common.folder()?, common.options()?)?;
+    common::warn(classifier.report());
+    Ok(classifier)
+}
+
+fn label(classifier: &Classifier, rows: &[Row]) -> Result<Vec<Vec<LabelScore>>> {
+    classifier.classify(rows.iter().map(|row| match &row.pair {
+        Some(pair) => Text::from((&row.text, pair)),
+        None => Text::from(&row.text),
+    }))
 }

@@ -16,7 +16,8 @@
 //! `--size` keeps the first numbers of each vector. That is for models that were trained for such sizes (`finetune_embed
 //! --sizes`); `--normalize` scales what is kept.
 //!
-//! JSON lines have the field `text`.
+//! JSON lines have the field `text`. Parquet files (feature `parquet`, `--parts`) have a column of this name; the answers are in the
+//! column `embedding`.
 
 mod common;
 
@@ -43,8 +44,13 @@ struct Args {
     #[command(flatten)]
     common: CommonArgs,
 
+    #[cfg(feature = "parquet")]
+    #[command(flatten)]
+    bulk: common::bulk::BulkArgs,
+
     /// Safetensors file to write the vectors to
     #[arg(long, value_name = "FILE", conflicts_with = "json", help_heading = "Output")]
+    #[cfg_attr(feature = "parquet", arg(conflicts_with = "parts"))]
     output: Option<PathBuf>,
 
     /// From the vectors of the tokens to that of the text [default: as 1_Pooling/config.json of the folder says, else mean]
@@ -98,15 +104,21 @@ fn main() -> ExitCode {
     common::run(|| embed(Args::parse()))
 }
 
-fn embed(Args { common, output: file, pooling, size, normalize }: Args) -> Result<(), Failure> {
+fn embed(args: Args) -> Result<(), Failure> {
+    let common = &args.common;
+    #[cfg(feature = "parquet")]
+    if let Some(job) = args.bulk.job(common)? {
+        use deberta_burn::bulk::{Answers, Column};
+        let (columns, embedder) = ([Column::text("text")], open(&args)?);
+        let mut made_by = common.made_by()?;
+        made_by["vectors"] = format!("{:?}", embedder.options()).into();
+        let answers = Answers::Embedding(args.size.unwrap_or(embedder.width()));
+        return common::bulk::run(&job, &columns, answers, &made_by, |rows| vectors(&embedder, rows));
+    }
     let (rows, locations) = common.input.read(|text| Row { text })?;
-    let folder = common.folder()?;
-    let embedder = Embedder::from_folder(&folder, common.options()?)?;
-    common::warn(embedder.report());
-    let embedder = embedder.with_options(embed_options(&folder, pooling, size, normalize)?)?;
-    let embeddings = locations.locate(embedder.embed(rows.iter().map(|row| &row.text)))?;
-    if let Some(file) = file {
-        write_tensor(&file, &embeddings)?;
+    let embeddings = locations.locate(vectors(&open(&args)?, &rows))?;
+    if let Some(file) = &args.output {
+        write_tensor(file, &embeddings)?;
         eprintln!("{}: {} vectors of {}", file.display(), embeddings.len(), embeddings[0].len());
         return Ok(());
     }
@@ -118,6 +130,17 @@ fn embed(Args { common, output: file, pooling, size, normalize }: Args) -> Resul
         })?;
     }
     output.finish()
+}
+
+fn open(args: &Args) -> Result<Embedder> {
+    let folder = args.common.folder()?;
+    let embedder = Embedder::from_folder(&folder, args.common.options()?)?;
+    common::warn(embedder.report());
+    embedder.with_options(embed_options(&folder, args.pooling, args.size, args.normalize)?)
+}
+
+fn vectors(embedder: &Embedder, rows: &[Row]) -> Result<Vec<Vec<f32>>> {
+    embedder.embed(rows.iter().map(|row| &row.text))
 }
 
 /// How to embed: by the flags, else as the folder says, else the mean. Says which it is.

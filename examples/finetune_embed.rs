@@ -12,6 +12,11 @@
 //! positive its text (CLIP's loss, with a learned temperature), so that larger batches teach more. With `--sizes 384,192` the
 //! first 384 and 192 numbers of each vector are trained to be vectors of their own, which `embed --size` gives.
 //!
+//! With `--positive-model DIR` positives and negatives have an encoder of their own, which begins with that folder and is trained
+//! beside the first one: for questions and answers in different languages or of different lengths, or a small model of queries
+//! and a large one of documents. Both give vectors of the first one's size. The second one is in the folder `counterparts` of the
+//! output.
+//!
 //! With `--vectors` the model learns to give texts the vectors that some frozen model made, of images or of texts (as
 //! multilingual text towers of CLIP are made). Each file of texts (.jsonl, .csv or .tsv with `text`) has a safetensors file
 //! beside it, of one tensor with a row for each text. If these vectors have another size than hidden states, a linear map is
@@ -30,12 +35,16 @@ use std::{
 
 use clap::{Parser, ValueEnum};
 use deberta_burn::{
-    Checkpoint, Error, Result,
-    checkpoint::write_sentence_modules,
+    Checkpoint, Error, ModelConfig, Result,
+    checkpoint::{locate, write_sentence_modules},
+    config::Configuration,
     data::{Part, TextColumns, file_digest, read_pairs, read_table, read_vectors},
-    heads::{AlignmentLoss, Pooling, TextEncoder},
-    tokenizer::{EncodeOptions, Text},
-    training::tasks::{AlignmentTask, Examples, PairTask},
+    heads::{AlignmentLoss, DualEncoder, Pooling, TextEncoder},
+    tokenizer::{EncodeOptions, Text, Tokenizer},
+    training::{
+        COUNTERPARTS,
+        tasks::{AlignmentTask, Collator, Examples, PairExamples, PairTask},
+    },
 };
 use serde_json::json;
 use training::{Session, TrainingFlags};
@@ -49,6 +58,10 @@ struct Args {
     /// From the vectors of the tokens to that of the text
     #[arg(long, value_enum, default_value_t = PoolingArg::Mean, help_heading = "Model")]
     pooling: PoolingArg,
+
+    /// Folder of a model for positives and negatives, or a repository [default: the model of the texts itself]
+    #[arg(long, value_name = "DIR", help_heading = "Model", conflicts_with = "vectors")]
+    positive_model: Option<String>,
 
     /// Safetensors file with a vector for each text of --train, which then has texts alone
     #[arg(long, value_name = "FILE", help_heading = "Data")]
@@ -124,7 +137,10 @@ fn main() -> ExitCode {
             }
             None => {
                 session.data.insert("sizes".into(), json!(args.sizes));
-                pair(&session, pooling, &args.sizes)?;
+                match args.positive_model {
+                    Some(name) => pair_with_second(&mut session, &name, pooling, &args.sizes)?,
+                    None => pair(&session, pooling, &args.sizes)?,
+                }
             }
         }
         write_sentence_modules(session.flags.output.as_deref().expect("resolved"), pooling)
@@ -133,13 +149,45 @@ fn main() -> ExitCode {
 
 /// Learns from pairs of texts.
 fn pair(session: &Session, pooling: Pooling, sizes: &[usize]) -> Result<()> {
-    let data = session
-        .splits(None, |path, _| PairTask::examples(&session.tokenizer, &read_pairs(path)?, session.max_length))?;
-    // What learned from given vectors goes on with its linear map.
-    let known = session.folder.as_ref().map(Checkpoint::open).transpose()?.and_then(|folder| folder.projection());
-    let width = known.map_or(session.config.hidden_size(), |[width, _]| width);
+    let side = (&session.tokenizer, session.max_length);
+    let data = session.splits(None, |path, _| PairExamples::encode(&read_pairs(path)?, [side; 2]))?;
+    let width = width(session)?;
     let model = session.load(TextEncoder::new(&session.config, pooling, width, &session.device), true)?;
-    session.train(&PairTask::new(session.collator(), data, width, sizes)?, model, None)
+    let collators = [session.collator(), session.collator()];
+    session.train(&PairTask::new(collators, data, width, sizes)?, model, None)
+}
+
+/// Learns from pairs of texts whose positives have an encoder of their own.
+fn pair_with_second(session: &mut Session, name: &str, pooling: Pooling, sizes: &[usize]) -> Result<()> {
+    let folder = locate(name, None)?;
+    let digest = Checkpoint::open(&folder)?.digest()?;
+    session.data.insert("positive_model".into(), json!({ "folder": folder, "sha256": digest }));
+    let session = &*session;
+    let (mut config, mut tokenizer) = (ModelConfig::from_folder(&folder)?, Tokenizer::from_folder(&folder)?);
+    config.task_mut().labels = Vec::new();
+    config.set_architecture("Model");
+    if let Some(side) = session.flags.truncation {
+        tokenizer.set_truncation_side(side.into());
+    }
+    let max_length = session.max_length.min(config.trained_length());
+    let sides = [(&session.tokenizer, session.max_length), (&tokenizer, max_length)];
+    let data = session.splits(None, |path, _| PairExamples::encode(&read_pairs(path)?, sides))?;
+    let width = width(session)?;
+    let texts = session.load(TextEncoder::new(&session.config, pooling, width, &session.device), true)?;
+    let counterparts = TextEncoder::new(&config, pooling, width, &session.device);
+    let counterparts = session.load_from(&folder, &config, counterparts, true)?;
+    let collator = Collator { config: config.clone(), pad_id: tokenizer.pad_id(), ..session.collator() };
+    let task = PairTask::new([session.collator(), collator], data, width, sizes)?;
+    session.train(&task, DualEncoder::new(texts, counterparts, config)?, None)?;
+    let folder = session.flags.output.as_deref().expect("resolved").join(COUNTERPARTS);
+    tokenizer.save(&folder)?;
+    write_sentence_modules(folder, pooling)
+}
+
+/// The numbers of a vector. What learned from given vectors goes on with its linear map.
+fn width(session: &Session) -> Result<usize> {
+    let known = session.folder.as_ref().map(Checkpoint::open).transpose()?.and_then(|folder| folder.projection());
+    Ok(known.map_or(session.config.hidden_size(), |[width, _]| width))
 }
 
 /// Learns from texts and given vectors.

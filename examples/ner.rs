@@ -11,7 +11,8 @@
 //!
 //! Labels may be BIO, IO, BIOES, BILOU, or types alone. Long texts are read in overlapping windows.
 //!
-//! JSON lines have the field `text`.
+//! JSON lines have the field `text`. Parquet files (feature `parquet`, `--parts`) have a column of this name; the answers are in the
+//! column `entities`.
 
 mod common;
 #[path = "common/entities.rs"]
@@ -21,7 +22,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use common::{CommonArgs, Failure};
-use deberta_burn::pipeline::{TagOptions, TokenTagger, WordScores};
+use deberta_burn::{
+    Result,
+    pipeline::{Entity, TagOptions, TokenTagger, WordScores},
+};
 use serde::Deserialize;
 
 /// Find named entities in texts, with a token classification checkpoint
@@ -30,6 +34,10 @@ use serde::Deserialize;
 struct Args {
     #[command(flatten)]
     common: CommonArgs,
+
+    #[cfg(feature = "parquet")]
+    #[command(flatten)]
+    bulk: common::bulk::BulkArgs,
 
     /// How a word of several tokens gets its label
     #[arg(long, value_enum, default_value_t = Words::First, help_heading = "Entities")]
@@ -72,11 +80,27 @@ fn main() -> ExitCode {
     common::run(|| ner(Args::parse()))
 }
 
-fn ner(Args { common, words, stride }: Args) -> Result<(), Failure> {
+fn ner(args: Args) -> Result<(), Failure> {
+    let (common, options) = (&args.common, TagOptions { words: args.words.into(), stride: args.stride });
+    #[cfg(feature = "parquet")]
+    if let Some(job) = args.bulk.job(common)? {
+        use deberta_burn::bulk::{Answers, Column};
+        let (columns, tagger) = ([Column::text("text")], open(common)?);
+        let mut made_by = common.made_by()?;
+        made_by["tags"] = format!("{options:?}").into();
+        return common::bulk::run(&job, &columns, Answers::Entities, &made_by, |rows| tag(&tagger, rows, options));
+    }
     let (rows, locations) = common.input.read(|text| Row { text })?;
+    let tagged = locations.locate(tag(&open(common)?, &rows, options))?;
+    entities::write(&common.output, &tagged)
+}
+
+fn open(common: &CommonArgs) -> Result<TokenTagger> {
     let tagger = TokenTagger::from_folder(common.folder()?, common.options()?)?;
     common::warn(tagger.report());
-    let texts: Vec<_> = rows.into_iter().map(|row| row.text).collect();
-    let tagged = locations.locate(tagger.tag(&texts, TagOptions { words: words.into(), stride }))?;
-    entities::write(&common.output, &tagged)
+    Ok(tagger)
+}
+
+fn tag(tagger: &TokenTagger, rows: &[Row], options: TagOptions) -> Result<Vec<Vec<Entity>>> {
+    tagger.tag(&rows.iter().map(|row| &row.text).collect::<Vec<_>>(), options)
 }

@@ -13,7 +13,8 @@
 //! JSON lines have the fields `query` and `passages` (a list), one query a line; the rankings of several queries are
 //! separated by an empty line. With `--json`, each query becomes a list of `{"index": .., "score": .., "probability": ..,
 //! "relevance": ..}`, where `index` counts the passages from 0, and `relevance` is the score as sentence-transformers' CrossEncoder
-//! gives it: the sigmoid of the one output, or the output itself, as the folder says.
+//! gives it: the sigmoid of the one output, or the output itself, as the folder says. Parquet files (feature `parquet`, `--parts`)
+//! have columns of these names; the answers are in the column `ranking`.
 
 mod common;
 
@@ -22,7 +23,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use common::{CommonArgs, Failure};
 use deberta_burn::{
-    Error,
+    Error, Result,
+    data::Shard,
     pipeline::{RankRequest, Reranker},
 };
 
@@ -33,8 +35,13 @@ struct Args {
     #[command(flatten)]
     common: CommonArgs,
 
+    #[cfg(feature = "parquet")]
+    #[command(flatten)]
+    bulk: common::bulk::BulkArgs,
+
     /// What is looked for in plain passages, one a line
     #[arg(long, value_name = "TEXT", help_heading = "Input")]
+    #[cfg_attr(feature = "parquet", arg(conflicts_with = "parts"))]
     query: Option<String>,
 }
 
@@ -42,7 +49,19 @@ fn main() -> ExitCode {
     common::run(|| rerank(Args::parse()))
 }
 
-fn rerank(Args { common, query }: Args) -> Result<(), Failure> {
+fn rerank(args: Args) -> Result<(), Failure> {
+    let (common, query) = (&args.common, args.query);
+    if query.is_some() && common.input.shard() != Shard::WHOLE {
+        let problem = "the passages of one query are ranked together; shares are of lines with a query each";
+        return Err(Error::setting("--shard", problem).into());
+    }
+    #[cfg(feature = "parquet")]
+    if let Some(job) = args.bulk.job(common)? {
+        use deberta_burn::bulk::{Answers, Column};
+        let (columns, reranker) = ([Column::text("query"), Column::texts("passages")], open(common)?);
+        let made_by = common.made_by()?;
+        return common::bulk::run(&job, &columns, Answers::Ranking, &made_by, |requests| reranker.rank(requests));
+    }
     // Without a query the lines bring their own.
     let plain = |passage| RankRequest::new(query.clone().unwrap_or_default(), vec![passage]);
     let (mut requests, locations) = common.input.read(plain)?;
@@ -57,9 +76,7 @@ fn rerank(Args { common, query }: Args) -> Result<(), Failure> {
         }
         None => {}
     }
-    let reranker = Reranker::from_folder(common.folder()?, common.options()?)?;
-    common::warn(reranker.report());
-    eprintln!("score: {}", reranker.meaning());
+    let reranker = open(common)?;
     let ranked = reranker.rank(&requests);
     // With a query of its own, each line is a passage.
     let rankings = if one_query { locations.locate(ranked) } else { ranked }?;
@@ -76,4 +93,11 @@ fn rerank(Args { common, query }: Args) -> Result<(), Failure> {
         })?;
     }
     output.finish()
+}
+
+fn open(common: &CommonArgs) -> Result<Reranker> {
+    let reranker = Reranker::from_folder(common.folder()?, common.options()?)?;
+    common::warn(reranker.report());
+    eprintln!("score: {}", reranker.meaning());
+    Ok(reranker)
 }

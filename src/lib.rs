@@ -4,6 +4,9 @@
 
 mod answer_spans;
 mod batch;
+#[cfg(feature = "parquet")]
+#[cfg_attr(docsrs, doc(cfg(feature = "parquet")))]
+pub mod bulk;
 pub mod checkpoint;
 pub mod config;
 pub mod data;

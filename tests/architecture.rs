@@ -18,7 +18,7 @@ const FLOORS: [&[&str]; 11] = [
     &["heads", "data"],
     &["checkpoint"],
     &["pipeline", "training"],
-    &["parity", "serving"],
+    &["bulk", "parity", "serving"],
 ];
 
 fn floor(room: &str) -> usize {

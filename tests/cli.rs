@@ -241,6 +241,36 @@ fn a_reader_that_leaves_is_no_error() {
 }
 
 #[test]
+fn the_shares_of_an_input_are_the_whole() {
+    let model = classifier();
+    let texts = "war\npeace\nlaw\nthe people\nof nations\n";
+    let classify = |shard: &[&str]| {
+        let assert = with_model("classify", &model).arg("--json").args(shard).write_stdin(texts).assert().success();
+        json_lines(&assert).iter().map(|row| row[0]["score"].as_f64().unwrap()).collect::<Vec<_>>()
+    };
+    let shares = ["1/3", "2/3", "3/3"].map(|shard| classify(&["--shard", shard]));
+    assert_eq!(shares.each_ref().map(Vec::len), [1, 2, 2]);
+    // Batches differ in the order of f32 sums.
+    assert!(shares.concat().iter().zip(classify(&[])).all(|(share, whole)| (share - whole).abs() < 1e-5));
+
+    let with = |name: &str, flags: &[&str]| {
+        let mut command = with_model(name, &model);
+        command.args(flags).write_stdin(texts);
+        command
+    };
+    let spelling = contains("'4/3'").and(contains("expected K/N, the K-th of N shares, with K from 1 to N"));
+    with("classify", &["--shard", "4/3"]).assert().code(2).stderr(spelling);
+    fails(with("classify", &["--shard", "1/6"]), "--shard: it has no row: standard input has 5");
+    fails(
+        with("rerank", &["--query", "war", "--shard", "1/2"]),
+        "--shard: the passages of one query are ranked together",
+    );
+    let flag = if cfg!(feature = "parquet") { "--parts: it is missing" } else { "built with `--features parquet`" };
+    fails(with("classify", &["--file", "texts.parquet"]), flag);
+    fails(with("answer", &["--question", "who", "--file", "texts.parquet"]), "Parquet is read by classify, embed, ner");
+}
+
+#[test]
 fn zero_shot_and_its_labels() {
     let model = folder(config(&["contradiction", "entailment"]), SequenceClassification::new);
     let scored = with_model("zero_shot", &model).args(["--labels", "war,peace", "--json", "a text"]).assert().success();

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::ops::Range;
+
 use burn::{
     module::Module,
     tensor::{Device, FloatDType, Int, Tensor, TensorData},
@@ -16,14 +18,14 @@ use deberta_burn::{
     config::{Configuration, ProblemType, SwitchConfig},
     data::read_entities,
     heads::{
-        AlignmentLoss, FocalLoss, MaskedLm, MaskedLmLayout, MaskedPositions, MultipleChoice, Pooling,
+        AlignmentLoss, DualEncoder, FocalLoss, MaskedLm, MaskedLmLayout, MaskedPositions, MultipleChoice, Pooling,
         QuestionAnswering, ReplacedTokenDetection, SequenceClassification, SequenceLabels, TextEncoder,
         TokenClassification,
     },
     model::InferenceModel,
     parity::Reference,
     training::{
-        AdamW, AdamWConfig, MaskedLmLabels, Objective, ParameterGroups, Schedule, ScheduleKind, Sift, Task,
+        AdamW, AdamWConfig, DualLabels, MaskedLmLabels, Objective, ParameterGroups, Schedule, ScheduleKind, Sift, Task,
         TrainStepReport, Trainer, VectorLabels, Warmup,
         tasks::{AskedTypes, Collator, EntityOptions, EntityReader, EntityTask, GlinerBase, Splits},
     },
@@ -82,7 +84,7 @@ fn step_with(weight: f64, sift: Option<Sift>, device: &Device) -> TrainStepRepor
     let mut case = Case::new(name, &bytes, device, None);
     let switch = case.config.switch().unwrap().clone();
     case.config.set_switch(SwitchConfig { router_aux_loss_coef: weight, router_z_loss_coef: weight, ..switch });
-    let model = case.load(TokenClassification::new(&case.config, device), Objective::backbone_mut);
+    let model = case.load(TokenClassification::new(&case.config, device), InferenceModel::backbone_mut);
     let optimizer = AdamW::new(AdamWConfig::default(), ParameterGroups { layers: 2, layer_decay: 1.0 });
     let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), 1e-3, usize::MAX).unwrap();
     let mut trainer = Trainer::new(model, vec![device.clone()], optimizer, schedule, sift, 0);
@@ -134,11 +136,44 @@ fn assert_equal(case: &str, (loss, gradients): (f32, Tensors), expected: &SafeTe
 /// The gradients of a module's parameters, with the names of its file.
 fn gradients<M: Module>(module: M, loss: Tensor<1>, config: &dyn Configuration) -> (f32, Tensors) {
     let gradients = loss.backward();
+    (loss.into_scalar::<f32>(), written(module.map(&mut IntoGradients(&gradients)), config))
+}
+
+/// The parameters of a module, with the names of its file.
+fn written<M: Module>(module: M, config: &dyn Configuration) -> Tensors {
     let folder = tempfile::tempdir().unwrap();
     // Written as a checkpoint, gradients get the reference's names and, for v1, its packed projections.
-    let module = module.map(&mut IntoGradients(&gradients));
     checkpoint::write(&module, config, folder.path(), None).unwrap();
-    (loss.into_scalar::<f32>(), read(&folder.path().join("model.safetensors")))
+    read(&folder.path().join("model.safetensors"))
+}
+
+/// Where both have the weights of one, the reference's gradient of these is shared between them.
+#[test]
+fn gradients_of_two_encoders_add_up_to_those_of_one() {
+    let device = Device::flex().autodiff();
+    for (name, sizes) in [("contrastive_v3", vec![]), ("contrastive_v3_sizes", vec![8, 3])] {
+        let bytes = std::fs::read(fixture(name).join("gradients.safetensors")).unwrap();
+        let case = Case::new(name, &bytes, &device, None);
+        let encoder = || {
+            let encoder = TextEncoder::new(&case.config, Pooling::Mean, case.config.hidden_size(), &device);
+            case.load(encoder, InferenceModel::backbone_mut)
+        };
+        let model = DualEncoder::new(encoder(), encoder(), case.config.clone()).unwrap();
+        let of = |rows: Range<usize>| {
+            let whole = case.input();
+            let attention_mask = whole.attention_mask.map(|mask| mask.slice_dim(0, rows.clone()));
+            ModelInput { input_ids: whole.input_ids.slice_dim(0, rows.clone()), attention_mask, ..case.input() }
+        };
+        let labels = DualLabels { counterparts: of(3..7), pairs: 3, sizes };
+        let loss = model.loss(model.logits(of(0..3), &labels), labels);
+        let gradients = loss.backward();
+        let [mut sum, counterparts] =
+            model.sides().map(|side| written(side.clone().map(&mut IntoGradients(&gradients)), &case.config));
+        for (name, (_, values)) in &mut sum {
+            values.iter_mut().zip(&counterparts[name].1).for_each(|(sum, other)| *sum += other);
+        }
+        assert_equal(name, (loss.into_scalar::<f32>(), sum), &case.expected);
+    }
 }
 
 /// From rows of a file to gradients, as training does it.
@@ -240,19 +275,21 @@ impl<'a> Case<'a> {
         match task.as_str() {
             "SequenceClassification" => self.sequence(),
             "TokenClassification" => {
-                let model = self.load(TokenClassification::new(&self.config, self.device), Objective::backbone_mut);
+                let model =
+                    self.load(TokenClassification::new(&self.config, self.device), InferenceModel::backbone_mut);
                 let (input, routing) = self.input().record_routing();
                 let loss = model.loss(model.forward(input), self.integers("labels"));
                 self.finish(model, routing.add_to(loss))
             }
             "QuestionAnswering" => {
-                let model = self.load(QuestionAnswering::new(&self.config, self.device), Objective::backbone_mut);
+                let model = self.load(QuestionAnswering::new(&self.config, self.device), InferenceModel::backbone_mut);
                 let (starts, ends) = (self.integers("start_positions"), self.integers("end_positions"));
                 let loss = model.loss(model.forward(self.input()), starts, ends);
                 self.finish(model, loss)
             }
             "MultipleChoice" => {
-                let model = self.load(MultipleChoice::new(&self.config, self.device), Objective::backbone_mut);
+                let model =
+                    self.load(MultipleChoice::new(&self.config, self.device), |model| model.backbones_mut().remove(0));
                 let choices = self.integers::<1>("labels");
                 let rows = self.input().input_ids.dims()[0] / choices.dims()[0];
                 let loss = model.loss(model.forward(self.input(), rows), choices);
@@ -267,7 +304,7 @@ impl<'a> Case<'a> {
         let given = self.expected.tensor("labels").ok().map(|labels| [labels.shape()[0], labels.shape()[1]]);
         let width = given.map_or(self.config.hidden_size(), |[_, width]| width);
         let encoder = TextEncoder::new(&self.config, Pooling::Mean, width, self.device);
-        let model = self.load(encoder, Objective::backbone_mut);
+        let model = self.load(encoder, InferenceModel::backbone_mut);
         let vectors = model.forward(self.input());
         let given = |loss| VectorLabels::Given { vectors: self.values("labels", given.expect("vectors")), loss };
         let labels = match self.name {
@@ -282,7 +319,7 @@ impl<'a> Case<'a> {
     }
 
     fn sequence(&self) -> (f32, Tensors) {
-        let model = self.load(SequenceClassification::new(&self.config, self.device), Objective::backbone_mut);
+        let model = self.load(SequenceClassification::new(&self.config, self.device), InferenceModel::backbone_mut);
         let (input, routing) = self.input().record_routing();
         let logits = model.forward(input);
         let labels = match self.config.task().problem_type() {
@@ -296,7 +333,7 @@ impl<'a> Case<'a> {
 
     /// Training predicts tokens at the masked positions only: the same loss, and the gradients that are compared.
     fn masked_lm(&self, layout: MaskedLmLayout) -> (f32, Tensors) {
-        let model = self.load(MaskedLm::new(&self.config, layout, self.device).unwrap(), Objective::backbone_mut);
+        let model = self.load(MaskedLm::new(&self.config, layout, self.device).unwrap(), InferenceModel::backbone_mut);
         let loss = model.loss(model.forward(self.input()), self.integers("labels"));
         let labels = self.integers::<2>("labels");
         let [_, length] = labels.dims();

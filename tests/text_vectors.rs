@@ -9,10 +9,11 @@ mod support;
 use std::{fs, ops::Range, path::PathBuf};
 
 use assert_cmd::assert::OutputAssertExt;
-use deberta_burn::data::Random;
+use deberta_burn::{Backbone, DebertaConfig, data::Random};
 use predicates::str::contains;
 use runs::{Case, error_of, example, outcome};
 use safetensors::{Dtype, tensor::TensorView};
+use support::{config, folder};
 
 const WORDS: [&str; 12] =
     ["war", "peace", "law", "nation", "king", "truth", "money", "ship", "river", "house", "people", "year"];
@@ -49,6 +50,55 @@ fn encoders_learn_from_pairs_and_their_folder_embeds() {
     assert!(!case.path("encoder/adapter_config.json").exists());
     let rank = outcome(&case.path("encoder"))["valid"]["mrr"].as_f64().expect("a figure");
     assert!(rank > 0.4, "{rank}");
+}
+
+#[test]
+fn positives_can_have_an_encoder_of_their_own() {
+    let case = Case::with_classifier();
+    // Of another width and depth.
+    let other = folder(DebertaConfig { hidden_size: 24, num_hidden_layers: 1, ..config(&[]) }, Backbone::new);
+    let text = |index: usize| format!("a {}", [WORDS[index % 12]].repeat(1 + index / 12 % 3).join(" "));
+    let positive = |index: usize| format!("{0} and {0}", WORDS[index % 12]);
+    let row = |index| format!("{{\"text\": \"{}\", \"positive\": \"{}\"}}\n", text(index), positive(index));
+    let train = case.file("train.jsonl", &(0..240).map(row).collect::<String>());
+    let valid = case.file("valid.jsonl", &(0..12).map(row).collect::<String>());
+    let run = |flags: &[&str], output: &str| {
+        let mut command = example("finetune_embed");
+        command.arg("--model").arg(case.model.path()).arg("--positive-model").arg(other.path()).args(flags);
+        command.arg("--train").arg(&train).arg("--valid").arg(&valid).arg("--output").arg(case.path(output));
+        command.args(["--epochs", "12", "--batch-size", "12", "--learning-rate", "3e-3"]);
+        command
+    };
+    run(&[], "encoders").assert().success();
+    let rank = outcome(&case.path("encoders"))["valid"]["mrr"].as_f64().expect("a figure");
+    // By chance it is 0.26, as above.
+    assert!(rank > 0.5, "{rank}");
+
+    // Each folder embeds its side, with the vectors that were judged.
+    let vectors = |folder: &str, texts: Vec<String>| -> Vec<Vec<f32>> {
+        let mut embed = example("embed");
+        embed.arg("--model").arg(case.path(folder)).args(["--normalize", "--json", "--file"]);
+        embed.arg(case.file("texts.txt", &texts.join("\n")));
+        let answer = embed.assert().success().stderr(contains("(1_Pooling/config.json)"));
+        let lines = String::from_utf8(answer.get_output().stdout.clone()).expect("UTF-8");
+        lines.lines().map(|line| serde_json::from_str(line).expect("a list")).collect()
+    };
+    let texts = vectors("encoders", (0..12).map(text).collect());
+    let positives = vectors("encoders/counterparts", (0..12).map(positive).collect());
+    assert_eq!((texts[0].len(), positives[0].len()), (16, 16));
+    let cosine = |text: &[f32], positive: &[f32]| text.iter().zip(positive).map(|(a, b)| a * b).sum::<f32>();
+    let place = |index: usize| {
+        let own = cosine(&texts[index], &positives[index]);
+        1 + positives.iter().filter(|other| cosine(&texts[index], other) > own).count()
+    };
+    let found = (0..12).map(|index| 1.0 / place(index) as f64).sum::<f64>() / 12.0;
+    assert!((found - rank).abs() < 1e-6, "{found} {rank}");
+
+    run(&["--lora", "4"], "adapted").assert().success();
+    let rank = outcome(&case.path("adapted"))["valid"]["mrr"].as_f64().expect("a figure");
+    assert!(rank > 0.35, "{rank}");
+    let mut given = run(&["--vectors", "a.safetensors"], "bad");
+    given.assert().code(2).stderr(contains("cannot be used with"));
 }
 
 #[test]

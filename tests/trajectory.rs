@@ -109,7 +109,7 @@ fn trajectory(
         max_norm: number(&settings, "max_norm"),
     };
     let mut model = loaded(name, SequenceClassification::new(config, device));
-    Objective::backbone_mut(&mut model).set_compute_type(compute_type);
+    InferenceModel::backbone_mut(&mut model).set_compute_type(compute_type);
     let schedule = Schedule::new(ScheduleKind::Linear, warmup, peak, steps).unwrap();
     let optimizer = AdamW::new(optimizer, ParameterGroups { layers: 2, layer_decay: 1.0 });
     let mut trainer = Trainer::new(model, vec![device.clone()], optimizer, schedule, None, 0);

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Times pipeline::Gliner beside the package gliner: random models of published shapes, the same texts and labels, in turn.
+"""Times pipeline::Gliner beside the package gliner, on torch and on ONNX Runtime: random models of published shapes, the same
+texts and labels, in turn.
 
-    pip install -r ../../tests/fixtures/requirements-gliner.txt
+    pip install -r ../../tests/fixtures/requirements-gliner.txt onnx==1.23.2 onnxruntime==1.32.0
     python entities.py [--shapes small medium large] [--threads 2] [--rounds 7]
 
-8 texts of 64 words, 10 labels, one batch, from texts to entities, f32. Both must find the same entities.
+8 texts of 64 words, 10 labels, one batch, from texts to entities, f32. All must find the same entities.
 """
 
 import argparse
@@ -66,6 +67,42 @@ def make(shape, folder):
         for parameter in model.model.prompt_rep_layer[3].parameters():
             parameter.mul_(THRESHOLD_LOGIT / logits.flatten().topk(1000).values[-1])
     model.save_pretrained(folder)
+    model.export_to_onnx(folder)
+
+
+def torch_and_onnxruntime(folder, threads):
+    """The package's two ways to compute a model: functions from texts to entities."""
+    import onnxruntime
+    import torch
+    from gliner import GLiNER
+
+    torch.set_num_threads(threads)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+
+    def opened(**more):
+        model = GLiNER.from_pretrained(str(folder), local_files_only=True, load_tokenizer=True, **more)
+        return lambda texts: model.inference(texts, LABELS, threshold=THRESHOLD, batch_size=len(texts))
+
+    return {"torch": opened(), "ONNX Runtime": opened(runtime="onnxruntime", session_options=options)}
+
+
+def samples(peers, rounds):
+    """The seconds of each peer, in turn."""
+    found = {name: [] for name in peers}
+    for round_ in range(rounds + 1):
+        spans = []
+        for name, peer in peers.items():
+            time.sleep(PAUSE)
+            start = time.perf_counter()
+            entities = peer(texts())
+            seconds = time.perf_counter() - start
+            spans.append([[(entity["start"], entity["end"]) for entity in text] for text in entities])
+            if round_ > 0:  # the first round warms all up
+                found[name].append(seconds)
+        assert all(others == spans[0] for others in spans)
+    return found
 
 
 def main():
@@ -75,37 +112,22 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
-    import torch
-    from gliner import GLiNER
-
-    torch.set_num_threads(options.threads)
     scratch = Path(tempfile.gettempdir()) / "deberta-burn-peers"
     worker = environment.build(scratch, {"ours"})["ours"]
-    print(f"{options.threads} threads\n\n| shape | of {options.rounds} runs | gliner, s | ours, s | gliner / ours |\n|---|---|---:|---:|---:|")
+    print(f"{options.threads} threads\n\n| shape | of {options.rounds} runs | torch, s | ONNX Runtime, s | ours, s | torch / ours | "
+          "ONNX Runtime / ours |\n|---|---|---:|---:|---:|---:|---:|")
     for shape in options.shapes:
         folder = scratch / "models" / f"gliner-{shape}"
-        if not folder.exists():
+        if not (folder / "model.onnx").exists():
             make(shape, folder)
-        model = GLiNER.from_pretrained(str(folder), local_files_only=True, load_tokenizer=True).eval()
-        found = texts()
         with Worker(worker, options.threads) as ours:
             ours.ask(command="gliner", model=str(folder))
-            samples = {"gliner": [], "ours": []}
-            for round_ in range(options.rounds + 1):
-                time.sleep(PAUSE)
-                start = time.perf_counter()
-                theirs = model.inference(found, LABELS, threshold=THRESHOLD, batch_size=len(found))
-                seconds = time.perf_counter() - start
-                time.sleep(PAUSE)
-                answer = ours.ask(command="entities", texts=found, labels=LABELS, threshold=THRESHOLD)
-                spans = [[(entity["start"], entity["end"]) for entity in text] for text in theirs]
-                assert spans == [[(entity["start"], entity["end"]) for entity in text] for text in answer["entities"]]
-                if round_ > 0:  # the first round warms both up
-                    samples["gliner"].append(seconds)
-                    samples["ours"].append(answer["seconds"])
+            find = lambda texts: ours.ask(command="entities", texts=texts, labels=LABELS, threshold=THRESHOLD)["entities"]
+            found = samples({**torch_and_onnxruntime(folder, options.threads), "ours": find}, options.rounds)
         for name, statistic in (("median", statistics.median), ("fastest", min)):
-            gliner, ours = (statistic(samples[peer]) for peer in ("gliner", "ours"))
-            print(f"| {shape} | {name} | {gliner:.3f} | {ours:.3f} | {gliner / ours:.2f} |", flush=True)
+            torch, onnxruntime, ours = map(statistic, found.values())
+            print(f"| {shape} | {name} | {torch:.3f} | {onnxruntime:.3f} | {ours:.3f} | {torch / ours:.2f} | "
+                  f"{onnxruntime / ours:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
 use std::{
     fs,
     io::{self, Read},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::Args;
 use deberta_burn::{
     Error, Result,
-    data::{at_line, decode_text},
+    data::{Shard, at_line, decode_text},
 };
 use serde::de::DeserializeOwned;
 
@@ -31,18 +31,40 @@ pub struct InputArgs {
     /// The whole input is one text, line breaks included
     #[arg(long, conflicts_with = "text")]
     whole: bool,
+
+    /// Read the K-th of N shares of the rows; one after the other, the answers to all shares are those to the whole
+    #[arg(long, value_name = "K/N", conflicts_with_all = ["text", "whole"])]
+    shard: Option<Shard>,
 }
 
 impl InputArgs {
+    /// The file, if its name ends in `.parquet`.
+    pub fn parquet(&self) -> Option<&Path> {
+        let is_parquet =
+            |file: &&PathBuf| file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"));
+        self.file.as_ref().filter(is_parquet).map(PathBuf::as_path)
+    }
+
+    /// Which rows are read.
+    pub fn shard(&self) -> Shard {
+        self.shard.unwrap_or(Shard::WHOLE)
+    }
+
     /// Reads the rows: JSON lines as they are, plain texts through `from_text`. Blank lines after the last text do not count,
     /// nor do those between JSON lines.
     ///
     /// # Errors
-    /// A file that cannot be read, a text that is blank, what is not UTF-8 or not the JSON wanted, or nothing at all.
+    /// A file that cannot be read or is Parquet, a text that is blank, what is not UTF-8 or not the JSON wanted, or nothing at
+    /// all.
     pub fn read<R: DeserializeOwned>(&self, from_text: impl Fn(String) -> R) -> Result<(Vec<R>, Locations)> {
         if let Some(text) = &self.text {
             let place = "the text argument";
             return Ok((vec![from_text(not_blank(place, text)?)], Locations::whole(place)));
+        }
+        if let Some(file) = self.parquet() {
+            let problem =
+                "Parquet is read by classify, embed, ner and rerank, if they are built with `--features parquet`";
+            return Err(Error::file(file, problem));
         }
         let (name, bytes) = self.bytes()?;
         let text = decode_text(&name, bytes)?;
@@ -63,6 +85,12 @@ impl InputArgs {
             });
             lines.push(line);
         }
+        let share = self.shard().range(rows.len());
+        if share.is_empty() {
+            let problem = format!("it has no row: {name} has {}, expected no more shares than these", rows.len());
+            return Err(Error::setting("--shard", problem));
+        }
+        let (rows, lines) = (rows.drain(share.clone()).collect(), lines[share].to_vec());
         Ok((rows, Locations { name, lines }))
     }
 

@@ -1,6 +1,9 @@
 //! What the command-line examples share: flags, reading texts, progress, writing answers, errors.
 
 pub mod allocator;
+#[cfg(feature = "parquet")]
+#[allow(dead_code, reason = "some tasks read lines only")]
+pub mod bulk;
 mod input;
 mod output;
 mod precision;
@@ -75,6 +78,27 @@ impl CommonArgs {
     /// A repository that cannot be had.
     pub fn folder(&self) -> Result<PathBuf> {
         locate(&self.model, self.revision.as_deref())
+    }
+
+    /// What decides on the answers, beside the input.
+    ///
+    /// # Errors
+    /// Weights that cannot be read.
+    #[cfg(feature = "parquet")]
+    #[allow(dead_code, reason = "some tasks read lines only")]
+    pub fn made_by(&self) -> Result<serde_json::Value> {
+        use deberta_burn::Checkpoint;
+        let folder = self.folder()?;
+        let checkpoint = match &self.adapter {
+            Some(adapter) => Checkpoint::open_with_adapter(folder, adapter),
+            None => Checkpoint::open(folder),
+        };
+        Ok(serde_json::json!({
+            "weights": checkpoint?.digest()?,
+            "precision": self.precision.precision()?.to_string(),
+            "max_length": self.max_length,
+            "truncation": self.truncation.map(|side| format!("{side:?}")),
+        }))
     }
 
     /// The flags as the library wants them. A precision below f32 is printed on standard error.

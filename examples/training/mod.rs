@@ -142,9 +142,16 @@ impl<C: Configuration> Session<C> {
 
     /// Fills a fresh model from the checkpoint, if there is one. Its head is used only where it answers with the same labels.
     pub fn load<M: Module>(&self, model: M, same_labels: bool) -> Result<M> {
-        let Some(folder) = &self.folder else { return Ok(model) };
+        match &self.folder {
+            Some(folder) => self.load_from(folder, &self.config.encoder(), model, same_labels),
+            None => Ok(model),
+        }
+    }
+
+    /// The same from another folder, with its configuration.
+    pub fn load_from<M: Module>(&self, folder: &Path, config: &ModelConfig, model: M, same_labels: bool) -> Result<M> {
         let head = if same_labels { HeadPolicy::InitialiseIfMissing } else { HeadPolicy::Initialise };
-        let checkpoint = Checkpoint::open_for(folder, &self.config.encoder())?;
+        let checkpoint = Checkpoint::open_for(folder, config)?;
         let (model, report) = checkpoint.load(model, &LoadOptions { head, ..LoadOptions::default() })?;
         self.announce(&report);
         Ok(model)

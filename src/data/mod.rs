@@ -9,6 +9,7 @@
 //! - [`read_squad`]: questions about passages. [`read_choices`]: multiple choice.
 //! - [`Split`]: training, validation and test texts, by a hash of each text; [`file_digest`]: which data a run saw;
 //!   [`swap_characters`]: spelling noise.
+//! - [`Shard`]: the share of one of several machines.
 //! - [`Random`]: the one source of random numbers.
 //!
 //! ```no_run
@@ -39,6 +40,7 @@ mod notation;
 mod pairs;
 mod random;
 mod ranking;
+mod shard;
 mod split;
 mod squad;
 mod table;
@@ -58,6 +60,7 @@ pub use notation::LabelNotation;
 pub use pairs::{TextPair, read_pairs};
 pub use random::Random;
 pub use ranking::{RankedQuery, read_rankings};
+pub use shard::Shard;
 pub use split::{Part, Split};
 pub use squad::{Answer, Question, read_squad};
 pub use table::{TextColumns, TextRow, read_table};

@@ -2,6 +2,7 @@
 //! configuration says how.
 
 mod dense;
+mod dual_encoder;
 mod gliclass;
 pub(crate) mod gliner;
 #[doc(hidden)]
@@ -21,6 +22,7 @@ mod token;
 pub use crate::model::InferenceModel;
 pub use crate::model::MaskedPositions;
 pub(crate) use dense::Dense;
+pub use dual_encoder::DualEncoder;
 pub use gliclass::GliClass;
 pub use gliner::{Gliner, GlinerLayout, GlinerOptions, GlinerTargets, GlinerVectors, spans};
 pub use loss::FocalLoss;

@@ -52,6 +52,8 @@ impl EmbedOptions {
 pub struct EmbedRequest {
     /// The text or pair of texts.
     pub text: Text<'static>,
+    /// How many numbers of its vector are kept, from its start; if none, all.
+    pub dimensions: Option<usize>,
     /// Whether its vector is scaled to length 1.
     pub normalize: bool,
 }
@@ -61,6 +63,7 @@ pub struct Embedder {
     runner: Runner,
     model: Prepared<Backbone>,
     dense: Vec<Dense>,
+    width: usize,
     options: EmbedOptions,
 }
 
@@ -71,8 +74,9 @@ impl Embedder {
     /// # Errors
     /// A missing or damaged file, or options that do not fit the model.
     pub fn from_folder(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
-        let (runner, model) = Runner::open(folder.as_ref(), options)?;
-        Ok(Self { runner, model, dense: Vec::new(), options: EmbedOptions::default() })
+        let (runner, model): (Runner, Prepared<Backbone>) = Runner::open(folder.as_ref(), options)?;
+        let width = runner.config().hidden_size();
+        Ok(Self { runner, model, dense: Vec::new(), width, options: EmbedOptions::default() })
     }
 
     /// What the checkpoint held.
@@ -101,12 +105,13 @@ impl Embedder {
             width = outputs;
             dense.push(map);
         }
-        match options.size {
-            Some(size) if !(1..=width).contains(&size) => {
-                Err(Error::value("size", size, format!("from 1 to {width}, the numbers of a vector")))
-            }
-            _ => Ok(Self { dense, options, ..self }),
-        }
+        check_size("size", options.size, width)?;
+        Ok(Self { dense, width, options, ..self })
+    }
+
+    /// Numbers of a vector, if it is not cut.
+    pub fn width(&self) -> usize {
+        self.width
     }
 
     /// How it embeds.
@@ -120,8 +125,8 @@ impl Embedder {
     /// # Errors
     /// No text at all, tokens that the model does not have, or vectors that are not finite.
     pub fn embed<'a>(&self, texts: impl IntoIterator<Item = impl Into<Text<'a>>>) -> Result<Vec<Vec<f32>>> {
-        let normalize = self.options.normalize;
-        let request = |text: Text<'a>| EmbedRequest { text: text.into_owned(), normalize };
+        let EmbedOptions { size: dimensions, normalize, .. } = self.options;
+        let request = |text: Text<'a>| EmbedRequest { text: text.into_owned(), dimensions, normalize };
         let requests: Vec<EmbedRequest> = texts.into_iter().map(|text| request(text.into())).collect();
         self.run(&requests)
     }
@@ -136,6 +141,7 @@ impl Pipeline for Embedder {
     }
 
     fn encode(&self, request: &EmbedRequest) -> Result<Vec<Encoding>> {
+        check_size("dimensions", request.dimensions, self.width)?;
         self.runner.encode(std::slice::from_ref(&request.text), Truncation::LongestFirst, None)
     }
 
@@ -155,11 +161,21 @@ impl Pipeline for Embedder {
     fn decode(&self, request: &EmbedRequest, sequences: &[Encoding], rows: Vec<Vec<f32>>) -> Result<Vec<f32>> {
         self.runner.check_finite(sequences, &rows)?;
         let mut embedding = rows.concat();
-        embedding.truncate(self.options.size.unwrap_or(usize::MAX));
+        embedding.truncate(request.dimensions.unwrap_or(usize::MAX));
         if request.normalize {
             normalize(&mut embedding);
         }
         Ok(embedding)
+    }
+}
+
+/// Refuses to keep no number of a vector, or more than it has.
+fn check_size(name: &str, size: Option<usize>, width: usize) -> Result<()> {
+    match size {
+        Some(size) if !(1..=width).contains(&size) => {
+            Err(Error::value(name, size, format!("from 1 to {width}, the numbers of a vector")))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -284,5 +284,5 @@ served! {
     FillMask, "guess words", { Model::Words(model) => Some(model) },
         FillRequest { text: "a quick [MASK]".into(), top_k: 1 };
     Embedder, "make vectors", { Model::Vectors(embedder) => Some(embedder) },
-        EmbedRequest { text: TEXT.into(), normalize: true };
+        EmbedRequest { text: TEXT.into(), dimensions: None, normalize: true };
 }

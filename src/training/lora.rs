@@ -8,7 +8,7 @@ use crate::{
     Error, Result,
     checkpoint::adapter::{self, AdapterSettings},
     data::Random,
-    model::lora::LowRank,
+    model::{linear::Linear, lora::LowRank},
 };
 
 pub use crate::model::linear::LinearRole;
@@ -57,7 +57,7 @@ impl Lora {
     /// Puts a low-rank change beside each target. A is drawn from the seed as PEFT draws it, uniformly up to
     /// `1 / sqrt(inputs)`; B is zero.
     pub(super) fn attach<M: Objective>(&self, model: &mut M, seed: u64) {
-        let targets = model.backbone_mut().linears().into_iter().filter(|(role, _)| self.targets.contains(role));
+        let targets = linears(model).into_iter().filter(|(role, _)| self.targets.contains(role));
         for (number, (_, linear)) in targets.enumerate() {
             let shape @ [inputs, _] = linear.weight.lazy_shape().dims();
             let mut random = Random::new(&[seed, number as u64]);
@@ -70,12 +70,12 @@ impl Lora {
 
     /// Takes the changes away again.
     pub(super) fn detach<M: Objective>(model: &mut M) {
-        model.backbone_mut().linears().into_iter().for_each(|(_, linear)| linear.set_lora(None));
+        linears(model).into_iter().for_each(|(_, linear)| linear.set_lora(None));
     }
 
     /// The model with the changes merged into its weights.
     pub(super) fn merge<M: Objective>(mut model: M) -> M {
-        model.backbone_mut().linears().into_iter().for_each(|(_, linear)| linear.merge_lora());
+        linears(&mut model).into_iter().for_each(|(_, linear)| linear.merge_lora());
         model
     }
 
@@ -88,4 +88,9 @@ impl Lora {
     pub(super) fn adapter_settings(&self) -> AdapterSettings<'_> {
         AdapterSettings { base: &self.base, rank: self.rank, alpha: self.alpha }
     }
+}
+
+/// The linear maps of all backbones.
+fn linears<M: Objective>(model: &mut M) -> Vec<(LinearRole, &mut Linear)> {
+    model.backbones_mut().into_iter().flat_map(|backbone| backbone.linears()).collect()
 }

@@ -30,7 +30,10 @@ mod trainer;
 
 pub use learner::{Learner, Start, TrainStepReport};
 pub use lora::{LinearRole, Lora};
-pub use objective::{AnswerLabels, ChoiceLabels, Compared, GlinerLabels, MaskedLmLabels, Objective, VectorLabels};
+pub use objective::{
+    AnswerLabels, COUNTERPARTS, ChoiceLabels, Compared, DualLabels, GlinerLabels, MaskedLmLabels, Objective,
+    VectorLabels,
+};
 pub use optimizer::{AdamW, AdamWConfig, Frozen, ParameterGroups, Schedule, ScheduleKind, Warmup};
 pub use report::Report;
 pub use run::Run;

@@ -1,6 +1,8 @@
 //! What training needs from a head: logits, their loss, and a way to compare two passes over one batch (for
 //! [`sift`](super::sift)).
 
+use std::path::Path;
+
 use burn::{
     Tensor,
     module::{Module, ModuleDisplay},
@@ -8,10 +10,13 @@ use burn::{
 };
 
 use crate::{
+    Result,
+    checkpoint::{self, Checkpoint, LoadOptions},
+    config::Configuration,
     heads::{
-        AlignmentLoss, AnswerLogits, FocalLoss, Gliner, GlinerLayout, GlinerTargets, MaskedLm, MultipleChoice,
-        QuestionAnswering, SequenceClassification, SequenceLabels, TextEncoder, TokenClassification, loss,
-        of_length_one,
+        AlignmentLoss, AnswerLogits, DualEncoder, FocalLoss, Gliner, GlinerLayout, GlinerTargets, MaskedLm,
+        MultipleChoice, QuestionAnswering, SequenceClassification, SequenceLabels, TextEncoder, TokenClassification,
+        loss, of_length_one,
     },
     model::{
         AttentionMask, Backbone, InferenceModel,
@@ -20,6 +25,9 @@ use crate::{
     },
 };
 
+/// The folder of the second one of two encoders, inside that of the first.
+pub const COUNTERPARTS: &str = "counterparts";
+
 /// A model with a head that can be trained.
 pub trait Objective: Module + ModuleDisplay {
     /// The labels of a batch.
@@ -27,8 +35,27 @@ pub trait Objective: Module + ModuleDisplay {
     /// What the model computes.
     type Logits: Clone;
 
-    /// The model below the head, whose linear maps can be adapted.
-    fn backbone_mut(&mut self) -> &mut Backbone;
+    /// The folders that [`write`](Self::write) writes into, relative to the folder it is given.
+    const FOLDERS: &'static [&'static str] = &[""];
+
+    /// The models below the head, whose linear maps can be adapted: one, or several that are trained together.
+    fn backbones_mut(&mut self) -> Vec<&mut Backbone>;
+
+    /// Writes the model as a checkpoint folder.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    fn write(&self, config: &dyn Configuration, folder: &Path) -> Result<()> {
+        checkpoint::write(self, config, folder, None)
+    }
+
+    /// Fills the model from a folder that [`write`](Self::write) wrote.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    fn read(self, folder: &Path, options: &LoadOptions) -> Result<Self> {
+        Ok(Checkpoint::open(folder)?.load(self, options)?.0)
+    }
 
     /// Runs the model.
     fn logits(&self, input: ModelInput, labels: &Self::Labels) -> Self::Logits;
@@ -72,8 +99,8 @@ impl Objective for SequenceClassification {
     type Labels = SequenceLabels;
     type Logits = Tensor<2>;
 
-    fn backbone_mut(&mut self) -> &mut Backbone {
-        InferenceModel::backbone_mut(self)
+    fn backbones_mut(&mut self) -> Vec<&mut Backbone> {
+        vec![self.backbone_mut()]
     }
 
     fn logits(&self, input: ModelInput, _labels: &SequenceLabels) -> Tensor<2> {
@@ -123,8 +150,8 @@ impl Objective for TextEncoder {
     /// Vectors of any length, [texts, width].
     type Logits = Tensor<2>;
 
-    fn backbone_mut(&mut self) -> &mut Backbone {
-        InferenceModel::backbone_mut(self)
+    fn backbones_mut(&mut self) -> Vec<&mut Backbone> {
+        vec![self.backbone_mut()]
     }
 
     fn logits(&self, input: ModelInput, _labels: &VectorLabels) -> Tensor<2> {
@@ -144,12 +171,61 @@ impl Objective for TextEncoder {
     }
 }
 
+/// What two encoders learn from.
+#[derive(Clone, Debug)]
+pub struct DualLabels {
+    /// What belongs to the texts, in their order, and what belongs to none behind it.
+    pub counterparts: ModelInput,
+    /// The number of texts.
+    pub pairs: usize,
+    /// The sizes that count beside that of the whole vectors.
+    pub sizes: Vec<usize>,
+}
+
+impl Objective for DualEncoder {
+    type Labels = DualLabels;
+    /// Vectors of any length, [texts + counterparts, width].
+    type Logits = Tensor<2>;
+
+    /// The encoder of texts, and that of their counterparts in a folder inside it.
+    const FOLDERS: &'static [&'static str] = &["", COUNTERPARTS];
+
+    fn backbones_mut(&mut self) -> Vec<&mut Backbone> {
+        self.backbones_mut().into()
+    }
+
+    fn write(&self, config: &dyn Configuration, folder: &Path) -> Result<()> {
+        checkpoint::write(&self.texts, config, folder, None)?;
+        checkpoint::write(&self.counterparts, &self.config, folder.join(COUNTERPARTS), None)
+    }
+
+    fn read(self, folder: &Path, options: &LoadOptions) -> Result<Self> {
+        let Self { texts, counterparts, config } = self;
+        let texts = Checkpoint::open(folder)?.load(texts, options)?.0;
+        let counterparts = Checkpoint::open(folder.join(COUNTERPARTS))?.load(counterparts, options)?.0;
+        Ok(Self { texts, counterparts, config })
+    }
+
+    fn logits(&self, input: ModelInput, labels: &DualLabels) -> Tensor<2> {
+        self.forward(input, labels.counterparts.clone())
+    }
+
+    fn loss(&self, logits: Tensor<2>, labels: DualLabels) -> Tensor<1> {
+        self.texts.pair_loss(logits, labels.pairs, &labels.sizes)
+    }
+
+    /// Directions alone.
+    fn compared(&self, logits: Tensor<2>, _labels: &DualLabels, _mask: Option<&Tensor<2, Bool>>) -> Compared {
+        Compared::Numbers(of_length_one(logits))
+    }
+}
+
 impl Objective for TokenClassification {
     type Labels = Tensor<2, Int>;
     type Logits = Tensor<3>;
 
-    fn backbone_mut(&mut self) -> &mut Backbone {
-        InferenceModel::backbone_mut(self)
+    fn backbones_mut(&mut self) -> Vec<&mut Backbone> {
+        vec![self.backbone_mut()]
     }
 
     fn logits(&self, input: ModelInput, _labels: &Self::Labels) -> Tensor<3> {
@@ -178,8 +254,8 @@ impl Objective for QuestionAnswering {
     type Labels = AnswerLabels;
     type Logits = AnswerLogits;
 
-    fn backbone_mut(&mut self) -> &mut Backbone {
-        InferenceModel::backbone_mut(self)
+    fn backbones_mut(&mut self) -> Vec<&mut Backbone> {
+        vec![self.backbone_mut()]
     }
 
     fn logits(&self, input: ModelInput, _labels: &AnswerLabels) -> AnswerLogits {
@@ -205,8 +281,8 @@ impl Objective for MultipleChoice {
     type Labels = ChoiceLabels;
     type Logits = Tensor<2>;
 
-    fn backbone_mut(&mut self) -> &mut Backbone {
-        self.backbone_mut()
+    fn backbones_mut(&mut self) -> Vec<&mut Backbone> {
+        vec![self.backbone_mut()]
     }
 
     fn logits(&self, input: ModelInput, labels: &ChoiceLabels) -> Tensor<2> {
@@ -239,8 +315,8 @@ impl Objective for Gliner {
     /// As [`Gliner::score`] gives them.
     type Logits = Tensor<3>;
 
-    fn backbone_mut(&mut self) -> &mut Backbone {
-        InferenceModel::backbone_mut(self)
+    fn backbones_mut(&mut self) -> Vec<&mut Backbone> {
+        vec![self.backbone_mut()]
     }
 
     fn logits(&self, input: ModelInput, labels: &GlinerLabels) -> Tensor<3> {
@@ -273,8 +349,8 @@ impl Objective for MaskedLm {
     /// [masked, vocabulary]
     type Logits = Tensor<2>;
 
-    fn backbone_mut(&mut self) -> &mut Backbone {
-        InferenceModel::backbone_mut(self)
+    fn backbones_mut(&mut self) -> Vec<&mut Backbone> {
+        vec![self.backbone_mut()]
     }
 
     fn logits(&self, input: ModelInput, labels: &MaskedLmLabels) -> Tensor<2> {

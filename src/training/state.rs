@@ -93,7 +93,7 @@ pub(super) fn write_model<M: Module>(
     optimizer: &AdamW,
 ) -> Result<()> {
     checkpoint::write(model, config, folder, None)?;
-    write_moments(&folder.join(OPTIMIZER), optimizer)
+    write_moments(folder, optimizer)
 }
 
 /// Fills a model and its optimiser from such a folder.
@@ -105,7 +105,7 @@ pub(super) fn read_model<M: Module>(
     device: &Device,
 ) -> Result<M> {
     let (model, _) = Checkpoint::open(folder)?.load(model, options)?;
-    read_moments(&folder.join(OPTIMIZER), device, optimizer)?;
+    read_moments(folder, device, optimizer)?;
     Ok(model)
 }
 
@@ -113,13 +113,13 @@ pub(super) fn read_model<M: Module>(
 pub(super) fn write_adapter<M: Module>(folder: &Path, model: &M, optimizer: &AdamW) -> Result<()> {
     fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     checkpoint::write_some(model, adapter::is_part, &folder.join(TRAINED))?;
-    write_moments(&folder.join(OPTIMIZER), optimizer)
+    write_moments(folder, optimizer)
 }
 
 /// Puts the trained part of such a folder back into the adapted base model, and fills the optimiser.
 pub(super) fn read_adapter<M: Module>(folder: &Path, model: M, optimizer: &mut AdamW, device: &Device) -> Result<M> {
     let model = checkpoint::read_some(model, adapter::is_part, &folder.join(TRAINED))?;
-    read_moments(&folder.join(OPTIMIZER), device, optimizer)?;
+    read_moments(folder, device, optimizer)?;
     Ok(model)
 }
 
@@ -144,7 +144,9 @@ fn rows(moments: &Moments) -> Result<Rows<'_>> {
     }
 }
 
-fn write_moments(path: &Path, optimizer: &AdamW) -> Result<()> {
+/// Writes an optimiser into a folder.
+pub(super) fn write_moments(folder: &Path, optimizer: &AdamW) -> Result<()> {
+    let path = &folder.join(OPTIMIZER);
     let mut values = Vec::new();
     for (name, moments) in optimizer.moments() {
         let (width, kinds) = rows(moments)?;
@@ -165,8 +167,9 @@ fn write_moments(path: &Path, optimizer: &AdamW) -> Result<()> {
         .map_err(|error| Error::io("write", path)(std::io::Error::other(error)))
 }
 
-/// Fills the optimiser of a model on this device.
-fn read_moments(path: &Path, device: &Device, optimizer: &mut AdamW) -> Result<()> {
+/// Fills the optimiser of a model on this device from such a folder.
+pub(super) fn read_moments(folder: &Path, device: &Device, optimizer: &mut AdamW) -> Result<()> {
+    let path = &folder.join(OPTIMIZER);
     let fail = |problem: String| Error::checkpoint(path, format!("{problem}; start the run anew without --resume"));
     let bytes = fs::read(path).map_err(Error::io("read", path))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| fail(error.to_string()))?;

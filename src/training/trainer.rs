@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Result,
-    checkpoint::{self, Checkpoint, LoadOptions, adapter, locate},
+    checkpoint::{Checkpoint, LoadOptions, adapter, locate},
     config::Configuration,
     data::Random,
     model::{RoutingFigures, input::ModelInput},
@@ -55,7 +55,8 @@ impl<M: Objective> Trainer<M> {
         sift: Option<Sift>,
         seed: u64,
     ) -> Self {
-        optimizer.scale_for(model.backbone_mut().compute_type());
+        let compute_type = model.backbones_mut().first().and_then(|backbone| backbone.compute_type());
+        optimizer.scale_for(compute_type);
         Self { model: Some(model), optimizer, schedule, sift, seed, devices: Devices::new(&devices), lora: None }
     }
 
@@ -116,10 +117,13 @@ impl<M: Objective> Learner for Trainer<M> {
     type Model = M;
     type Batch = (ModelInput, M::Labels);
 
+    const FOLDERS: &'static [&'static str] = M::FOLDERS;
+
     fn begin(mut model: M, start: Start<'_>) -> Result<Self> {
         let Start { settings, run, schedule, saved } = start;
         let (mut optimizer, device) = (start.optimizer(&run.config.encoder()), &run.devices[0]);
-        model.backbone_mut().set_compute_type(settings.precision.compute_type(device)?);
+        let compute_type = settings.precision.compute_type(device)?;
+        model.backbones_mut().into_iter().for_each(|backbone| backbone.set_compute_type(compute_type));
         if let Some(lora) = &settings.lora {
             lora.attach(&mut model, settings.seed);
             if let Some(folder) = saved {
@@ -128,7 +132,8 @@ impl<M: Objective> Learner for Trainer<M> {
             model = Lora::freeze(model);
         } else {
             if let Some(folder) = saved {
-                model = state::read_model(folder, model, &run.load_options(), &mut optimizer, device)?;
+                model = model.read(folder, &run.load_options())?;
+                state::read_moments(folder, device, &mut optimizer)?;
             }
             model = settings.frozen.freeze(model);
         }
@@ -155,7 +160,10 @@ impl<M: Objective> Learner for Trainer<M> {
     fn save(&self, config: &dyn Configuration, folder: &Path) -> Result<()> {
         match self.lora {
             Some(_) => state::write_adapter(folder, self.model(), &self.optimizer),
-            None => state::write_model(folder, self.model(), config, &self.optimizer),
+            None => {
+                self.model().write(config, folder)?;
+                state::write_moments(folder, &self.optimizer)
+            }
         }
     }
 
@@ -166,20 +174,20 @@ impl<M: Objective> Learner for Trainer<M> {
             }
             lora => lora.as_ref().map(|_| Lora::merge(self.model().valid())),
         };
-        checkpoint::write(merged.as_ref().unwrap_or(self.model()), run.config, folder, None)?;
+        merged.as_ref().unwrap_or(self.model()).write(run.config, folder)?;
         run.tokenizer.save(folder)
     }
 
     fn exported(&self, folder: &Path, options: &LoadOptions) -> Result<M> {
-        let (mut model, checkpoint) = (
-            self.model().valid(),
-            match &self.lora {
-                Some(lora) if !lora.merged => Checkpoint::open_with_adapter(locate(&lora.base, None)?, folder)?,
-                _ => Checkpoint::open(folder)?,
-            },
-        );
+        let mut model = self.model().valid();
         Lora::detach(&mut model);
-        Ok(checkpoint.load(model, options)?.0)
+        match &self.lora {
+            Some(lora) if !lora.merged => {
+                let checkpoint = Checkpoint::open_with_adapter(locate(&lora.base, None)?, folder)?;
+                Ok(checkpoint.load(model, options)?.0)
+            }
+            _ => model.read(folder, options),
+        }
     }
 }
 
@@ -225,7 +233,7 @@ mod tests {
     fn model(device: &Device) -> SequenceClassification {
         device.seed(1);
         let mut model = SequenceClassification::new(&config(), device);
-        Objective::backbone_mut(&mut model).set_compute_type(Some(FloatDType::F16));
+        InferenceModel::backbone_mut(&mut model).set_compute_type(Some(FloatDType::F16));
         model
     }
 

@@ -6,16 +6,16 @@ use std::{
 };
 
 use deberta_burn::{
-    heads::{QuestionAnswering, TokenClassification},
+    heads::{MaskedLmLayout, QuestionAnswering, TokenClassification},
     pipeline::{
-        AnswerOptions, Classifier, Embedder, PipelineOptions, QuestionAnswerer, RankRequest, Reranker, TagOptions,
-        TokenTagger, TruncationListener, ZeroShot, ZeroShotOptions,
+        AnswerOptions, Classifier, Embedder, FillMask, PipelineOptions, QuestionAnswerer, RankRequest, Reranker,
+        TagOptions, TokenTagger, TruncationListener, ZeroShot, ZeroShotOptions,
     },
     tokenizer::Truncated,
 };
 
 use crate::{
-    TEXTS, long_text, message, options, question, sequence,
+    TEXTS, long_text, masked_lm, message, options, question, sequence,
     support::{LENGTH, config},
 };
 
@@ -89,6 +89,10 @@ fn a_very_long_word_is_a_text_like_others() {
     // So does a label.
     assert!(message(judge(&["war", &word])).contains("max_length 32"));
     assert_eq!(Embedder::from_folder(&labels, options()).unwrap().embed([&word]).unwrap()[0].len(), 16);
+    // A mask might be in what is cut.
+    let words = FillMask::from_folder(masked_lm(MaskedLmLayout::EnhancedMaskDecoder), options()).unwrap();
+    let error = message(words.fill(&["[MASK] war".to_owned(), format!("[MASK] {word}")], 1));
+    assert!(error.starts_with("text 1: ") && error.contains("shorten it"), "{error}");
 
     // Read in windows, up to the end of the word.
     let tagger = crate::support::folder(config(&["B-LEFT", "B-RIGHT"]), TokenClassification::new);

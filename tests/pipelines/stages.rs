@@ -63,7 +63,8 @@ fn steps_with_mixed_requests_give_each_the_answer_that_it_gets_alone() {
         .map(|(text, raw_scores)| ClassifyRequest { text, raw_scores })
         .collect();
     check(&Classifier::from_folder(&model, options()).unwrap(), &requests);
-    let requests: Vec<_> = owned.into_iter().map(|text| EmbedRequest { text, normalize: true }).collect();
+    let requests: Vec<_> =
+        owned.into_iter().map(|text| EmbedRequest { text, dimensions: None, normalize: true }).collect();
     check(&Embedder::from_folder(&model, options()).unwrap(), &requests);
     let request = |text: &str, candidates: &[&str]| ZeroShotRequest {
         text: text.into(),

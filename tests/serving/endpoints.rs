@@ -257,14 +257,31 @@ fn vectors() {
     let bytes = BASE64_STANDARD.decode(answer["data"][0]["embedding"].as_str().unwrap()).unwrap();
     let numbers: Vec<f32> = bytes.chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
     assert_close(&json!(numbers), &json!(vectors[0]));
+    // The first numbers, scaled where vectors are.
+    let plain = Embedder::from_folder(&model, options()).unwrap().embed(["war"]).unwrap().remove(0);
+    let cut = EmbedOptions { size: Some(4), normalize: true, ..EmbedOptions::default() };
+    let cut = Embedder::from_folder(&model, options()).unwrap().with_options(cut).unwrap().embed(["war"]).unwrap();
+    let ask = |path: &str, body: serde_json::Value| ok(server.post(path, &body));
+    assert_close(
+        &ask("/v1/embeddings", json!({ "input": "war", "dimensions": 4 }))["data"][0]["embedding"],
+        &json!(cut[0]),
+    );
+    assert_close(&ask("/embed", json!({ "inputs": "war", "dimensions": 4 })), &json!(cut));
+    let unscaled = json!({ "inputs": "war", "dimensions": 4, "normalize": false });
+    assert_close(&ask("/embed", unscaled), &json!([plain[..4]]));
     let body = json!({ "inputs": { "source_sentence": "war", "sentences": ["war", "peace"] } });
     let cosine: f32 = vectors[0].iter().zip(&vectors[1]).map(|(left, right)| left * right).sum();
     assert_close(&ok(server.post("/", &body)), &json!([1.0, cosine]));
     for (path, body, field) in [
-        ("/embed", json!({ "inputs": "war", "dimensions": 4 }), "dimensions: "),
+        ("/embed", json!({ "inputs": "war", "dimensions": 17 }), "dimensions: it is 17, expected from 1 to 16"),
         ("/embed", json!({ "inputs": "war", "prompt_name": "query" }), "prompt_name: "),
         ("/", json!({ "inputs": "war", "prompt_name": "query" }), "prompt_name: "),
-        ("/v1/embeddings", json!({ "input": "war", "dimensions": 4 }), "dimensions: "),
+        ("/v1/embeddings", json!({ "input": "war", "dimensions": 17 }), "dimensions: it is 17, expected from 1 to 16"),
+        (
+            "/v1/embeddings",
+            json!({ "input": "war", "dimensions": 0 }),
+            "the body is not what is expected: dimensions: 0",
+        ),
     ] {
         let problem = server.post(path, &body).problem(422, "Validation");
         assert!(problem.starts_with(field), "{problem}");

@@ -38,7 +38,7 @@ pub(crate) struct AdapterSettings<'a> {
 
 /// Whether the parameter at this path of field names belongs to an adapter: to the head, or to a low-rank change.
 pub(crate) fn is_part(path: &str) -> bool {
-    !path.starts_with("backbone.") || CHANGE.iter().any(|end| path.ends_with(end))
+    !path.split('.').any(|name| name == "backbone") || CHANGE.iter().any(|end| path.ends_with(end))
 }
 
 /// Writes the adapter of `module` into `folder` as PEFT writes it, and the configuration beside it: low-rank changes, and the

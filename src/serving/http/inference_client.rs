@@ -313,7 +313,7 @@ struct NoParameters {}
 async fn similarity(app: App, call: Call, body: Body<Object<Sentences>, NoParameters>) -> Result<Response, Problem> {
     let Body { inputs: Object(Sentences { source_sentence, sentences: List(sentences) }), .. } = body;
     let texts = std::iter::once(source_sentence).chain(sentences);
-    let requests = texts.map(|text| EmbedRequest { text: text.into(), normalize: true }).collect();
+    let requests = texts.map(|text| EmbedRequest { text: text.into(), dimensions: None, normalize: true }).collect();
     let cosines = |vectors: Vec<Vec<f32>>, _: &Usage| -> Vec<f32> {
         let (source, others) = vectors.split_first().expect("the source is one");
         others.iter().map(|other| source.iter().zip(other).map(|(left, right)| left * right).sum()).collect()

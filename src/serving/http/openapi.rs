@@ -104,12 +104,21 @@ fn rerank() -> Value {
     )
 }
 
-fn embed() -> Value {
+/// How many numbers of its vectors the model can give.
+fn dimensions(model: Option<&Model>) -> Value {
+    let most = match model {
+        Some(Model::Vectors(embedder)) => embedder.width(),
+        _ => u32::MAX as usize,
+    };
+    or_null(json!({ "type": "integer", "minimum": 1, "maximum": most }))
+}
+
+fn embed(model: Option<&Model>) -> Value {
     object(
         &["inputs"],
         json!({
             "inputs": many(text()), "normalize": or_null(flag()), "truncate": or_null(flag()), "truncation_direction": cut(),
-            "dimensions": { "type": "null" }, "prompt_name": { "type": "null" }
+            "dimensions": dimensions(model), "prompt_name": { "type": "null" }
         }),
     )
 }
@@ -191,7 +200,7 @@ fn root(model: Option<&Model>) -> Value {
                 &["source_sentence", "sentences"],
                 json!({ "source_sentence": text(), "sentences": list(text()) }),
             );
-            json!({ "oneOf": [embed(), body(&["inputs"], sentences, closed(&[], json!({})))] })
+            json!({ "oneOf": [embed(Some(model)), body(&["inputs"], sentences, closed(&[], json!({})))] })
         }
     }
 }
@@ -265,12 +274,12 @@ pub fn document(model: Option<&Model>) -> Value {
             rerank(),
             json!({ "query": "why is the sky blue", "texts": ["Air scatters blue light most.", "Bread is made of flour."] }),
         ),
-        "/embed": post("A vector for each text", embed(), json!({ "inputs": ["a cat", "a kitten"] })),
+        "/embed": post("A vector for each text", embed(model), json!({ "inputs": ["a cat", "a kitten"] })),
         "/v1/embeddings": post(
             "Vectors, as OpenAI's API has them",
             object(&["input"], json!({
                 "input": many(text()), "model": or_null(text()), "encoding_format": choice(&["float", "base64"]),
-                "dimensions": { "type": "null" }
+                "dimensions": dimensions(model)
             })),
             json!({ "input": ["a cat"], "model": "any" }),
         ),

@@ -55,10 +55,6 @@ fn refuse(name: &str, field: Unserved, why: &str) -> Result<(), Problem> {
     }
 }
 
-fn refuse_dimensions(dimensions: Unserved) -> Result<(), Problem> {
-    refuse("dimensions", dimensions, "this model's vectors cannot be shortened; leave it out")
-}
-
 /// What `/predict` is asked.
 #[derive(Deserialize)]
 pub struct PredictBody {
@@ -152,7 +148,7 @@ pub async fn rerank(State(app): State<App>, call: Call, Json(body): Json<RerankB
 pub struct EmbedBody {
     inputs: Inputs<String>,
     normalize: Option<bool>,
-    dimensions: Unserved,
+    dimensions: Option<Count<1>>,
     prompt_name: Unserved,
     #[serde(flatten)]
     cut: Cut,
@@ -161,10 +157,9 @@ pub struct EmbedBody {
 /// Vectors.
 pub async fn embed(State(app): State<App>, call: Call, Json(body): Json<EmbedBody>) -> Result<Response, Problem> {
     let EmbedBody { inputs, normalize, dimensions, prompt_name, cut } = body;
-    refuse_dimensions(dimensions)?;
     refuse("prompt_name", prompt_name, "prompts have no names here; put the prompt in front of the text")?;
-    let normalize = normalize.unwrap_or(true);
-    let request = |text: String| EmbedRequest { text: cut.text(text.into()), normalize };
+    let (dimensions, normalize) = (dimensions.map(Count::get), normalize.unwrap_or(true));
+    let request = |text: String| EmbedRequest { text: cut.text(text.into()), dimensions, normalize };
     let requests = inputs.into_list().0.into_iter().map(request).collect();
     app.respond::<Embedder, _, _>(call, requests, cut.truncate(), |_, vector| vector, |vectors, _| vectors).await
 }
@@ -176,7 +171,7 @@ pub struct OpenAiBody {
     model: Option<String>,
     #[serde(default)]
     encoding_format: EncodingFormat,
-    dimensions: Unserved,
+    dimensions: Option<Count<1>>,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -218,9 +213,10 @@ struct OpenAiUsage {
 /// Vectors of length 1, as OpenAI's clients want them.
 pub async fn openai(State(app): State<App>, call: Call, Json(body): Json<OpenAiBody>) -> Result<Response, Problem> {
     let OpenAiBody { input, model, encoding_format, dimensions } = body;
-    refuse_dimensions(dimensions)?;
     let model = model.unwrap_or_else(|| app.service.options().model.clone());
-    let requests = input.into_list().0.into_iter().map(|text| EmbedRequest { text: text.into(), normalize: true });
+    let dimensions = dimensions.map(Count::get);
+    let request = |text: String| EmbedRequest { text: text.into(), dimensions, normalize: true };
+    let requests = input.into_list().0.into_iter().map(request);
     let item = move |index, vector: Vec<f32>| {
         let embedding = match encoding_format {
             EncodingFormat::Float => Numbers::Float(vector),

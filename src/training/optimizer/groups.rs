@@ -37,7 +37,8 @@ enum ModulePart {
 
 impl ModulePart {
     fn of(path: &str) -> Self {
-        let path = path.strip_prefix("backbone.").unwrap_or(path);
+        // Two models that are trained together are fields in front of it.
+        let path = path.split_once("backbone.").map_or(path, |(_, rest)| rest);
         if let Some(rest) = path.strip_prefix("encoder.layer.") {
             return Self::Layer(rest.split('.').next().and_then(|number| number.parse().ok()).unwrap_or(0));
         }

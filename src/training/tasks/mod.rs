@@ -18,7 +18,7 @@ pub use choice::ChoiceTask;
 pub use classification::ClassificationTask;
 pub use entities::{AskedTypes, EntityExamples, EntityOptions, EntityReader, EntityTask, GlinerBase};
 pub use masked_lm::MaskedLmTask;
-pub use pairs::{PairExamples, PairTask};
+pub use pairs::{PairEncoder, PairExamples, PairTask};
 pub use ranking::{RankingExamples, RankingLoss, RankingTask};
 pub use replaced_token::ReplacedTokenTask;
 pub use tagging::TaggingTask;

@@ -1,5 +1,7 @@
 //! Vectors of texts, by pairs that belong together.
 
+use std::marker::PhantomData;
+
 use burn::tensor::Device;
 
 use super::{Collator, Splits, rows};
@@ -7,11 +9,12 @@ use crate::{
     Error, Result,
     batch::{Encoding, Truncated},
     data::{Part, TextPair},
-    heads::TextEncoder,
+    heads::{DualEncoder, TextEncoder},
+    model::input::ModelInput,
     tokenizer::{EncodeOptions, Text, Tokenizer},
     training::{
         metrics::{Metrics, Retrieval, Score},
-        objective::VectorLabels,
+        objective::{DualLabels, Objective, VectorLabels},
         task::{Task, TaskBatch},
         trainer::Trainer,
     },
@@ -25,54 +28,115 @@ pub struct PairExamples {
     negatives: Vec<Option<Encoding>>,
 }
 
-/// Fine-tunes a [`TextEncoder`]. All other pairs of a batch are what a text has to be told apart from, so that larger batches
-/// teach more.
-#[derive(Clone, Debug)]
-pub struct PairTask {
-    collator: Collator,
-    data: Splits<PairExamples>,
-    sizes: Vec<usize>,
+impl PairExamples {
+    /// Encodes pairs, by the tokenizers of texts and of counterparts, each up to a number of tokens.
+    ///
+    /// # Errors
+    /// A text that its tokenizer cannot take.
+    pub fn encode(pairs: &[TextPair], [texts, counterparts]: [(&Tokenizer, usize); 2]) -> Result<Self> {
+        let encode = |(tokenizer, max_length): (&Tokenizer, usize), texts: Vec<Text<'_>>| {
+            tokenizer.encode(&texts, &EncodeOptions { max_length, ..EncodeOptions::default() })
+        };
+        let negatives: Vec<_> = pairs.iter().filter_map(|pair| pair.negative.as_ref()).map(Text::from).collect();
+        let mut negatives = encode(counterparts, negatives)?.into_iter();
+        Ok(Self {
+            texts: encode(texts, pairs.iter().map(|pair| Text::from(&pair.text)).collect())?,
+            positives: encode(counterparts, pairs.iter().map(|pair| Text::from(&pair.positive)).collect())?,
+            negatives: pairs.iter().map(|pair| pair.negative.as_ref().and_then(|_| negatives.next())).collect(),
+        })
+    }
 }
 
-impl PairTask {
-    /// Puts data and model together. The first numbers of each vector are trained to be vectors of their own, as many as each
+/// What learns from pairs: one encoder of texts and counterparts, or one of each.
+pub trait PairEncoder: Objective {
+    /// The encoder of texts, and that of counterparts.
+    fn sides(&self) -> [&TextEncoder; 2];
+
+    /// A batch of texts with their counterparts, and further counterparts that belong to none, by the collators of both sides.
+    /// `sizes` count beside that of the whole vectors.
+    ///
+    /// # Errors
+    /// A text that the model cannot take.
+    fn batch(
+        collators: &[Collator; 2],
+        texts: &[&Encoding],
+        counterparts: &[&Encoding],
+        sizes: &[usize],
+        device: &Device,
+    ) -> Result<(ModelInput, Self::Labels)>;
+}
+
+impl PairEncoder for TextEncoder {
+    fn sides(&self) -> [&TextEncoder; 2] {
+        [self; 2]
+    }
+
+    fn batch(
+        [collator, _]: &[Collator; 2],
+        texts: &[&Encoding],
+        counterparts: &[&Encoding],
+        sizes: &[usize],
+        device: &Device,
+    ) -> Result<(ModelInput, VectorLabels)> {
+        let input = collator.input(texts.iter().chain(counterparts).copied(), device)?;
+        Ok((input, VectorLabels::Pairs { pairs: texts.len(), sizes: sizes.to_vec() }))
+    }
+}
+
+impl PairEncoder for DualEncoder {
+    fn sides(&self) -> [&TextEncoder; 2] {
+        self.sides()
+    }
+
+    fn batch(
+        [of_texts, of_counterparts]: &[Collator; 2],
+        texts: &[&Encoding],
+        counterparts: &[&Encoding],
+        sizes: &[usize],
+        device: &Device,
+    ) -> Result<(ModelInput, DualLabels)> {
+        let counterparts = of_counterparts.input(counterparts.iter().copied(), device)?;
+        let labels = DualLabels { counterparts, pairs: texts.len(), sizes: sizes.to_vec() };
+        Ok((of_texts.input(texts.iter().copied(), device)?, labels))
+    }
+}
+
+/// Fine-tunes a [`TextEncoder`] or a [`DualEncoder`]. All other pairs of a batch are what a text has to be told apart from, so that
+/// larger batches teach more.
+#[derive(Clone, Debug)]
+pub struct PairTask<M = TextEncoder> {
+    collators: [Collator; 2],
+    data: Splits<PairExamples>,
+    sizes: Vec<usize>,
+    model: PhantomData<fn() -> M>,
+}
+
+impl<M: PairEncoder> PairTask<M> {
+    /// Puts data and model together; the collators are those of texts and of counterparts. The first numbers of each vector are trained to be vectors of their own, as many as each
     /// of `sizes` says, beside the whole vectors of `width` numbers.
     ///
     /// # Errors
     /// A size that is 0 or above `width`.
-    pub fn new(collator: Collator, data: Splits<PairExamples>, width: usize, sizes: &[usize]) -> Result<Self> {
+    pub fn new(collators: [Collator; 2], data: Splits<PairExamples>, width: usize, sizes: &[usize]) -> Result<Self> {
         if let Some(size) = sizes.iter().find(|size| !(1..=width).contains(*size)) {
             return Err(Error::value("--sizes", size, format!("from 1 to {width}, the numbers of a vector")));
         }
         let mut sizes: Vec<usize> = sizes.iter().copied().filter(|size| *size < width).collect();
         sizes.sort_unstable_by(|a, b| b.cmp(a));
         sizes.dedup();
-        Ok(Self { collator, data, sizes })
-    }
-
-    /// Encodes pairs.
-    ///
-    /// # Errors
-    /// A text that the tokenizer cannot take.
-    pub fn examples(tokenizer: &Tokenizer, pairs: &[TextPair], max_length: usize) -> Result<PairExamples> {
-        let options = EncodeOptions { max_length, ..EncodeOptions::default() };
-        let encode = |texts: Vec<Text<'_>>| tokenizer.encode(&texts, &options);
-        let negatives: Vec<_> = pairs.iter().filter_map(|pair| pair.negative.as_ref()).map(Text::from).collect();
-        let mut negatives = encode(negatives)?.into_iter();
-        Ok(PairExamples {
-            texts: encode(pairs.iter().map(|pair| Text::from(&pair.text)).collect())?,
-            positives: encode(pairs.iter().map(|pair| Text::from(&pair.positive)).collect())?,
-            negatives: pairs.iter().map(|pair| pair.negative.as_ref().and_then(|_| negatives.next())).collect(),
-        })
+        Ok(Self { collators, data, sizes, model: PhantomData })
     }
 
     /// The figures of a model on some examples.
     ///
     /// # Errors
     /// An example that the model cannot take.
-    pub fn score(&self, model: &TextEncoder, examples: &PairExamples, device: &Device) -> Result<Metrics> {
-        let vectors = |encodings| self.collator.evaluate(encodings, device, |input| rows(model.forward(input)));
-        let (texts, positives) = (vectors(&examples.texts)?, vectors(&examples.positives)?);
+    pub fn score(&self, model: &M, examples: &PairExamples, device: &Device) -> Result<Metrics> {
+        let vectors = |side: usize, encodings| {
+            let encoder = model.sides()[side];
+            self.collators[side].evaluate(encodings, device, |input| rows(encoder.forward(input)))
+        };
+        let (texts, positives) = (vectors(0, &examples.texts)?, vectors(1, &examples.positives)?);
         let own: Vec<usize> = (0..texts.len()).collect();
         let mut metrics = Retrieval::new(&texts, &positives, &own).metrics();
         for size in &self.sizes {
@@ -85,8 +149,8 @@ impl PairTask {
     }
 }
 
-impl Task for PairTask {
-    type Learner = Trainer<TextEncoder>;
+impl<M: PairEncoder> Task for PairTask<M> {
+    type Learner = Trainer<M>;
 
     /// The longer text of each pair.
     fn lengths(&self) -> Vec<usize> {
@@ -96,11 +160,10 @@ impl Task for PairTask {
 
     fn batch(&self, examples: &[usize], _epoch: usize, device: &Device) -> Result<TaskBatch<Self>> {
         let data = &self.data.train;
-        let texts = examples.iter().map(|index| &data.texts[*index]);
+        let texts: Vec<_> = examples.iter().map(|index| &data.texts[*index]).collect();
         let positives = examples.iter().map(|index| &data.positives[*index]);
         let negatives = examples.iter().filter_map(|index| data.negatives[*index].as_ref());
-        let input = self.collator.input(texts.chain(positives).chain(negatives), device)?;
-        Ok((input, VectorLabels::Pairs { pairs: examples.len(), sizes: self.sizes.clone() }))
+        M::batch(&self.collators, &texts, &positives.chain(negatives).collect::<Vec<_>>(), &self.sizes, device)
     }
 
     fn truncated(&self, max_length: usize) -> Option<Truncated> {
@@ -110,7 +173,7 @@ impl Task for PairTask {
         counts.reduce(|sum, side| Truncated { texts: sum.texts + side.texts, ..sum })
     }
 
-    fn evaluate(&self, model: &TextEncoder, part: Part, device: &Device) -> Result<Option<Metrics>> {
+    fn evaluate(&self, model: &M, part: Part, device: &Device) -> Result<Option<Metrics>> {
         let device = device.clone().inner();
         self.data.get(part).map(|data| self.score(model, data, &device)).transpose()
     }
