@@ -1,11 +1,17 @@
 //! From `--device cuda:0` to a burn device, or why not.
 
+#[cfg(feature = "remote")]
+mod remote;
+
 use burn::tensor::{Device, DeviceType};
 
 use crate::{
     Error, Result,
     isa::{self, Isa},
 };
+
+#[cfg(feature = "remote")]
+pub use remote::{TOKEN, serve};
 
 /// A kind of device: its name, the Cargo feature that compiles it in, and what else it needs.
 struct Kind {
@@ -38,14 +44,21 @@ const KINDS: [Kind; 6] = [
     kind!("metal", Metal, "an Apple GPU"),
 ];
 
+/// What the names of devices in other processes begin with.
+const REMOTE: &str = "remote:";
+
 /// The device of this name: `flex`, `ndarray`, `cuda`, `vulkan`, `wgpu` or `metal`. `:N` behind the name selects the
-/// device number N of its kind, counted from 0, which is the default.
+/// device number N of its kind, counted from 0, which is the default. `remote:HOST:PORT` is the first device that a worker of
+/// another process serves there (feature `remote`).
 ///
 /// # Errors
 /// [`Error::Device`] if there is no such kind, its feature is not compiled in, or this machine has no such device. On a
-/// CPU, also if the processor lacks the instruction set that `DEBERTA_BURN_ISA` names.
+/// CPU, also if the processor lacks the instruction set that `DEBERTA_BURN_ISA` names. For a worker, also if it does not answer.
 pub fn device(name: &str) -> Result<Device> {
     let error = |problem: String| Error::Device { device: name.to_owned(), problem };
+    if let Some(address) = name.strip_prefix(REMOTE) {
+        return remote_devices(address)?.into_iter().next().ok_or_else(|| error("the worker serves none".to_owned()));
+    }
     let (kind, index) = match name.split_once(':') {
         Some((kind, index)) => {
             (kind, index.parse::<usize>().map_err(|_| error("expected a number behind the colon".to_owned()))?)
@@ -54,7 +67,7 @@ pub fn device(name: &str) -> Result<Device> {
     };
     let Some(kind) = KINDS.iter().find(|known| known.name == kind) else {
         let known: Vec<_> = KINDS.iter().map(|kind| kind.name).collect();
-        return Err(error(format!("unknown; expected one of {}", known.join(", "))));
+        return Err(error(format!("unknown; expected one of {} or {REMOTE}HOST:PORT", known.join(", "))));
     };
     let Some(device_type) = kind.device_type else {
         return Err(error(format!("not compiled in; build with `--features {}`", kind.name)));
@@ -70,6 +83,28 @@ pub fn device(name: &str) -> Result<Device> {
     }
 }
 
+/// The devices of the worker at this address.
+fn remote_devices(address: &str) -> Result<Vec<Device>> {
+    #[cfg(feature = "remote")]
+    return remote::devices(address);
+    #[cfg(not(feature = "remote"))]
+    Err(Error::Device {
+        device: format!("{REMOTE}{address}"),
+        problem: "not compiled in; build with `--features remote`".to_owned(),
+    })
+}
+
+/// Whether this is a device of another process.
+pub(crate) fn is_remote(of: &Device) -> bool {
+    #[cfg(feature = "remote")]
+    return remote::is_remote(of);
+    #[cfg(not(feature = "remote"))]
+    {
+        let _ = of;
+        false
+    }
+}
+
 /// Lets burn try few kernels for what is left to it, unless `CUBECL_AUTOTUNE_LEVEL` or a file cubecl.toml says otherwise: each
 /// has to be compiled, and a first step would take minutes. An application's own configuration, if it was set before, stays.
 #[cfg(feature = "gpu")]
@@ -82,14 +117,22 @@ fn tune_little() {
     CubeClRuntimeConfig::try_set(config.override_from_env());
 }
 
-/// All devices of a kind: `cuda` means every NVIDIA GPU. A name with a number means that one device.
+/// The devices of these names, with commas between them. A kind without a number means all devices of that kind: `cuda` is every
+/// NVIDIA GPU, `cuda:0,cuda:2` are two of them. `remote:HOST:PORT` is all devices of a worker. A name may be there several times.
 ///
 /// # Errors
 /// As [`device`].
-pub fn devices(name: &str) -> Result<Vec<Device>> {
-    let first = device(name)?;
-    let kind = KINDS.iter().find(|kind| kind.name == name).and_then(|kind| kind.device_type);
-    Ok(kind.map_or_else(|| vec![first], |device_type| Device::enumerate(device_type()).into_vec()))
+pub fn devices(names: &str) -> Result<Vec<Device>> {
+    let of = |name: &str| {
+        if let Some(address) = name.strip_prefix(REMOTE) {
+            return remote_devices(address);
+        }
+        let first = device(name)?;
+        let kind = KINDS.iter().find(|kind| kind.name == name).and_then(|kind| kind.device_type);
+        Ok(kind.map_or_else(|| vec![first], |device_type| Device::enumerate(device_type()).into_vec()))
+    };
+    let found: Vec<_> = names.split(',').map(of).collect::<Result<_>>()?;
+    Ok(found.concat())
 }
 
 /// A line for a log: the processor, the number of threads, and the instruction set of the CPU kernels. That is the
@@ -128,12 +171,21 @@ pub(crate) fn unreadable(of: &Device, error: impl std::fmt::Display) -> Error {
 
 /// The name that [`device`] takes for this device.
 pub(crate) fn name(of: &Device) -> String {
+    if is_remote(of) {
+        return "remote".to_owned();
+    }
     let of = of.clone().inner();
     let found = KINDS.iter().find_map(|kind| {
         let index = Device::enumerate(kind.device_type?()).into_vec().iter().position(|device| *device == of)?;
         Some(if index == 0 { kind.name.to_owned() } else { format!("{}:{index}", kind.name) })
     });
     found.unwrap_or_else(|| format!("{of:?}"))
+}
+
+/// The kind of this device: its name without the number.
+pub(crate) fn kind(of: &Device) -> String {
+    let name = name(of);
+    name.split(':').next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -154,6 +206,15 @@ mod tests {
     }
 
     #[test]
+    fn lists_are_devices() {
+        let names = |list: &str| devices(list).unwrap().iter().map(name).collect::<Vec<_>>();
+        assert_eq!(names("flex"), ["flex"]);
+        assert_eq!(names("flex,ndarray,flex:0"), ["flex", "ndarray", "flex"]);
+        assert!(devices("flex,flex:7").unwrap_err().to_string().contains("`flex:7`"));
+        assert!(devices("flex,").unwrap_err().to_string().contains("expected one of"));
+    }
+
+    #[test]
     fn the_description_names_the_kernels() {
         let description = describe();
         assert!(description.ends_with(&format!("{} kernels", Isa::in_use())), "{description}");
@@ -165,6 +226,10 @@ mod tests {
         assert!(message("tpu").contains("expected one of flex, ndarray, cuda"));
         assert!(message("flex:x").contains("expected a number"));
         assert!(message("flex:7").contains("has 1 of that kind"));
+        #[cfg(not(feature = "remote"))]
+        assert!(message("remote:host:3000").contains("`--features remote`"));
+        #[cfg(feature = "remote")]
+        assert!(message("remote:3000").contains("expected the host and the port of a worker"));
         #[cfg(not(feature = "cuda"))]
         assert!(message("cuda:1").contains("`--features cuda`"));
     }

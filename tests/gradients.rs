@@ -161,7 +161,8 @@ fn gradients_of_two_encoders_add_up_to_those_of_one() {
         let model = DualEncoder::new(encoder(), encoder(), case.config.clone()).unwrap();
         let of = |rows: Range<usize>| {
             let whole = case.input();
-            let attention_mask = whole.attention_mask.map(|mask| mask.slice_dim(0, rows.clone()));
+            let attention_mask =
+                whole.attention_mask.map(|mask| mask.tensor().clone().slice_dim(0, rows.clone()).into());
             ModelInput { input_ids: whole.input_ids.slice_dim(0, rows.clone()), attention_mask, ..case.input() }
         };
         let labels = DualLabels { counterparts: of(3..7), pairs: 3, sizes };

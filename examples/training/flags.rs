@@ -6,7 +6,7 @@ use std::{
 };
 
 use burn::tensor::Device;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use deberta_burn::{
     Error, Result,
     data::decode_text,
@@ -42,9 +42,10 @@ pub struct TrainingFlags {
     #[arg(long, help_heading = "Model")]
     device: Option<String>,
 
-    /// Train on one device, or data-parallel on all of its kind; each takes batches of its own
-    #[arg(long, value_enum, help_heading = "Model")]
-    devices: Option<DeviceCount>,
+    /// Train data-parallel on all devices of the kind of --device, or on those with these names (cuda:0,cuda:1); each takes
+    /// batches of its own [default: one]
+    #[arg(long, value_name = "one|all|NAMES", help_heading = "Model")]
+    devices: Option<String>,
 
     /// Type that linear maps and attention compute in; all else, and the model that is written, is in f32 [default: f32]
     #[arg(long, visible_alias = "dtype", value_enum, help_heading = "Model")]
@@ -188,14 +189,6 @@ pub struct TrainingFlags {
     /// What the step climbs: symmetric-kl, kl or mse [default: symmetric-kl]
     #[arg(long, value_name = "LOSS", help_heading = "SiFT", value_parser = parse::<SiftLoss>)]
     sift_loss: Option<SiftLoss>,
-}
-
-/// How many devices to train on.
-#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DeviceCount {
-    One,
-    All,
 }
 
 /// Reads a name as the settings file spells it.
@@ -375,9 +368,13 @@ impl TrainingFlags {
     /// Where to train, at least one device.
     fn devices(&self) -> Result<Vec<Device>> {
         let name = self.device.as_deref().unwrap_or("flex");
-        match self.devices {
-            Some(DeviceCount::All) => devices(name),
-            _ => Ok(vec![device(name)?]),
+        match self.devices.as_deref() {
+            None | Some("one") => Ok(vec![device(name)?]),
+            Some("all") => devices(name),
+            Some(_) if self.device.is_some() => {
+                Err(Error::setting("--devices", "it names the devices to train on: leave --device away"))
+            }
+            Some(names) => devices(names),
         }
     }
 

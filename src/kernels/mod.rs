@@ -39,7 +39,7 @@ pub(crate) fn attention_serves(device: &Device, dtype: DType) -> bool {
 
 /// Whether the GPU kernels serve this device and element type.
 fn gpu_serves(device: &Device, dtype: DType) -> bool {
-    cfg!(feature = "gpu") && !device::is_host(device) && is_float(dtype)
+    cfg!(feature = "gpu") && !device::is_host(device) && !device::is_remote(device) && is_float(dtype)
 }
 
 /// Whether numbers of this type are f32 while a kernel of this device computes with them, and are rounded after that. CPUs

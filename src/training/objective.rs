@@ -215,7 +215,7 @@ impl Objective for DualEncoder {
     }
 
     /// Directions alone.
-    fn compared(&self, logits: Tensor<2>, _labels: &DualLabels, _mask: Option<&Tensor<2, Bool>>) -> Compared {
+    fn compared(&self, logits: Tensor<2>, _labels: &DualLabels, _mask: Option<&AttentionMask>) -> Compared {
         Compared::Numbers(of_length_one(logits))
     }
 }

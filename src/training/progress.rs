@@ -23,6 +23,8 @@ pub(super) struct Progress {
     tokens: usize,
     /// Steps in a row whose gradients were not finite.
     skipped: usize,
+    /// The number of devices, unknown before the run begins and in files of earlier versions.
+    devices: Option<usize>,
     /// Sums since the last report. They are empty whenever a run is saved, because a report comes first.
     #[serde(skip)]
     sums: Sums,
@@ -49,6 +51,15 @@ impl Sums {
 }
 
 impl Progress {
+    /// Goes on with so many devices. Returns what there is to say if the run was saved on another number.
+    pub fn continue_on(&mut self, devices: usize) -> Option<String> {
+        let before = self.devices.replace(devices).filter(|&before| before != devices)?;
+        Some(format!(
+            "the number of devices was {before} when the run was saved and is {devices} now: a step has the same batches, but \
+             the result is the same within rounding only"
+        ))
+    }
+
     /// Adds a step on `tokens` tokens.
     pub fn add(&mut self, step: &TrainStepReport, tokens: usize) {
         self.sums.add(step);

@@ -1,6 +1,7 @@
 //! The folder of a run, and whether a run may begin or go on there.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -52,6 +53,9 @@ impl Run<'_> {
             return Err(Error::setting("devices", "there is none, expected at least one to train on"));
         }
         self.devices.iter().try_for_each(|device| settings.precision.compute_type(device).map(drop))?;
+        if self.devices.iter().any(device::is_host) && !self.devices.iter().all(device::is_host) {
+            return Err(Error::setting("devices", "some are this machine's CPU and some are not, expected one sort"));
+        }
         count("--report-every", self.report_every, 1..=usize::MAX)
     }
 
@@ -59,20 +63,21 @@ impl Run<'_> {
     pub(super) fn identity(&self, settings: &TrainingSettings, learner: &Value, examples: usize) -> Result<Identity> {
         let (file, text) = self.config.file(&self.config.encoder());
         let config: Value = serde_json::from_str(&text).map_err(Error::json(file))?;
-        // Only the kind of a device counts: two GPUs of one kind compute the same.
-        let kind = |device: &Device| {
-            let name = device::name(device);
-            name.split(':').next().unwrap_or_default().to_owned()
-        };
-        let devices: Vec<String> = self.devices.iter().map(kind).collect();
+        let mut settings = serde_json::to_value(settings).expect("plain data");
+        let accumulation = settings.as_object_mut().and_then(|settings| settings.remove("accumulation"));
+        let accumulation = accumulation.and_then(|count| count.as_u64()).unwrap_or(1);
+        // Neither the number of devices counts, if a step has as many batches, nor which they are: two GPUs of one kind compute
+        // the same.
+        let kinds: BTreeSet<_> = self.devices.iter().map(device::kind).collect();
         Ok(Identity::new(&json!({
             "settings": settings,
+            "batches of a step (--accumulation x devices)": accumulation * self.devices.len() as u64,
             "learner": learner,
             "examples": examples,
             "data": self.data,
             "tokenizer": self.tokenizer.digest()?,
             "config": config,
-            "devices": devices,
+            "devices": kinds,
         })))
     }
 

@@ -4,7 +4,10 @@
 //! only, and keeps neither the loader's position nor the random state. It also clips each tensor by its own norm, and counts
 //! progress in batches.
 
-use std::time::Instant;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Instant,
+};
 
 use burn::module::Module;
 use serde::Serialize;
@@ -23,7 +26,7 @@ use super::{
     state,
     task::{Task, TaskBatch, TaskModel},
 };
-use crate::{Error, Result, checkpoint, data::Part, write_file};
+use crate::{Error, Result, checkpoint, data::Part, device, write_file};
 
 /// Told how training goes.
 pub trait Observer {
@@ -62,7 +65,8 @@ pub struct Outcome {
 ///
 /// # Errors
 /// Settings that cannot be, data that the model cannot take, a folder that holds another checkpoint, another run or, without
-/// `resume`, an unfinished one, or a file that cannot be written. [`Error::Diverged`] if a loss, a figure or the model itself
+/// `resume`, an unfinished one, or a file that cannot be written. [`Error::Device`] if a device of another process is lost.
+/// [`Error::Diverged`] if a loss, a figure or the model itself
 /// is not finite; the best model before that stays.
 pub fn train<T: Task>(
     task: &T,
@@ -74,11 +78,27 @@ pub fn train<T: Task>(
     settings.validate()?;
     run.validate(settings)?;
     count("--freeze-layers", settings.frozen.layers, 0..=run.config.encoder().num_hidden_layers())?;
-    let mut training = Training::begin(task, model, settings, run, observer)?;
-    while !training.is_over() {
-        training.step()?;
-    }
-    training.finish()
+    let all = move || {
+        let mut training = Training::begin(task, model, settings, run, observer)?;
+        while !training.is_over() {
+            training.step()?;
+        }
+        training.finish()
+    };
+    if run.devices.iter().any(device::is_remote) { or_lost(all) } else { all() }
+}
+
+/// burn panics if a device of another process is gone; for a run, that is an error. Nothing of the run is used after it.
+fn or_lost<R>(run: impl FnOnce() -> Result<R>) -> Result<R> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        let problem = format!(
+            "a worker is lost ({}); --resume goes on from the last evaluation, with the same batches in a step (--accumulation x \
+             devices) also on other workers",
+            text.unwrap_or("without a reason")
+        );
+        Err(Error::Device { device: "remote".to_owned(), problem })
+    })
 }
 
 /// A run under way.
@@ -130,7 +150,10 @@ impl<'a, T: Task> Training<'a, T> {
         let description = T::Learner::describe(&model);
         let saved = run.enter(&run.identity(settings, &description, lengths.len())?, T::Learner::FOLDERS)?;
         let learner = T::Learner::begin(model, Start { settings, schedule, run, saved: saved.as_deref() })?;
-        let progress = saved.map_or_else(|| Ok(Progress::default()), |folder| state::read_progress(&folder))?;
+        let mut progress = saved.map_or_else(|| Ok(Progress::default()), |folder| state::read_progress(&folder))?;
+        if let Some(change) = progress.continue_on(run.devices.len()) {
+            observer.warn(&change);
+        }
         let log = match learner.steps() {
             0 => CurveLog::create(run.output.join("metrics.csv"))?,
             steps => CurveLog::resume(run.output.join("metrics.csv"), steps)?,

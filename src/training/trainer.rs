@@ -9,7 +9,7 @@ use super::{
     lora::Lora,
     objective::Objective,
     optimizer::{AdamW, Schedule},
-    parallel::Devices,
+    parallel::Replicas,
     run::Run,
     sift::Sift,
     state,
@@ -24,16 +24,13 @@ use crate::{
 
 /// A model in training. All random numbers depend on the seed, the step and the number of the batch in the step. So a
 /// run that goes on from a saved step gives the same result as one that was never interrupted. On several devices, a
-/// step is data-parallel.
+/// step is data-parallel: each device keeps the model and its optimiser, and only gradients travel.
 #[derive(Debug)]
 pub struct Trainer<M: Objective> {
-    /// None only during a step: the optimiser updates parameters in place if it is their only owner.
-    model: Option<M>,
-    optimizer: AdamW,
+    replicas: Replicas<M, AdamW>,
     schedule: Schedule,
     sift: Option<Sift>,
     seed: u64,
-    devices: Devices,
     /// How the model is adapted, if it is.
     lora: Option<Lora>,
 }
@@ -57,22 +54,22 @@ impl<M: Objective> Trainer<M> {
     ) -> Self {
         let compute_type = model.backbones_mut().first().and_then(|backbone| backbone.compute_type());
         optimizer.scale_for(compute_type);
-        Self { model: Some(model), optimizer, schedule, sift, seed, devices: Devices::new(&devices), lora: None }
+        Self { replicas: Replicas::new(model, optimizer, &devices), schedule, sift, seed, lora: None }
     }
 
     /// The model.
     pub fn model(&self) -> &M {
-        self.model.as_ref().expect("every step puts it back")
+        self.replicas.model()
     }
 
     /// Steps made so far.
     pub fn steps(&self) -> usize {
-        self.optimizer.steps()
+        self.replicas.optimizer().steps()
     }
 
     /// The device of a step's batch with this number.
     pub fn device(&self, batch: usize) -> &Device {
-        self.devices.of(batch)
+        self.replicas.device(batch)
     }
 
     /// One step on the mean loss of some batches, each on its [device](Self::device).
@@ -80,10 +77,10 @@ impl<M: Objective> Trainer<M> {
     /// # Panics
     /// Without any batch.
     pub fn train_step(&mut self, batches: Batches<M>) -> TrainStepReport {
-        let model = self.model.take().expect("every step puts it back");
         let (step, count, sift) = (self.steps(), batches.len() as f64, self.sift);
-        let (seed, scale) = (Random::new(&[self.seed, step as u64]).next_u64(), self.optimizer.scale().factor());
-        let (gradients, losses) = self.devices.gradients(seed, &model, batches, |model, (input, labels)| {
+        let seed = Random::new(&[self.seed, step as u64]).next_u64();
+        let scale = self.replicas.optimizer().scale().factor();
+        let (gradients, losses) = self.replicas.gradients(seed, batches, |model, (input, labels)| {
             let (total, loss, adversarial, routing) = match &sift {
                 Some(sift) => {
                     let losses = sift.losses(model, &input, &labels, None, scale);
@@ -98,8 +95,9 @@ impl<M: Objective> Trainer<M> {
             (total * scale, (loss.inner(), adversarial, routing.figures()))
         });
         let learning_rate = self.schedule.learning_rate(step);
-        let (model, gradient_norm) = self.optimizer.step(model, gradients, learning_rate);
-        self.model = Some(model);
+        let gradient_norm = self
+            .replicas
+            .step(gradients, |model, optimizer, gradients| optimizer.step(model, gradients, learning_rate));
         // Reading a number waits for the device: last, when all work is under way.
         let (mut loss, mut adversarial) = (0.0, 0.0);
         for (task, of_sift, _) in &losses {
@@ -159,10 +157,10 @@ impl<M: Objective> Learner for Trainer<M> {
 
     fn save(&self, config: &dyn Configuration, folder: &Path) -> Result<()> {
         match self.lora {
-            Some(_) => state::write_adapter(folder, self.model(), &self.optimizer),
+            Some(_) => state::write_adapter(folder, self.model(), self.replicas.optimizer()),
             None => {
                 self.model().write(config, folder)?;
-                state::write_moments(folder, &self.optimizer)
+                state::write_moments(folder, self.replicas.optimizer())
             }
         }
     }
@@ -281,7 +279,7 @@ mod tests {
         let fresh = values(whole.model());
         let first = whole.train_step(batches(&device));
         assert!(first.gradient_norm.is_finite() && values(whole.model()) != fresh);
-        assert_eq!(whole.optimizer.scale().factor(), FITTING);
+        assert_eq!(whole.replicas.optimizer().scale().factor(), FITTING);
 
         const SKIPPED: usize = 24;
         let mut late = optimizer();
@@ -299,22 +297,22 @@ mod tests {
             skipped += 1;
         };
         assert!((1..SKIPPED).contains(&skipped), "{skipped}");
-        assert_eq!(late.optimizer.count(), StepCount { all: skipped + 1, updates: 1 });
+        assert_eq!(late.replicas.optimizer().count(), StepCount { all: skipped + 1, updates: 1 });
         let factor = FITTING * 2f64.powi((SKIPPED - skipped) as i32);
-        assert_eq!(late.optimizer.scale(), LossScale::Moving { factor, steps: 1 });
+        assert_eq!(late.replicas.optimizer().scale(), LossScale::Moving { factor, steps: 1 });
         // Scales are powers of two, but what is below f16's range with one is not with the other.
         assert!((report.gradient_norm - first.gradient_norm).abs() < 1e-3 * first.gradient_norm);
         let apart = values(late.model()).into_iter().zip(values(whole.model())).map(|(a, b)| (a - b).abs());
         assert!(apart.fold(0f32, f32::max) < 1e-3 * RATE as f32);
 
         let folder = tempfile::tempdir().unwrap();
-        state::write_model(folder.path(), late.model(), &config(), &late.optimizer).unwrap();
+        state::write_model(folder.path(), late.model(), &config(), late.replicas.optimizer()).unwrap();
         let (mut restored, options) = (optimizer(), LoadOptions::default());
         let read = state::read_model(folder.path(), model(&device), &options, &mut restored, &device).unwrap();
         let mut restored = trainer(read, restored, vec![device.clone()]);
-        assert_eq!(restored.optimizer.scale(), late.optimizer.scale());
+        assert_eq!(restored.replicas.optimizer().scale(), late.replicas.optimizer().scale());
         assert_eq!(restored.train_step(batches(&device)), late.train_step(batches(&device)));
-        assert_eq!(restored.optimizer.scale(), LossScale::Moving { factor, steps: 2 });
+        assert_eq!(restored.replicas.optimizer().scale(), LossScale::Moving { factor, steps: 2 });
         assert!(values(restored.model()) == values(late.model()));
     }
 }

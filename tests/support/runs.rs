@@ -71,6 +71,13 @@ pub fn figures(folder: &Path) -> Vec<Vec<String>> {
         .collect()
 }
 
+/// The training loss of each line of `metrics.csv`.
+pub fn losses(folder: &Path) -> Vec<f64> {
+    let rows = figures(folder);
+    let column = rows[0].iter().position(|name| name == "train_loss").expect("the column");
+    rows[1..].iter().map(|row| row[column].parse().expect("a number")).collect()
+}
+
 /// What a program that fails says.
 pub fn error_of(mut command: Command) -> String {
     String::from_utf8(command.assert().code(1).get_output().stderr.clone()).expect("UTF-8")

@@ -25,7 +25,7 @@ use burn::{
     Tensor,
     module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
     optim::GradientsParams,
-    tensor::{FloatDType, TensorData},
+    tensor::{Device, FloatDType, TensorData},
 };
 use serde::{Deserialize, Serialize};
 
@@ -90,6 +90,12 @@ pub(super) enum Moments {
 pub(super) struct DeviceMoments {
     pub first: Tensor<1>,
     pub second: Tensor<1>,
+}
+
+impl DeviceMoments {
+    fn to_device(self, device: &Device) -> Self {
+        Self { first: self.first.to_device(device), second: self.second.to_device(device) }
+    }
 }
 
 impl AdamW {
@@ -253,7 +259,8 @@ impl ModuleMapper for Update<'_> {
                 }
                 Gradient::Device(gradient) => {
                     let DeviceMoments { first, second } = match moments {
-                        Some(Moments::Device(moments)) => moments,
+                        // Moments that were read from a file are on the first device at first.
+                        Some(Moments::Device(moments)) => moments.to_device(&gradient.device()),
                         _ => DeviceMoments { first: gradient.zeros_like(), second: gradient.zeros_like() },
                     };
                     let weights = tensor.flatten(0, D - 1);

@@ -17,7 +17,7 @@ use crate::{
         learner::{Learner, Start, TrainStepReport},
         objective::MaskedLmLabels,
         optimizer::{AdamW, Schedule},
-        parallel::Devices,
+        parallel::Replicas,
         run::Run,
         state,
     },
@@ -31,13 +31,16 @@ const DISCRIMINATOR: &str = "discriminator";
 /// the seed, the step and the number of the batch in it, and on several devices a step is data-parallel.
 #[derive(Debug)]
 pub struct ReplacedTokenTrainer {
-    /// None only during a step: the optimisers update parameters in place if they are their only owner.
-    model: Option<ReplacedTokenPretraining>,
-    generator: AdamW,
-    discriminator: AdamW,
+    replicas: Replicas<ReplacedTokenPretraining, Halves>,
     schedule: Schedule,
     seed: u64,
-    devices: Devices,
+}
+
+/// The optimiser of each half.
+#[derive(Clone, Debug)]
+struct Halves {
+    generator: AdamW,
+    discriminator: AdamW,
 }
 
 impl ReplacedTokenTrainer {
@@ -56,17 +59,17 @@ impl ReplacedTokenTrainer {
     ) -> Self {
         generator.scale_for(model.generator.backbone().compute_type());
         discriminator.scale_for(model.discriminator.backbone().compute_type());
-        Self { model: Some(model), generator, discriminator, schedule, seed, devices: Devices::new(devices) }
+        Self { replicas: Replicas::new(model, Halves { generator, discriminator }, devices), schedule, seed }
     }
 
     /// The generator's gradients of the mean of L_G; for each batch L_G and the text for the discriminator.
     fn generate(
-        &self,
-        model: &ReplacedTokenPretraining,
+        &mut self,
         batches: Vec<(ModelInput, MaskedLmLabels)>,
-    ) -> (GradientsParams, Vec<(f64, Corrupted)>) {
-        let scale = self.generator.scale().factor();
-        self.devices.gradients(self.draws(&self.generator, 0), model, batches, |model, (masked, labels)| {
+    ) -> (Vec<GradientsParams>, Vec<(f64, Corrupted)>) {
+        let optimizer = &self.replicas.optimizer().generator;
+        let (seed, scale) = (self.draws(optimizer, 0), optimizer.scale().factor());
+        self.replicas.gradients(seed, batches, |model, (masked, labels)| {
             let (input, routing) = masked.clone().record_routing();
             let logits = model.generator_logits(input, &labels);
             let text = Corrupted::new(&masked, &labels, sample(logits.clone(), None));
@@ -76,22 +79,40 @@ impl ReplacedTokenTrainer {
     }
 
     /// The gradients of the mean of `weight L_D`, and for each text L_D and how its tokens were routed.
-    fn discriminate(
-        &self,
-        model: &ReplacedTokenPretraining,
-        texts: Vec<Corrupted>,
-    ) -> (GradientsParams, Vec<(f64, Option<RoutingFigures>)>) {
-        let (weight, scale) = (model.options.weight, self.discriminator.scale().factor());
-        self.devices.gradients(self.draws(&self.discriminator, 1), model, texts, |model, text| {
+    fn discriminate(&mut self, texts: Vec<Corrupted>) -> (Vec<GradientsParams>, Vec<(f64, Option<RoutingFigures>)>) {
+        let optimizer = &self.replicas.optimizer().discriminator;
+        let (seed, scale) = (self.draws(optimizer, 1), optimizer.scale().factor());
+        self.replicas.gradients(seed, texts, |model, text| {
             let (input, routing) = text.input.clone().record_routing();
             let loss = model.discriminator_loss(model.discriminator_logits(input), text);
-            (routing.add_to(loss.clone() * weight) * scale, (loss.into_scalar(), routing.figures()))
+            let weighted = routing.add_to(loss.clone() * model.options.weight);
+            (weighted * scale, (loss.into_scalar(), routing.figures()))
         })
     }
 
     /// The seed of the random numbers in the next step of the half with this optimiser.
     fn draws(&self, optimizer: &AdamW, half: u64) -> u64 {
         Random::new(&[self.seed, optimizer.steps() as u64, half]).next_u64()
+    }
+}
+
+impl Halves {
+    /// Moves the discriminator's gradients of the shared embeddings to the generator's, in the generator's scale.
+    fn join(
+        &self,
+        model: &ReplacedTokenPretraining,
+        mut own: GradientsParams,
+        joint: &mut GradientsParams,
+    ) -> GradientsParams {
+        let scales = self.generator.scale().factor() / self.discriminator.scale().factor();
+        for id in model.generator.backbone().embeddings().shareable_ids() {
+            if let Some(other) = joint.remove::<2>(id) {
+                let other = other * scales;
+                let sum = own.remove(id).map_or(other.clone(), |own| own + other);
+                own.register(id, sum);
+            }
+        }
+        own
     }
 }
 
@@ -135,52 +156,54 @@ impl Learner for ReplacedTokenTrainer {
     }
 
     fn model(&self) -> &ReplacedTokenPretraining {
-        self.model.as_ref().expect("every step puts it back")
+        self.replicas.model()
     }
 
     fn steps(&self) -> usize {
-        self.generator.steps()
+        self.replicas.optimizer().generator.steps()
     }
 
     fn device(&self, batch: usize) -> &Device {
-        self.devices.of(batch)
+        self.replicas.device(batch)
     }
 
     /// The loss that is reported is L_G + weight L_D, the gradient norm that of both halves; figures of routers are the
     /// discriminator's.
     fn train_step(&mut self, batches: Vec<Self::Batch>) -> TrainStepReport {
-        let mut model = self.model.take().expect("every step puts it back");
         let count = batches.len() as f64;
         let learning_rate = self.schedule.learning_rate(self.steps());
+        let ReplacedToken { sharing, weight } = self.model().options;
 
-        let (mut gradients, texts) = self.generate(&model, batches);
+        let (gradients, texts) = self.generate(batches);
         let (generator_losses, texts): (Vec<f64>, Vec<Corrupted>) = texts.into_iter().unzip();
-        let (found, generator_norm);
-        if model.options.sharing == Sharing::Shared {
+        let step_generator = |model: ReplacedTokenPretraining, optimizers: &mut Halves, gradients| {
+            let (generator, norm) = optimizers.generator.step(model.generator, gradients, learning_rate);
+            (ReplacedTokenPretraining { generator, ..model }, norm)
+        };
+        let step_discriminator = |model: ReplacedTokenPretraining, optimizers: &mut Halves, gradients| {
+            let (discriminator, norm) = optimizers.discriminator.step(model.discriminator, gradients, learning_rate);
+            (ReplacedTokenPretraining { discriminator, ..model }, norm)
+        };
+        let (generator_norm, discriminator_norm, found);
+        if sharing == Sharing::Shared {
             // One step on both losses: the shared embeddings have not changed yet.
-            let mut joint = self.discriminate(&model, texts);
-            let scales = self.generator.scale().factor() / self.discriminator.scale().factor();
-            for id in model.generator.backbone().embeddings().shareable_ids() {
-                if let Some(other) = joint.0.remove::<2>(id) {
-                    let other = other * scales;
-                    let sum = gradients.remove(id).map_or(other.clone(), |own| own + other);
-                    gradients.register(id, sum);
-                }
-            }
-            (model.generator, generator_norm) = self.generator.step(model.generator, gradients, learning_rate);
-            found = joint;
+            let joint;
+            (joint, found) = self.discriminate(texts);
+            let both = gradients.into_iter().zip(joint).collect();
+            (generator_norm, discriminator_norm) = self.replicas.step(both, |model, optimizers, (own, mut joint)| {
+                let own = optimizers.join(&model, own, &mut joint);
+                let (model, generator) = step_generator(model, optimizers, own);
+                let (model, discriminator) = step_discriminator(model, optimizers, joint);
+                (model, (generator, discriminator))
+            });
         } else {
-            (model.generator, generator_norm) = self.generator.step(model.generator, gradients, learning_rate);
-            found = self.discriminate(&model, texts);
+            generator_norm = self.replicas.step(gradients, step_generator);
+            let gradients;
+            (gradients, found) = self.discriminate(texts);
+            discriminator_norm = self.replicas.step(gradients, step_discriminator);
         }
-        let (discriminator_gradients, found) = found;
         let (discriminator_losses, routing): (Vec<f64>, Vec<_>) = found.into_iter().unzip();
-        let discriminator_norm;
-        (model.discriminator, discriminator_norm) =
-            self.discriminator.step(model.discriminator, discriminator_gradients, learning_rate);
 
-        let weight = model.options.weight;
-        self.model = Some(model);
         let generator = generator_losses.iter().sum::<f64>() / count;
         let discriminator = discriminator_losses.iter().sum::<f64>() / count;
         let mut parts = vec![("train_generator_loss", generator), ("train_discriminator_loss", discriminator)];
@@ -196,8 +219,9 @@ impl Learner for ReplacedTokenTrainer {
 
     fn save(&self, config: &dyn Configuration, folder: &Path) -> Result<()> {
         let (model, configs) = (self.model(), Configs::new(config)?);
-        state::write_model(&folder.join(GENERATOR), &model.generator, &configs.generator, &self.generator)?;
-        state::write_model(&folder.join(DISCRIMINATOR), &model.discriminator, config, &self.discriminator)
+        let Halves { generator, discriminator } = self.replicas.optimizer();
+        state::write_model(&folder.join(GENERATOR), &model.generator, &configs.generator, generator)?;
+        state::write_model(&folder.join(DISCRIMINATOR), &model.discriminator, config, discriminator)
     }
 
     /// The discriminator with its own embeddings, and the generator in a folder inside it.

@@ -1,0 +1,116 @@
+//! Training on devices that worker processes serve over the loopback interface, each with one thread.
+
+#[path = "support/classifier.rs"]
+mod classifier;
+#[path = "support/runs.rs"]
+mod runs;
+mod support;
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use assert_cmd::assert::OutputAssertExt;
+use runs::{Case, error_of, example, losses, saved_step};
+
+const TOKEN: &str = "DEBERTA_BURN_REMOTE_TOKEN";
+
+/// A worker process, which ends with its test.
+struct Worker {
+    process: Child,
+    /// Its device's name.
+    device: String,
+}
+
+impl Worker {
+    fn start(token: &str) -> Self {
+        let mut command = example("worker");
+        command.args(["--port", "0"]).env("RAYON_NUM_THREADS", "1").env(TOKEN, token);
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("a process");
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
+        let address = line.trim().rsplit(' ').next().expect("an address").to_owned();
+        Self { process, device: format!("remote:{address}") }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Steps of two batches.
+fn start(case: &Case, output: &str, devices: &str, flags: &[&str]) -> Command {
+    let train = case.reviews("train.tsv", 40);
+    let accumulation = if devices.contains(',') { "1" } else { "2" };
+    let mut command = case.classification(output);
+    command.arg("--train").arg(&train).args(["--devices", devices, "--accumulation", accumulation, "--resume"]);
+    command.args(["--batch-size", "4", "--learning-rate", "1e-4", "--report-every", "1"]).args(flags).env(TOKEN, "");
+    command
+}
+
+fn assert_close(one: &[f64], other: &[f64], tolerance: f64) {
+    assert_eq!(one.len(), other.len());
+    for (step, (one, other)) in one.iter().zip(other).enumerate() {
+        assert!((one - other).abs() <= tolerance * one.abs(), "step {}: {one} and {other}", step + 1);
+    }
+}
+
+#[test]
+fn two_workers_train_as_one_device_does() {
+    let case = Case::with_classifier();
+    let workers = [Worker::start(""), Worker::start("")];
+    let both = format!("{},{}", workers[0].device, workers[1].device);
+    for (name, flags) in [("plain", &["--steps", "10"][..]), ("sift", &["--steps", "10", "--sift"])] {
+        let run = |devices: &str, output: &str| {
+            let output = format!("{name}-{output}");
+            start(&case, &output, devices, flags).assert().success();
+            losses(&case.path(&output))
+        };
+        let (here, one, two) = (run("flex", "here"), run(&workers[0].device, "one"), run(&both, "two"));
+        // The order of the sums of gradients alone differs.
+        assert_close(&one, &two, 1e-6);
+        // Workers compute by burn's operations and not by the fused kernels: each layer rounds otherwise, to a few 1e-7.
+        assert_close(&here, &two, 1e-5);
+    }
+}
+
+#[test]
+fn a_lost_worker_ends_the_run_which_goes_on_with_the_other() {
+    let case = Case::with_classifier();
+    let (first, mut second) = (Worker::start(""), Worker::start(""));
+    let both = format!("{},{}", first.device, second.device);
+    let flags = ["--steps", "60", "--evaluate-every", "5"];
+    start(&case, "whole", &both, &flags).assert().success();
+
+    let folder = case.path("lost");
+    let mut command = start(&case, "lost", &both, &flags);
+    let run = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("a process");
+    while saved_step(&folder) == 0 {
+        thread::sleep(Duration::from_millis(5));
+    }
+    second.process.kill().expect("SIGKILL");
+    let output = run.wait_with_output().expect("an exit");
+    let text = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(!output.status.success() && text.contains("error: device `remote`: a worker is lost"), "{text}");
+
+    start(&case, "lost", &first.device, &flags).assert().success();
+    assert_close(&losses(&case.path("whole")), &losses(&folder), 1e-6);
+}
+
+#[test]
+fn workers_are_refused_by_name() {
+    let case = Case::with_classifier();
+    let refused = |device: &str| error_of(start(&case, "refused", device, &["--steps", "1"]));
+    assert!(refused("remote:3000").contains("expected the host and the port of a worker"));
+    let worker = Worker::start("secret");
+    let error = refused(&worker.device);
+    assert!(error.contains("rejected the credential") && error.contains(TOKEN), "{error}");
+    let mut known = start(&case, "known", &worker.device, &["--steps", "1"]);
+    known.env(TOKEN, "secret").assert().success();
+}
