@@ -201,6 +201,7 @@ mod tests {
         DebertaConfig, ModelConfig,
         config::DebertaVersion,
         heads::{SequenceClassification, SequenceLabels},
+        model::InferenceModel,
         training::{
             AdamWConfig, ParameterGroups, ScheduleKind, Warmup,
             optimizer::{LossScale, StepCount},
