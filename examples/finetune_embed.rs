@@ -37,7 +37,6 @@ use clap::{Parser, ValueEnum};
 use deberta_burn::{
     Checkpoint, Error, ModelConfig, Result,
     checkpoint::{locate, write_sentence_modules},
-    config::Configuration,
     data::{Part, TextColumns, file_digest, read_pairs, read_table, read_vectors},
     heads::{AlignmentLoss, DualEncoder, Pooling, TextEncoder},
     tokenizer::{EncodeOptions, Text, Tokenizer},
