@@ -160,10 +160,11 @@ fn gradients_of_two_encoders_add_up_to_those_of_one() {
         };
         let model = DualEncoder::new(encoder(), encoder(), case.config.clone()).unwrap();
         let of = |rows: Range<usize>| {
-            let whole = case.input();
-            let attention_mask =
-                whole.attention_mask.map(|mask| mask.tensor().clone().slice_dim(0, rows.clone()).into());
-            ModelInput { input_ids: whole.input_ids.slice_dim(0, rows.clone()), attention_mask, ..case.input() }
+            let mut input = case.input();
+            input.attention_mask =
+                input.attention_mask.map(|mask| mask.tensor().clone().slice_dim(0, rows.clone()).into());
+            input.input_ids = input.input_ids.slice_dim(0, rows);
+            input
         };
         let labels = DualLabels { counterparts: of(3..7), pairs: 3, sizes };
         let loss = model.loss(model.logits(of(0..3), &labels), labels);

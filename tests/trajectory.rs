@@ -14,6 +14,7 @@ use deberta_burn::{
     checkpoint::{self, Checkpoint, LoadOptions},
     config::ProblemType,
     heads::{MultipleChoice, QuestionAnswering, SequenceClassification, SequenceLabels, TokenClassification},
+    model::InferenceModel,
     training::{
         AdamW, AdamWConfig, AnswerLabels, ChoiceLabels, Objective, ParameterGroups, Schedule, ScheduleKind, Sift,
         SiftLoss, Trainer, Warmup,
