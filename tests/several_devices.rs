@@ -27,8 +27,10 @@ fn start(case: &Case, output: &str, devices: &str, accumulation: &str, flags: &[
 fn assert_close(one: &[f64], other: &[f64]) {
     assert_eq!(one.len(), other.len());
     for (step, (one, other)) in one.iter().zip(other).enumerate() {
-        // Each number of a sum is rounded to 6e-8 of its size, and a small learning rate keeps what AdamW makes of it small.
-        assert!((one - other).abs() <= 1e-6 * one.abs(), "step {}: {one} and {other}", step + 1);
+        // Each number of a sum is rounded to 6e-8 of its size, a small learning rate keeps what AdamW makes of it small, and it
+        // adds up: 1e-6 at first, and as much again every 20 steps.
+        let tolerance = 1e-6 * (1.0 + step as f64 / 20.0);
+        assert!((one - other).abs() <= tolerance * one.abs(), "step {}: {one} and {other}", step + 1);
     }
 }
 

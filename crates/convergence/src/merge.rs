@@ -49,12 +49,12 @@ pub fn add(output: &Path, models: &[(RunSpec, f64)], rows: &mut Vec<Row>) -> Res
     if found { Ok(()) } else { Err(Error::file(runs, problem)) }
 }
 
-/// What has to be the same in runs that are compared. Texts are known by their digests, wherever they lie.
+/// What has to be the same in runs that are compared; the steps that are fine-tuned follow from the settings. Texts are known by
+/// their digests, wherever they lie.
 fn protocol(spec: &RunSpec) -> Value {
     serde_json::json!({
         "settings": spec.settings,
         "learning_rate": spec.learning_rate,
-        "checkpoints": spec.checkpoints,
         "texts": spec.data.digests,
     })
 }
