@@ -9,7 +9,8 @@
 //! Nothing is encrypted: use it within a trusted network. If the environment variable DEBERTA_BURN_REMOTE_TOKEN is set, clients need
 //! the same. The worker ends with Ctrl+C or SIGTERM.
 
-mod common;
+#[path = "common/allocator.rs"]
+mod allocator;
 
 use std::{
     net::{IpAddr, Ipv4Addr, TcpListener},
@@ -17,8 +18,7 @@ use std::{
 };
 
 use clap::Parser;
-use common::Failure;
-use deberta_burn::{Error, device};
+use deberta_burn::{Error, Result, device};
 
 /// Serve this machine's devices to training on another one
 #[derive(Parser)]
@@ -37,14 +37,20 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    common::run(|| serve(Args::parse()))
+    match serve(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
-fn serve(Args { devices, host, port }: Args) -> Result<(), Failure> {
+fn serve(Args { devices, host, port }: Args) -> Result<()> {
     let devices = device::devices(&devices)?;
     let address = format!("{host}:{port}");
-    let listener = TcpListener::bind((host, port)).map_err(Error::io("listen on", address.as_ref()))?;
-    let address = listener.local_addr().map_err(Error::io("listen on", address.as_ref()))?;
+    let listener = TcpListener::bind((host, port)).map_err(Error::io("listen on", &address))?;
+    let address = listener.local_addr().map_err(Error::io("listen on", &address))?;
     println!("{} devices on {address}", devices.len());
-    Ok(device::serve(devices, listener)?)
+    device::serve(devices, listener)
 }

@@ -14,7 +14,9 @@ use std::{
 };
 
 use assert_cmd::assert::OutputAssertExt;
+use deberta_burn::heads::SequenceClassification;
 use runs::{Case, error_of, example, losses, saved_step};
+use tempfile::TempDir;
 
 const TOKEN: &str = "DEBERTA_BURN_REMOTE_TOKEN";
 
@@ -61,22 +63,37 @@ fn assert_close(one: &[f64], other: &[f64], tolerance: f64) {
     }
 }
 
+/// A classifier with the labels of the data: fresh weights of a head would differ, for each device draws its own.
+fn model(dropout: f64) -> TempDir {
+    let mut config = support::config(&["glad", "sad"]);
+    config.hidden_dropout_prob = dropout;
+    config.attention_probs_dropout_prob = dropout;
+    config.pooler_dropout = 0.0;
+    config.cls_dropout = Some(dropout);
+    support::folder(config, SequenceClassification::new)
+}
+
 #[test]
 fn two_workers_train_as_one_device_does() {
-    let case = Case::with_classifier();
+    let case = Case::new(model(0.1));
+    // Masks of dropout go by the rows of a batch, which has no padding here and has some on a worker.
+    let without_dropout = Case::new(model(0.0));
     let workers = [Worker::start(""), Worker::start("")];
     let both = format!("{},{}", workers[0].device, workers[1].device);
     for (name, flags) in [("plain", &["--steps", "10"][..]), ("sift", &["--steps", "10", "--sift"])] {
-        let run = |devices: &str, output: &str| {
+        let run = |case: &Case, devices: &str, output: &str| {
             let output = format!("{name}-{output}");
-            start(&case, &output, devices, flags).assert().success();
+            start(case, &output, devices, flags).assert().success();
             losses(&case.path(&output))
         };
-        let (here, one, two) = (run("flex", "here"), run(&workers[0].device, "one"), run(&both, "two"));
         // The order of the sums of gradients alone differs.
-        assert_close(&one, &two, 1e-6);
-        // Workers compute by burn's operations and not by the fused kernels: each layer rounds otherwise, to a few 1e-7.
-        assert_close(&here, &two, 1e-5);
+        assert_close(&run(&case, &workers[0].device, "one"), &run(&case, &both, "two"), 1e-6);
+        let [here, two] = ["flex", &both].map(|devices| run(&without_dropout, devices, &devices.replace(':', "-")));
+        // Workers compute by burn's operations and not by the fused kernels, which round otherwise. The losses of the fresh weights
+        // agree to that. AdamW's first steps have the size of the learning rate even where a gradient is no more than rounding,
+        // and carry it on.
+        assert_close(&here[..1], &two[..1], 1e-6);
+        assert_close(&here, &two, 1e-3);
     }
 }
 
