@@ -19,12 +19,13 @@ use std::{
 use burn::{
     Tensor,
     module::Module,
-    tensor::{Bool, Device, Int, TensorData},
+    tensor::{Device, Int, TensorData},
 };
 use deberta_burn::{
     Backbone, DebertaConfig, ModelInput,
     config::Preset,
     heads::{MaskedLm, MaskedLmLayout, MaskedPositions, loss},
+    model::AttentionMask,
     training::{
         AdamW, AdamWConfig, Compared, MaskedLmLabels, Objective, ParameterGroups, Schedule, ScheduleKind, Trainer,
         Warmup,
@@ -70,8 +71,8 @@ impl Objective for Pretraining {
     type Labels = MaskedLmLabels;
     type Logits = Tensor<2>;
 
-    fn backbone_mut(&mut self) -> &mut Backbone {
-        Objective::backbone_mut(&mut self.model)
+    fn backbones_mut(&mut self) -> Vec<&mut Backbone> {
+        self.model.backbones_mut()
     }
 
     fn logits(&self, input: ModelInput, labels: &MaskedLmLabels) -> Tensor<2> {
@@ -90,7 +91,7 @@ impl Objective for Pretraining {
         loss::cross_entropy(logits, labels.tokens)
     }
 
-    fn compared(&self, logits: Tensor<2>, _: &MaskedLmLabels, _: Option<&Tensor<2, Bool>>) -> Compared {
+    fn compared(&self, logits: Tensor<2>, _: &MaskedLmLabels, _: Option<&AttentionMask>) -> Compared {
         Compared::Distributions(logits)
     }
 }

@@ -23,9 +23,9 @@ use deberta_burn::{
     config::{ModelConfig, PositionTerms, Preset},
     device::{describe, device},
     heads::{SequenceClassification, SequenceLabels},
-    model::linear::Linear,
+    model::{InferenceModel, linear::Linear},
     parity::Reference,
-    training::{AdamW, AdamWConfig, Objective, ParameterGroups, Schedule, ScheduleKind, Trainer, Warmup},
+    training::{AdamW, AdamWConfig, ParameterGroups, Schedule, ScheduleKind, Trainer, Warmup},
 };
 use serde_json::json;
 
@@ -360,7 +360,7 @@ impl ModelCase {
             Type::F16 => Some(FloatDType::F16),
             Type::Bf16 => Some(FloatDType::BF16),
         };
-        Objective::backbone_mut(&mut head).set_compute_type(compute_type);
+        head.backbone_mut().set_compute_type(compute_type);
         let optimizer = AdamW::new(AdamWConfig::default(), ParameterGroups { layers: 12, layer_decay: 1.0 });
         let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), 1e-5, usize::MAX)?;
         let mut trainer = Trainer::new(head, vec![tracked.clone()], optimizer, schedule, None, 0);

@@ -93,7 +93,7 @@ pub(super) struct DeviceMoments {
 }
 
 impl DeviceMoments {
-    fn to_device(self, device: &Device) -> Self {
+    fn on(self, device: &Device) -> Self {
         Self { first: self.first.to_device(device), second: self.second.to_device(device) }
     }
 }
@@ -260,7 +260,7 @@ impl ModuleMapper for Update<'_> {
                 Gradient::Device(gradient) => {
                     let DeviceMoments { first, second } = match moments {
                         // Moments that were read from a file are on the first device at first.
-                        Some(Moments::Device(moments)) => moments.to_device(&gradient.device()),
+                        Some(Moments::Device(moments)) => moments.on(&gradient.device()),
                         _ => DeviceMoments { first: gradient.zeros_like(), second: gradient.zeros_like() },
                     };
                     let weights = tensor.flatten(0, D - 1);
