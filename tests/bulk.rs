@@ -34,6 +34,9 @@ use tempfile::TempDir;
 const ROWS: usize = 23;
 const TEXT: [Column; 1] = [Column::text("text")];
 
+/// What computes vectors of rows.
+type Answer<'a> = dyn FnMut(&[Row]) -> Result<Vec<Vec<f32>>> + 'a;
+
 #[derive(Deserialize)]
 struct Row {
     text: String,
@@ -131,9 +134,8 @@ fn shards_together_are_the_whole() {
 fn a_stopped_job_goes_on_behind_its_last_part() {
     let data = input();
     let lengths = |rows: &[Row]| Ok(rows.iter().map(|row| vec![row.text.len() as f32]).collect());
-    let run = |job: &Job, answer: &mut dyn FnMut(&[Row]) -> Result<Vec<Vec<f32>>>| {
-        job.run(&TEXT, Answers::Embedding(1), &json!({ "weights": "a" }), answer)
-    };
+    let run =
+        |job: &Job, answer: &mut Answer| job.run(&TEXT, Answers::Embedding(1), &json!({ "weights": "a" }), answer);
     let whole = job(&data, "whole");
     run(&whole, &mut |rows| lengths(rows)).unwrap();
 
