@@ -129,13 +129,13 @@ impl Service {
                 calibrate(|batch: &[&Encoding]| model.forward(batch), sample)?
             }
         };
-        tracing::info!(model = %folder.display(), %task, budget, rate, "loaded");
-
         let (worker, metrics) = (model.clone(), self.metrics.clone());
         let settings = Settings { budget, rate, max_waiting: *max_waiting, cache_bytes: *cache_bytes };
         let scheduler =
             Scheduler::start(move |batch| worker.forward(batch), move |report| metrics.batch(&report), settings);
         self.replace(Loaded { model, scheduler });
+        // Last: whoever waits for this line may ask at once.
+        tracing::info!(model = %folder.display(), %task, budget, rate, "loaded");
         Ok(())
     }
 
