@@ -224,11 +224,13 @@ fn experiment(args: &Args) -> Result<()> {
     let spec = |model: &Model, seed| experiment.spec(model.variant, seed, model.learning_rate, settings.checkpoints());
     let seeds = args.seeds.0.clone();
     let specs: Vec<RunSpec> = seeds.flat_map(|seed| models.iter().map(move |model| spec(model, seed))).collect();
-    let Some(mut rows) = experiment.run(&specs)? else { return goes_on(&output) };
     let of_any_seed: Vec<_> = models.iter().map(|model| (spec(model, 0), model.flops_per_step)).collect();
+    let mut merged = Vec::new();
     for other in &args.merge {
-        merge::add(other, &of_any_seed, &mut rows)?;
+        merge::add(other, &specs, &of_any_seed, &mut merged)?;
     }
+    let Some(mut rows) = experiment.run(&specs)? else { return goes_on(&output) };
+    rows.extend(merged);
     let report = Report {
         command: env::args().skip(1).collect(),
         preset: args.preset,

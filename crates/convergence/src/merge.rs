@@ -11,12 +11,13 @@ use crate::{
     worker,
 };
 
-/// Adds the evaluations of the finished runs below `output` to `rows`. Of `models`, specifications with any seed, they have to
-/// have the same settings, texts and learning rates; runs of other variants, and those that only tune, are left out.
+/// Adds the evaluations of the finished runs below `output` to `rows`. They must not be those of this folder's `own` runs. Of
+/// `models`, specifications with any seed, they have to have the same settings, texts and learning rates; runs of other variants,
+/// and those that only tune, are left out.
 ///
 /// # Errors
 /// No finished run of these variants, one under another protocol, one that is there already, and files that cannot be read.
-pub fn add(output: &Path, models: &[(RunSpec, f64)], rows: &mut Vec<Row>) -> Result<()> {
+pub fn add(output: &Path, own: &[RunSpec], models: &[(RunSpec, f64)], rows: &mut Vec<Row>) -> Result<()> {
     let runs = output.join("runs");
     let mut folders = fs::read_dir(&runs)
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>())
@@ -36,7 +37,9 @@ pub fn add(output: &Path, models: &[(RunSpec, f64)], rows: &mut Vec<Row>) -> Res
         if let Some(difference) = difference("", &protocol(model), &protocol(&spec)) {
             return Err(Error::file(path, format!("its protocol is another one: {difference}")));
         }
-        if rows.iter().any(|row| (row.variant, row.seed) == (spec.variant, spec.seed)) {
+        let mut there =
+            rows.iter().map(|row| (row.variant, row.seed)).chain(own.iter().map(|own| (own.variant, own.seed)));
+        if there.any(|run| run == (spec.variant, spec.seed)) {
             let (variant, seed) = (spec.variant.name(), spec.seed);
             let problem =
                 format!("there is a run of {variant} with the seed {seed} already; give each --seeds of its own");
