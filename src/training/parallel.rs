@@ -3,8 +3,8 @@
 //! are all that travels between devices.
 //!
 //! Each parameter's gradients are summed on one device, and the sum is copied to the others. The parameters, and parts of the
-//! large ones, are spread over the devices by their sizes, so that no device carries the traffic of all. burn's own collective operations are not used:
-//! in 0.22.1 they are NCCL's, on CUDA devices of one process, and other devices panic on them.
+//! large ones, are spread over the devices by their sizes, so that no device carries the traffic of all. burn's own collective
+//! operations are not used: in 0.22.1 they are NCCL's, on CUDA devices of one process, and other devices panic on them.
 
 use std::{panic::resume_unwind, thread};
 

@@ -1,6 +1,6 @@
-//! What the program `convergence` is made of: what is compared ([`variant`]) and by which numbers ([`protocol`]), one run
-//! ([`worker`]), all runs ([`pool`]), what came of them ([`results`]), what they cost ([`cost`]), and the report ([`report`],
-//! [`statement`], [`tables`], [`figures`]).
+//! What the program `convergence` is made of: what is compared ([`variant`]) and by which numbers ([`protocol`]), the texts
+//! ([`texts`]), one run ([`worker`]), all runs ([`pool`]), what came of them ([`results`]) and of those elsewhere ([`merge`]), what
+//! they cost ([`cost`]), and the report ([`report`], [`statement`], [`tables`], [`figures`]).
 
 pub mod architecture;
 pub mod cost;
@@ -13,5 +13,6 @@ pub mod results;
 pub mod seeds;
 pub mod statement;
 pub mod tables;
+pub mod texts;
 pub mod variant;
 pub mod worker;

@@ -25,7 +25,6 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::ExitCode,
-    slice,
     thread::available_parallelism,
     time::{Duration, Instant},
 };
@@ -36,25 +35,14 @@ use convergence::{
     cost, figures, merge,
     pool::{self, Job, Workers},
     protocol::{Data, Preset, RunSpec, Settings, TUNING_SEED},
-    report::{self, Model, Report, TextFigures, Trial},
+    report::{self, Model, Report, Trial},
     results::{self, Results},
     seeds::Seeds,
+    texts,
     variant::Variant,
     worker,
 };
-use deberta_burn::{
-    Error, Result,
-    data::{
-        corpus::{Corpus, CorpusOptions, Paragraphs},
-        file_digest,
-    },
-    device::device,
-    tokenizer::{
-        Tokenizer,
-        train::{VocabularyOptions, VocabularyTrainer},
-    },
-    write_file,
-};
+use deberta_burn::{Error, Result, device::device, write_file};
 
 /// The text that is read without --train.
 const TEXT: &str = "examples/data/presidents";
@@ -80,7 +68,7 @@ struct Args {
 
     /// Stop after so many minutes; the same command goes on from the last evaluations. 0 only prepares the texts
     #[arg(long, value_name = "N")]
-    minutes: Option<f64>,
+    minutes: Option<u32>,
 
     /// Count the finished runs of other output folders as well, which had other seeds and are otherwise the same
     #[arg(long, value_name = "DIR,DIR,...", value_delimiter = ',')]
@@ -196,8 +184,10 @@ fn experiment(args: &Args) -> Result<()> {
     }
     let parameters: Vec<usize> = variants.iter().map(|variant| variant.parameters(&settings)).collect::<Result<_>>()?;
     let output = args.output.clone().unwrap_or_else(|| format!("runs/convergence-{}", args.preset.name()).into());
-    let until = args.minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(60.0 * minutes.max(0.0)));
-    let (data, text) = prepare(args, &settings, &output)?;
+    let until = args.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * u64::from(minutes)));
+    let given = |file: &Option<PathBuf>, name: &str| file.clone().unwrap_or_else(|| Path::new(TEXT).join(name));
+    let (train, valid) = (given(&args.train, "train.txt.gz"), given(&args.valid, "valid.txt.gz"));
+    let (data, text) = texts::prepare(train, valid, &args.downstream, &settings, &output)?;
     let workers = args.workers(&settings);
     let experiment = Experiment { output: &output, settings: &settings, data: &data, workers, until };
 
@@ -361,52 +351,4 @@ impl Args {
             false => Workers { processes: self.jobs.unwrap_or(1) as usize, threads: None },
         }
     }
-}
-
-/// Trains the vocabulary and tokenises the texts, unless the output folder has them.
-fn prepare(args: &Args, settings: &Settings, output: &Path) -> Result<(Data, TextFigures)> {
-    let default = |name: &str| Path::new(TEXT).join(name);
-    let train = args.train.clone().unwrap_or_else(|| default("train.txt.gz"));
-    let valid = args.valid.clone().unwrap_or_else(|| default("valid.txt.gz"));
-    let tables = ["train.tsv", "valid.tsv", "test.tsv"].map(|name| args.downstream.join(name));
-    let files = [train.clone(), valid.clone()].into_iter().chain(tables);
-    let digests: Vec<String> = files.map(file_digest).collect::<Result<_>>()?;
-    let folder = output.join(format!("tokenizer-{}-{}", settings.vocabulary, &digests[0][..8]));
-    if !folder.is_dir() {
-        eprintln!("training a vocabulary of {} tokens on {}", settings.vocabulary, train.display());
-        let mut trainer = VocabularyTrainer::default();
-        let mut paragraphs = Paragraphs::open(slice::from_ref(&train))?;
-        while let Some(paragraph) = paragraphs.next().transpose()? {
-            trainer.add(&paragraph.text);
-        }
-        // Some characters are so rare that they would only take the places of useful pieces.
-        let options = VocabularyOptions { size: settings.vocabulary, character_coverage: 0.9999 };
-        trainer.train(&options)?.save(&folder)?;
-    }
-    let tokenizer = Tokenizer::from_folder(&folder)?;
-    let cache = output.join("cache");
-    let options = CorpusOptions { length: settings.length, mix_documents: false };
-    let open = |path: &PathBuf| Corpus::open_or_build(slice::from_ref(path), &tokenizer, &options, &cache, |_, _| {});
-    let (train_corpus, valid_corpus) = (open(&train)?, open(&valid)?);
-    let figures = TextFigures {
-        tokens: train_corpus.tokens(),
-        frequency_loss: frequency_loss(&train_corpus, &valid_corpus, &tokenizer, settings.evaluated),
-    };
-    Ok((Data { train, valid, downstream: args.downstream.clone(), tokenizer: folder, cache, digests }, figures))
-}
-
-/// The loss of guessing the tokens of the first `evaluated` validation sequences by how frequent they are in the training
-/// text, without looking at their context.
-fn frequency_loss(train: &Corpus, valid: &Corpus, tokenizer: &Tokenizer, evaluated: usize) -> f64 {
-    // One more of each, so that no token of the vocabulary is impossible.
-    let mut counts = vec![1.0; tokenizer.vocab_size()];
-    let tokens = |corpus: &Corpus, sequence: usize| {
-        let ids = corpus.sequence(sequence).ids;
-        ids.into_iter().filter(|id| !tokenizer.is_special(*id)).map(|id| id as usize).collect::<Vec<_>>()
-    };
-    (0..train.len()).flat_map(|sequence| tokens(train, sequence)).for_each(|id| counts[id] += 1.0);
-    let total: f64 = counts.iter().sum();
-    let losses = (0..valid.len().min(evaluated)).flat_map(|sequence| tokens(valid, sequence));
-    let losses: Vec<f64> = losses.map(|id| (total / counts[id]).ln()).collect();
-    losses.iter().sum::<f64>() / losses.len() as f64
 }

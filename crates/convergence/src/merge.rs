@@ -1,6 +1,6 @@
 //! The finished runs of other output folders, so that seeds that were trained on other machines, or on other days, count as well.
 
-use std::{fs, path::Path};
+use std::{fs, io::ErrorKind, path::Path};
 
 use deberta_burn::{Error, Result};
 use serde_json::Value;
@@ -26,7 +26,10 @@ pub fn add(output: &Path, own: &[RunSpec], models: &[(RunSpec, f64)], rows: &mut
     let mut found = false;
     for folder in folders {
         let path = folder.join(worker::SPECIFICATION);
-        let Ok(text) = fs::read_to_string(&path) else { continue };
+        let text = match fs::read_to_string(&path) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
+            text => text.map_err(Error::io("read", &path))?,
+        };
         let spec: RunSpec = serde_json::from_str(&text).map_err(Error::json(path.display()))?;
         let Some((model, flops_per_step)) = models.iter().find(|(model, _)| model.variant == spec.variant) else {
             continue;

@@ -89,13 +89,13 @@ fn run_one(job: &Job, workers: Workers, display: &Display, is_over: impl Fn() ->
         }
     }
     let status = child.wait().map_err(Error::io("wait for", &program))?;
-    let ended = match (status.success(), stopped) {
-        (true, _) => "done",
-        (false, true) => "stopped",
-        (false, false) => "failed",
+    let end = match (status.success(), stopped) {
+        (true, _) => End::Done,
+        (false, true) => End::Stopped,
+        (false, false) => End::Failed,
     };
-    display.end(shown, ended);
-    if ended != "failed" {
+    display.end(shown, end);
+    if end != End::Failed {
         return Ok(());
     }
     let said = fs::read_to_string(&log).unwrap_or_default();
@@ -106,6 +106,15 @@ fn run_one(job: &Job, workers: Workers, display: &Display, is_over: impl Fn() ->
         None => format!("it ended with {status}"),
     };
     Err(Error::input(format!("run {}", job.name), problem))
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    Done,
+    /// The time was up.
+    Stopped,
+    Failed,
 }
 
 /// How it goes: bars where there is a terminal, now and then a line where there is none.
@@ -182,14 +191,19 @@ impl Display {
         }
     }
 
-    fn end(&self, shown: Shown, ended: &str) {
+    fn end(&self, shown: Shown, end: End) {
         let left = {
             let mut progress = self.progress.lock().expect("no worker panics");
             progress.running.retain(|run| run.0 != shown.name);
-            progress.done += usize::from(ended == "done");
+            progress.done += usize::from(end == End::Done);
             self.left(&progress)
         };
-        let line = format!("{}: {ended}; {left}", shown.name);
+        let how = match end {
+            End::Done => "done",
+            End::Stopped => "stopped",
+            End::Failed => "failed",
+        };
+        let line = format!("{}: {how}; {left}", shown.name);
         match (shown.bar, &self.bars) {
             (Some(bar), Some((bars, all))) => {
                 bar.finish_and_clear();

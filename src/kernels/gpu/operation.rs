@@ -45,7 +45,7 @@ pub(crate) fn attend<const D: usize>(
     let rows = plan.index.as_ref().map_or(0, |index| index.rows().len()).next_multiple_of(ROWS);
     let bytes_of_head = tokens(&query).max(tokens(&key)) * rows * query.dtype().size();
     let at_once = largest_buffer(&query.device()) / bytes_of_head.max(1);
-    attend_by_heads(at_once.max(1), query, key, value, position_key, position_query, plan)
+    Attention { states: [query, key, value], tables: [position_key, position_query], plan }.by_heads(at_once.max(1))
 }
 
 /// The bytes of the largest buffer that a device has.
@@ -56,64 +56,62 @@ fn largest_buffer(device: &Device) -> usize {
     }
 }
 
-/// The same, so many heads at a time.
-fn attend_by_heads<const D: usize>(
-    at_once: usize,
-    query: Tensor<D>,
-    key: Tensor<D>,
-    value: Tensor<D>,
-    position_key: Option<Tensor<2>>,
-    position_query: Option<Tensor<2>>,
+/// What is to be computed.
+struct Attention<const D: usize> {
+    /// Query, key and value.
+    states: [Tensor<D>; 3],
+    /// The projected position tables of key and query, of the terms in use.
+    tables: [Option<Tensor<2>>; 2],
     plan: AttentionPlan,
-) -> Tensor<D> {
-    if at_once >= plan.heads {
-        return attend_at_once(query, key, value, position_key, position_query, plan);
-    }
-    let size = query.dims()[D - 1] / plan.heads;
-    let parts = (0..plan.heads).step_by(at_once).map(|first| {
-        let heads = at_once.min(plan.heads - first);
-        let part = |states: &Tensor<D>| states.clone().narrow(D - 1, first * size, heads * size);
-        let table = |table: &Option<Tensor<2>>| table.clone().map(|table| table.narrow(1, first * size, heads * size));
-        let dropout = plan.dropout.map(|mask| DropoutMask { first_part: mask.first_part + first, ..mask });
-        let plan = AttentionPlan { heads, dropout, ..plan.clone() };
-        attend_at_once(part(&query), part(&key), part(&value), table(&position_key), table(&position_query), plan)
-    });
-    Tensor::cat(parts.collect(), D - 1)
 }
 
-fn attend_at_once<const D: usize>(
-    query: Tensor<D>,
-    key: Tensor<D>,
-    value: Tensor<D>,
-    position_key: Option<Tensor<2>>,
-    position_query: Option<Tensor<2>>,
-    attention: AttentionPlan,
-) -> Tensor<D> {
-    let terms = PositionTerms { c2p: position_key.is_some(), p2c: position_query.is_some() };
-    // The rows that are reached, and zeros up to a number that products are fast with.
-    let reached = |table: Tensor<2>| {
-        let rows = attention.index.as_ref().map_or(0, |index| index.rows().len());
-        let table = if table.dims()[0] == rows { table } else { table.narrow(0, attention.first_row, rows) };
-        match rows.next_multiple_of(ROWS) - rows {
-            0 => table,
-            more => {
-                let zeros = Tensor::zeros([more, table.dims()[1]], (&table.device(), table.dtype()));
-                Tensor::cat(vec![table, zeros], 0)
-            }
+impl<const D: usize> Attention<D> {
+    /// The context, so many heads at a time.
+    fn by_heads(self, at_once: usize) -> Tensor<D> {
+        let heads = self.plan.heads;
+        if at_once >= heads {
+            return self.context();
         }
-    };
-    let (query, key, value) = (query.into_dispatch(), key.into_dispatch(), value.into_dispatch());
-    // A term that is not in use is stood in for by a tensor that nobody reads.
-    let table = |table: Option<Tensor<2>>| table.map_or_else(|| query.clone(), |table| reached(table).into_dispatch());
-    let (by_key, by_query) = (table(position_key), table(position_query));
-    Tensor::from_dispatch(<Dispatch as GpuAttention>::attend(
-        query,
-        key,
-        value,
-        by_key,
-        by_query,
-        Plan { terms, attention },
-    ))
+        let parts = (0..heads).step_by(at_once).map(|first| self.heads(first, at_once.min(heads - first)).context());
+        Tensor::cat(parts.collect(), D - 1)
+    }
+
+    /// Some of the heads.
+    fn heads(&self, first: usize, heads: usize) -> Self {
+        let size = self.states[0].dims()[D - 1] / self.plan.heads;
+        let part = |states: &Tensor<D>| states.clone().narrow(D - 1, first * size, heads * size);
+        let table = |table: &Option<Tensor<2>>| table.clone().map(|table| table.narrow(1, first * size, heads * size));
+        let dropout = self.plan.dropout.map(|mask| DropoutMask { first_part: mask.first_part + first, ..mask });
+        Self {
+            states: self.states.each_ref().map(part),
+            tables: self.tables.each_ref().map(table),
+            plan: AttentionPlan { heads, dropout, ..self.plan.clone() },
+        }
+    }
+
+    /// The context of all heads at once.
+    fn context(self) -> Tensor<D> {
+        let Self { states, tables, plan: attention } = self;
+        let terms = PositionTerms { c2p: tables[0].is_some(), p2c: tables[1].is_some() };
+        // The rows that are reached, and zeros up to a number that products are fast with.
+        let reached = |table: Tensor<2>| {
+            let rows = attention.index.as_ref().map_or(0, |index| index.rows().len());
+            let table = if table.dims()[0] == rows { table } else { table.narrow(0, attention.first_row, rows) };
+            match rows.next_multiple_of(ROWS) - rows {
+                0 => table,
+                more => {
+                    let zeros = Tensor::zeros([more, table.dims()[1]], (&table.device(), table.dtype()));
+                    Tensor::cat(vec![table, zeros], 0)
+                }
+            }
+        };
+        let [query, key, value] = states.map(Tensor::into_dispatch);
+        // A term that is not in use is stood in for by a tensor that nobody reads.
+        let [by_key, by_query] =
+            tables.map(|table| table.map_or_else(|| query.clone(), |table| reached(table).into_dispatch()));
+        let plan = Plan { terms, attention };
+        Tensor::from_dispatch(<Dispatch as GpuAttention>::attend(query, key, value, by_key, by_query, plan))
+    }
 }
 
 /// The operation, and the two kernels that it is made of.
@@ -376,8 +374,9 @@ mod tests {
         let run = |at_once: usize| {
             let all = [0, 1, 2].map(|part| values(part, tokens)).into_iter().chain([3, 4].map(|part| values(part, 32)));
             let all: Vec<Tensor<2>> = all.map(Tensor::require_grad).collect();
-            let [query, key, value, by_key, by_query] = [0, 1, 2, 3, 4].map(|number: usize| all[number].clone());
-            let context = attend_by_heads(at_once, query, key, value, Some(by_key), Some(by_query), plan.clone());
+            let states = [0, 1, 2].map(|number: usize| all[number].clone());
+            let tables = [3, 4].map(|number: usize| Some(all[number].clone()));
+            let context = Attention { states, tables, plan: plan.clone() }.by_heads(at_once);
             let gradients = (context.clone() * values(5, tokens)).sum().backward();
             let found = all.iter().map(|tensor| tensor.grad(&gradients).expect("a gradient"));
             let found = std::iter::once(context.inner()).chain(found);

@@ -31,13 +31,14 @@ pub fn calibrate(
     forward: impl Fn(&[&Encoding]) -> Result<Vec<Vec<f32>>>,
     sample: impl Fn(usize) -> Result<Encoding>,
 ) -> Result<Calibration> {
+    let sequences = BUDGETS.map(|budget| sample(budget.min(LONGEST)));
+    let sequences = sequences.into_iter().collect::<Result<Vec<_>>>()?;
     let mut measured = BUDGETS.map(|budget| Calibration { budget, rate: 0.0 });
     let start = Instant::now();
     let mut rounds = 0;
     while rounds < 2 || start.elapsed() < PATIENCE {
-        for Calibration { budget, rate } in &mut measured {
-            let sequence = sample((*budget).min(LONGEST))?;
-            let batch = vec![&sequence; (*budget / sequence.len()).max(1)];
+        for (Calibration { budget, rate }, sequence) in measured.iter_mut().zip(&sequences) {
+            let batch = vec![sequence; (*budget / sequence.len()).max(1)];
             let start = Instant::now();
             forward(&batch)?;
             let seconds = start.elapsed().as_secs_f64().max(1e-9);
