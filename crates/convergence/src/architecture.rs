@@ -1,13 +1,17 @@
 //! The models behind the variants.
 
-use burn::{module::Module, tensor::Device};
+use burn::tensor::Device;
 use deberta_burn::{
     DebertaConfig, ModelConfig, Result,
     heads::{MaskedLm, MaskedLmLayout},
     training::replaced_token::{ReplacedToken, ReplacedTokenPretraining},
 };
 
-use crate::{protocol::Settings, variant::Variant};
+use crate::{
+    protocol::Settings,
+    scale::{Parameter, parameters},
+    variant::Variant,
+};
 
 /// What is pretrained.
 pub enum Architecture {
@@ -29,20 +33,20 @@ impl Variant {
         }
     }
 
-    /// The number of its parameters in pretraining.
+    /// Its parameters in pretraining.
     ///
     /// # Errors
     /// Settings that no model can have.
-    pub fn parameters(self, settings: &Settings) -> Result<usize> {
+    pub fn parameters(self, settings: &Settings) -> Result<Vec<Parameter>> {
         let device = Device::flex();
         Ok(match self.architecture(settings) {
             Architecture::MaskedLm(config, layout) => {
                 config.validate()?;
-                MaskedLm::new(&config, layout, &device)?.num_params()
+                parameters(&MaskedLm::new(&config, layout, &device)?)
             }
             Architecture::ReplacedToken(config) => {
                 config.validate()?;
-                ReplacedTokenPretraining::new(&config, ReplacedToken::default(), &device)?.num_params()
+                parameters(&ReplacedTokenPretraining::new(&config, ReplacedToken::default(), &device)?)
             }
         })
     }
@@ -61,7 +65,9 @@ mod tests {
         let layer = 4 * (8 * 8 + 8) + (8 * 32 + 32) + (32 * 8 + 8) + 2 * 16;
         // Token embeddings, LayerNorm of the embeddings, language-model head with its LayerNorm and bias.
         let shared = 100 * 8 + 16 + 2 * layer + (8 * 8 + 8) + 16 + 100;
-        let parameters = |variant: Variant| variant.parameters(&settings).unwrap();
+        let parameters = |variant: Variant| -> usize {
+            variant.parameters(&settings).unwrap().iter().map(|parameter| parameter.size).sum()
+        };
         // 17 positions, one token type.
         assert_eq!(parameters(Variant::Roberta), shared + 17 * 8 + 8);
         // 32 relative positions with a LayerNorm, 16 absolute ones.

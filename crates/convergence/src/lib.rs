@@ -1,4 +1,4 @@
-//! What the program `convergence` is made of: what is compared ([`variant`]) and by which numbers ([`protocol`]), the texts
+//! What the program `convergence` is made of: what is compared ([`variant`]) and by which numbers ([`protocol`]), where models begin ([`scale`]), the texts
 //! ([`texts`]), one run ([`worker`]) and what it watches ([`neighbours`]), all runs ([`pool`]), what came of them ([`results`]) and of those elsewhere ([`merge`]), what
 //! they cost ([`cost`]), and the report ([`report`], [`statement`], [`tables`], [`figures`]).
 
@@ -11,6 +11,7 @@ pub mod pool;
 pub mod protocol;
 pub mod report;
 pub mod results;
+pub mod scale;
 pub mod seeds;
 pub mod statement;
 pub mod tables;

@@ -37,6 +37,7 @@ use convergence::{
     protocol::{Data, Preset, RunSpec, Settings, TUNING_SEED},
     report::{self, Model, Report, Trial},
     results::{self, Results, Spread},
+    scale::{self, Scale},
     seeds::Seeds,
     texts,
     variant::Variant,
@@ -134,6 +135,10 @@ struct Args {
     #[arg(long, value_name = "X", help_heading = "Optimisation")]
     warmup_ratio: Option<f64>,
 
+    /// Fresh weights with NAME in theirs are X times as large: query_proj=2
+    #[arg(long, value_name = "NAME=X,...", value_delimiter = ',', help_heading = "Optimisation")]
+    init_scale: Vec<Scale>,
+
     /// RoBERTa's highest learning rate
     #[arg(long, value_name = "X", help_heading = "Optimisation")]
     roberta_learning_rate: Option<f64>,
@@ -197,7 +202,8 @@ fn experiment(args: &Args) -> Result<()> {
     if args.ablation {
         variants.extend(Variant::ABLATIONS);
     }
-    let parameters: Vec<usize> = variants.iter().map(|variant| variant.parameters(&settings)).collect::<Result<_>>()?;
+    let parameters: Vec<_> = variants.iter().map(|variant| variant.parameters(&settings)).collect::<Result<_>>()?;
+    scale::check(&settings.scales, &parameters.concat())?;
     let output = args.output.clone().unwrap_or_else(|| format!("runs/convergence-{}", args.preset.name()).into());
     let until = args.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * u64::from(minutes)));
     let given = |file: &Option<PathBuf>, name: &str| file.clone().unwrap_or_else(|| Path::new(TEXT).join(name));
@@ -220,7 +226,7 @@ fn experiment(args: &Args) -> Result<()> {
         .zip(parameters)
         .map(|(variant, parameters)| Model {
             variant: *variant,
-            parameters,
+            parameters: parameters.iter().map(|parameter| parameter.size).sum(),
             flops_per_step: cost::training_step(*variant, &settings),
             learning_rate: learning_rate(*variant),
         })
@@ -358,6 +364,7 @@ impl Args {
             batch_size: self.batch_size.unwrap_or(preset.batch_size),
             steps: self.steps.map_or(preset.steps, |steps| steps as usize),
             warmup: self.warmup_ratio.unwrap_or(preset.warmup),
+            scales: self.init_scale.clone(),
             device: self.device.clone().unwrap_or_else(|| preset.device.clone()),
             precision: self.precision.map_or(preset.precision, Into::into),
             ..preset

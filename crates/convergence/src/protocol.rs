@@ -10,7 +10,7 @@ use deberta_burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::variant::Variant;
+use crate::{scale::Scale, variant::Variant};
 
 /// Sizes and budgets that fit a machine and some patience.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -43,6 +43,9 @@ pub struct Settings {
     pub steps: usize,
     /// Share of the steps in which the learning rate rises.
     pub warmup: f64,
+    /// Fresh weights that are not as large as usual.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scales: Vec<Scale>,
     /// Sequences of the validation text that an evaluation reads.
     pub evaluated: usize,
     /// Passes through the downstream task's training data.
@@ -87,6 +90,7 @@ impl Preset {
             batch_size: 64,
             steps: 1920,
             warmup: 0.1,
+            scales: Vec::new(),
             evaluated: 1600,
             downstream_epochs: 2.0,
             downstream_learning_rate: 1e-3,
@@ -114,6 +118,7 @@ impl Preset {
                 downstream_learning_rate: 1e-4,
                 device: "cuda".to_owned(),
                 precision: Precision::Bf16,
+                ..minutes
             },
             Self::Gpu => Settings {
                 vocabulary: 32_000,
@@ -129,7 +134,7 @@ impl Preset {
                 downstream_epochs: 3.0,
                 downstream_learning_rate: 3e-5,
                 device: "cuda".to_owned(),
-                precision: Precision::F32,
+                ..minutes
             },
         }
     }

@@ -39,6 +39,7 @@ use crate::{
     architecture::Architecture,
     neighbours::Watched,
     protocol::{DOWNSTREAM_BATCH, RunSpec, TUNING_SEED},
+    scale::scaled,
 };
 
 /// The specification of a run, in its folder.
@@ -147,6 +148,7 @@ impl Worker<'_> {
         let texts = MaskedLmTask::new(self.collator(config), masking, splits, settings.evaluated);
         self.device.seed(self.spec.seed);
         let (task, model) = begin(texts, &self.device)?;
+        let model = scaled(model, &settings.scales);
         let run = Run { snapshots: &self.spec.checkpoints, ..self.run(self.folder, config) };
         let training = settings.pretraining(self.spec.learning_rate, self.spec.seed);
         match train(&task, model, &training, &run, &mut self.reporter("pretraining".to_owned(), 0)) {

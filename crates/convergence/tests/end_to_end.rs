@@ -195,6 +195,8 @@ fn bad_input_is_named() {
         assert!(line.starts_with("error: ") && parts.iter().all(|part| line.contains(part)), "{error}");
     };
     fails(&["--hidden", "9"], &["num_attention_heads", "hidden_size, which is 9"]);
+    fails(&["--init-scale", "key_proj=2,lstm=2"], &["--init-scale", "`lstm`", "backbone.embeddings"]);
+    fails(&["--warmup-ratio", "2"], &["--warmup-ratio", "from 0 to 1"]);
     fails(&["--device", "tpu"], &["tpu", "expected one of"]);
     fails(&["--device", "ndarray", "--precision", "bf16"], &["ndarray", "does not compute in bf16"]);
     fails(&["--downstream", "nowhere"], &["nowhere/train.tsv"]);
