@@ -148,6 +148,15 @@ pub fn describe() -> String {
     format!("{}, {threads} thread{plural}, {} kernels", isa::processor(), Isa::in_use())
 }
 
+/// Runs `work` on one of the threads that share the device's work, if it is a CPU: each operation of a pass then begins at
+/// once. From another thread, each would wait for one of them to wake up, and for itself to be woken; a short text's pass takes
+/// up to twice as long that way.
+///
+/// `work` must not hold a lock while it runs an operation: the thread may take up other work in the middle of one.
+pub(crate) fn in_its_threads<T: Send>(of: &Device, work: impl FnOnce() -> T + Send) -> T {
+    if is_host(of) { rayon::scope(|_| work()) } else { work() }
+}
+
 /// Whether tensors of this device are in host memory, so that the CPU kernels can work on them.
 pub(crate) fn is_host(of: &Device) -> bool {
     let of = of.clone().inner();
