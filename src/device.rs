@@ -118,7 +118,7 @@ fn tune_little() {
 }
 
 /// The devices of these names, with commas between them. A kind without a number means all devices of that kind: `cuda` is every
-/// NVIDIA GPU, `cuda:0,cuda:2` are two of them. `remote:HOST:PORT` is all devices of a worker. A name may be there several times.
+/// NVIDIA GPU, `cuda:0,cuda:2` are two of them. `remote:HOST:PORT` is all devices of a worker.
 ///
 /// # Errors
 /// As [`device`].
@@ -178,10 +178,11 @@ pub(crate) fn unreadable(of: &Device, error: impl std::fmt::Display) -> Error {
     Error::Device { device: name(of), problem: format!("its results cannot be read: {error}") }
 }
 
-/// The name that [`device`] takes for this device.
+/// The name that [`device`] takes for this device; all devices of a worker have that of the worker.
 pub(crate) fn name(of: &Device) -> String {
-    if is_remote(of) {
-        return "remote".to_owned();
+    #[cfg(feature = "remote")]
+    if let Some(name) = remote::name(of) {
+        return name;
     }
     let of = of.clone().inner();
     let found = KINDS.iter().find_map(|kind| {
