@@ -6,6 +6,7 @@ use deberta_burn::{
 };
 
 use crate::{
+    protocol::Settings,
     results::{Axis, Results, Row},
     variant::Variant,
 };
@@ -22,7 +23,7 @@ pub struct Picture {
 ///
 /// # Errors
 /// Runs of one variant that were evaluated at different steps.
-pub fn pictures(results: &Results) -> Result<Vec<Picture>> {
+pub fn pictures(results: &Results, settings: &Settings) -> Result<Vec<Picture>> {
     let pair: Vec<_> = results.variants().into_iter().filter(|variant| Variant::PAIR.contains(variant)).collect();
     let mut pictures = Vec::new();
     for axis in Axis::ALL {
@@ -36,6 +37,20 @@ pub fn pictures(results: &Results) -> Result<Vec<Picture>> {
             },
         });
     }
+    pictures.push(Picture {
+        name: "attention",
+        caption: format!(
+            "How much of a token's attention goes to the token before it or behind it. Attention that is the same for all {0} \
+             tokens gives each {1:.3}.",
+            settings.length,
+            1.0 / settings.length as f64,
+        ),
+        figure: Figure {
+            title: "Attention to a neighbour, by steps".to_owned(),
+            x_label: Axis::Steps.label().to_owned(),
+            panels: attention(results, &pair)?,
+        },
+    });
     pictures.push(Picture {
         name: "downstream",
         caption: "Accuracy on the downstream task after fine-tuning the models of these steps of pretraining."
@@ -61,19 +76,33 @@ pub fn pictures(results: &Results) -> Result<Vec<Picture>> {
 }
 
 fn masked_lm(results: &Results, variants: &[Variant], axis: Axis) -> Result<Vec<Panel>> {
-    let curves = |figure: fn(&Row) -> Option<f64>| -> Result<Vec<Curve>> {
-        variants.iter().map(|variant| curve(results, *variant, axis, figure)).collect()
-    };
     Ok(vec![
-        Panel { y_label: "validation loss".to_owned(), curves: curves(|row| row.validation_loss)? },
-        Panel { y_label: "validation accuracy".to_owned(), curves: curves(|row| row.validation_accuracy)? },
+        panel("validation loss", results, variants, axis, |row| row.validation_loss)?,
+        panel("validation accuracy", results, variants, axis, |row| row.validation_accuracy)?,
+    ])
+}
+
+fn attention(results: &Results, variants: &[Variant]) -> Result<Vec<Panel>> {
+    Ok(vec![
+        panel("of the head that gives most", results, variants, Axis::Steps, |row| row.best_neighbour_attention)?,
+        panel("mean of all heads", results, variants, Axis::Steps, |row| row.neighbour_attention)?,
     ])
 }
 
 fn downstream(results: &Results, variants: &[Variant]) -> Result<Panel> {
-    let curve = |variant: &Variant| curve(results, *variant, Axis::Steps, |row| row.downstream_accuracy);
-    let curves = variants.iter().map(curve).collect::<Result<_>>()?;
-    Ok(Panel { y_label: "downstream accuracy".to_owned(), curves })
+    panel("downstream accuracy", results, variants, Axis::Steps, |row| row.downstream_accuracy)
+}
+
+/// A figure of several variants.
+fn panel(
+    label: &str,
+    results: &Results,
+    variants: &[Variant],
+    axis: Axis,
+    figure: fn(&Row) -> Option<f64>,
+) -> Result<Panel> {
+    let curves = variants.iter().map(|variant| curve(results, *variant, axis, figure)).collect::<Result<_>>()?;
+    Ok(Panel { y_label: label.to_owned(), curves })
 }
 
 /// The mean of a variant's runs with a band of one standard deviation, where the figure was measured. Evaluations are joined

@@ -37,7 +37,7 @@ use convergence::{
     pool::{self, Job, Workers},
     protocol::{Data, Preset, RunSpec, Settings, TUNING_SEED},
     report::{self, Model, Report, Trial},
-    results::{self, Results},
+    results::{self, Results, Spread},
     seeds::Seeds,
     texts,
     variant::Variant,
@@ -132,6 +132,10 @@ struct Args {
     #[arg(long, value_name = "N", help_heading = "Optimisation")]
     batch_size: Option<usize>,
 
+    /// Share of the steps in which the learning rate rises
+    #[arg(long, value_name = "X", help_heading = "Optimisation")]
+    warmup_ratio: Option<f64>,
+
     /// RoBERTa's highest learning rate
     #[arg(long, value_name = "X", help_heading = "Optimisation")]
     roberta_learning_rate: Option<f64>,
@@ -144,7 +148,7 @@ struct Args {
     #[arg(long, value_name = "X", requires = "ablation", help_heading = "Optimisation")]
     rtd_learning_rate: Option<f64>,
 
-    /// First train both models at each of these learning rates, with a seed of its own, and go on with the best of each
+    /// First train both models at each of these learning rates, with seeds of their own, and go on with the best of each
     #[arg(
         long,
         value_name = "X,X,...",
@@ -153,6 +157,17 @@ struct Args {
         help_heading = "Optimisation"
     )]
     tune: Vec<f64>,
+
+    /// Seeds at each rate of --tune; the mean of their last losses decides
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u64).range(1..),
+        requires = "tune",
+        help_heading = "Optimisation"
+    )]
+    tune_seeds: u64,
 
     /// The folder of a run to do, instead of an experiment
     #[arg(long, value_name = "DIR", hide = true)]
@@ -193,7 +208,7 @@ fn experiment(args: &Args) -> Result<()> {
     let workers = args.workers(&settings);
     let experiment = Experiment { output: &output, settings: &settings, data: &data, workers, until };
 
-    let Some(trials) = experiment.tune(&args.tune)? else { return goes_on(&output) };
+    let Some(trials) = experiment.tune(&args.tune, args.tune_seeds)? else { return goes_on(&output) };
     let learning_rate = |variant: Variant| {
         let chosen = match variant {
             Variant::Roberta => args.roberta_learning_rate.or(report::best(&trials, variant)),
@@ -235,7 +250,7 @@ fn experiment(args: &Args) -> Result<()> {
         workers: experiment.workers,
     };
     write_file(output.join("results.csv"), results::to_csv(&report.results.rows).as_bytes())?;
-    let pictures = figures::pictures(&report.results)?;
+    let pictures = figures::pictures(&report.results, &settings)?;
     for picture in &pictures {
         picture.figure.write_svg(output.join(format!("{}.svg", picture.name)))?;
     }
@@ -273,26 +288,33 @@ impl Experiment<'_> {
 
     /// The folder of a run. Those that tune have the learning rate in their name, for there are several of one seed.
     fn folder(&self, spec: &RunSpec) -> PathBuf {
-        let name = spec.variant.name();
-        self.output.join("runs").join(match spec.seed {
-            TUNING_SEED => format!("tuning-{name}-{}", spec.learning_rate),
-            seed => format!("{name}-seed-{seed}"),
+        let (name, seed) = (spec.variant.name(), spec.seed);
+        self.output.join("runs").join(match seed < TUNING_SEED {
+            true => format!("{name}-seed-{seed}"),
+            false => format!("tuning-{name}-{}-seed-{seed}", spec.learning_rate),
         })
     }
 
-    /// Trains RoBERTa and DeBERTa at each learning rate; none if the time was up before.
-    fn tune(&self, rates: &[f64]) -> Result<Option<Vec<Trial>>> {
+    /// Trains RoBERTa and DeBERTa at each learning rate with each of so many seeds; none if the time was up before.
+    fn tune(&self, rates: &[f64], seeds: u64) -> Result<Option<Vec<Trial>>> {
         let pairs = Variant::PAIR.iter().flat_map(|variant| rates.iter().map(move |rate| (*variant, *rate)));
-        let specs: Vec<_> = pairs.map(|(variant, rate)| self.spec(variant, TUNING_SEED, rate, vec![])).collect();
-        if self.run(&specs)?.is_none() {
+        let of_seeds = |(variant, rate)| {
+            (0..seeds).map(move |seed| self.spec(variant, TUNING_SEED + seed, rate, vec![])).collect::<Vec<_>>()
+        };
+        let trials: Vec<Vec<RunSpec>> = pairs.map(of_seeds).collect();
+        if self.run(&trials.concat())?.is_none() {
             return Ok(None);
         }
-        let trial = |spec: &RunSpec| {
+        let loss = |spec: &RunSpec| {
             let rows = results::read_run(&self.folder(spec), spec, 0.0)?;
-            let loss = rows.last().and_then(|row| row.validation_loss).unwrap_or(f64::NAN);
-            Ok(Trial { variant: spec.variant, learning_rate: spec.learning_rate, loss })
+            Ok(rows.last().and_then(|row| row.validation_loss).unwrap_or(f64::NAN))
         };
-        specs.iter().map(trial).collect::<Result<_>>().map(Some)
+        let trial = |specs: &Vec<RunSpec>| {
+            let losses: Vec<f64> = specs.iter().map(loss).collect::<Result<_>>()?;
+            let loss = Spread::of(&losses).expect("one seed at least");
+            Ok(Trial { variant: specs[0].variant, learning_rate: specs[0].learning_rate, loss })
+        };
+        trials.iter().map(trial).collect::<Result<_>>().map(Some)
     }
 
     /// Does what is left of these runs, and reads all of them; none if the time was up before.
@@ -341,6 +363,7 @@ impl Args {
             heads: self.heads.unwrap_or(preset.heads),
             batch_size: self.batch_size.unwrap_or(preset.batch_size),
             steps: self.steps.map_or(preset.steps, |steps| steps as usize),
+            warmup: self.warmup_ratio.unwrap_or(preset.warmup),
             device: self.device.clone().unwrap_or_else(|| preset.device.clone()),
             precision: self.precision.map_or(preset.precision, Into::into),
             ..preset

@@ -34,7 +34,7 @@ pub fn add(output: &Path, own: &[RunSpec], models: &[(RunSpec, f64)], rows: &mut
         let Some((model, flops_per_step)) = models.iter().find(|(model, _)| model.variant == spec.variant) else {
             continue;
         };
-        if spec.seed == TUNING_SEED || !worker::is_finished(&folder, &spec) {
+        if spec.seed >= TUNING_SEED || !worker::is_finished(&folder, &spec) {
             continue;
         }
         if let Some(difference) = difference("", &protocol(model), &protocol(&spec)) {

@@ -58,7 +58,7 @@ pub struct Settings {
 const EVALUATIONS: usize = 24;
 /// How often it is fine-tuned.
 const CHECKPOINTS: usize = 4;
-/// The seed of the runs that tune learning rates, which no other run has.
+/// The first seed of the runs that tune learning rates; no other run has this or a higher one.
 pub const TUNING_SEED: u64 = 1000;
 /// Epsilon of LayerNorms, in every variant.
 pub const LAYER_NORM_EPSILON: f64 = 1e-7;

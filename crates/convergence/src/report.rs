@@ -19,12 +19,12 @@ pub struct Model {
     pub learning_rate: f64,
 }
 
-/// A run that tunes the learning rate.
+/// What one learning rate came to.
 pub struct Trial {
     pub variant: Variant,
     pub learning_rate: f64,
-    /// The last validation loss.
-    pub loss: f64,
+    /// The last validation losses, over seeds; NaN where one of them is.
+    pub loss: Spread,
 }
 
 /// The text in numbers.
@@ -35,10 +35,10 @@ pub struct TextFigures {
     pub frequency_loss: f64,
 }
 
-/// The learning rate with the lowest loss, if the variant's was tuned.
+/// The learning rate with the lowest mean loss, if the variant's was tuned.
 pub fn best(trials: &[Trial], variant: Variant) -> Option<f64> {
     let of_variant = trials.iter().filter(|trial| trial.variant == variant);
-    of_variant.min_by(|a, b| a.loss.total_cmp(&b.loss)).map(|trial| trial.learning_rate)
+    of_variant.min_by(|a, b| a.loss.mean.total_cmp(&b.loss.mean)).map(|trial| trial.learning_rate)
 }
 
 /// All that the report says.
@@ -305,7 +305,7 @@ impl Report<'_> {
             row.extend(Variant::PAIR.iter().map(|variant| {
                 let trial = self.trials.iter().find(|trial| (trial.variant, trial.learning_rate) == (*variant, *rate));
                 let mark = if best(&self.trials, *variant) == Some(*rate) { " (best)" } else { "" };
-                trial.map_or_else(String::new, |trial| format!("{:.4}{mark}", trial.loss))
+                trial.map_or_else(String::new, |trial| spread(Some(trial.loss), 4, 1.0) + mark)
             }));
             table.rows.push(row);
         }
@@ -314,8 +314,8 @@ impl Report<'_> {
             best == rates.first().copied() || best == rates.last().copied()
         });
         let mut notes = vec![
-            "Each model was trained in full at each rate, with a seed that no other run has, and goes on with its best; \
-             what DeBERTa is without its parts has DeBERTa's. RTD's rate is given: losses at different rates are of generators that \
+            "Each model was trained in full at each rate, with seeds that no other run has, and goes on with that of its lowest mean \
+             loss; what DeBERTa is without its parts has DeBERTa's. RTD's rate is given: losses at different rates are of generators that \
              are not equally hard to see through.",
             &chosen,
         ];
@@ -365,13 +365,18 @@ mod tests {
 
     #[test]
     fn the_best_learning_rate_has_the_lowest_loss() {
-        let trial = |variant, learning_rate, loss| Trial { variant, learning_rate, loss };
+        let trial = |variant, learning_rate, losses: &[f64]| {
+            let loss = Spread::of(losses).expect("losses");
+            Trial { variant, learning_rate, loss }
+        };
         let trials = [
-            trial(Variant::Roberta, 1e-3, 3.0),
-            trial(Variant::Roberta, 2e-3, 2.5),
-            // Diverged.
-            trial(Variant::Roberta, 4e-3, f64::NAN),
-            trial(Variant::Deberta, 1e-3, 2.0),
+            trial(Variant::Roberta, 1e-3, &[3.0, 3.0]),
+            // The best of one seed, but not on average.
+            trial(Variant::Roberta, 5e-4, &[2.0, 4.5]),
+            trial(Variant::Roberta, 2e-3, &[2.5, 2.75]),
+            // One of them diverged.
+            trial(Variant::Roberta, 4e-3, &[1.0, f64::NAN]),
+            trial(Variant::Deberta, 1e-3, &[2.0, 2.0]),
         ];
         assert_eq!(best(&trials, Variant::Roberta), Some(2e-3));
         assert_eq!(best(&trials, Variant::Deberta), Some(1e-3));

@@ -27,6 +27,9 @@ pub struct Row {
     /// Of the masked tokens of the validation text, where they are what the variant predicts.
     pub validation_loss: Option<f64>,
     pub validation_accuracy: Option<f64>,
+    /// How much attention goes to neighbours, where that is watched: the mean of all heads, and the most of one.
+    pub neighbour_attention: Option<f64>,
+    pub best_neighbour_attention: Option<f64>,
     /// Of the model after fine-tuning, where it was fine-tuned.
     pub downstream_accuracy: Option<f64>,
 }
@@ -39,6 +42,8 @@ struct Evaluation {
     tokens_per_second: f64,
     loss: f64,
     accuracy: f64,
+    neighbour_attention: Option<f64>,
+    best_neighbour_attention: Option<f64>,
 }
 
 /// The evaluations of a finished run; none of one that came to NaN.
@@ -68,6 +73,8 @@ pub fn read_run(folder: &Path, spec: &RunSpec, flops_per_step: f64) -> Result<Ve
             seconds: seconds + (evaluation.tokens - tokens) / evaluation.tokens_per_second,
             validation_loss: spec.variant.is_masked_lm().then_some(evaluation.loss),
             validation_accuracy: spec.variant.is_masked_lm().then_some(evaluation.accuracy),
+            neighbour_attention: evaluation.neighbour_attention,
+            best_neighbour_attention: evaluation.best_neighbour_attention,
             downstream_accuracy: match spec.checkpoints.contains(&step) {
                 true => Some(downstream_accuracy(folder, step)?),
                 false => None,
@@ -237,6 +244,8 @@ mod tests {
                 seconds: 2.0 * count,
                 validation_loss: Some(*loss),
                 validation_accuracy: Some(0.5),
+                neighbour_attention: Some(0.25),
+                best_neighbour_attention: Some(0.375),
                 downstream_accuracy: (index % 2 == 1).then_some(0.75),
             }
         };
@@ -289,9 +298,10 @@ mod tests {
     fn rows_survive_a_csv_file() {
         let rows = results().rows;
         let text = to_csv(&rows);
-        let header = "variant,seed,step,tokens,flops,seconds,validation_loss,validation_accuracy,downstream_accuracy";
+        let header = "variant,seed,step,tokens,flops,seconds,validation_loss,validation_accuracy,neighbour_attention,\
+                      best_neighbour_attention,downstream_accuracy";
         assert_eq!(text.lines().next(), Some(header));
-        assert_eq!(text.lines().nth(1), Some("roberta,0,10,1000.0,10000.0,20.0,5.0,0.5,"));
+        assert_eq!(text.lines().nth(1), Some("roberta,0,10,1000.0,10000.0,20.0,5.0,0.5,0.25,0.375,"));
         let read: Vec<Row> =
             csv::Reader::from_reader(text.as_bytes()).into_deserialize().map(|row| row.expect("a row")).collect();
         assert_eq!(read, rows);

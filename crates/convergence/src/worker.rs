@@ -37,6 +37,7 @@ use serde_json::Value;
 
 use crate::{
     architecture::Architecture,
+    neighbours::Watched,
     protocol::{DOWNSTREAM_BATCH, RunSpec, TUNING_SEED},
 };
 
@@ -99,7 +100,7 @@ pub fn work(folder: &Path) -> Result<()> {
     let mut config = match spec.variant.architecture(&spec.settings) {
         Architecture::MaskedLm(config, layout) => {
             worker.pretrain(&config, MaskingOptions::masked_lm, |texts, device| {
-                Ok((texts, MaskedLm::new(&config, layout, device)?))
+                Ok((Watched(texts), MaskedLm::new(&config, layout, device)?))
             })?;
             config
         }
@@ -149,7 +150,7 @@ impl Worker<'_> {
         let run = Run { snapshots: &self.spec.checkpoints, ..self.run(self.folder, config) };
         let training = settings.pretraining(self.spec.learning_rate, self.spec.seed);
         match train(&task, model, &training, &run, &mut self.reporter("pretraining".to_owned(), 0)) {
-            Err(error @ Error::Diverged { .. }) if self.spec.seed == TUNING_SEED => {
+            Err(error @ Error::Diverged { .. }) if self.spec.seed >= TUNING_SEED => {
                 write_file(self.folder.join(DIVERGED), error.to_string().as_bytes())
             }
             done => done.map(drop),

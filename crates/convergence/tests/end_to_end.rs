@@ -93,6 +93,9 @@ fn an_experiment_is_run_once_and_reported() {
         // It begins at about the loss of a guess among 300 tokens (fresh weights guess a little worse) and learns something.
         let (first, last) = (run[0].validation_loss.unwrap(), run[7].validation_loss.unwrap());
         assert!((first - 300f64.ln()).abs() < 0.5 && last < first, "{first} {last}");
+        // Fresh attention is about the same for all of 16 tokens.
+        let (mean, best) = (run[0].neighbour_attention.unwrap(), run[0].best_neighbour_attention.unwrap());
+        assert!((mean * 16.0 - 1.0).abs() < 0.2 && best > mean, "{mean} {best}");
     }
 
     let report = fs::read_to_string(case.path("out/report.html")).unwrap();
@@ -102,7 +105,7 @@ fn an_experiment_is_run_once_and_reported() {
     for outside in ["<script", "<link", "<img", " src=", "@import", "url("] {
         assert!(!report.contains(outside), "`{outside}` is in the report");
     }
-    for figure in ["steps", "tokens", "flops", "seconds", "downstream"] {
+    for figure in ["steps", "tokens", "flops", "seconds", "attention", "downstream"] {
         assert!(case.path(&format!("out/{figure}.svg")).exists(), "{figure}.svg");
     }
 
@@ -119,7 +122,8 @@ fn a_killed_experiment_goes_on() {
     let case = Case::new();
     let start = |output: &str| {
         let mut command = case.convergence(output);
-        command.args(["--ablation", "--seeds", "1", "--tune", "1e-3,3e-3"]).stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(["--ablation", "--seeds", "1", "--tune", "1e-3,3e-3", "--tune-seeds", "2"]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         command
     };
     start("whole").assert().success();
@@ -142,6 +146,18 @@ fn a_killed_experiment_goes_on() {
     let [dense, four, eight] = [Variant::Deberta, Variant::Switch4, Variant::Switch8].map(last);
     assert_eq!([dense.flops; 2], [four.flops, eight.flops]);
     assert!(four.validation_loss != dense.validation_loss && four.validation_loss != eight.validation_loss);
+    // Two models, two rates, two seeds; the report has their means.
+    let runs = fs::read_dir(case.path("killed/runs")).expect("a folder").map(|entry| entry.expect("an entry"));
+    let runs = runs.map(|entry| entry.file_name().into_string().expect("a name"));
+    assert_eq!(runs.filter(|name| name.starts_with("tuning-")).count(), 8);
+    let metrics = |seed: u64| case.path(&format!("killed/runs/tuning-roberta-0.003-seed-{seed}/metrics.csv"));
+    let loss = |seed: u64| {
+        let mut reader = csv::Reader::from_path(metrics(seed)).expect("metrics.csv");
+        let column = reader.headers().expect("a header").iter().position(|name| name == "loss").expect("losses");
+        reader.records().last().expect("an evaluation").expect("a line")[column].parse::<f64>().expect("a loss")
+    };
+    let mean = (loss(1000) + loss(1001)) / 2.0;
+    assert!(report.contains(&format!("<td>{mean:.4} \u{b1} ")), "{mean} is not in the report");
 }
 
 /// Seeds add up over output folders, and the time is divided up as one likes.

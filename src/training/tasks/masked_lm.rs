@@ -40,7 +40,7 @@ impl MaskedLmTask {
     }
 
     /// The batches of an evaluation, always masked in the same way; none if there is no such part.
-    pub(super) fn evaluation(
+    pub fn evaluation(
         &self,
         part: Part,
         device: &Device,
