@@ -1,11 +1,14 @@
-//! A Switch layer beside a dense one: one layer of v3-base's shape on 8 x 128 tokens, its forward pass with weights laid out, and
-//! forward and backward pass with all gradients. The layers take turns, so that a busy machine is no one's disadvantage.
+//! A Switch layer beside a dense one: one layer of v3-base's shape on 8 x 128 tokens, its forward pass with weights laid out,
+//! forward and backward pass with all gradients, and a whole step of a classifier with AdamW, which visits the parameters of all
+//! experts. The layers take turns, so that a busy machine is no one's disadvantage.
 //!
 //! ```sh
 //! cargo bench --bench switch
 //! ```
 
 mod common;
+#[path = "common/training.rs"]
+mod training;
 
 use std::time::{Duration, Instant};
 
@@ -16,23 +19,28 @@ use burn::{
 use deberta_burn::{
     Backbone, DebertaConfig, ModelInput, Prepared,
     config::{Preset, SwitchConfig},
+    heads::SequenceClassification,
 };
+use training::Training;
 
 const EXPERTS: usize = 8;
 const ROUNDS: usize = 30;
 
 /// One layer, dense or with experts.
-fn layer(experts: Option<usize>, device: &Device) -> Backbone {
-    device.seed(1);
+fn config(experts: Option<usize>) -> DebertaConfig {
     let switch = |num_experts| SwitchConfig { num_experts, sparse_step: 1, ..SwitchConfig::default() };
     // A small table of words: it is none of the layer's.
-    let config = DebertaConfig {
+    DebertaConfig {
         num_hidden_layers: 1,
         vocab_size: 1000,
         switch: experts.map(switch),
         ..common::config(Preset::DebertaV3Base)
-    };
-    config.init(device)
+    }
+}
+
+fn layer(experts: Option<usize>, device: &Device) -> Backbone {
+    device.seed(1);
+    config(experts).init(device)
 }
 
 /// 8 x 128 tokens.
@@ -60,6 +68,7 @@ fn compare(what: &str, mut runs: [Box<dyn FnMut()>; 2]) {
 }
 
 fn main() {
+    common::allocator::keep_freed_memory();
     let device = Device::flex();
     let layers = [None, Some(EXPERTS)];
     compare(
@@ -79,6 +88,16 @@ fn main() {
                 let loss = routing.add_to(model.forward(input).last_hidden_state.square().mean());
                 drop(GradientsParams::from_grads(loss.backward(), &model));
             })
+        }),
+    );
+    compare(
+        "step",
+        layers.map(|experts| -> Box<dyn FnMut()> {
+            device.seed(1);
+            let model = SequenceClassification::new(&config(experts).into(), &device);
+            let mut training = Training::new(model, &device, false);
+            let (batch, classes) = (input(&device), Tensor::zeros([8], &device));
+            Box::new(move || assert!(training.step(batch.clone(), classes.clone()).is_finite()))
         }),
     );
     let (input, record) = input(&device).record_routing();

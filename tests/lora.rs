@@ -20,8 +20,8 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Bases of each layout of projections: three matrices, one packed matrix, and RoBERTa's names.
-const BASES: [&str; 3] = ["v3_sequence_single", "v1_sequence_biased_types", "roberta_sequence"];
+/// Bases of each layout of projections: three matrices, one packed matrix, and RoBERTa's names; and one with experts.
+const BASES: [&str; 4] = ["v3_sequence_single", "v1_sequence_biased_types", "roberta_sequence", "switch_v3_sequence"];
 
 /// A few texts of the fixtures' vocabulary.
 fn input(device: &Device) -> ModelInput {

@@ -4,9 +4,9 @@ mod common;
 
 use burn::{
     module::Module,
-    tensor::{Device, Tensor},
+    tensor::{DType, Device, FloatDType, Tensor, TensorData},
 };
-use common::{cpu_devices, fixture};
+use common::{config_without_dropout, cpu_devices, fixture};
 use deberta_burn::{
     Backbone, DebertaConfig, Int8Layers, ModelConfig, ModelInput, Precision, Prepared,
     checkpoint::{Checkpoint, LoadOptions},
@@ -54,6 +54,51 @@ fn lower_precisions_stay_near_f32() {
         for (backend, device) in cpu_devices() {
             let input = reference.input(&config, &device).unwrap();
             check(name, &config, &input, backend, &device);
+        }
+    }
+}
+
+/// Routers compute in f32 whatever the model's type. No decision of the fixtures is as close as rounding of the states and of the
+/// router's weights could turn it.
+#[test]
+fn routers_decide_as_in_f32() {
+    let device = Device::flex();
+    for name in ["switch_v3_sequence", "switch_v3_token"] {
+        let config = config_without_dropout(name);
+        let reference = Reference::open(fixture(name).join("reference.safetensors")).unwrap();
+        let checkpoint = Checkpoint::open(fixture(name)).unwrap();
+        let load = |dtype: FloatDType, device: &Device| {
+            let options = LoadOptions { dtype, ..LoadOptions::default() };
+            checkpoint.load(Backbone::new(&config, device), &options).unwrap().0
+        };
+        let decisions = |device: &Device, forward: &dyn Fn(ModelInput) -> Tensor<3>| {
+            let (input, record) = reference.input(&config, device).unwrap().record_routing();
+            let states = forward(input);
+            (record.experts(), states.cast(DType::F32).into_data())
+        };
+        let exact = load(FloatDType::F32, &device);
+        let (expected, states) = decisions(&device, &|input| exact.forward(input).last_hidden_state);
+        // 34 tokens in each layer, of which some find no place and the others choose among three experts.
+        for layer in &expected {
+            assert_eq!(layer.len(), 34);
+            assert!([None, Some(0), Some(1), Some(2)].iter().all(|choice| layer.contains(choice)), "{layer:?}");
+        }
+        let same = |what: &str, (found, rounded): (Vec<Vec<Option<usize>>>, TensorData)| {
+            assert_eq!(found, expected, "{name} in {what}");
+            assert!(rounded != states, "{name} in {what} is computed in f32");
+        };
+        for dtype in [FloatDType::F16, FloatDType::BF16] {
+            let model = load(dtype, &device);
+            same(&format!("{dtype:?}"), decisions(&device, &|input| model.forward(input).last_hidden_state));
+            let training = device.clone().autodiff();
+            let mut model = load(FloatDType::F32, &training);
+            model.set_compute_type(Some(dtype));
+            let found = decisions(&training, &|input| model.forward(input).last_hidden_state);
+            same(&format!("training in {dtype:?}"), found);
+        }
+        for precision in [Precision::Bf16, Precision::I16, Precision::Int8(Int8Layers::Mixed)] {
+            let model = Prepared::with_precision(load(FloatDType::F32, &device), precision).unwrap();
+            same(&precision.to_string(), decisions(&device, &|input| model.forward(input).last_hidden_state));
         }
     }
 }

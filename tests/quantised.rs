@@ -42,7 +42,7 @@ fn tensors(file: &[u8]) -> BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> {
 #[test]
 fn a_file_in_8_bits_computes_what_the_weights_in_8_bits_compute() {
     let device = Device::flex();
-    for name in ["v3_long", "v1_clamped", "roberta"] {
+    for name in ["v3_long", "v1_clamped", "roberta", "switch_v3_sequence"] {
         let config = ModelConfig::from_folder(fixture(name)).unwrap();
         let input = Reference::open(fixture(name).join("reference.safetensors")).unwrap();
         let input = input.input(&config, &device).unwrap();

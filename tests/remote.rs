@@ -125,6 +125,12 @@ fn workers_are_refused_by_name() {
     let case = Case::with_classifier();
     let refused = |device: &str| error_of(start(&case, "refused", device, &["--steps", "1"]));
     assert!(refused("remote:3000").contains("expected the host and the port of a worker"));
+    let worker = Worker::start("");
+    let twice = refused(&format!("{0},{0}", worker.device));
+    assert!(
+        twice.contains(&format!("--devices: `{}` is there twice; name each device once", worker.device)),
+        "{twice}"
+    );
     let worker = Worker::start("secret");
     let error = refused(&worker.device);
     assert!(error.contains("rejected the credential") && error.contains(TOKEN), "{error}");

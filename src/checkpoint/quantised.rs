@@ -49,6 +49,8 @@ pub(super) fn quantise(tensors: Vec<Stored>, layers: Int8Layers) -> (Vec<Stored>
     let chosen = |tensor: &Stored| {
         let (_, key) = tensor.name.split_once("encoder.layer.")?;
         let (_, key) = key.split_once('.')?;
+        // Experts of a Switch layer are feed-forward networks like any other.
+        let key = key.strip_prefix("switch.experts.").and_then(|key| key.split_once('.')).map_or(key, |(_, key)| key);
         let (_, role) = ROLES.iter().find(|(end, _)| *end == key)?;
         (layers == Int8Layers::All || role.is_attention()).then_some(tensor.shape[1])
     };

@@ -106,7 +106,7 @@ mod tests {
     use super::*;
     use crate::{
         DebertaConfig, RobertaConfig,
-        checkpoint::{self, LoadOptions, RangePolicy},
+        checkpoint::{self, LoadOptions, RangePolicy, convert},
         config::DebertaVersion,
         model::{Backbone, ModelInput},
     };
@@ -167,6 +167,38 @@ mod tests {
             let loaded = loaded.load(Backbone::new(&config, &device), &LoadOptions::default()).unwrap().0;
             // A probability of exactly 1, and the same products.
             assert_eq!(states(&loaded), states(&model));
+        }
+    }
+
+    /// The same tensor, times a factor.
+    fn scaled(tensor: &Stored, factor: f32) -> Stored {
+        let (name, shape, values) = (tensor.name.clone(), tensor.shape.clone(), convert::values(tensor).unwrap());
+        Stored::deferred(name, DType::F32, shape, None, values.len() * size_of::<f32>(), move || {
+            Ok(Bytes::from_elems(values.iter().map(|value| value * factor).collect::<Vec<_>>()))
+        })
+    }
+
+    /// A router of zeros gives each of four experts a quarter, which rounds nothing: the network's output is a quarter of the
+    /// dense one's, and its residual is whole.
+    #[test]
+    fn outputs_are_multiplied_by_probabilities_and_not_normalised() {
+        for config in configs() {
+            let (folder, model) = dense(&config);
+            let load = |checkpoint: &Checkpoint, config: &ModelConfig| {
+                let model = Backbone::new(config, &Device::flex());
+                states(&checkpoint.load(model, &LoadOptions::default()).unwrap().0)
+            };
+            let mut quarter = Checkpoint::open(&folder).unwrap();
+            for part in &NETWORK[2..] {
+                let tensor = quarter.tensors.get_mut(&format!("encoder.layer.1.{part}")).unwrap();
+                *tensor = scaled(tensor, 0.25);
+            }
+            let mut upcycled = Checkpoint::open(&folder).unwrap().upcycle(&switch(4)).unwrap();
+            let router = upcycled.tensors.get_mut("encoder.layer.1.switch.router.weight").unwrap();
+            *router = scaled(router, 0.0);
+            let found = load(&upcycled, &upcycled.config().unwrap());
+            assert_eq!(found, load(&quarter, &config));
+            assert!(found != states(&model));
         }
     }
 

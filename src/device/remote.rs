@@ -3,7 +3,11 @@
 //!
 //! What travels is not encrypted, and a token only keeps strangers out: use it within a trusted network.
 
-use std::{env, net::TcpListener};
+use std::{
+    env,
+    net::TcpListener,
+    sync::{Mutex, PoisonError},
+};
 
 use burn::{
     remote::RemoteHost,
@@ -16,6 +20,9 @@ use crate::{Error, Result};
 
 /// The environment variable with the token that a worker asks for, if it asks for one.
 pub const TOKEN: &str = "DEBERTA_BURN_REMOTE_TOKEN";
+
+/// The devices found so far, with their names: burn's devices keep their addresses to themselves.
+static FOUND: Mutex<Vec<(Device, String)>> = Mutex::new(Vec::new());
 
 /// The token of this process, unless it is empty.
 fn token() -> Option<String> {
@@ -33,7 +40,17 @@ pub(super) fn devices(address: &str) -> Result<Vec<Device>> {
         host = host.with_credential(token);
     }
     let refused = |problem| error(format!("{problem}; is the example `worker` running there, with the same {TOKEN}?"));
-    Ok(host.devices().map_err(refused)?.into_vec())
+    let devices = host.devices().map_err(refused)?.into_vec();
+    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    found.extend(devices.iter().map(|device| (device.clone(), format!("{REMOTE}{address}"))));
+    Ok(devices)
+}
+
+/// The name of a device of another process; none for other devices.
+pub(super) fn name(of: &Device) -> Option<String> {
+    let (of, found) = (of.clone().inner(), FOUND.lock().unwrap_or_else(PoisonError::into_inner));
+    let name = found.iter().find(|(device, _)| *device == of).map(|(_, name)| name.clone());
+    is_remote(&of).then(|| name.unwrap_or_else(|| "remote".to_owned()))
 }
 
 /// Serves devices of this machine to training elsewhere, until the process is told to stop. All have to be of one backend. If the

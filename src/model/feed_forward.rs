@@ -98,6 +98,11 @@ impl FeedForward {
             None => Network::Dense(Mlp::new(init.linear(hidden, inner), init.linear(inner, hidden), activation)),
             Some(switch) => Network::Switch(SwitchNetwork::new(init, [hidden, inner], activation, switch)),
         };
+        Self::of(network, init, hidden, dropout)
+    }
+
+    /// Puts a residual around a network.
+    pub(super) fn of(network: Network, init: &Init<'_>, hidden: usize, dropout: f64) -> Self {
         Self { network, residual: Residual::new(init, hidden, dropout) }
     }
 

@@ -11,7 +11,7 @@ use crate::{Error, Result, device};
 /// A model that [`Prepared`] can make ready for inference, with a head or without.
 pub trait InferenceModel: Send + Sync {
     /// What it computes: logits of some shape, or hidden states.
-    type Output;
+    type Output: Send;
 
     /// Runs the model.
     fn forward(&self, input: ModelInput) -> Self::Output;
@@ -77,8 +77,11 @@ impl<M: InferenceModel> Prepared<M> {
     }
 
     /// Runs one of the model's own methods on an input, with the tables added.
-    pub(crate) fn run<T>(&self, input: ModelInput, method: impl FnOnce(&M, ModelInput) -> T) -> T {
-        method(&self.model, self.prepare(input))
+    pub(crate) fn run<T: Send>(&self, input: ModelInput, method: impl FnOnce(&M, ModelInput) -> T + Send) -> T {
+        let device = input.input_ids.device();
+        // Not in the pass itself: a thread of the pool that waits with a lock could take up a pass that wants the same lock.
+        let input = self.prepare(input);
+        device::in_its_threads(&device, || method(&self.model, input))
     }
 
     fn prepare(&self, input: ModelInput) -> ModelInput {

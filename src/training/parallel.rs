@@ -15,7 +15,7 @@ use burn::{
     tensor::Device,
 };
 
-use crate::{data::Random, kernels::draws};
+use crate::{data::Random, device, kernels::draws};
 
 /// What one device has.
 #[derive(Debug)]
@@ -130,7 +130,11 @@ impl<M: Module, O: Clone + Send> Replicas<M, O> {
     ) -> Vec<R> {
         let work = self.0.iter_mut().zip(arguments);
         if work.len() == 1 {
-            return work.map(|(replica, argument)| run(replica, argument)).collect();
+            let here = |(replica, argument): (&mut Replica<M, O>, A)| {
+                let device = replica.device.clone();
+                device::in_its_threads(&device, || run(replica, argument))
+            };
+            return work.map(here).collect();
         }
         thread::scope(|scope| {
             let run = &run;

@@ -56,6 +56,13 @@ impl Run<'_> {
         if self.devices.iter().any(device::is_host) && !self.devices.iter().all(device::is_host) {
             return Err(Error::setting("devices", "some are this machine's CPU and some are not, expected one sort"));
         }
+        // The CPU may be there several times: each of its replicas has a thread of its own.
+        let mut others = self.devices.iter().enumerate().filter(|(_, device)| !device::is_host(device));
+        if let Some((_, device)) = others.find(|(at, device)| self.devices[..*at].contains(device)) {
+            let name = device::name(device);
+            let advice = "name each device once, and raise --accumulation for more batches in a step";
+            return Err(Error::setting("--devices", format!("`{name}` is there twice; {advice}")));
+        }
         count("--report-every", self.report_every, 1..=usize::MAX)
     }
 

@@ -3,6 +3,7 @@
 use burn::tensor::Device;
 use deberta_burn::{
     DebertaConfig, ModelConfig, Result,
+    config::SwitchConfig,
     heads::{MaskedLm, MaskedLmLayout},
     training::replaced_token::{ReplacedToken, ReplacedTokenPretraining},
 };
@@ -24,7 +25,9 @@ pub enum Architecture {
 impl Variant {
     /// Its configuration.
     pub fn architecture(self, settings: &Settings) -> Architecture {
-        let deberta = || settings.deberta(self.terms());
+        let switch = |num_experts| SwitchConfig { num_experts, ..SwitchConfig::default() };
+        let switch = self.experts().map(switch);
+        let deberta = || DebertaConfig { switch: switch.clone(), ..settings.deberta(self.terms()) };
         match self {
             Self::Roberta => Architecture::MaskedLm(settings.roberta().into(), MaskedLmLayout::LastLayer),
             Self::NoEmd => Architecture::MaskedLm(deberta().into(), MaskedLmLayout::LastLayer),
@@ -75,5 +78,7 @@ mod tests {
         assert_eq!(parameters(Variant::NoEmd), shared + 32 * 8 + 16);
         assert_eq!(parameters(Variant::NoC2p), parameters(Variant::Deberta));
         assert_eq!(parameters(Variant::NoC2pP2c), shared + 16 * 8);
+        // The second layer has three feed-forward networks more, and a router.
+        assert_eq!(parameters(Variant::Switch4), parameters(Variant::Deberta) + 3 * (8 * 32 + 32 + 32 * 8 + 8) + 8 * 4);
     }
 }

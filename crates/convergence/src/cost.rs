@@ -13,7 +13,8 @@
 //! ```
 //!
 //! A layer has L queries. The last one of an enhanced mask decoder has M, for it is only asked about masked positions, and these
-//! twice. Replaced token detection costs a generator of half the layers, and a discriminator with a head of 2 L H^2 + 2 L H.
+//! twice. A token passes one expert of a Switch layer, and its router, 2 H for each expert, is not counted. Replaced token detection
+//! costs a generator of half the layers, and a discriminator with a head of 2 L H^2 + 2 L H.
 
 use crate::{protocol::Settings, variant::Variant};
 
@@ -84,6 +85,7 @@ mod tests {
         let deberta = 2.0 * relative + decoder + 48_384.0;
         assert_eq!(cost(Variant::Deberta), 3.0 * (2.0 * deberta + 4.0 * 2.0 * 4_992.0));
         assert_eq!(cost(Variant::NoC2pP2c), 3.0 * 2.0 * (2.0 * layer + 5_120.0 + 2.0 * pass + 48_384.0));
+        assert_eq!(cost(Variant::Switch8), cost(Variant::Deberta));
         // Two passes of the decoder over a batch of two.
         assert_eq!(cost(Variant::NoC2p) - cost(Variant::NoP2c), 3.0 * 2.0 * 2.0 * (12_480.0 - 1_872.0));
         // The generator has two layers: one, and the decoder. The discriminator's head: 2 * 20 * 64 + 2 * 20 * 8 = 2,880.

@@ -9,7 +9,8 @@
 //! Both models get the same text, vocabulary, batches in the same order with the same tokens masked, steps, optimiser, schedule,
 //! initialisation, layers and width; several seeds each. The report says how good they are at masked language modelling against
 //! steps, tokens, operations and time, how many times fewer steps DeBERTa needs for RoBERTa's final validation loss, and how good
-//! the models of several steps are after fine-tuning. With `--ablation`, parts of DeBERTa are taken away.
+//! the models of several steps are after fine-tuning. With `--ablation`, parts of DeBERTa are taken away, and feed-forward
+//! networks become Switch layers.
 //!
 //! Without texts of your own, it reads those that ship with the repository. The output folder gets `results.csv` (a line an
 //! evaluation), SVG pictures and `report.html`, one file that holds everything; below `runs/`, a folder for each run.
@@ -59,7 +60,8 @@ struct Args {
     #[arg(long, value_enum, default_value_t = Preset::Minutes)]
     preset: Preset,
 
-    /// Also train DeBERTa without its parts (enhanced mask decoder, position terms), and by replaced token detection
+    /// Also train DeBERTa without its parts (enhanced mask decoder, position terms), by replaced token detection, and with Switch
+    /// layers of 4 and 8 experts
     #[arg(long)]
     ablation: bool,
 
@@ -260,7 +262,11 @@ fn experiment(args: &Args) -> Result<()> {
     }
     let path = output.join("report.html");
     write_file(&path, report.html(&pictures)?.as_bytes())?;
-    println!("{}\n{}\n{}", report.models_table().text(), report.speed_ups_table().text(), path.display());
+    println!("{}\n{}", report.models_table().text(), report.speed_ups_table().text());
+    if args.ablation {
+        println!("{}", report.switch_table().text());
+    }
+    println!("{}", path.display());
     Ok(())
 }
 

@@ -21,13 +21,22 @@ pub enum Variant {
     NoC2pP2c,
     /// DeBERTa that learns to find the tokens that a generator replaced, as v3, instead of masked ones.
     ReplacedToken,
+    /// Every second feed-forward network is one of four.
+    #[serde(rename = "switch-4")]
+    Switch4,
+    /// Every second feed-forward network is one of eight.
+    #[serde(rename = "switch-8")]
+    Switch8,
 }
 
 impl Variant {
     /// The two that are always compared.
     pub const PAIR: [Self; 2] = [Self::Roberta, Self::Deberta];
-    /// What `--ablation` adds: parts taken away from DeBERTa, and another objective.
-    pub const ABLATIONS: [Self; 5] = [Self::NoEmd, Self::NoC2p, Self::NoP2c, Self::NoC2pP2c, Self::ReplacedToken];
+    /// DeBERTa with Switch layers.
+    pub const SWITCH: [Self; 2] = [Self::Switch4, Self::Switch8];
+    /// What `--ablation` adds: parts taken away from DeBERTa, another objective, and more parameters for the same operations.
+    pub const ABLATIONS: [Self; 7] =
+        [Self::NoEmd, Self::NoC2p, Self::NoP2c, Self::NoC2pP2c, Self::ReplacedToken, Self::Switch4, Self::Switch8];
 
     /// The name in files.
     pub fn name(self) -> &'static str {
@@ -39,6 +48,8 @@ impl Variant {
             Self::NoP2c => "no-p2c",
             Self::NoC2pP2c => "no-c2p-p2c",
             Self::ReplacedToken => "replaced-token",
+            Self::Switch4 => "switch-4",
+            Self::Switch8 => "switch-8",
         }
     }
 
@@ -52,6 +63,8 @@ impl Variant {
             Self::NoP2c => "\u{2212} p2c",
             Self::NoC2pP2c => "\u{2212} (c2p + p2c)",
             Self::ReplacedToken => "RTD",
+            Self::Switch4 => "Switch, 4 experts",
+            Self::Switch8 => "Switch, 8 experts",
         }
     }
 
@@ -60,6 +73,15 @@ impl Variant {
         PositionTerms {
             c2p: !matches!(self, Self::Roberta | Self::NoC2p | Self::NoC2pP2c),
             p2c: !matches!(self, Self::Roberta | Self::NoP2c | Self::NoC2pP2c),
+        }
+    }
+
+    /// The experts of its Switch layers, if it has any.
+    pub fn experts(self) -> Option<usize> {
+        match self {
+            Self::Switch4 => Some(4),
+            Self::Switch8 => Some(8),
+            _ => None,
         }
     }
 

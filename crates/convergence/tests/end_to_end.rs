@@ -137,9 +137,15 @@ fn a_killed_experiment_goes_on() {
     start("killed").assert().success();
     let rows = |output| -> Vec<Row> { case.rows(output).into_iter().map(|row| Row { seconds: 0.0, ..row }).collect() };
     assert_eq!(rows("whole"), rows("killed"));
-    assert_eq!(rows("whole").len(), 7 * 8);
+    assert_eq!(rows("whole").len(), 9 * 8);
     let report = fs::read_to_string(case.path("killed/report.html")).unwrap();
     assert!(report.contains("(best)") && report.contains("\u{2212} (c2p + p2c)"));
+    // Steps and time of the Switch layers beside the dense model; and they are no copies of it.
+    assert!(report.contains("Switch, 8 experts") && report.contains("to DeBERTa&#39;s final validation loss"));
+    let last = |variant| rows("whole").into_iter().rfind(|row| row.variant == variant).expect("a run");
+    let [dense, four, eight] = [Variant::Deberta, Variant::Switch4, Variant::Switch8].map(last);
+    assert_eq!([dense.flops; 2], [four.flops, eight.flops]);
+    assert!(four.validation_loss != dense.validation_loss && four.validation_loss != eight.validation_loss);
     // Two models, two rates, two seeds; the report has their means.
     let runs = fs::read_dir(case.path("killed/runs")).expect("a folder").map(|entry| entry.expect("an entry"));
     let runs = runs.map(|entry| entry.file_name().into_string().expect("a name"));

@@ -74,8 +74,9 @@ impl<W: Float> Format for Floats<W> {
     type Sum<S: Simd> = S::Vector;
 
     const GROUP: usize = 1;
-    // 384 rows of 16 columns of f32 are 24 of the first-level cache's 32 KB, of 32 columns all 48 KB of an AVX-512 processor's.
-    const DEPTH: usize = 384;
+    // Panels come from the second-level cache fast enough, a few bytes a cycle; what counts is how seldom sums are stored and
+    // read again. 768 are two parts either way, 1,024 are two and not three.
+    const DEPTH: usize = 512;
 
     fn scales(_: Matrix<'_>) -> Vec<f32> {
         Vec::new()

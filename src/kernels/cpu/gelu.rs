@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::{
     backend::HostBackend,
     lanes,
+    matrix::filled,
     operation::{Operation, apply},
     simd::vectorized,
 };
@@ -35,12 +36,12 @@ impl Operation<1> for Gelu {
     fn forward<B: HostBackend>(&self, [x]: [FloatTensor<B>; 1]) -> FloatTensor<B> {
         let shape = x.shape();
         let x = B::values(x);
-        let mut output = vec![0.0; shape.num_elements()];
-        let isa = Isa::in_use();
-        output.par_chunks_mut(CHUNK).zip(x.as_ref().par_chunks(CHUNK)).for_each(|(output, x)| {
-            value(isa, output, x);
-        });
-        B::tensor(output, shape)
+        let (x, isa) = (x.as_ref(), Isa::in_use());
+        let fill = |output: &mut [f32]| {
+            output.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(output, x)| value(isa, output, x));
+        };
+        // SAFETY: there is a value for each x.
+        B::tensor(unsafe { filled(x.len(), fill) }, shape)
     }
 
     fn forward_keeping<B: HostBackend>(
@@ -59,13 +60,15 @@ impl Operation<1> for Gelu {
     ) -> [Option<FloatTensor<B>>; 1] {
         let shape = x.shape();
         let (x, gradient) = (B::values(x), B::values(gradient));
-        let mut output = vec![0.0; shape.num_elements()];
-        let isa = Isa::in_use();
-        let inputs = x.as_ref().par_chunks(CHUNK).zip(gradient.as_ref().par_chunks(CHUNK));
-        output.par_chunks_mut(CHUNK).zip(inputs).for_each(|(output, (x, gradient))| {
-            derivative(isa, output, x, gradient);
-        });
-        [Some(B::tensor(output, shape))]
+        let (x, gradient, isa) = (x.as_ref(), gradient.as_ref(), Isa::in_use());
+        let fill = |output: &mut [f32]| {
+            let inputs = x.par_chunks(CHUNK).zip(gradient.par_chunks(CHUNK));
+            output.par_chunks_mut(CHUNK).zip(inputs).for_each(|(output, (x, gradient))| {
+                derivative(isa, output, x, gradient);
+            });
+        };
+        // SAFETY: there is a derivative for each x, which has as many elements as its gradient.
+        [Some(B::tensor(unsafe { filled(x.len(), fill) }, shape))]
     }
 }
 

@@ -16,7 +16,7 @@ use burn::{
 use super::{
     backend::HostBackend,
     floats::F32,
-    matrix::Matrix,
+    matrix::{Matrix, filled},
     operation::{Operation, apply},
     packed::map_rows,
     panels::Panels,
@@ -56,9 +56,10 @@ struct Kept<F> {
 
 /// `lhs rhs` on all threads.
 fn product(lhs: Matrix<'_>, rhs: Matrix<'_>) -> Vec<f32> {
-    let mut output = vec![0.0; lhs.shape()[0] * rhs.shape()[1]];
-    Panels::<F32>::new(Isa::in_use(), rhs).parallel_product(lhs, Start::Zero, Finish::Sums, &mut output);
-    output
+    let panels = Panels::<F32>::new(Isa::in_use(), rhs);
+    let fill = |output: &mut [f32]| panels.parallel_product(lhs, Start::Zero, Finish::Sums, output);
+    // SAFETY: a product writes every element of its output.
+    unsafe { filled(lhs.shape()[0] * rhs.shape()[1], fill) }
 }
 
 impl<const N: usize> Operation<N> for HostLinear {

@@ -16,7 +16,7 @@ use super::{
     floats::{Bf16, F32},
     format::Format,
     integers::{I16, Int8, WidenedInt8},
-    matrix::Matrix,
+    matrix::{Matrix, filled},
     operation::{Operation, apply},
     panels::Panels,
     product::{Finish, Start},
@@ -109,8 +109,8 @@ pub(super) fn map_rows<B: HostBackend>(
     shape[last] = outputs;
     let (x, bias) = (B::values(x), bias.map(B::values));
     let start = bias.as_ref().map_or(Start::Zero, |bias| Start::Bias(bias.as_ref()));
-    let mut output = vec![0.0; rows * outputs];
-    weight.map(x.as_ref(), start, finish, &mut output);
+    // SAFETY: a product writes every element of its output.
+    let output = unsafe { filled(rows * outputs, |output| weight.map(x.as_ref(), start, finish, output)) };
     B::tensor(output, shape)
 }
 

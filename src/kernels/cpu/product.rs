@@ -18,7 +18,7 @@ use super::{
 };
 use crate::isa::Isa;
 
-/// Rows of the left operand that stay in the second-level cache, a multiple of every tile's: 384 inputs of 120 rows are 184 KB.
+/// Rows of the left operand that stay in the second-level cache, a multiple of every tile's: 512 inputs of 120 rows are 246 KB.
 const ROWS: usize = 120;
 /// Columns that one task computes, a multiple of every panel's width.
 const COLUMNS: usize = 192;
@@ -88,7 +88,7 @@ impl<F: Format> Panels<F> {
         self.blocks(lhs, columns, start, output);
     }
 
-    /// `output = finish(start + lhs matrix)`, on all threads, with the rows of `output` end to end.
+    /// `output = finish(start + lhs matrix)`, on all threads, with the rows of `output` end to end. Every element of it is written.
     ///
     /// # Panics
     /// If the shapes do not fit.
@@ -102,13 +102,15 @@ impl<F: Format> Panels<F> {
         let lhs = lhs.into();
         let ([rows, _], [_, width]) = (lhs.matrix.shape(), self.shape());
         assert_eq!(output.len(), rows * width, "the output");
+        assert!(self.depth() > 0, "a product of no columns with no rows");
         self.check(lhs, &(0..width), start, [rows, width]);
         let output = Shared::new(output);
         // Row blocks of the same columns follow each other: they find the panels in cache.
         let tasks: Vec<_> = parts(0..width, COLUMNS)
             .flat_map(|columns| parts(0..rows, ROWS).map(move |rows| (rows, columns.clone())))
             .collect();
-        tasks.into_par_iter().for_each(|(rows, columns)| {
+        // Each can be taken by another thread, down to the last.
+        tasks.into_par_iter().with_max_len(1).for_each(|(rows, columns)| {
             let place = rows.start * width + columns.start;
             // SAFETY: the tasks' rows and columns are parts of the output that do not overlap.
             let mut block = unsafe { output.matrix(place, rows.len(), columns.len(), width) };

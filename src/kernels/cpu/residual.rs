@@ -17,6 +17,7 @@ use super::{
     backend::HostBackend,
     dropout::DropoutMask,
     lanes,
+    matrix::filled,
     operation::{Operation, apply},
     simd::vectorized,
 };
@@ -69,16 +70,19 @@ impl ResidualNorm {
         let [x, residual, gamma, beta] = [x, residual, gamma, beta].map(B::values);
         let (gamma, beta) = (gamma.as_ref(), beta.as_ref());
         let (size, chunk, isa) = (shape.num_elements(), CHUNK * width, Isa::in_use());
-        let mut output = vec![0.0; size];
         let mut normal = vec![0.0; if keeps { size } else { 0 }];
         let mut scales = vec![0.0; size / width];
         let mut kept: Vec<&mut [f32]> = normal.chunks_mut(chunk).collect();
         kept.resize_with(size.div_ceil(chunk), Default::default);
-        let inputs = x.as_ref().par_chunks(chunk).zip(residual.as_ref().par_chunks(chunk));
-        let outputs = output.par_chunks_mut(chunk).zip(scales.par_chunks_mut(CHUNK)).zip(kept);
-        outputs.zip(inputs).enumerate().for_each(|(first, (((output, scales), normal), (x, residual)))| {
-            normalise(isa, x, residual, gamma, beta, self, first * CHUNK, output, normal, scales);
-        });
+        let fill = |output: &mut [f32]| {
+            let inputs = x.as_ref().par_chunks(chunk).zip(residual.as_ref().par_chunks(chunk));
+            let outputs = output.par_chunks_mut(chunk).zip(scales.par_chunks_mut(CHUNK)).zip(kept);
+            outputs.zip(inputs).enumerate().for_each(|(first, (((output, scales), normal), (x, residual)))| {
+                normalise(isa, x, residual, gamma, beta, self, first * CHUNK, output, normal, scales);
+            });
+        };
+        // SAFETY: x and the residual have the output's shape, so that each of its rows is written before it is normalised.
+        let output = unsafe { filled(size, fill) };
         (B::tensor(output, shape), normal, scales)
     }
 }

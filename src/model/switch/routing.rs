@@ -20,6 +20,7 @@ pub struct RoutingRecord(Arc<Mutex<Vec<LayerRouting>>>);
 struct LayerRouting {
     loss: Tensor<1>,
     figures: RoutingFigures,
+    experts: Vec<Option<usize>>,
 }
 
 /// How routers share out the tokens of a pass, averaged over the Switch layers. The enhanced mask decoder runs the last layer
@@ -93,6 +94,12 @@ impl RoutingRecord {
         RoutingFigures::mean(&figures)
     }
 
+    /// For each run of a Switch layer, the expert that each token passes; none if it found no place. Tokens are in the order of
+    /// the texts of a batch, without padding.
+    pub fn experts(&self) -> Vec<Vec<Option<usize>>> {
+        self.layers().into_iter().map(|layer| layer.experts).collect()
+    }
+
     fn layers(&self) -> Vec<LayerRouting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -141,7 +148,10 @@ impl RoutingRecord {
             entropy: dispatch.groups.iter().flatten().map(entropy).sum::<f64>() / tokens as f64,
             balance,
         };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(LayerRouting { loss, figures });
+        let mut expert_of = vec![None; shape[0]];
+        dispatch.experts().for_each(|(expert, rows)| rows.iter().for_each(|row| expert_of[*row] = Some(expert)));
+        let experts = dispatch.groups.iter().flatten().map(|row| expert_of[*row]).collect();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(LayerRouting { loss, figures, experts });
     }
 }
 

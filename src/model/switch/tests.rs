@@ -1,12 +1,19 @@
 //! Layers and models with experts. That their numbers are transformers' is shown by the fixtures `switch_*`.
 
-use burn::tensor::{Bool, DType, Device, Int, TensorData};
+use burn::{
+    module::{ModuleMapper, Param},
+    tensor::{Bool, DType, Device, Int, TensorData},
+};
 
 use super::*;
 use crate::{
     config::{DebertaConfig, DebertaVersion, PositionTerms},
     device::device,
-    model::{Backbone, ModelInput, Prepared, feed_forward::FeedForward},
+    kernels::draws::keyed,
+    model::{
+        Backbone, ModelInput, Prepared,
+        feed_forward::{FeedForward, Network},
+    },
 };
 
 const HIDDEN: usize = 8;
@@ -22,10 +29,9 @@ fn config() -> SwitchConfig {
     SwitchConfig { num_experts: 3, router_jitter_noise: 0.0, ..SwitchConfig::default() }
 }
 
-fn layer(config: &SwitchConfig, device: &Device) -> FeedForward {
-    device.seed(4);
+fn layer(network: SwitchNetwork, device: &Device) -> FeedForward {
     let init = Init { device, std: 0.5, epsilon: 1e-7 };
-    FeedForward::new(&init, [HIDDEN, 12], Activation::Gelu, 0.0, Some(config))
+    FeedForward::of(Network::Switch(network), &init, HIDDEN, 0.0)
 }
 
 fn network(config: &SwitchConfig, device: &Device) -> SwitchNetwork {
@@ -58,13 +64,13 @@ fn tokens_without_a_place_are_their_residual_to_the_bit() {
         let config = SwitchConfig { expert_capacity: Some(2), ..config() };
         let (layout, states) = (TokenLayout::Padded(None), states(&device));
         let record = RoutingRecord::default();
-        let mapped = network(&config, &device).forward(stream(&states), tokens(&layout));
-        let output =
-            layer(&config, &device).forward(stream(&states), RoutedTokens { record: Some(&record), ..tokens(&layout) });
+        let network = network(&config, &device);
+        let mapped = network.forward(stream(&states), tokens(&layout));
+        let layer = layer(network, &device);
+        let output = layer.forward(stream(&states), RoutedTokens { record: Some(&record), ..tokens(&layout) });
         // An expert that takes nothing would leave the residual alone.
-        let residual = layer(&SwitchConfig { expert_capacity: Some(usize::MAX), ..config }, &device);
         let padding = Tensor::<2, Bool>::from_data([[false; 10]; 2], &device);
-        let residual = residual.forward(stream(&states), tokens(&TokenLayout::Padded(Some(padding.into()))));
+        let residual = layer.forward(stream(&states), tokens(&TokenLayout::Padded(Some(padding.into()))));
         let (mapped, output, residual) = (values(mapped), values(output), values(residual));
         let mut overflow = 0;
         for row in 0..20 {
@@ -83,8 +89,8 @@ fn decisions_in_half_precision_are_those_of_f32() {
     let device = Device::flex();
     let whole = network(&config(), &device);
     let half = |tensor: Tensor<2>| tensor.cast(DType::BF16);
-    let router = Linear::new(burn::module::Param::from_tensor(half(whole.router.weight.val())), None);
-    let rounded = burn::module::Param::from_tensor(half(whole.router.weight.val()).cast(DType::F32));
+    let router = Linear::new(Param::from_tensor(half(whole.router.weight.val())), None);
+    let rounded = Param::from_tensor(half(whole.router.weight.val()).cast(DType::F32));
     let states = states(&device).reshape([20, HIDDEN]).cast(DType::BF16);
     let exact = SwitchNetwork { router: Linear::new(rounded, None), ..whole.clone() };
     let exact = exact.logits(states.clone().cast(DType::F32));
@@ -100,7 +106,7 @@ fn noise_is_for_training_and_follows_its_key() {
     let network = network(&SwitchConfig { router_jitter_noise: 0.3, ..config() }, &device);
     let logits = |network: &SwitchNetwork, device: &Device, key| {
         let states = states(device).reshape([20, HIDDEN]);
-        values(crate::kernels::draws::keyed(key, || network.logits(states)))
+        values(keyed(key, || network.logits(states)))
     };
     let plain = logits(&network, &device, 1);
     assert_eq!(plain, logits(&network, &device, 2));
@@ -112,10 +118,48 @@ fn noise_is_for_training_and_follows_its_key() {
 }
 
 #[test]
+fn experts_drop_inner_states_in_training_alone() {
+    // One expert, so that its output is multiplied by exactly 1, that leaves gelu(1) of its inner states as they are.
+    const WIDTH: usize = 64;
+    const ROWS: usize = 512;
+    let device = Device::flex();
+    let parameter = |value: Tensor<2>| Param::from_tensor(value);
+    let bias = Param::from_tensor(Tensor::ones([WIDTH], &device));
+    let widen = Linear::new(parameter(Tensor::zeros([WIDTH, WIDTH], &device)), Some(bias));
+    let narrow = Linear::new(parameter(Tensor::eye(WIDTH, &device)), None);
+    let network = SwitchNetwork {
+        router: Linear::new(parameter(Tensor::zeros([WIDTH, 1], &device)), None),
+        experts: vec![Mlp::new(widen, narrow, Activation::Gelu)],
+        dropout: Dropout::new(0.4),
+        config: SwitchConfig { num_experts: 1, ..config() },
+    };
+    let run = |network: &SwitchNetwork, device: &Device, key| {
+        let (layout, states) = (TokenLayout::Padded(None), Tensor::<3>::ones([1, ROWS, WIDTH], device));
+        values(keyed(key, || network.forward(stream(&states), tokens(&layout))))
+    };
+    let plain = run(&network, &device, 1);
+    assert!(plain[0] > 0.8 && plain.iter().all(|value| *value == plain[0]), "{}", plain[0]);
+
+    let training = device.clone().autodiff();
+    let trained = network.fork(&training);
+    let dropped = run(&trained, &training, 1);
+    // The others are divided by the share that is left; one rounding.
+    let kept = plain[0] / 0.6;
+    let is_whole = |value: &f32| (value - kept).abs() < 1e-6;
+    assert!(dropped.iter().all(|value| *value == 0.0 || is_whole(value)));
+    let zeros = dropped.iter().filter(|value| **value == 0.0).count() as f64 / dropped.len() as f64;
+    // Four standard deviations of a share of 32,768 draws.
+    assert!((zeros - 0.4).abs() < 4.0 * (0.4f64 * 0.6 / (ROWS * WIDTH) as f64).sqrt(), "{zeros}");
+    assert_eq!(dropped, run(&trained, &training, 1));
+    assert!(dropped != run(&trained, &training, 2));
+    assert_eq!(run(&trained.valid(), &device, 1), plain);
+}
+
+#[test]
 fn a_router_that_knows_nothing_has_a_balance_of_one() {
     let device = Device::flex();
     let network = network(&config(), &device);
-    let weight = burn::module::Param::from_tensor(network.router.weight.val().zeros_like());
+    let weight = Param::from_tensor(network.router.weight.val().zeros_like());
     let network = SwitchNetwork { router: Linear::new(weight, None), ..network };
     let (layout, record) = (TokenLayout::Padded(None), RoutingRecord::default());
     network.forward(stream(&states(&device)), RoutedTokens { record: Some(&record), ..tokens(&layout) });
@@ -140,14 +184,26 @@ fn model(switch: SwitchConfig, device: &Device) -> Backbone {
         position_buckets: 4,
         pos_att_type: PositionTerms { c2p: true, p2c: true },
         type_vocab_size: 0,
-        // Large enough for tokens to differ.
-        initializer_range: 0.5,
         switch: Some(switch),
         ..DebertaConfig::new(DebertaVersion::V2)
     };
     config.validate().unwrap();
-    device.seed(5);
-    config.init(device)
+    keyed(5, || config.init(device).map(&mut Drawn))
+}
+
+/// Draws matrices by key: burn's generator is one for the process, and other tests draw from it.
+struct Drawn;
+
+impl ModuleMapper for Drawn {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if D != 2 {
+            return param;
+        }
+        let (value, id) = (param.val(), param.id);
+        // Large enough for tokens to differ.
+        let drawn = (uniforms([value.shape().num_elements(), 1], &value.device()) - 0.5) * 1.7;
+        Param::initialized(id, drawn.reshape(value.shape()))
+    }
 }
 
 const LENGTHS: [usize; 3] = [9, 5, 7];

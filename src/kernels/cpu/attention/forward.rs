@@ -14,9 +14,12 @@ use crate::kernels::cpu::{matrix::Shared, panels::Panels, product::Start, simd::
 pub(crate) fn forward(geometry: &Geometry<'_>, operands: Operands<'_>, context: &mut [f32]) {
     let context = Shared::new(context);
     let buffers = || (Workspace::new(geometry.isa), Panels::empty(geometry.isa));
-    tasks(geometry).into_par_iter().for_each_init(buffers, |(workspace, values), (sequence, head, queries)| {
-        run(geometry, operands, sequence, head, queries, workspace, values, &context);
-    });
+    tasks(geometry).into_par_iter().with_max_len(1).for_each_init(
+        buffers,
+        |(workspace, values), (sequence, head, queries)| {
+            run(geometry, operands, sequence, head, queries, workspace, values, &context);
+        },
+    );
 }
 
 /// Every sequence and head, in as many runs of queries as it takes to keep the threads busy.
