@@ -200,6 +200,7 @@ fn main() -> ExitCode {
 fn experiment(args: &Args) -> Result<()> {
     let settings = args.settings();
     settings.precision.compute_type(&device(&settings.device)?)?;
+    settings.pretraining(args.preset.learning_rate(Variant::Deberta), 0).validate()?;
     let mut variants = Variant::PAIR.to_vec();
     if args.ablation {
         variants.extend(Variant::ABLATIONS);
