@@ -2,6 +2,7 @@
 
 #[cfg(feature = "remote")]
 mod remote;
+mod threads;
 
 use burn::tensor::{Device, DeviceType};
 
@@ -12,6 +13,7 @@ use crate::{
 
 #[cfg(feature = "remote")]
 pub use remote::{TOKEN, serve};
+pub use threads::one_thread_a_core;
 
 /// A kind of device: its name, the Cargo feature that compiles it in, and what else it needs.
 struct Kind {

@@ -25,7 +25,7 @@ use std::{
 use clap::{CommandFactory, FromArgMatches, Parser};
 use deberta_burn::{
     Error, Result,
-    device::device,
+    device::{device, one_thread_a_core},
     pipeline::PipelineOptions,
     serving::{
         Metrics, Service, ServiceOptions, Task,
@@ -182,6 +182,7 @@ fn main() -> ExitCode {
     } else {
         log.init();
     }
+    one_thread_a_core();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ended = runtime
         .map_err(Error::io("start", "the threads of the server"))

@@ -21,7 +21,7 @@ use burn::{
 use deberta_burn::{
     Backbone, Int8Layers, ModelConfig, ModelInput, Precision, Prepared,
     checkpoint::{Checkpoint, LoadOptions},
-    device::describe,
+    device::{describe, one_thread_a_core},
     heads::{QuestionAnswering, SequenceClassification, TokenClassification},
     model::InferenceModel,
     pipeline::{Gliner, GlinerOptions, PipelineOptions},
@@ -72,6 +72,7 @@ struct Load {
 
 fn main() -> Result<()> {
     allocator::keep_freed_memory();
+    one_thread_a_core();
     let (mut session, mut gliner) = (None, None);
     for line in io::stdin().lock().lines() {
         let answer = match serde_json::from_str(&line?)? {
