@@ -13,86 +13,8 @@ use burn::tensor::DType;
 use classifier::kill_when_saved;
 use deberta_burn::checkpoint::Checkpoint;
 use predicates::{prelude::*, str::contains};
-use runs::{Case, assert_whole, example, figures, losses, outcome};
+use runs::{Case, assert_whole, error_line, example, figures, losses};
 use serde_json::Value;
-
-/// The last line of a program that fails.
-fn error(mut command: Command) -> String {
-    let assert = command.assert().code(1);
-    let text = String::from_utf8(assert.get_output().stderr.clone()).expect("UTF-8");
-    let line = text.lines().last().unwrap_or_default().to_owned();
-    assert!(line.starts_with("error: "), "{text}");
-    line
-}
-
-#[test]
-fn flags_out_of_range_are_errors_by_name() {
-    let case = Case::with_classifier();
-    let train = case.reviews("train.tsv", 20);
-    for (flags, parts) in [
-        (["--learning-rate", "nan"], "--learning-rate: it is NaN, expected a number above 0"),
-        (["--learning-rate", "inf"], "--learning-rate: it is inf"),
-        (["--epochs", "-1"], "--epochs: it is -1"),
-        (["--steps", "0"], "--steps: it is 0, expected at least 1"),
-        (["--batch-size", "0"], "--batch-size: it is 0"),
-        (["--accumulation", "0"], "--accumulation: it is 0"),
-        (["--warmup-ratio", "1.5"], "--warmup-ratio: it is 1.5, expected a number from 0 to 1"),
-        (["--weight-decay", "-1"], "--weight-decay: it is -1"),
-        (["--layer-decay", "nan"], "--layer-decay: it is NaN"),
-        (["--clip-norm", "nan"], "--clip-norm: it is NaN"),
-        (["--task-dropout", "1.5"], "--task-dropout: it is 1.5"),
-        (["--task-dropout", "nan"], "--task-dropout: it is NaN"),
-        (["--report-every", "0"], "--report-every: it is 0"),
-        (["--evaluate-every", "0"], "--evaluate-every: it is 0"),
-        (["--freeze-layers", "3"], "--freeze-layers: it is 3, expected at most 2"),
-        (["--patience", "2"], "--patience: nothing can be judged without validation data: add --valid"),
-        (["--sift-lambda", "3"], "--sift-lambda: it is for scale-invariant fine-tuning only: add --sift"),
-        (["--sift-loss", "mse"], "--sift-loss: it is for scale-invariant fine-tuning only: add --sift"),
-    ] {
-        let mut command = case.classification("out");
-        command.arg("--train").arg(&train).arg(format!("{}={}", flags[0], flags[1]));
-        let error = error(command);
-        assert!(error.contains(parts), "{error}");
-        assert!(!case.path("out/model.safetensors").exists());
-    }
-    for flag in ["--sift-lambda", "--sift-step-size", "--sift-noise"] {
-        let mut command = case.classification("out");
-        command.arg("--train").arg(&train).args(["--sift", &format!("{flag}=nan")]);
-        assert!(error(command).contains(&format!("{flag}: it is NaN")));
-    }
-    // A settings file is no way around it.
-    let settings = case.file("nan.toml", "learning-rate = nan\n");
-    let mut command = case.classification("out");
-    command.arg("--train").arg(&train).arg("--settings").arg(&settings);
-    assert!(error(command).contains("--learning-rate: it is NaN"));
-}
-
-#[test]
-fn flags_win_over_their_rivals_in_a_settings_file() {
-    let case = Case::with_classifier();
-    let train = case.reviews("train.tsv", 20);
-    let run = |name: &str, file: &str, flags: &[&str]| {
-        let settings = case.file("settings.toml", file);
-        let mut command = case.classification(name);
-        command.arg("--train").arg(&train).arg("--settings").arg(settings).args(["--batch-size", "10"]).args(flags);
-        command
-    };
-    let settings = |name: &str| {
-        let text = fs::read_to_string(case.path(name).join("training.json")).expect("training.json");
-        serde_json::from_str::<Value>(&text).expect("JSON")["settings"].clone()
-    };
-    run("steps", "epochs = 50\nwarmup-steps = 7\n", &["--steps", "3", "--warmup-ratio", "0.4"]).assert().success();
-    assert_eq!((&settings("steps")["steps"], &settings("steps")["warmup"]["ratio"]), (&3.into(), &0.4.into()));
-    run("epochs", "steps = 50\nwarmup-ratio = 0.3\n", &["--epochs", "1", "--warmup-steps", "1"]).assert().success();
-    assert_eq!((&settings("epochs")["steps"], &settings("epochs")["warmup"]["steps"]), (&Value::Null, &1.into()));
-    assert_eq!(outcome(&case.path("epochs"))["steps"], 2);
-    // The recipe comes last.
-    run("recipe", "steps = 2\nrecipe = \"cola-base\"\nwarmup-steps = 1\n", &[]).assert().success();
-    assert_eq!(outcome(&case.path("recipe"))["steps"], 2);
-
-    let error = error(run("both", "steps = 2\nepochs = 1\n", &[]));
-    assert!(error.contains("settings.toml: `epochs` and `steps` exclude each other"), "{error}");
-}
 
 #[test]
 fn adapters_are_trained_merged_and_refused_alone() {
@@ -123,16 +45,16 @@ fn adapters_are_trained_merged_and_refused_alone() {
     // The labels are the data's, and no longer the model's.
     assert!(adapted.contains("glad") && adapted.contains("sad"), "{adapted}");
     assert_eq!(adapted, answer(&mut classify(&case.path("merged"), None)));
-    assert!(error(classify(&adapter, None)).contains("PEFT adapter alone"));
+    assert!(error_line(classify(&adapter, None)).contains("PEFT adapter alone"));
 
-    let error_of = |flags: &[&str]| error(run("refused", flags));
+    let error_of = |flags: &[&str]| error_line(run("refused", flags));
     assert!(error_of(&["--lora-alpha", "8"]).contains("--lora-alpha: it is for low-rank adapters only: add --lora"));
     assert!(error_of(&["--lora", "0"]).contains("--lora: it is 0, expected a number above 0"));
     let unknown = error_of(&["--lora", "2", "--lora-targets", "query,keys"]);
     assert!(unknown.contains("--lora-targets: unknown variant `keys`"), "{unknown}");
     assert!(error_of(&["--lora", "2", "--freeze-layers", "1"]).contains("--lora: it freezes the backbone"));
     // A finished adapter is not written over.
-    assert!(error(run("adapter", &lora)).contains("a finished run is in this folder"));
+    assert!(error_line(run("adapter", &lora)).contains("a finished run is in this folder"));
 }
 
 #[test]
@@ -155,7 +77,7 @@ fn no_run_writes_over_another_checkpoint() {
         spellings.push(case.path("link"));
     }
     for output in spellings {
-        let error = error(run(&output));
+        let error = error_line(run(&output));
         assert!(error.contains("--output") && error.contains("the folder of --model"), "{error}");
     }
     // Another checkpoint, whole or in part.
@@ -163,7 +85,7 @@ fn no_run_writes_over_another_checkpoint() {
     fs::create_dir(&other).expect("a folder");
     for file in ["model.safetensors", "config.json"] {
         fs::copy(case.model.path().join(file), other.join(file)).expect("a copy");
-        let error = error(run(&other));
+        let error = error_line(run(&other));
         assert!(error.contains(&format!("a checkpoint that is not of this run ({file})")), "{error}");
         fs::remove_file(other.join(file)).expect("gone");
     }
@@ -192,13 +114,13 @@ fn a_resumed_run_has_to_be_the_same() {
         (["--seed", "1"], "settings.seed was 0, now it is 1"),
         (["--weight-decay", "0.02"], "settings.optimizer.weight_decay was 0.01, now it is 0.02"),
     ] {
-        let error = error(start(&flags));
+        let error = error_line(start(&flags));
         assert!(error.contains("another one") && error.contains(part), "{error}");
     }
     // Another text, another tokenizer, other weights.
     let original = fs::read(&train).expect("the texts");
     fs::write(&train, fs::read_to_string(&train).expect("the texts").replace("text 3", "text 4")).expect("a file");
-    assert!(error(start(&[])).contains("data.train.sha256"));
+    assert!(error_line(start(&[])).contains("data.train.sha256"));
     fs::write(&train, original).expect("a file");
 
     let path = case.model.path().join("tokenizer.json");
@@ -208,7 +130,7 @@ fn a_resumed_run_has_to_be_the_same() {
     let mut tokenizer: Value = serde_json::from_slice(&original).expect("JSON");
     tokenizer["model"]["vocab"][100][1] = (-5.0).into();
     fs::write(&path, tokenizer.to_string()).expect("a file");
-    assert!(error(start(&[])).contains("tokenizer was"));
+    assert!(error_line(start(&[])).contains("tokenizer was"));
     assert!(fs::read(&written).expect("the run's tokenizer") == before, "the tokenizer was replaced");
     fs::write(&path, original).expect("a file");
 
@@ -216,7 +138,7 @@ fn a_resumed_run_has_to_be_the_same() {
     let mut weights = fs::read(&path).expect("weights");
     *weights.last_mut().expect("a byte") ^= 1;
     fs::write(&path, weights).expect("a file");
-    assert!(error(start(&[])).contains("data.model.sha256"));
+    assert!(error_line(start(&[])).contains("data.model.sha256"));
 }
 
 #[test]
@@ -233,7 +155,7 @@ fn a_run_that_diverges_ends_with_its_best_model_kept() {
     for rate in ["1e12", "1e30", "1e38"] {
         let mut command = start(rate, rate);
         command.arg("--valid").arg(&valid).args(["--evaluate-every", "1"]);
-        let error = error(command);
+        let error = error_line(command);
         assert!(error.contains("training ended at step") && error.contains("--learning-rate is 1"), "{error}");
         let folder = case.path(rate);
         assert!(error.contains("the best model so far, of step ") && error.contains(rate), "{error}");
@@ -242,7 +164,7 @@ fn a_run_that_diverges_ends_with_its_best_model_kept() {
         let mut classify = example("classify");
         classify.arg("--model").arg(&folder).arg("the film was good").assert().success().stdout(contains("glad"));
     }
-    let none = error(start("none", "1e30"));
+    let none = error_line(start("none", "1e30"));
     assert!(none.contains("no model was kept, for none had been evaluated (--evaluate-every)"), "{none}");
     assert!(!case.path("none/model.safetensors").exists());
 }
@@ -313,7 +235,7 @@ fn a_device_without_the_type_is_refused_before_anything_is_read() {
     let mut command = example("finetune_classification");
     command.args(["--model", "nowhere", "--device", "ndarray", "--precision", "bf16"]);
     assert_eq!(
-        error(command),
+        error_line(command),
         "error: device `ndarray`: it does not compute in bf16 (--precision); train in f32, or on another device"
     );
 }

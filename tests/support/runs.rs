@@ -83,6 +83,14 @@ pub fn error_of(mut command: Command) -> String {
     String::from_utf8(command.assert().code(1).get_output().stderr.clone()).expect("UTF-8")
 }
 
+/// The last line of that: the error.
+pub fn error_line(command: Command) -> String {
+    let text = error_of(command);
+    let line = text.lines().last().unwrap_or_default().to_owned();
+    assert!(line.starts_with("error: "), "{text}");
+    line
+}
+
 pub fn outcome(folder: &Path) -> Value {
     let text = fs::read_to_string(folder.join("training.json")).expect("training.json");
     serde_json::from_str::<Value>(&text).expect("JSON")["outcome"].clone()
