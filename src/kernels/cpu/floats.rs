@@ -102,16 +102,15 @@ impl<W: Float> Format for Floats<W> {
     #[inline(always)]
     unsafe fn step<S: Simd, const R: usize>(
         simd: S,
-        states: *const f32,
-        stride: isize,
+        states: [*const f32; R],
         weights: *const W,
         sums: &mut [[S::Vector; 2]; R],
     ) {
         // SAFETY: the caller's promise.
         let weights = unsafe { [W::load(simd, weights), W::load(simd, weights.add(S::LANES))] };
-        for (row, [low, high]) in sums.iter_mut().enumerate() {
+        for (state, [low, high]) in states.into_iter().zip(sums) {
             // SAFETY: as above.
-            let state = simd.splat(unsafe { *states.offset(row as isize * stride) });
+            let state = simd.splat(unsafe { *state });
             *low = simd.multiply_add(state, weights[0], *low);
             *high = simd.multiply_add(state, weights[1], *high);
         }

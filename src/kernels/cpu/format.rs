@@ -56,11 +56,10 @@ pub(crate) trait Format: Copy + Debug + Send + Sync + 'static {
     /// Adds the products of one group of inputs.
     ///
     /// # Safety
-    /// A group can be read from each of R rows of states, `stride` elements apart, and two registers of groups from the weights.
+    /// A group can be read from each of R rows of states, and two registers of groups from the weights.
     unsafe fn step<S: Simd, const R: usize>(
         simd: S,
-        states: *const Self::State,
-        stride: isize,
+        states: [*const Self::State; R],
         weights: *const Self::Weight,
         sums: &mut [[Self::Sum<S>; 2]; R],
     );

@@ -182,16 +182,15 @@ impl<K: Kind> Format for Integers<K> {
     #[inline(always)]
     unsafe fn step<S: Simd, const R: usize>(
         simd: S,
-        states: *const K::State,
-        stride: isize,
+        states: [*const K::State; R],
         weights: *const K::Weight,
         sums: &mut [[S::Integers; 2]; R],
     ) {
         // SAFETY: the caller's promise.
         let weights = unsafe { [K::load(simd, weights), K::load(simd, weights.add(S::LANES * K::GROUP))] };
-        for (row, [low, high]) in sums.iter_mut().enumerate() {
+        for (state, [low, high]) in states.into_iter().zip(sums) {
             // SAFETY: as above.
-            let group = unsafe { states.offset(row as isize * stride).cast::<i32>().read_unaligned() };
+            let group = unsafe { state.cast::<i32>().read_unaligned() };
             let states = simd.splat_integers(group);
             *low = K::add_products(simd, states, weights[0], *low);
             *high = K::add_products(simd, states, weights[1], *high);

@@ -5,7 +5,7 @@
 //! second, and each tile asks for its share of the next panel ahead of time. What a product
 //! starts from, a bias or what stands in the output, is added to a tile's sums.
 
-use std::{cell::RefCell, ops::Range};
+use std::{cell::RefCell, hint::black_box, ops::Range};
 
 use rayon::prelude::*;
 
@@ -22,6 +22,8 @@ use crate::isa::Isa;
 const ROWS: usize = 120;
 /// Columns that one task computes, a multiple of every panel's width.
 const COLUMNS: usize = 192;
+/// Rows of a tile that one register addresses; a higher tile has another for the rest.
+const NEAR: usize = 6;
 /// Columns of the widest panel.
 const WIDEST: usize = 32;
 
@@ -241,7 +243,10 @@ impl<F: Format> Tiles<'_, F> {
         let width = 2 * S::LANES * F::GROUP;
         let steps = self.panel.len() / width;
         let lhs = self.lhs.matrix.part(row..row + R, 0..steps * F::GROUP);
-        let (pointer, [row_stride, column_stride]) = (lhs.pointer(), lhs.strides());
+        let [row_stride, column_stride] = lhs.strides();
+        // Of the first rows from one another. The compiler is not to know that these are multiples: it would add up strides in each
+        // step, which takes as many instructions as the products of integers.
+        let offsets: [isize; NEAR] = std::array::from_fn(|row| black_box(row as isize * row_stride));
         let mut sums = [F::start(simd, self.offsets); R];
         // The share begins where that of the tile before ended.
         let ahead = (steps + row / S::TILE_ROWS * share) * width;
@@ -252,8 +257,10 @@ impl<F: Format> Tiles<'_, F> {
                 if step < share {
                     prefetch(weights.wrapping_add(ahead), width);
                 }
-                let states = pointer.offset((step * F::GROUP) as isize * column_stride);
-                F::step(simd, states, row_stride, weights, &mut sums);
+                let states = lhs.pointer().offset((step * F::GROUP) as isize * column_stride);
+                let far = |row: usize| (row / NEAR * NEAR) as isize * row_stride;
+                let states: [_; R] = std::array::from_fn(|row| states.offset(far(row)).offset(offsets[row % NEAR]));
+                F::step(simd, states, weights, &mut sums);
             }
         }
         let scales = self.lhs.scales.map(|scales| (scales, load(simd, self.scales)));
