@@ -79,20 +79,20 @@ impl Input {
         }
     }
 
-    /// Refuses columns whose compression the feature `parquet` does not compile in.
+    /// Refuses columns in a compression that the feature `parquet` leaves out.
     fn check_codecs(&self) -> Result<()> {
-        let mask = self.mask();
-        for column in self.metadata.metadata().row_groups().iter().flat_map(|group| group.columns().iter().enumerate()) {
-            let (place, column) = column;
-            let codec = column.compression_codec();
-            if mask.leaf_included(place) && matches!(codec, CompressionCodec::BROTLI | CompressionCodec::LZO) {
-                let name = column.column_path().parts().first().map_or("", String::as_str);
+        let (mask, groups) = (self.mask(), self.metadata.metadata().row_groups());
+        let mut columns = groups.iter().flat_map(|group| group.columns().iter().enumerate());
+        let left_out = |codec| matches!(codec, CompressionCodec::BROTLI | CompressionCodec::LZO);
+        match columns.find(|(leaf, column)| mask.leaf_included(*leaf) && left_out(column.compression_codec())) {
+            None => Ok(()),
+            Some((_, column)) => {
+                let (path, codec) = (column.column_path().string(), column.compression_codec());
                 let expected = "expected Zstandard, Snappy, LZ4, gzip or none";
-                let problem = format!("column `{name}` is compressed by {codec}, {expected}: write the file anew");
-                return Err(Error::file(&self.path, problem));
+                let problem = format!("column `{path}` is compressed by {codec}, {expected}: write the file anew");
+                Err(Error::file(&self.path, problem))
             }
         }
-        Ok(())
     }
 
     /// The columns that batches have.
