@@ -54,11 +54,13 @@ fn start(case: &Case, output: &str, devices: &str, flags: &[&str]) -> Command {
 }
 
 /// Runs a program that has to succeed.
+#[track_caller]
 fn run(command: Command) {
     let (status, text) = outcome_of(spawned(command));
     assert!(status.success(), "{text}");
 }
 
+#[track_caller]
 fn assert_close(one: &[f64], other: &[f64], tolerance: f64) {
     assert_eq!(one.len(), other.len());
     for (step, (one, other)) in one.iter().zip(other).enumerate() {
