@@ -28,7 +28,7 @@ use parquet::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use support::{config, folder};
+use support::{config, folder, repository::fixture};
 use tempfile::TempDir;
 
 const ROWS: usize = 23;
@@ -216,6 +216,36 @@ fn answers_of_every_task_are_columns() {
         |row: usize| found[row]["ranking"].as_array().unwrap().iter().map(|place| place["index"].as_u64().unwrap());
     assert_eq!(places(0).sum::<u64>(), 1);
     assert_eq!((places(1).collect::<Vec<_>>(), &found[1]["query"]), (vec![0], &json!("the laws of nature")));
+}
+
+/// The same rows in every compression, as pyarrow writes them.
+#[test]
+fn compressed_files_hold_the_same_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let read = |codec: &str| {
+        let input = fixture("parquet").join(codec).with_extension("parquet");
+        let (output, keep) = (folder.path().join(codec), vec!["id".into()]);
+        let job = Job { input, output, part_rows: 4, keep, shard: Shard::WHOLE };
+        let mut texts = Vec::new();
+        let outcome = job.run(&TEXT, Answers::Embedding(1), &Value::Null, |rows: &[Row]| {
+            texts.extend(rows.iter().map(|row| row.text.clone()));
+            Ok(rows.iter().map(|row| vec![row.text.len() as f32]).collect())
+        });
+        outcome.map(|_| (texts, rows(job.output)))
+    };
+    let expected = read("none").unwrap();
+    let texts: Vec<_> = (0..10).map(|id| format!("text number {id} {}", "of «many» 🏔️ ".repeat(id))).collect();
+    assert_eq!(expected.0, texts);
+    assert_eq!((&expected.1[9]["id"], &expected.1[9]["embedding"]), (&json!(9), &json!([texts[9].len() as f32])));
+    for codec in ["zstd", "snappy", "lz4", "gzip"] {
+        assert_eq!(read(codec).unwrap(), expected, "{codec}");
+    }
+
+    let error = read("brotli").unwrap_err().to_string();
+    let message =
+        "column `id` is compressed by BROTLI, expected Zstandard, Snappy, LZ4, gzip or none: write the file anew";
+    assert!(error.ends_with(&format!("brotli.parquet: {message}")), "{error}");
+    assert!(!folder.path().join("brotli").exists(), "nothing was begun");
 }
 
 #[test]

@@ -16,6 +16,7 @@ use parquet::{
             ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
         },
     },
+    basic::CompressionCodec,
     errors::ParquetError,
 };
 use serde::de::DeserializeOwned;
@@ -71,10 +72,33 @@ impl Input {
         let kept = kept.into_iter().map(in_batch).collect();
         let projection = projection.into_iter().collect();
         let input = Self { path: path.to_owned(), file, bytes, metadata, projection, texts, kept };
+        input.check_codecs()?;
         match input.rows() {
             0 => Err(Error::file(path, "it holds no rows, expected at least one")),
             _ => Ok(input),
         }
+    }
+
+    /// Refuses columns in a compression that the feature `parquet` leaves out.
+    fn check_codecs(&self) -> Result<()> {
+        let (mask, groups) = (self.mask(), self.metadata.metadata().row_groups());
+        let mut columns = groups.iter().flat_map(|group| group.columns().iter().enumerate());
+        let left_out = |codec| matches!(codec, CompressionCodec::BROTLI | CompressionCodec::LZO);
+        match columns.find(|(leaf, column)| mask.leaf_included(*leaf) && left_out(column.compression_codec())) {
+            None => Ok(()),
+            Some((_, column)) => {
+                let (path, codec) = (column.column_path().string(), column.compression_codec());
+                let expected = "expected Zstandard, Snappy, LZ4, gzip or none";
+                let problem = format!("column `{path}` is compressed by {codec}, {expected}: write the file anew");
+                Err(Error::file(&self.path, problem))
+            }
+        }
+    }
+
+    /// The columns that batches have.
+    fn mask(&self) -> ProjectionMask {
+        let schema = self.metadata.metadata().file_metadata().schema_descr();
+        ProjectionMask::roots(schema, self.projection.iter().copied())
     }
 
     /// All rows.
@@ -107,8 +131,7 @@ impl Input {
         });
         let selection = RowSelection::from_iter(selectors);
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
-        let mask = ProjectionMask::roots(builder.parquet_schema(), self.projection.iter().copied());
-        let reader = builder.with_projection(mask).with_row_selection(selection).with_batch_size(size).build();
+        let reader = builder.with_projection(self.mask()).with_row_selection(selection).with_batch_size(size).build();
         let path = self.path.clone();
         let damage = move |error: arrow_schema::ArrowError| damaged(&path, error.into());
         Ok(reader.map_err(|error| damaged(&self.path, error))?.map(move |batch| batch.map_err(&damage)))
@@ -144,6 +167,5 @@ impl Input {
 
 /// An error of the file's format.
 fn damaged(path: &Path, error: ParquetError) -> Error {
-    let advice = "expected a Parquet file, uncompressed or compressed by Snappy";
-    Error::file(path, format!("it cannot be read ({error}), {advice}; write it anew"))
+    Error::file(path, format!("it cannot be read ({error}), expected a Parquet file; write it anew"))
 }

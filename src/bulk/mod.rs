@@ -19,7 +19,12 @@ use std::{
 use arrow_array::RecordBatch;
 use arrow_json::ReaderBuilder;
 use arrow_schema::{Field, Schema};
-use parquet::{arrow::ArrowWriter, basic::Compression, errors::ParquetError, file::properties::WriterProperties};
+use parquet::{
+    arrow::ArrowWriter,
+    basic::{Compression, ZstdLevel},
+    errors::ParquetError,
+    file::properties::WriterProperties,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -34,7 +39,7 @@ const RECORD: &str = "_job.json";
 /// What is read and written.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// The Parquet file that is read, uncompressed or compressed by Snappy.
+    /// The Parquet file that is read, uncompressed or compressed by Zstandard, Snappy, LZ4 or gzip.
     pub input: PathBuf,
     /// The folder for the answers.
     pub output: PathBuf,
@@ -66,8 +71,8 @@ impl Job {
     /// name its row.
     ///
     /// # Errors
-    /// A file that cannot be read or is not Parquet; a column that is missing, of another type, or named as the answers; a value
-    /// that is missing; a folder of another job; what `answer` fails with. Parts that were written before stay.
+    /// A file that cannot be read or is not Parquet; a column that is missing, of another type, of another compression, or named as
+    /// the answers; a value that is missing; a folder of another job; what `answer` fails with. Parts that were written before stay.
     pub fn run<R: DeserializeOwned, A: Serialize>(
         &self,
         columns: &[Column],
@@ -162,7 +167,9 @@ fn encoded<A: Serialize>(kept: &RecordBatch, answers: &Field, found: &[A]) -> Re
     columns.extend(decoder.flush()?.iter().flat_map(|batch| batch.columns().to_vec()));
     let table = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
 
-    let settings = WriterProperties::builder().set_compression(Compression::SNAPPY).set_max_row_group_row_count(None);
+    // Smaller than Snappy's, and no slower beside a model.
+    let compression = Compression::ZSTD(ZstdLevel::default());
+    let settings = WriterProperties::builder().set_compression(compression).set_max_row_group_row_count(None);
     let mut writer = ArrowWriter::try_new(Vec::new(), table.schema(), Some(settings.build()))?;
     writer.write(&table)?;
     writer.into_inner()

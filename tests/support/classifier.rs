@@ -4,14 +4,12 @@
 use std::{
     path::Path,
     process::{Command, Stdio},
-    thread,
-    time::Duration,
 };
 
 use deberta_burn::heads::SequenceClassification;
 
 use crate::{
-    runs::{Case, example, saved_step},
+    runs::{Case, example, saved_step, wait_until},
     support::{config, folder},
 };
 
@@ -32,10 +30,7 @@ impl Case {
 /// Starts a run that would take long, and kills it once it has saved something into the folder.
 pub fn kill_when_saved(mut command: Command, output: &Path) {
     let mut run = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a process");
-    while saved_step(output) == 0 {
-        assert!(run.try_wait().expect("a process").is_none(), "the run ended by itself");
-        thread::sleep(Duration::from_millis(5));
-    }
+    wait_until(&mut run, || saved_step(output) != 0);
     run.kill().expect("SIGKILL");
     run.wait().expect("an exit");
 }

@@ -3,8 +3,9 @@
 
 use std::{
     fs,
+    io::Read,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::Duration,
 };
@@ -13,6 +14,11 @@ use assert_cmd::assert::OutputAssertExt;
 use deberta_burn::data::Random;
 use serde_json::Value;
 use tempfile::TempDir;
+
+/// A program is waited for in naps. So many are ten minutes, many times what any run takes on a busy machine: what takes longer
+/// hangs. They are counted rather than timed, because a machine may also stop everything for a while.
+const NAP: Duration = Duration::from_millis(1);
+const NAPS: usize = 600_000;
 
 /// The example of that name; `cargo test` builds them all beside the tests.
 pub fn example(name: &str) -> Command {
@@ -78,9 +84,53 @@ pub fn losses(folder: &Path) -> Vec<f64> {
     rows[1..].iter().map(|row| row[column].parse().expect("a number")).collect()
 }
 
+/// Waits until a program that runs has done something.
+///
+/// # Panics
+/// If it ends before, or hangs.
+pub fn wait_until(run: &mut Child, mut done: impl FnMut() -> bool) {
+    for _ in 0..NAPS {
+        if done() {
+            return;
+        }
+        assert!(run.try_wait().expect("a process").is_none(), "the run ended by itself");
+        thread::sleep(NAP);
+    }
+    run.kill().expect("SIGKILL");
+    panic!("the run hangs");
+}
+
+/// How a program ends, and what it said on standard error, which is a pipe.
+///
+/// # Panics
+/// If it hangs.
+pub fn outcome_of(mut run: Child) -> (ExitStatus, String) {
+    let mut said = run.stderr.take().expect("a pipe");
+    let reader = thread::spawn(move || {
+        let mut text = String::new();
+        said.read_to_string(&mut text).map(|_| text).expect("UTF-8")
+    });
+    let status = (0..NAPS).find_map(|_| {
+        thread::sleep(NAP);
+        run.try_wait().expect("a process")
+    });
+    if status.is_none() {
+        run.kill().expect("SIGKILL");
+    }
+    let text = reader.join().expect("what it said");
+    (status.unwrap_or_else(|| panic!("the run hangs: {text}")), text)
+}
+
+/// Starts a program whose standard error is kept.
+pub fn spawned(mut command: Command) -> Child {
+    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("a process")
+}
+
 /// What a program that fails says.
-pub fn error_of(mut command: Command) -> String {
-    String::from_utf8(command.assert().code(1).get_output().stderr.clone()).expect("UTF-8")
+pub fn error_of(command: Command) -> String {
+    let (status, text) = outcome_of(spawned(command));
+    assert_eq!(status.code(), Some(1), "{text}");
+    text
 }
 
 /// The last line of that: the error.
@@ -147,10 +197,7 @@ pub fn kill_and_resume(case: &Case, rounds: usize, start: impl Fn(&str) -> Comma
         // A few steps on, before the next checkpoint or behind it, and not at once after a report.
         let goal = saved + 2 * (1 + random.below(4));
         let mut run = start("killed").spawn().expect("a process");
-        while table() == before || last_step(&table()) < goal {
-            assert!(run.try_wait().expect("a process").is_none(), "round {round}: the run ended by itself");
-            thread::sleep(Duration::from_millis(1));
-        }
+        wait_until(&mut run, || table() != before && last_step(&table()) >= goal);
         thread::sleep(Duration::from_millis(random.below(15) as u64));
         run.kill().expect("SIGKILL");
         assert!(!run.wait().expect("an exit").success(), "round {round}: the run was done already");
