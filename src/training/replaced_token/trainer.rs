@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use burn::{module::Module, optim::GradientsParams, tensor::Device};
+use burn::{Tensor, module::Module, optim::GradientsParams, tensor::Device};
 use serde_json::Value;
 
 use super::{Corrupted, ReplacedToken, ReplacedTokenPretraining, Sharing, generator_config, model::GENERATOR, sample};
@@ -62,11 +62,11 @@ impl ReplacedTokenTrainer {
         Self { replicas: Replicas::new(model, Halves { generator, discriminator }, devices), schedule, seed }
     }
 
-    /// The generator's gradients of the mean of L_G; for each batch L_G and the text for the discriminator.
+    /// The generator's gradients of the mean of L_G; for each batch L_G, \[1\], and the text for the discriminator.
     fn generate(
         &mut self,
         batches: Vec<(ModelInput, MaskedLmLabels)>,
-    ) -> (Vec<GradientsParams>, Vec<(f64, Corrupted)>) {
+    ) -> (Vec<GradientsParams>, Vec<(Tensor<1>, Corrupted)>) {
         let optimizer = &self.replicas.optimizer().generator;
         let (seed, scale) = (self.draws(optimizer, 0), optimizer.scale().factor());
         self.replicas.gradients(seed, batches, |model, (masked, labels)| {
@@ -74,19 +74,22 @@ impl ReplacedTokenTrainer {
             let logits = model.generator_logits(input, &labels);
             let text = Corrupted::new(&masked, &labels, sample(logits.clone(), None));
             let loss = model.generator_loss(logits, labels);
-            (routing.add_to(loss.clone()) * scale, (loss.into_scalar(), text))
+            (routing.add_to(loss.clone()) * scale, (loss.inner(), text))
         })
     }
 
-    /// The gradients of the mean of `weight L_D`, and for each text L_D and how its tokens were routed.
-    fn discriminate(&mut self, texts: Vec<Corrupted>) -> (Vec<GradientsParams>, Vec<(f64, Option<RoutingFigures>)>) {
+    /// The gradients of the mean of `weight L_D`, and for each text L_D, \[1\], and how its tokens were routed.
+    fn discriminate(
+        &mut self,
+        texts: Vec<Corrupted>,
+    ) -> (Vec<GradientsParams>, Vec<(Tensor<1>, Option<RoutingFigures>)>) {
         let optimizer = &self.replicas.optimizer().discriminator;
         let (seed, scale) = (self.draws(optimizer, 1), optimizer.scale().factor());
         self.replicas.gradients(seed, texts, |model, text| {
             let (input, routing) = text.input.clone().record_routing();
             let loss = model.discriminator_loss(model.discriminator_logits(input), text);
             let weighted = routing.add_to(loss.clone() * model.options.weight);
-            (weighted * scale, (loss.into_scalar(), routing.figures()))
+            (weighted * scale, (loss.inner(), routing.figures()))
         })
     }
 
@@ -170,12 +173,11 @@ impl Learner for ReplacedTokenTrainer {
     /// The loss that is reported is L_G + weight L_D, the gradient norm that of both halves; figures of routers are the
     /// discriminator's.
     fn train_step(&mut self, batches: Vec<Self::Batch>) -> TrainStepReport {
-        let count = batches.len() as f64;
         let learning_rate = self.schedule.learning_rate(self.steps());
         let ReplacedToken { sharing, weight } = self.model().options;
 
         let (gradients, texts) = self.generate(batches);
-        let (generator_losses, texts): (Vec<f64>, Vec<Corrupted>) = texts.into_iter().unzip();
+        let (generator_losses, texts): (Vec<_>, Vec<Corrupted>) = texts.into_iter().unzip();
         let step_generator = |model: ReplacedTokenPretraining, optimizers: &mut Halves, gradients| {
             let (generator, norm) = optimizers.generator.step(model.generator, gradients, learning_rate);
             (ReplacedTokenPretraining { generator, ..model }, norm)
@@ -202,10 +204,10 @@ impl Learner for ReplacedTokenTrainer {
             (gradients, found) = self.discriminate(texts);
             discriminator_norm = self.replicas.step(gradients, step_discriminator);
         }
-        let (discriminator_losses, routing): (Vec<f64>, Vec<_>) = found.into_iter().unzip();
+        let (discriminator_losses, routing): (Vec<_>, Vec<_>) = found.into_iter().unzip();
 
-        let generator = generator_losses.iter().sum::<f64>() / count;
-        let discriminator = discriminator_losses.iter().sum::<f64>() / count;
+        // Reading a number waits for the device: last, when all work is under way.
+        let (generator, discriminator) = (mean(generator_losses), mean(discriminator_losses));
         let mut parts = vec![("train_generator_loss", generator), ("train_discriminator_loss", discriminator)];
         let routing: Vec<_> = routing.into_iter().flatten().collect();
         parts.extend(RoutingFigures::mean(&routing).into_iter().flat_map(|figures| figures.named()));
@@ -239,6 +241,12 @@ impl Learner for ReplacedTokenTrainer {
         let options = ReplacedToken { sharing: Sharing::NotShared, ..own };
         Ok(ReplacedTokenPretraining { generator, discriminator, options })
     }
+}
+
+/// The mean of some losses, each \[1\].
+fn mean(losses: Vec<Tensor<1>>) -> f64 {
+    let count = losses.len() as f64;
+    losses.into_iter().map(Tensor::into_scalar::<f64>).sum::<f64>() / count
 }
 
 /// The configurations of both halves.
