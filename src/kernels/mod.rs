@@ -4,6 +4,7 @@ pub(crate) mod cpu;
 pub(crate) mod draws;
 #[cfg(feature = "gpu")]
 pub(crate) mod gpu;
+mod operation;
 mod plan;
 mod relative_index;
 mod sequence;

@@ -29,11 +29,11 @@ pub(crate) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 #[derive(Clone, Debug)]
 struct Gelu;
 
-impl Operation<1> for Gelu {
+impl<B: HostBackend> Operation<B, 1> for Gelu {
     /// x
-    type Kept<B: HostBackend> = FloatTensor<B>;
+    type Kept = FloatTensor<B>;
 
-    fn forward<B: HostBackend>(&self, [x]: [FloatTensor<B>; 1]) -> FloatTensor<B> {
+    fn forward(&self, [x]: [FloatTensor<B>; 1]) -> FloatTensor<B> {
         let shape = x.shape();
         let x = B::values(x);
         let (x, isa) = (x.as_ref(), Isa::in_use());
@@ -44,20 +44,11 @@ impl Operation<1> for Gelu {
         B::tensor(unsafe { filled(x.len(), fill) }, shape)
     }
 
-    fn forward_keeping<B: HostBackend>(
-        &self,
-        [x]: [FloatTensor<B>; 1],
-        _: [bool; 1],
-    ) -> (FloatTensor<B>, FloatTensor<B>) {
-        (self.forward::<B>([x.clone()]), x)
+    fn forward_keeping(&self, [x]: [FloatTensor<B>; 1], _: [bool; 1]) -> (FloatTensor<B>, FloatTensor<B>) {
+        (Operation::<B, 1>::forward(self, [x.clone()]), x)
     }
 
-    fn backward<B: HostBackend>(
-        &self,
-        x: FloatTensor<B>,
-        gradient: FloatTensor<B>,
-        _: [bool; 1],
-    ) -> [Option<FloatTensor<B>>; 1] {
+    fn backward(&self, x: FloatTensor<B>, gradient: FloatTensor<B>, _: [bool; 1]) -> [Option<FloatTensor<B>>; 1] {
         let shape = x.shape();
         let (x, gradient) = (B::values(x), B::values(gradient));
         let (x, gradient, isa) = (x.as_ref(), gradient.as_ref(), Isa::in_use());

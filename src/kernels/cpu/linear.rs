@@ -62,17 +62,17 @@ fn product(lhs: Matrix<'_>, rhs: Matrix<'_>) -> Vec<f32> {
     unsafe { filled(lhs.shape()[0] * rhs.shape()[1], fill) }
 }
 
-impl<const N: usize> Operation<N> for HostLinear {
-    type Kept<B: HostBackend> = Kept<FloatTensor<B>>;
+impl<B: HostBackend, const N: usize> Operation<B, N> for HostLinear {
+    type Kept = Kept<FloatTensor<B>>;
 
-    fn forward<B: HostBackend>(&self, tensors: [FloatTensor<B>; N]) -> FloatTensor<B> {
+    fn forward(&self, tensors: [FloatTensor<B>; N]) -> FloatTensor<B> {
         let [inputs, outputs] = tensors[1].shape().dims();
         let weight = B::values(tensors[1].clone());
         let weight = Panels::<F32>::new(Isa::in_use(), Matrix::new(weight.as_ref(), 0, inputs, outputs, outputs));
         map_rows::<B>(tensors[0].clone(), &weight, tensors.get(2).cloned(), Finish::Sums)
     }
 
-    fn forward_keeping<B: HostBackend>(
+    fn forward_keeping(
         &self,
         tensors: [FloatTensor<B>; N],
         wanted: [bool; N],
@@ -82,10 +82,10 @@ impl<const N: usize> Operation<N> for HostLinear {
             x_shape: tensors[0].shape(),
             weight: wanted[0].then(|| tensors[1].clone()),
         };
-        (self.forward::<B>(tensors), kept)
+        (Operation::<B, N>::forward(self, tensors), kept)
     }
 
-    fn backward<B: HostBackend>(
+    fn backward(
         &self,
         Kept { x, x_shape, weight }: Kept<FloatTensor<B>>,
         gradient: FloatTensor<B>,

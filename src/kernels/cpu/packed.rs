@@ -158,18 +158,18 @@ struct PackedLinear {
     finish: Finish,
 }
 
-impl<const N: usize> Operation<N> for PackedLinear {
-    type Kept<B: HostBackend> = ();
+impl<B: HostBackend, const N: usize> Operation<B, N> for PackedLinear {
+    type Kept = ();
 
-    fn forward<B: HostBackend>(&self, tensors: [FloatTensor<B>; N]) -> FloatTensor<B> {
+    fn forward(&self, tensors: [FloatTensor<B>; N]) -> FloatTensor<B> {
         map_rows::<B>(tensors[0].clone(), &*self.weight, tensors.get(1).cloned(), self.finish)
     }
 
-    fn forward_keeping<B: HostBackend>(&self, _: [FloatTensor<B>; N], _: [bool; N]) -> (FloatTensor<B>, ()) {
+    fn forward_keeping(&self, _: [FloatTensor<B>; N], _: [bool; N]) -> (FloatTensor<B>, ()) {
         unreachable!("weights are laid out on devices without gradients only")
     }
 
-    fn backward<B: HostBackend>(&self, _: (), _: FloatTensor<B>, _: [bool; N]) -> [Option<FloatTensor<B>>; N] {
+    fn backward(&self, _: (), _: FloatTensor<B>, _: [bool; N]) -> [Option<FloatTensor<B>>; N] {
         unreachable!("there was no forward pass with gradients")
     }
 }

@@ -87,24 +87,20 @@ impl ResidualNorm {
     }
 }
 
-impl Operation<4> for ResidualNorm {
-    type Kept<B: HostBackend> = Kept<FloatTensor<B>>;
+impl<B: HostBackend> Operation<B, 4> for ResidualNorm {
+    type Kept = Kept<FloatTensor<B>>;
 
-    fn forward<B: HostBackend>(&self, tensors: [FloatTensor<B>; 4]) -> FloatTensor<B> {
+    fn forward(&self, tensors: [FloatTensor<B>; 4]) -> FloatTensor<B> {
         self.run::<B>(tensors, false).0
     }
 
-    fn forward_keeping<B: HostBackend>(
-        &self,
-        tensors: [FloatTensor<B>; 4],
-        _: [bool; 4],
-    ) -> (FloatTensor<B>, Kept<FloatTensor<B>>) {
+    fn forward_keeping(&self, tensors: [FloatTensor<B>; 4], _: [bool; 4]) -> (FloatTensor<B>, Kept<FloatTensor<B>>) {
         let gamma = tensors[2].clone();
         let (output, normal, scales) = self.run::<B>(tensors, true);
         (output, Kept { gamma, normal, scales })
     }
 
-    fn backward<B: HostBackend>(
+    fn backward(
         &self,
         Kept { gamma, normal, scales }: Kept<FloatTensor<B>>,
         gradient: FloatTensor<B>,

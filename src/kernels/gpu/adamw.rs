@@ -3,10 +3,7 @@
 
 use burn::{
     Tensor,
-    backend::{
-        Autodiff, Backend, Dispatch, autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension,
-        tensor::FloatTensor,
-    },
+    backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor},
 };
 use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::{calculate_cube_count_elemwise, prelude::CubeDim};
@@ -28,8 +25,8 @@ pub(crate) fn step(
     [weights, first, second].map(Tensor::from_dispatch)
 }
 
-/// The operation.
-#[backend_extension(Cube: cfg(feature = "gpu"), Autodiff, Fusion: cfg(feature = "gpu"))]
+/// The operation, which has no gradient.
+#[backend_extension(Cube: cfg(feature = "gpu"), Fusion: cfg(feature = "gpu"))]
 pub trait GpuAdamW: Backend {
     /// Updated weights, first and second moments.
     #[fusion(meta = |weights, _gradient, first, second, _coefficients| (weights.clone(), first.clone(), second.clone()))]
@@ -77,18 +74,6 @@ impl GpuAdamW for CubeBackend {
             (rate / correction_1) as f32,
         );
         (weights, first, second)
-    }
-}
-
-impl<B: GpuAdamW, C: CheckpointStrategy> GpuAdamW for Autodiff<B, C> {
-    fn adamw(
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: Coefficients,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        unreachable!("the optimiser works on devices without gradients")
     }
 }
 

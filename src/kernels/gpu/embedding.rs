@@ -6,11 +6,7 @@ use burn::{
     Tensor,
     backend::{
         Autodiff, Backend, Dispatch, TensorMetadata,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
+        autodiff::checkpoint::strategy::CheckpointStrategy,
         backend_extension,
         cubecl::dtype_to_elem_type,
         fusion::custom::TensorSpec,
@@ -22,6 +18,7 @@ use burn_cubecl::{CubeBackend, kernel::into_contiguous, ops::numeric::zeros_clie
 use cubecl::prelude::{CubeCount, CubeDim};
 
 use super::launch::MOST_CUBES;
+use crate::kernels::operation::{Operation, differentiable};
 
 /// The rows of a table.
 ///
@@ -33,7 +30,7 @@ pub(crate) fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
     Tensor::from_dispatch(<Dispatch as GpuEmbedding>::look_up(table.into_dispatch(), ids.into_dispatch()))
 }
 
-/// The operation, and what its backward pass is made of.
+/// The operation.
 #[backend_extension(Cube: cfg(feature = "gpu"), Autodiff, Fusion: cfg(feature = "gpu"))]
 pub trait GpuEmbedding: Backend {
     /// The table's rows of these ids.
@@ -42,7 +39,11 @@ pub trait GpuEmbedding: Backend {
         TensorSpec { shape, dtype: table.dtype }
     })]
     fn look_up(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self>;
+}
 
+/// What its backward pass is made of.
+#[backend_extension(Cube: cfg(feature = "gpu"), Fusion: cfg(feature = "gpu"))]
+pub trait SumByRow: Backend {
     /// The gradient of a table with so many rows.
     #[fusion(meta = |gradient, _ids, rows| {
         let shape = Shape::new([*rows, gradient.shape[2]]);
@@ -56,7 +57,9 @@ impl GpuEmbedding for CubeBackend {
         use burn::backend::ops::ModuleOps;
         Self::embedding(table, ids)
     }
+}
 
+impl SumByRow for CubeBackend {
     fn sum_by_row(gradient: FloatTensor<Self>, ids: IntTensor<Self>, rows: usize) -> FloatTensor<Self> {
         use burn::backend::ops::IntTensorOps;
         let ids = into_contiguous(Self::int_cast(ids, IntDType::I32));
@@ -90,38 +93,32 @@ impl GpuEmbedding for CubeBackend {
     }
 }
 
-impl<B: GpuEmbedding, C: CheckpointStrategy> GpuEmbedding for Autodiff<B, C> {
+impl<B: GpuEmbedding + SumByRow, C: CheckpointStrategy> GpuEmbedding for Autodiff<B, C> {
     fn look_up(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
-        let node = table.node();
-        let table = table.into_primitive();
-        match LookUpBackward.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                let rows = table.shape()[0];
-                prep.finish((ids.clone(), rows), B::look_up(table, ids))
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::look_up(table, ids)),
-        }
-    }
-
-    fn sum_by_row(_: FloatTensor<Self>, _: IntTensor<Self>, _: usize) -> FloatTensor<Self> {
-        unreachable!("a part of the backward pass of `look_up`, which has no second derivative")
+        differentiable::<B, C, _, 1>(LookUp::<B> { ids }, [table])
     }
 }
 
-#[derive(Debug)]
-struct LookUpBackward;
+#[derive(Clone, Debug)]
+struct LookUp<B: Backend> {
+    ids: IntTensor<B>,
+}
 
-impl<B: GpuEmbedding> Backward<B, 1> for LookUpBackward {
-    /// The ids, and the number of the table's rows.
-    type State = (IntTensor<B>, usize);
+impl<B: GpuEmbedding + SumByRow> Operation<B, 1> for LookUp<B> {
+    /// The number of the table's rows.
+    type Kept = usize;
 
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = grads.consume::<B>(&ops.node);
-        let (ids, rows) = ops.state;
-        let [parent] = ops.parents;
-        if let Some(node) = parent {
-            grads.register::<B>(node.id, B::sum_by_row(gradient, ids, rows));
-        }
+    fn forward(&self, [table]: [FloatTensor<B>; 1]) -> FloatTensor<B> {
+        B::look_up(table, self.ids.clone())
+    }
+
+    fn forward_keeping(&self, [table]: [FloatTensor<B>; 1], _: [bool; 1]) -> (FloatTensor<B>, usize) {
+        let rows = table.shape()[0];
+        (B::look_up(table, self.ids.clone()), rows)
+    }
+
+    fn backward(&self, rows: usize, gradient: FloatTensor<B>, _: [bool; 1]) -> [Option<FloatTensor<B>>; 1] {
+        [Some(B::sum_by_row(gradient, self.ids.clone(), rows))]
     }
 }
 

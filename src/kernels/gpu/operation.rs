@@ -4,13 +4,7 @@ use burn::{
     Tensor,
     backend::{
         Autodiff, Backend, Dispatch, DispatchDevice, TensorMetadata,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        tensor::FloatTensor,
+        autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, tensor::FloatTensor,
     },
     tensor::{Device, FloatDType, Shape},
 };
@@ -23,7 +17,11 @@ use super::{
 };
 use crate::{
     config::PositionTerms,
-    kernels::{AttentionPlan, cpu::dropout::DropoutMask},
+    kernels::{
+        AttentionPlan,
+        cpu::dropout::DropoutMask,
+        operation::{Operation, differentiable},
+    },
 };
 
 /// Rows of the position tables come in multiples of this: 16 bytes of the smallest type, and a whole fragment.
@@ -114,7 +112,7 @@ impl<const D: usize> Attention<D> {
     }
 }
 
-/// The operation, and the two kernels that it is made of.
+/// The operation.
 #[backend_extension(Cube: cfg(feature = "gpu"), Autodiff, Fusion: cfg(feature = "gpu"))]
 pub trait GpuAttention: GpuProduct {
     /// Context of query, key, value and the projected position tables.
@@ -127,7 +125,11 @@ pub trait GpuAttention: GpuProduct {
         position_query: FloatTensor<Self>,
         plan: Plan,
     ) -> FloatTensor<Self>;
+}
 
+/// The kernels that it is made of.
+#[backend_extension(Cube: cfg(feature = "gpu"), Fusion: cfg(feature = "gpu"))]
+pub trait AttentionPasses: GpuProduct {
     /// Context, and the logarithm of each softmax's sum, from the scores of all rows of the position tables.
     #[fusion(meta = |query, _key, _value, _c2p, _p2c, plan| (query.clone(), plan.lse(query)))]
     fn attention_forward(
@@ -172,7 +174,9 @@ impl GpuAttention for CubeBackend {
         let (c2p, p2c) = every_row::<Self>([&query, &key], [position_key, position_query], &plan);
         Self::attention_forward(query, key, value, c2p, p2c, plan).0
     }
+}
 
+impl AttentionPasses for CubeBackend {
     fn attention_forward(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
@@ -203,7 +207,7 @@ impl GpuAttention for CubeBackend {
     }
 }
 
-impl<B: GpuAttention, C: CheckpointStrategy> GpuAttention for Autodiff<B, C> {
+impl<B: GpuAttention + AttentionPasses, C: CheckpointStrategy> GpuAttention for Autodiff<B, C> {
     fn attend(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
@@ -212,69 +216,39 @@ impl<B: GpuAttention, C: CheckpointStrategy> GpuAttention for Autodiff<B, C> {
         position_query: FloatTensor<Self>,
         plan: Plan,
     ) -> FloatTensor<Self> {
-        let all = [query, key, value, position_key, position_query];
-        let nodes = all.each_ref().map(|tensor| tensor.node());
-        let all = all.map(|tensor| tensor.into_primitive());
-        let [query, key, value, position_key, position_query] = all.clone();
-        match AttentionBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                let (c2p, p2c) = every_row::<B>([&query, &key], [position_key, position_query], &plan);
-                let (context, lse) = B::attention_forward(query, key, value, c2p, p2c, plan.clone());
-                prep.finish(Kept { operands: all, context: context.clone(), lse, plan }, context)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::attend(query, key, value, position_key, position_query, plan)),
-        }
-    }
-
-    fn attention_forward(
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: Plan,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        unreachable!("a part of `attend`, which has a gradient as a whole")
-    }
-
-    fn attention_backward(
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: Plan,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        unreachable!("a part of `attend`, which has no second derivative")
+        differentiable::<B, C, _, 5>(plan, [query, key, value, position_key, position_query])
     }
 }
 
 /// What the backward pass needs: the scores of the position tables' rows are made again.
 #[derive(Clone, Debug)]
-struct Kept<B: Backend> {
-    operands: [FloatTensor<B>; 5],
-    context: FloatTensor<B>,
-    lse: FloatTensor<B>,
-    plan: Plan,
+pub struct Kept<F> {
+    operands: [F; 5],
+    context: F,
+    lse: F,
 }
 
-#[derive(Debug)]
-struct AttentionBackward;
+impl<B: GpuAttention + AttentionPasses> Operation<B, 5> for Plan {
+    type Kept = Kept<FloatTensor<B>>;
 
-impl<B: GpuAttention> Backward<B, 5> for AttentionBackward {
-    type State = Kept<B>;
+    fn forward(&self, [query, key, value, position_key, position_query]: [FloatTensor<B>; 5]) -> FloatTensor<B> {
+        B::attend(query, key, value, position_key, position_query, self.clone())
+    }
 
-    fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = grads.consume::<B>(&ops.node);
-        let Kept { operands: [query, key, value, position_key, position_query], context, lse, plan } = ops.state;
-        let (terms, heads) = (plan.terms, plan.attention.heads);
-        let (c2p, p2c) = every_row::<B>([&query, &key], [position_key.clone(), position_query.clone()], &plan);
+    fn forward_keeping(&self, operands: [FloatTensor<B>; 5], _: [bool; 5]) -> (FloatTensor<B>, Self::Kept) {
+        let [query, key, value, position_key, position_query] = operands.clone();
+        let (c2p, p2c) = every_row::<B>([&query, &key], [position_key, position_query], self);
+        let (context, lse) = B::attention_forward(query, key, value, c2p, p2c, self.clone());
+        (context.clone(), Kept { operands, context, lse })
+    }
+
+    fn backward(&self, kept: Self::Kept, gradient: FloatTensor<B>, _: [bool; 5]) -> [Option<FloatTensor<B>>; 5] {
+        let Kept { operands: [query, key, value, position_key, position_query], context, lse } = kept;
+        let (terms, heads) = (self.terms, self.attention.heads);
+        let (c2p, p2c) = every_row::<B>([&query, &key], [position_key.clone(), position_query.clone()], self);
         let delta = row_sums::<B>(context, gradient.clone(), heads);
         let (d_query, d_key, d_value, d_c2p, d_p2c) =
-            B::attention_backward(query.clone(), key.clone(), value, c2p, p2c, gradient, lse, delta, plan);
+            B::attention_backward(query.clone(), key.clone(), value, c2p, p2c, gradient, lse, delta, self.clone());
         let through = |states, d_states, table, d_term, in_use: bool| match in_use {
             true => {
                 let (d_states, d_table) = through_table::<B>(states, d_states, table, d_term, heads);
@@ -284,12 +258,7 @@ impl<B: GpuAttention> Backward<B, 5> for AttentionBackward {
         };
         let (d_query, d_position_key) = through(query, d_query, position_key, d_c2p, terms.c2p);
         let (d_key, d_position_query) = through(key, d_key, position_query, d_p2c, terms.p2c);
-        let found = [Some(d_query), Some(d_key), Some(d_value), d_position_key, d_position_query];
-        for (parent, gradient) in ops.parents.into_iter().zip(found) {
-            if let (Some(node), Some(gradient)) = (parent, gradient) {
-                grads.register::<B>(node.id, gradient);
-            }
-        }
+        [Some(d_query), Some(d_key), Some(d_value), d_position_key, d_position_query]
     }
 }
 

@@ -8,16 +8,8 @@
 use burn::{
     Tensor,
     backend::{
-        Autodiff, Backend, Dispatch, TensorMetadata,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        cubecl::dtype_to_elem_type,
-        fusion::custom::TensorSpec,
-        tensor::FloatTensor,
+        Autodiff, Backend, Dispatch, TensorMetadata, autodiff::checkpoint::strategy::CheckpointStrategy,
+        backend_extension, cubecl::dtype_to_elem_type, fusion::custom::TensorSpec, tensor::FloatTensor,
     },
     tensor::Shape,
 };
@@ -41,6 +33,7 @@ use super::{
     strategy::strategies,
     sums::{add_row, sum_rows},
 };
+use crate::kernels::operation::{Operation, differentiable};
 
 /// Where the matrices of a tensor are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -264,50 +257,41 @@ fn launch(lhs: CubeTensor, rhs: CubeTensor, output: CubeTensor, inner: usize) {
 
 impl<B: GpuProduct, C: CheckpointStrategy> GpuProduct for Autodiff<B, C> {
     fn product(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>, product: Product) -> FloatTensor<Self> {
-        let wanted = [lhs.is_tracked(), rhs.is_tracked()];
-        let nodes = [lhs.node(), rhs.node()];
-        let [lhs, rhs] = [lhs.into_primitive(), rhs.into_primitive()];
-        match ProductBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                let output = B::product(lhs.clone(), rhs.clone(), product.clone());
-                let shapes = [lhs.shape(), rhs.shape()];
-                // A frozen weight needs no input, and an input without a gradient no weight.
-                let factors = [wanted[1].then_some(lhs), wanted[0].then_some(rhs)];
-                prep.finish(Kept { factors, shapes, product }, output)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::product(lhs, rhs, product)),
-        }
+        differentiable::<B, C, _, 2>(product, [lhs, rhs])
     }
 }
 
 /// What the backward pass needs.
 #[derive(Clone, Debug)]
-struct Kept<F> {
+pub(crate) struct Kept<F> {
     /// Those that the gradient of the other is made of.
     factors: [Option<F>; 2],
     shapes: [Shape; 2],
-    product: Product,
 }
 
-#[derive(Debug)]
-struct ProductBackward;
+impl<B: GpuProduct> Operation<B, 2> for Product {
+    type Kept = Kept<FloatTensor<B>>;
 
-impl<B: GpuProduct> Backward<B, 2> for ProductBackward {
-    type State = Kept<FloatTensor<B>>;
+    fn forward(&self, [lhs, rhs]: [FloatTensor<B>; 2]) -> FloatTensor<B> {
+        B::product(lhs, rhs, self.clone())
+    }
 
-    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = grads.consume::<B>(&ops.node);
-        let Kept { factors: [lhs, rhs], shapes: [of_lhs, of_rhs], product } = ops.state;
-        let ways = [product.of_lhs(of_lhs), product.of_rhs(of_rhs)];
-        for ((parent, other), (product, gradient_first)) in ops.parents.into_iter().zip([rhs, lhs]).zip(ways) {
-            if let (Some(node), Some(other)) = (parent, other) {
-                let gradient = gradient.clone();
-                let found = match gradient_first {
-                    true => B::product(gradient, other, product),
-                    false => B::product(other, gradient, product),
-                };
-                grads.register::<B>(node.id, found);
-            }
-        }
+    fn forward_keeping(&self, tensors: [FloatTensor<B>; 2], wanted: [bool; 2]) -> (FloatTensor<B>, Self::Kept) {
+        let shapes = tensors.each_ref().map(TensorMetadata::shape);
+        let [lhs, rhs] = tensors.clone();
+        // A frozen weight needs no input, and an input without a gradient no weight.
+        let factors = [wanted[1].then_some(lhs), wanted[0].then_some(rhs)];
+        (Operation::<B, 2>::forward(self, tensors), Kept { factors, shapes })
+    }
+
+    fn backward(&self, kept: Self::Kept, gradient: FloatTensor<B>, _: [bool; 2]) -> [Option<FloatTensor<B>>; 2] {
+        let Kept { factors: [lhs, rhs], shapes: [of_lhs, of_rhs] } = kept;
+        let through = |other: Option<FloatTensor<B>>, (product, gradient_first)| {
+            other.map(|other| match gradient_first {
+                true => B::product(gradient.clone(), other, product),
+                false => B::product(other, gradient.clone(), product),
+            })
+        };
+        [through(rhs, self.of_lhs(of_lhs)), through(lhs, self.of_rhs(of_rhs))]
     }
 }

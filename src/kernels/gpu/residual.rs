@@ -6,16 +6,8 @@ mod kernels;
 use burn::{
     Tensor,
     backend::{
-        Autodiff, Backend, Dispatch, TensorMetadata,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        cubecl::dtype_to_elem_type,
-        fusion::custom::TensorSpec,
-        tensor::FloatTensor,
+        Autodiff, Backend, Dispatch, TensorMetadata, autodiff::checkpoint::strategy::CheckpointStrategy,
+        backend_extension, cubecl::dtype_to_elem_type, fusion::custom::TensorSpec, tensor::FloatTensor,
     },
     tensor::{DType, Shape},
 };
@@ -29,7 +21,10 @@ use super::{
     launch::{MOST_CUBES, like, rows},
     sums,
 };
-use crate::kernels::cpu::residual::ResidualNorm;
+use crate::kernels::{
+    cpu::residual::ResidualNorm,
+    operation::{Operation, differentiable},
+};
 
 /// Most cubes of the backward pass: each sums the gradients of gamma and beta over its rows.
 const MOST_SUMS: usize = 512;
@@ -56,7 +51,7 @@ pub(crate) fn residual_norm<const D: usize>(
     ))
 }
 
-/// The operation, and the two that it is made of.
+/// The operation.
 #[backend_extension(Cube: cfg(feature = "gpu"), Autodiff, Fusion: cfg(feature = "gpu"))]
 pub trait GpuResidual: Backend {
     /// y
@@ -68,7 +63,11 @@ pub trait GpuResidual: Backend {
         beta: FloatTensor<Self>,
         plan: ResidualNorm,
     ) -> FloatTensor<Self>;
+}
 
+/// What it is made of where there are gradients.
+#[backend_extension(Cube: cfg(feature = "gpu"), Fusion: cfg(feature = "gpu"))]
+pub trait ResidualPasses: Backend {
     /// y, n, and the scale of each row in f32.
     #[fusion(meta = |_x, residual, _gamma, _beta, _plan|
         (residual.clone(), residual.clone(), TensorSpec { shape: Shape::new([rows(&residual.shape)]), dtype: DType::F32 }))]
@@ -152,7 +151,9 @@ impl GpuResidual for CubeBackend {
     ) -> FloatTensor<Self> {
         forward([x, residual, gamma, beta], &plan, false).0
     }
+}
 
+impl ResidualPasses for CubeBackend {
     fn residual_norm_forward(
         x: FloatTensor<Self>,
         residual: FloatTensor<Self>,
@@ -208,7 +209,7 @@ impl GpuResidual for CubeBackend {
     }
 }
 
-impl<B: GpuResidual, C: CheckpointStrategy> GpuResidual for Autodiff<B, C> {
+impl<B: GpuResidual + ResidualPasses, C: CheckpointStrategy> GpuResidual for Autodiff<B, C> {
     fn residual_norm(
         x: FloatTensor<Self>,
         residual: FloatTensor<Self>,
@@ -216,40 +217,12 @@ impl<B: GpuResidual, C: CheckpointStrategy> GpuResidual for Autodiff<B, C> {
         beta: FloatTensor<Self>,
         plan: ResidualNorm,
     ) -> FloatTensor<Self> {
-        let all = [x, residual, gamma, beta];
-        let nodes = all.each_ref().map(|tensor| tensor.node());
-        let [x, residual, gamma, beta] = all.map(|tensor| tensor.into_primitive());
-        match ResidualBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                let dtype = x.dtype();
-                let (output, normal, scales) = B::residual_norm_forward(x, residual, gamma.clone(), beta, plan);
-                prep.finish(Kept { normal, scales, gamma, x: dtype, plan }, output)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::residual_norm(x, residual, gamma, beta, plan)),
-        }
-    }
-
-    fn residual_norm_forward(
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: ResidualNorm,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        unreachable!("a part of `residual_norm`, which has a gradient as a whole")
-    }
-
-    fn residual_norm_backward(
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: DType,
-        _: ResidualNorm,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        unreachable!("a part of `residual_norm`, which has no second derivative")
+        differentiable::<B, C, _, 4>(Residual(plan), [x, residual, gamma, beta])
     }
 }
+
+#[derive(Clone, Debug)]
+struct Residual(ResidualNorm);
 
 /// What the backward pass needs.
 #[derive(Clone, Debug)]
@@ -261,23 +234,28 @@ struct Kept<F> {
     gamma: F,
     /// The type of x.
     x: DType,
-    plan: ResidualNorm,
 }
 
-#[derive(Debug)]
-struct ResidualBackward;
+impl<B: GpuResidual + ResidualPasses> Operation<B, 4> for Residual {
+    type Kept = Kept<FloatTensor<B>>;
 
-impl<B: GpuResidual> Backward<B, 4> for ResidualBackward {
-    type State = Kept<FloatTensor<B>>;
+    fn forward(&self, [x, residual, gamma, beta]: [FloatTensor<B>; 4]) -> FloatTensor<B> {
+        B::residual_norm(x, residual, gamma, beta, self.0)
+    }
 
-    fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = grads.consume::<B>(&ops.node);
-        let Kept { normal, scales, gamma, x, plan } = ops.state;
-        let (x, residual, gamma, beta) = B::residual_norm_backward(gradient, normal, scales, gamma, x, plan);
-        for (parent, gradient) in ops.parents.into_iter().zip([x, residual, gamma, beta]) {
-            if let Some(node) = parent {
-                grads.register::<B>(node.id, gradient);
-            }
-        }
+    fn forward_keeping(
+        &self,
+        [x, residual, gamma, beta]: [FloatTensor<B>; 4],
+        _: [bool; 4],
+    ) -> (FloatTensor<B>, Self::Kept) {
+        let dtype = x.dtype();
+        let (output, normal, scales) = B::residual_norm_forward(x, residual, gamma.clone(), beta, self.0);
+        (output, Kept { normal, scales, gamma, x: dtype })
+    }
+
+    fn backward(&self, kept: Self::Kept, gradient: FloatTensor<B>, _: [bool; 4]) -> [Option<FloatTensor<B>>; 4] {
+        let Kept { normal, scales, gamma, x } = kept;
+        let (x, residual, gamma, beta) = B::residual_norm_backward(gradient, normal, scales, gamma, x, self.0);
+        [x, residual, gamma, beta].map(Some)
     }
 }

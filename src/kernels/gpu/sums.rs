@@ -3,16 +3,8 @@
 use burn::{
     Tensor,
     backend::{
-        Autodiff, Backend, Dispatch, TensorMetadata,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        cubecl::dtype_to_elem_type,
-        fusion::custom::TensorSpec,
-        tensor::FloatTensor,
+        Autodiff, Backend, Dispatch, TensorMetadata, autodiff::checkpoint::strategy::CheckpointStrategy,
+        backend_extension, cubecl::dtype_to_elem_type, fusion::custom::TensorSpec, tensor::FloatTensor,
     },
     tensor::{DType, Shape},
 };
@@ -20,6 +12,7 @@ use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::{CubeCount, CubeDim};
 
 use super::launch::like;
+use crate::kernels::operation::{Operation, differentiable};
 
 /// Partial sums of [`add_squares`].
 pub(crate) const PARTS: usize = 256;
@@ -29,11 +22,7 @@ const CHUNK: usize = 256;
 
 /// x + row, for x [.., width] and row \[width\].
 pub(crate) fn add_row<const D: usize>(x: Tensor<D>, row: Tensor<1>) -> Tensor<D> {
-    // Without gradients burn joins the sum with what follows.
-    match x.device().is_autodiff() {
-        true => Tensor::from_dispatch(<Dispatch as GpuSums>::add_row(x.into_dispatch(), row.into_dispatch())),
-        false => x + row.unsqueeze(),
-    }
+    Tensor::from_dispatch(<Dispatch as AddRow>::add_row(x.into_dispatch(), row.into_dispatch()))
 }
 
 /// Adds the squares of a tensor's numbers to partial sums in f32, [[`PARTS`]].
@@ -41,13 +30,55 @@ pub(crate) fn add_squares(parts: Tensor<1>, values: Tensor<1>) -> Tensor<1> {
     Tensor::from_dispatch(<Dispatch as GpuSums>::add_squares(parts.into_dispatch(), values.into_dispatch()))
 }
 
-/// The operations.
+/// The sum with a row, whose gradient is the sum of all rows.
 #[backend_extension(Cube: cfg(feature = "gpu"), Autodiff, Fusion: cfg(feature = "gpu"))]
-pub trait GpuSums: Backend {
-    /// x + row
-    #[fusion(dtype = x, shape = x)]
-    fn add_row(x: FloatTensor<Self>, row: FloatTensor<Self>) -> FloatTensor<Self>;
+pub trait AddRow: Backend {
+    /// x + row, which burn joins with what follows.
+    #[fusion(default)]
+    fn add_row(x: FloatTensor<Self>, row: FloatTensor<Self>) -> FloatTensor<Self> {
+        let mut shape = vec![1; x.shape().num_dims()];
+        *shape.last_mut().expect("an axis at least") = row.shape()[0];
+        Self::float_add(x, Self::float_reshape(row, Shape::from(shape)))
+    }
+}
 
+impl AddRow for CubeBackend {}
+
+impl<B: AddRow + GpuSums, C: CheckpointStrategy> AddRow for Autodiff<B, C> {
+    fn add_row(x: FloatTensor<Self>, row: FloatTensor<Self>) -> FloatTensor<Self> {
+        differentiable::<B, C, _, 2>(RowAddition, [x, row])
+    }
+}
+
+#[derive(Clone, Debug)]
+struct RowAddition;
+
+impl<B: AddRow + GpuSums> Operation<B, 2> for RowAddition {
+    /// The row, for its type.
+    type Kept = FloatTensor<B>;
+
+    fn forward(&self, [x, row]: [FloatTensor<B>; 2]) -> FloatTensor<B> {
+        B::add_row(x, row)
+    }
+
+    fn forward_keeping(&self, [x, row]: [FloatTensor<B>; 2], _: [bool; 2]) -> (FloatTensor<B>, FloatTensor<B>) {
+        (B::add_row(x, row.clone()), row)
+    }
+
+    fn backward(
+        &self,
+        row: FloatTensor<B>,
+        gradient: FloatTensor<B>,
+        wanted: [bool; 2],
+    ) -> [Option<FloatTensor<B>>; 2] {
+        let to_row = wanted[1].then(|| B::sum_rows(gradient.clone(), row));
+        [Some(gradient), to_row]
+    }
+}
+
+/// Sums without gradients.
+#[backend_extension(Cube: cfg(feature = "gpu"), Fusion: cfg(feature = "gpu"))]
+pub trait GpuSums: Backend {
     /// The sum of all rows, \[width\], in the type of `like`.
     #[fusion(meta = |x, like| TensorSpec { shape: Shape::new([x.shape[x.shape.num_dims() - 1]]), dtype: like.dtype })]
     fn sum_rows(x: FloatTensor<Self>, like: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -58,12 +89,6 @@ pub trait GpuSums: Backend {
 }
 
 impl GpuSums for CubeBackend {
-    fn add_row(x: FloatTensor<Self>, row: FloatTensor<Self>) -> FloatTensor<Self> {
-        use burn::backend::ops::FloatTensorOps;
-        let shape = row_beside(&x.shape());
-        Self::float_add(x, Self::float_reshape(row, shape))
-    }
-
     fn sum_rows(x: FloatTensor<Self>, like: FloatTensor<Self>) -> FloatTensor<Self> {
         sum_rows(x, like.dtype)
     }
@@ -83,13 +108,6 @@ impl GpuSums for CubeBackend {
         );
         output
     }
-}
-
-/// The shape of one row of x, with as many axes.
-fn row_beside(x: &Shape) -> Shape {
-    let mut shape = vec![1; x.num_dims()];
-    shape[x.num_dims() - 1] = x[x.num_dims() - 1];
-    Shape::from(shape)
 }
 
 /// The sum of all rows of x, [.., width], in a type: of chunks of rows first, then of the chunks' sums.
@@ -118,46 +136,6 @@ pub(super) fn sum_rows(x: CubeTensor, dtype: DType) -> CubeTensor {
             return output;
         }
         (x, rows) = (output, chunks);
-    }
-}
-
-impl<B: GpuSums, C: CheckpointStrategy> GpuSums for Autodiff<B, C> {
-    fn add_row(x: FloatTensor<Self>, row: FloatTensor<Self>) -> FloatTensor<Self> {
-        let nodes = [x.node(), row.node()];
-        let [x, row] = [x.into_primitive(), row.into_primitive()];
-        let spread = B::float_reshape(row.clone(), row_beside(&x.shape()));
-        let output = B::float_add(x, spread);
-        match AddRowBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(row, output),
-            OpsKind::UnTracked(prep) => prep.finish(output),
-        }
-    }
-
-    fn sum_rows(_: FloatTensor<Self>, _: FloatTensor<Self>) -> FloatTensor<Self> {
-        unreachable!("a part of the backward pass of `add_row`, which has no second derivative")
-    }
-
-    fn add_squares(_: FloatTensor<Self>, _: FloatTensor<Self>) -> FloatTensor<Self> {
-        unreachable!("gradients are numbers on a device without gradients")
-    }
-}
-
-#[derive(Debug)]
-struct AddRowBackward;
-
-impl<B: GpuSums> Backward<B, 2> for AddRowBackward {
-    /// The row, for its type.
-    type State = FloatTensor<B>;
-
-    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = grads.consume::<B>(&ops.node);
-        let [x, row] = ops.parents;
-        if let Some(node) = row {
-            grads.register::<B>(node.id, B::sum_rows(gradient.clone(), ops.state));
-        }
-        if let Some(node) = x {
-            grads.register::<B>(node.id, gradient);
-        }
     }
 }
 

@@ -73,11 +73,11 @@ impl FusedAttention {
     }
 }
 
-impl<const N: usize> Operation<N> for FusedAttention {
+impl<B: HostBackend, const N: usize> Operation<B, N> for FusedAttention {
     /// The operands: everything else is made again.
-    type Kept<B: HostBackend> = [FloatTensor<B>; N];
+    type Kept = [FloatTensor<B>; N];
 
-    fn forward<B: HostBackend>(&self, tensors: [FloatTensor<B>; N]) -> FloatTensor<B> {
+    fn forward(&self, tensors: [FloatTensor<B>; N]) -> FloatTensor<B> {
         let shape = tensors[0].shape();
         let values = tensors.map(B::values);
         let mut context = vec![0.0; shape.num_elements()];
@@ -86,15 +86,11 @@ impl<const N: usize> Operation<N> for FusedAttention {
         B::tensor(context, shape)
     }
 
-    fn forward_keeping<B: HostBackend>(
-        &self,
-        tensors: [FloatTensor<B>; N],
-        _: [bool; N],
-    ) -> (FloatTensor<B>, [FloatTensor<B>; N]) {
-        (self.forward::<B>(tensors.clone()), tensors)
+    fn forward_keeping(&self, tensors: [FloatTensor<B>; N], _: [bool; N]) -> (FloatTensor<B>, [FloatTensor<B>; N]) {
+        (Operation::<B, N>::forward(self, tensors.clone()), tensors)
     }
 
-    fn backward<B: HostBackend>(
+    fn backward(
         &self,
         kept: [FloatTensor<B>; N],
         gradient: FloatTensor<B>,
