@@ -93,7 +93,7 @@ impl Case {
             let value = |_| f32::from_bits(((uniform() + uniform() + uniform() - 1.5) * 2.0).to_bits() & 0xFFFF_0000);
             (0..rows * hidden).map(value).collect()
         };
-        let rows = self.rule.index(length, length).rows().len();
+        let rows = self.rule.index(length, length).whole_rows(0, 2 * self.rule.attention_span).len();
         let tensor = |part, shape: [usize; 3], tracked: bool| {
             let data = TensorData::new(values(part, shape[0] * shape[1]), shape);
             let tensor = Tensor::<3>::from_data(data, (device, dtype));

@@ -2,10 +2,13 @@
 
 use std::ops::Range;
 
+/// Rows of a whole fragment of a matrix on tensor cores.
+const FRAGMENT: usize = 16;
+
 /// The rows for every pair of a query and a key, for one pair of lengths.
 ///
-/// Only [`rows`](Self::rows) of the table can be reached at these lengths (256 of 512 at 128 tokens), so only they are
-/// normalised and projected, and indices count from the first of them.
+/// Only [`rows`](Self::rows) of the table can be reached at these lengths (255 of 512 at 128 tokens), so only they, up to a whole
+/// fragment, are normalised and projected, and indices count from the first of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelativeIndex {
     query_length: usize,
@@ -41,6 +44,14 @@ impl RelativeIndex {
     /// The rows of the position table that these lengths reach.
     pub fn rows(&self) -> Range<usize> {
         self.rows.clone()
+    }
+
+    /// The rows to multiply of a table that has `count`, of which the reached ones begin at `first`: their number is odd where
+    /// no distance is clamped, so there are some more, up to a whole fragment where the table has that many.
+    pub fn whole_rows(&self, first: usize, count: usize) -> Range<usize> {
+        let length = self.rows.len().next_multiple_of(FRAGMENT).min(count);
+        let start = first.min(count - length);
+        start..start + length
     }
 
     /// Number of queries.

@@ -1,9 +1,11 @@
 //! What the layers of one forward pass share: how the tokens lie, and the position table.
 
+use std::sync::Arc;
+
 use burn::{Tensor, tensor::FloatDType};
 
 use super::{
-    attention::{DisentangledAttention, PositionProjections, PreparedPositions, operands::PositionIndex},
+    attention::{DisentangledAttention, PositionProjections, operands::PositionIndex},
     precision::round,
     switch::RoutingRecord,
     token_layout::TokenLayout,
@@ -45,11 +47,13 @@ impl EncoderContext {
     }
 }
 
-/// The reached rows of the position table, normalised where the configuration says so.
+/// Rows of the position table, the reached ones among them, normalised where the configuration says so.
 #[derive(Clone, Debug)]
 pub struct RelativeTable {
     /// R, or what each layer has made of it.
     pub rows: PositionRows,
+    /// The row of the position table that their first row is.
+    pub first_row: usize,
     /// The row of each pair of tokens.
     pub index: PositionIndex,
 }
@@ -61,18 +65,16 @@ pub enum PositionRows {
     /// R, [rows, hidden], for the layers to project.
     Embeddings(Tensor<2>),
     /// Projected already, layer by layer.
-    Projected(PreparedPositions),
+    Projected(Arc<[PositionProjections]>),
 }
 
 impl RelativeTable {
     /// The rows as layer `number` sees them.
     pub(super) fn project(&self, number: usize, attention: &DisentangledAttention) -> PositionProjections {
-        match &self.rows {
+        let rows = match &self.rows {
             PositionRows::Embeddings(rows) => attention.project_positions(rows.clone()),
-            PositionRows::Projected(layers) => {
-                let first_row = self.index.host().rows().start - layers.first_row;
-                PositionProjections { first_row, ..layers.layers[number].clone() }
-            }
-        }
+            PositionRows::Projected(layers) => layers[number].clone(),
+        };
+        PositionProjections { first_row: self.index.host().rows().start - self.first_row, ..rows }
     }
 }

@@ -113,11 +113,14 @@ impl Encoder {
     ) -> EncoderContext {
         let relative = self.relative().map(|(positions, table)| {
             let index = positions.index(length, length);
-            let rows = match prepared {
-                Some(prepared) => PositionRows::Projected(prepared),
-                None => PositionRows::Embeddings(self.position_rows(table, index.rows())),
+            let (rows, first_row) = match prepared {
+                Some(prepared) => (PositionRows::Projected(prepared.layers), prepared.first_row),
+                None => {
+                    let rows = index.whole_rows(index.rows().start, 2 * positions.attention_span);
+                    (PositionRows::Embeddings(self.position_rows(table, rows.clone())), rows.start)
+                }
             };
-            RelativeTable { rows, index: PositionIndex::new(index, device) }
+            RelativeTable { rows, first_row, index: PositionIndex::new(index, device) }
         });
         EncoderContext { layout, relative, routing, compute_type: self.compute_type }
     }
@@ -131,8 +134,11 @@ impl Encoder {
     /// attention is relative.
     pub(crate) fn prepare_positions(&self, length: Option<usize>) -> Option<PreparedPositions> {
         let (positions, table) = self.relative()?;
-        let all = 0..2 * positions.attention_span;
-        let rows = length.map_or(all, |length| positions.index(length, length).rows());
+        let all = 2 * positions.attention_span;
+        let rows = length.map_or(0..all, |length| {
+            let index = positions.index(length, length);
+            index.whole_rows(index.rows().start, all)
+        });
         let first_row = rows.start;
         let table = self.position_rows(table, rows);
         let layers = self.layer.iter().map(|layer| layer.attention().project_positions(table.clone())).collect();

@@ -97,6 +97,7 @@ impl Work {
         }
         // The row of each distance, from the largest to the smallest, the ends repeated, so that a step beyond can be read.
         let rows = attention.index.as_ref().map_or(&[][..], |index| index.descending());
+        let rows: Vec<u32> = rows.iter().map(|row| row + attention.first_row as u32).collect();
         let steps = rows.windows(2).all(|pair| pair[0] - pair[1] <= 1);
         let ends = (rows.first().copied(), rows.last().copied());
         let positions = queries.map_or(&[][..], |queries| &queries.positions[..]);

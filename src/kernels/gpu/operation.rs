@@ -24,9 +24,6 @@ use crate::{
     },
 };
 
-/// Rows of the position tables come in multiples of this: 16 bytes of the smallest type, and a whole fragment.
-const ROWS: usize = 16;
-
 /// Attention over sequences that lie end to end. Shapes as the CPU kernels'.
 ///
 /// The scores of the position tables' rows are a [heads, tokens, rows] tensor. Where the device has no buffer of that size, some
@@ -37,13 +34,19 @@ pub(crate) fn attend<const D: usize>(
     value: Tensor<D>,
     position_key: Option<Tensor<2>>,
     position_query: Option<Tensor<2>>,
-    plan: AttentionPlan,
+    mut plan: AttentionPlan,
 ) -> Tensor<D> {
+    let tables = [position_key, position_query];
+    let count = tables.iter().flatten().next().map_or(0, |table| table.dims()[0]);
+    let rows = plan.index.as_ref().map_or(0..0, |index| index.whole_rows(plan.first_row, count));
+    let tables =
+        tables.map(|table| table.map(|table| if rows.len() == count { table } else { table.slice(rows.clone()) }));
+    plan.first_row -= rows.start;
+
     let tokens = |states: &Tensor<D>| states.shape().num_elements() / states.dims()[D - 1];
-    let rows = plan.index.as_ref().map_or(0, |index| index.rows().len()).next_multiple_of(ROWS);
-    let bytes_of_head = tokens(&query).max(tokens(&key)) * rows * query.dtype().size();
+    let bytes_of_head = tokens(&query).max(tokens(&key)) * rows.len() * query.dtype().size();
     let at_once = largest_buffer(&query.device()) / bytes_of_head.max(1);
-    Attention { states: [query, key, value], tables: [position_key, position_query], plan }.by_heads(at_once.max(1))
+    Attention { states: [query, key, value], tables, plan }.by_heads(at_once.max(1))
 }
 
 /// The bytes of the largest buffer that a device has.
@@ -58,7 +61,7 @@ fn largest_buffer(device: &Device) -> usize {
 struct Attention<const D: usize> {
     /// Query, key and value.
     states: [Tensor<D>; 3],
-    /// The projected position tables of key and query, of the terms in use.
+    /// The rows to multiply of the projected position tables of key and query, of the terms in use.
     tables: [Option<Tensor<2>>; 2],
     plan: AttentionPlan,
 }
@@ -91,22 +94,9 @@ impl<const D: usize> Attention<D> {
     fn context(self) -> Tensor<D> {
         let Self { states, tables, plan: attention } = self;
         let terms = PositionTerms { c2p: tables[0].is_some(), p2c: tables[1].is_some() };
-        // The rows that are reached, and zeros up to a number that products are fast with.
-        let reached = |table: Tensor<2>| {
-            let rows = attention.index.as_ref().map_or(0, |index| index.rows().len());
-            let table = if table.dims()[0] == rows { table } else { table.narrow(0, attention.first_row, rows) };
-            match rows.next_multiple_of(ROWS) - rows {
-                0 => table,
-                more => {
-                    let zeros = Tensor::zeros([more, table.dims()[1]], (&table.device(), table.dtype()));
-                    Tensor::cat(vec![table, zeros], 0)
-                }
-            }
-        };
         let [query, key, value] = states.map(Tensor::into_dispatch);
         // A term that is not in use is stood in for by a tensor that nobody reads.
-        let [by_key, by_query] =
-            tables.map(|table| table.map_or_else(|| query.clone(), |table| reached(table).into_dispatch()));
+        let [by_key, by_query] = tables.map(|table| table.map_or_else(|| query.clone(), Tensor::into_dispatch));
         let plan = Plan { terms, attention };
         Tensor::from_dispatch(<Dispatch as GpuAttention>::attend(query, key, value, by_key, by_query, plan))
     }
@@ -336,7 +326,7 @@ mod tests {
             scale: 0.1,
             sequences: [(0, 70), (70, 33)].map(|(start, length)| SequenceBounds { start, length }).into(),
             queries: None,
-            first_row: index.rows().start,
+            first_row: 0,
             index: Some(Arc::new(index)),
             dropout: Some(DropoutMask::new(0.2, 7)),
         };

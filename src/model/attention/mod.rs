@@ -144,7 +144,7 @@ impl DisentangledAttention {
     /// Kr and Qr of this layer: they depend on weights alone, so inference may keep them.
     ///
     /// # Shapes
-    /// - rel_embeddings: [rows, hidden], rows of the (normalised) position table, of which the first is the first reached
+    /// - rel_embeddings: [rows, hidden], rows of the (normalised) position table
     pub fn project_positions(&self, rel_embeddings: Tensor<2>) -> PositionProjections {
         let table = self.position_dropout.forward(rel_embeddings);
         let project = |own: &Option<Linear>, shared: &Linear| own.as_ref().unwrap_or(shared).forward(table.clone());

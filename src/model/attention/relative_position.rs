@@ -136,4 +136,21 @@ mod tests {
         assert_eq!(V3.index(128, 128).rows(), 129..384);
         assert_eq!(V3.index(512, 512).rows(), 1..512);
     }
+
+    #[test]
+    fn rows_to_multiply_hold_the_reached_ones_in_whole_fragments() {
+        let whole = |length: usize, rule: RelativePositions| {
+            let index = rule.index(length, length);
+            let (reached, count) = (index.rows(), 2 * rule.attention_span);
+            let whole = index.whole_rows(reached.start, count);
+            assert!(whole.start <= reached.start && reached.end <= whole.end && whole.end <= count, "{whole:?}");
+            whole
+        };
+        assert_eq!(whole(128, V3), 129..385);
+        // No row follows the last one reached.
+        assert_eq!(whole(512, V3), 0..512);
+        assert_eq!(whole(1, V3), 256..272);
+        // A table with less than a fragment is multiplied as it is.
+        assert_eq!(whole(9, RelativePositions { attention_span: 4, buckets: None, max_distance: 4 }), 0..8);
+    }
 }
