@@ -77,7 +77,7 @@ impl GpuAdamW for CubeBackend {
     }
 }
 
-mod kernel {
+pub(super) mod kernel {
     use cubecl::{cube, prelude::*};
 
     /// A unit a number.

@@ -122,7 +122,7 @@ impl<B: GpuEmbedding + SumByRow> Operation<B, 1> for LookUp<B> {
     }
 }
 
-mod kernel {
+pub(super) mod kernel {
     use cubecl::{cube, prelude::*};
 
     /// Units of a cube.

@@ -24,7 +24,7 @@ pub(super) const MOST_CUBES: usize = 65_535;
 
 /// The kernels that serve a type on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kernels {
+pub(super) enum Kernels {
     /// Any type, one unit a row.
     Portable,
     /// bf16 and f16 where the device multiplies fragments of 16 x 8 x 16.
@@ -45,7 +45,7 @@ impl Kernels {
     }
 
     /// Rows that a cube owns, rows of a tile, and units of a cube.
-    fn sizes(self, backward: bool) -> (usize, usize, usize) {
+    pub fn sizes(self, backward: bool) -> (usize, usize, usize) {
         match (self, backward) {
             (Self::Portable, _) => (64, 16, 64),
             (Self::TensorCore, false) => (64, 64, 128),

@@ -20,6 +20,8 @@ pub(crate) mod operation;
 mod plan;
 mod portable;
 pub(crate) mod product;
+#[cfg(all(test, feature = "cuda"))]
+mod ptx;
 pub(crate) mod residual;
 mod shared;
 mod strategy;

@@ -1,7 +1,7 @@
 //! How a block rejoins the stream, in one pass forward and one backward: LayerNorm( dropout(x) + residual ). The formulas stand in
 //! [`cpu::residual`](crate::kernels::cpu::residual), whose masks these are, bit for bit.
 
-mod kernels;
+pub(super) mod kernels;
 
 use burn::{
     Tensor,

@@ -18,7 +18,7 @@ use crate::kernels::operation::{Operation, differentiable};
 pub(crate) const PARTS: usize = 256;
 
 /// Rows that are added up in one go.
-const CHUNK: usize = 256;
+pub(super) const CHUNK: usize = 256;
 
 /// x + row, for x [.., width] and row \[width\].
 pub(crate) fn add_row<const D: usize>(x: Tensor<D>, row: Tensor<1>) -> Tensor<D> {
@@ -139,7 +139,7 @@ pub(super) fn sum_rows(x: CubeTensor, dtype: DType) -> CubeTensor {
     }
 }
 
-mod kernels {
+pub(super) mod kernels {
     use cubecl::{cube, prelude::*};
 
     use super::PARTS;
