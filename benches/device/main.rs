@@ -3,6 +3,8 @@
 #[path = "../../examples/common/allocator.rs"]
 mod allocator;
 mod attention;
+mod products;
+mod profile;
 
 use std::{
     path::{Path, PathBuf},
@@ -10,12 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use attention::{Case, Implementation, cases};
 use burn::{
     Tensor,
     module::{Module, ModuleMapper, Param},
-    tensor::{DType, Device, Distribution, FloatDType, Int, TensorData},
+    tensor::{DType, Device, FloatDType, Int, TensorData},
 };
 use clap::{Parser, Subcommand, ValueEnum};
 use deberta_burn::{
@@ -23,7 +25,7 @@ use deberta_burn::{
     config::{ModelConfig, PositionTerms, Preset},
     device::{describe, device},
     heads::{SequenceClassification, SequenceLabels},
-    model::{InferenceModel, linear::Linear},
+    model::InferenceModel,
     parity::Reference,
     training::{AdamW, AdamWConfig, ParameterGroups, Schedule, ScheduleKind, Trainer, Warmup},
 };
@@ -52,7 +54,7 @@ enum Command {
         #[arg(long, default_value = "tests/fixtures")]
         fixtures: PathBuf,
     },
-    /// The attention kernels against the definition in f64.
+    /// The kernels of products and attention against their definitions in f64.
     Check {
         /// Types to compute in.
         #[arg(long, value_delimiter = ',', default_value = "f32,f16,bf16")]
@@ -111,6 +113,9 @@ enum Command {
         /// Words of the vocabulary, instead of the preset's, for a device that holds less.
         #[arg(long)]
         vocabulary: Option<usize>,
+        /// Says where one more training step spends its time, launch by launch.
+        #[arg(long)]
+        profile: bool,
     },
 }
 
@@ -156,16 +161,16 @@ fn main() -> Result<ExitCode> {
         }
         Command::Products { dtype, maps, rows, times } => {
             for map in maps {
-                time_product(dtype, rows, &map, times, &device)?;
+                products::time(dtype.dtype(), rows, &map, times, &device)?;
             }
             true
         }
-        Command::Model { preset, dtype, batch, length, times, vocabulary } => {
+        Command::Model { preset, dtype, batch, length, times, vocabulary, profile } => {
             let mut config = preset.config();
             if let (Some(words), ModelConfig::Deberta(config)) = (vocabulary, &mut config) {
                 config.vocab_size = words;
             }
-            let case = ModelCase { name: preset.name(), config, dtype, shape: [batch, length] };
+            let case = ModelCase { name: preset.name(), config, dtype, shape: [batch, length], profile };
             case.time(times, after.as_deref(), &device)?;
             true
         }
@@ -201,9 +206,9 @@ fn parity(fixtures: &PathBuf, device: &Device) -> Result<bool> {
     Ok(passed)
 }
 
-/// Whether every case of attention is as exact as its type allows, and gives the same gradients twice.
+/// Whether every product and every case of attention is as exact as its type allows, and gives the same gradients twice.
 fn check(dtype: Type, device: &Device) -> bool {
-    let mut passed = true;
+    let mut passed = products::check(dtype.dtype(), dtype.bound(), device);
     for (number, case) in cases().into_iter().enumerate() {
         let errors = case.errors(device, dtype.dtype(), number as u64 + 1);
         let tracked = device.clone().autodiff();
@@ -296,36 +301,13 @@ impl ModuleMapper for Cast {
     }
 }
 
-fn time_product(dtype: Type, rows: usize, map: &str, times: usize, device: &Device) -> Result<()> {
-    let (inputs, outputs) = map.split_once('x').context("a map is written INPUTSxOUTPUTS")?;
-    let (inputs, outputs): (usize, usize) = (inputs.parse()?, outputs.parse()?);
-    let random = |shape: [usize; 2], device: &Device| {
-        Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), device).cast(dtype.dtype())
-    };
-    let line = |pass: &str, products: f64, ms: f64| {
-        let teraflops = 2e-9 * products * (rows * inputs * outputs) as f64 / ms;
-        println!(
-            "{}",
-            json!({ "map": map, "dtype": format!("{dtype:?}"), "rows": rows, "pass": pass, "ms": ms, "TFLOP/s": teraflops })
-        );
-    };
-    let map = |device: &Device| Linear::new(Param::from_tensor(random([inputs, outputs], device)), None);
-    let (linear, x) = (map(device), random([rows, inputs], device));
-    line("forward", 1.0, median(times, device, || drop(linear.forward(x.clone()))));
-    let tracked = device.clone().autodiff();
-    let (linear, x) = (map(&tracked), random([rows, inputs], &tracked).require_grad());
-    let weight = random([rows, outputs], &tracked);
-    let both = median(times, device, || drop((linear.forward(x.clone()) * weight.clone()).sum().backward()));
-    line("forward and backward", 3.0, both);
-    Ok(())
-}
-
 /// A model to time.
 struct ModelCase {
     name: &'static str,
     config: ModelConfig,
     dtype: Type,
     shape: [usize; 2],
+    profile: bool,
 }
 
 impl ModelCase {
@@ -342,7 +324,7 @@ impl ModelCase {
     }
 
     fn time(&self, times: usize, after: Option<&Path>, device: &Device) -> Result<()> {
-        let Self { name, config, dtype, shape: [batch, length] } = self;
+        let Self { name, config, dtype, shape: [batch, length], profile } = self;
         let line = |what: &str, ms: f64, bytes: Option<u64>| {
             println!(
                 "{}",
@@ -380,7 +362,10 @@ impl ModelCase {
         while after.is_some_and(|file| !file.exists()) {
             std::thread::sleep(Duration::from_millis(20));
         }
-        line("training step", timed(times, device, step), bytes);
+        line("training step", timed(times, device, &mut step), bytes);
+        if *profile {
+            profile::profile(device, step);
+        }
         line("inference", timed(times, device, infer), None);
         Ok(())
     }
