@@ -1,4 +1,4 @@
-//! Kernels that a training step launches on a GPU. A program of its own: launches are counted over the whole process.
+//! Kernels that training and inference launch on a GPU. A program of its own: launches are counted over the whole process.
 #![cfg(feature = "gpu")]
 
 mod common;
@@ -8,11 +8,14 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+use burn::{
+    module::{Module, ModuleMapper, Param},
+    tensor::{Device, FloatDType, Int, Tensor, TensorData},
+};
 use common::gpu;
 use cubecl::logging::{LaunchObservation, LaunchObserver};
 use deberta_burn::{
-    DebertaConfig, ModelInput,
+    Backbone, DebertaConfig, ModelInput,
     config::{DebertaVersion, PositionTerms},
     heads::{MaskedLm, MaskedLmLayout, MaskedPositions},
     model::InferenceModel,
@@ -29,8 +32,8 @@ impl LaunchObserver for Launches {
     }
 }
 
-fn trainer(layers: usize, compute_type: Option<FloatDType>, device: &Device) -> Trainer<MaskedLm> {
-    let config = DebertaConfig {
+fn config(layers: usize) -> DebertaConfig {
+    DebertaConfig {
         vocab_size: 40,
         hidden_size: 32,
         num_hidden_layers: layers,
@@ -43,8 +46,12 @@ fn trainer(layers: usize, compute_type: Option<FloatDType>, device: &Device) -> 
         pos_att_type: PositionTerms { c2p: true, p2c: true },
         position_biased_input: false,
         ..DebertaConfig::new(DebertaVersion::V2)
-    };
-    let mut model = MaskedLm::new(&config.into(), MaskedLmLayout::EnhancedMaskDecoder, device).expect("a model");
+    }
+}
+
+fn trainer(layers: usize, compute_type: Option<FloatDType>, device: &Device) -> Trainer<MaskedLm> {
+    let mut model =
+        MaskedLm::new(&config(layers).into(), MaskedLmLayout::EnhancedMaskDecoder, device).expect("a model");
     model.backbone_mut().set_compute_type(compute_type);
     let optimizer = AdamW::new(AdamWConfig::default(), ParameterGroups { layers, layer_decay: 1.0 });
     let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), 1e-3, 10).expect("a schedule");
@@ -59,37 +66,77 @@ fn batch(device: &Device) -> (ModelInput, MaskedLmLabels) {
     (ModelInput::new(Tensor::from_data(TensorData::new(ids, [2, 12]), device)), MaskedLmLabels { positions, tokens })
 }
 
-/// The launches of a step, when everything that is made once has been made.
-fn launches(layers: usize, compute_type: Option<FloatDType>) -> BTreeMap<&'static str, usize> {
-    let device = gpu().autodiff();
-    let mut trainer = trainer(layers, compute_type, &device);
+/// The launches of a run, when everything that is made once has been made.
+fn launches(device: &Device, mut run: impl FnMut()) -> BTreeMap<&'static str, usize> {
     for _ in 0..2 {
-        trainer.train_step(vec![batch(&device)]);
+        run();
     }
-    let batch = batch(&device);
     device.sync().expect("a device that works");
     let launches = Arc::new(Launches::default());
     let watching = LaunchObservation::new(launches.clone());
-    trainer.train_step(vec![batch]);
+    run();
     device.sync().expect("a device that works");
     drop(watching);
     let counts = launches.0.lock().expect("as above");
     counts.clone()
 }
 
+/// Those of a training step.
+fn of_training(layers: usize, compute_type: Option<FloatDType>) -> BTreeMap<&'static str, usize> {
+    let device = gpu().autodiff();
+    let (mut trainer, batch) = (trainer(layers, compute_type, &device), batch(&device));
+    launches(&device, || drop(trainer.train_step(vec![batch.clone()])))
+}
+
+/// Those of inference, in a type of the parameters.
+fn of_inference(layers: usize, dtype: FloatDType) -> BTreeMap<&'static str, usize> {
+    let device = gpu();
+    let mut model = Backbone::new(&config(layers).into(), &device);
+    model = model.map(&mut Cast(dtype));
+    let (input, _) = batch(&device);
+    launches(&device, || drop(model.forward(input.clone())))
+}
+
+/// Casts every parameter.
+struct Cast(FloatDType);
+
+impl ModuleMapper for Cast {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| tensor.cast(self.0))
+    }
+}
+
+/// What one more layer adds to the launches of two.
+fn of_layer(of: impl Fn(usize) -> BTreeMap<&'static str, usize>) -> BTreeMap<&'static str, usize> {
+    let (two, three) = (of(2), of(3));
+    let more = |(kernel, count): (&'static str, usize)| {
+        (kernel, count.saturating_sub(two.get(kernel).copied().unwrap_or_default()))
+    };
+    three.into_iter().map(more).filter(|(_, count)| *count > 0).collect()
+}
+
+/// Asserts how many products a layer has, and how many launches at most.
+fn assert_few(what: &str, of_layer: &BTreeMap<&'static str, usize>, products: usize, most: usize) {
+    let of = |name: &str| of_layer.iter().filter(|(kernel, _)| kernel.contains(name)).map(|(_, count)| count).sum();
+    let (found, all): (usize, usize) = (of("MatmulEntry"), of(""));
+    assert_eq!(found, products, "{what}: {of_layer:#?}");
+    assert!(all <= most, "{what}: {all} launches: {of_layer:#?}");
+}
+
 #[test]
 fn a_layer_costs_few_launches() {
     // One more than a layer takes has to be meant. Of 10 products, two of them with the position tables, each has two of its
-    // gradients, and the backward pass repeats those two; what is left is burn's: sums of gradients, GELU, copies and casts.
-    for (compute_type, most) in [(None, 117), (Some(FloatDType::F16), 152)] {
-        let (two, three) = (launches(2, compute_type), launches(3, compute_type));
-        let of_layer: BTreeMap<_, _> = three
-            .iter()
-            .map(|(kernel, count)| (*kernel, count.saturating_sub(two.get(kernel).copied().unwrap_or_default())))
-            .collect();
-        let of = |name: &str| of_layer.iter().filter(|(kernel, _)| kernel.contains(name)).map(|(_, count)| count).sum();
-        let (products, all): (usize, usize) = (of("MatmulEntry"), of(""));
-        assert_eq!(products, 32, "{compute_type:?}: {of_layer:#?}");
-        assert!(all <= most, "{compute_type:?}: {all} launches: {of_layer:#?}");
+    // gradients, and the backward pass repeats those two. Where tensor cores multiply fragments there are fewer: the products there
+    // add the biases, and need no copies.
+    for (compute_type, most) in [(None, 121), (Some(FloatDType::F16), 149)] {
+        assert_few(
+            &format!("training, {compute_type:?}"),
+            &of_layer(|layers| of_training(layers, compute_type)),
+            32,
+            most,
+        );
+    }
+    for (dtype, most) in [(FloatDType::F32, 26), (FloatDType::F16, 30)] {
+        assert_few(&format!("inference, {dtype:?}"), &of_layer(|layers| of_inference(layers, dtype)), 10, most);
     }
 }

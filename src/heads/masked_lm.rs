@@ -48,7 +48,7 @@ impl LmHead {
         let (dtype, norm) = (states.dtype(), &self.layer_norm);
         let states = self.activation.forward(self.dense.forward(states)).cast(norm.gamma.val().dtype());
         let states = norm.forward(states).cast(dtype);
-        scores_of_rows(states, token_embeddings.cast(dtype), self.bias.val().cast(dtype))
+        scores_of_rows(states, token_embeddings, self.bias.val())
     }
 }
 

@@ -67,14 +67,24 @@ pub(crate) fn affine<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Opti
         let wide = affine(x.cast(DType::F32), weight.cast(DType::F32), bias.map(|bias| bias.cast(DType::F32)));
         return wide.cast(dtype);
     }
-    if host_serves(&device, dtype) {
-        return cpu::linear::linear(x, weight, bias);
-    }
     #[cfg(feature = "gpu")]
     if gpu_serves(&device, dtype) {
         return gpu::product::linear(x, weight, false, bias);
     }
+    let (weight, bias) = (weight.cast(dtype), bias.map(|bias| bias.cast(dtype)));
+    if host_serves(&device, dtype) {
+        return cpu::linear::linear(x, weight, bias);
+    }
     linear(x, weight, bias)
+}
+
+/// The exact GELU, on a device that kernels [serve](kernels_serve).
+pub(crate) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "gpu")]
+    if !device::is_host(&x.device()) {
+        return gpu::gelu::gelu(x);
+    }
+    cpu::gelu::gelu(x)
 }
 
 /// The products of matrices that lie in the last two axes, by the kernels of a GPU or by burn's product.
@@ -96,10 +106,11 @@ pub(crate) fn matmul<const D: usize>(lhs: Tensor<D>, rhs: Tensor<D>) -> Tensor<D
 /// - as [`affine`]'s, but for the weight
 pub(crate) fn scores_of_rows(x: Tensor<3>, table: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
     #[cfg(feature = "gpu")]
-    if gpu_serves(&x.device(), table.dtype()) {
+    if gpu_serves(&x.device(), x.dtype()) {
         return gpu::product::linear(x, table, true, Some(bias));
     }
-    x.matmul(table.transpose().unsqueeze()) + bias.unsqueeze()
+    let dtype = x.dtype();
+    x.matmul(table.cast(dtype).transpose().unsqueeze()) + bias.cast(dtype).unsqueeze()
 }
 
 /// Adds the squares of a tensor's numbers to a sum in f32, which may be in several parts.

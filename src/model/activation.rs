@@ -7,7 +7,7 @@ use burn::tensor::{DType, Tensor, activation};
 use super::precision::in_f32;
 use crate::{
     config::Activation,
-    kernels::{cpu, host_serves, host_widens},
+    kernels::{self, host_widens, kernels_serve},
 };
 
 impl Activation {
@@ -42,8 +42,8 @@ fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if host_widens(&device, dtype) {
         return gelu(x.cast(DType::F32)).cast(dtype);
     }
-    if host_serves(&device, dtype) {
-        return cpu::gelu::gelu(x);
+    if kernels_serve(&device, dtype) {
+        return kernels::gelu(x);
     }
     if !device.is_autodiff() {
         return gelu_and_slope(in_f32(x)).0.cast(dtype);

@@ -78,12 +78,11 @@ impl Linear {
     /// - x: [.., inputs]
     /// - output: [.., outputs]
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let dtype = x.dtype();
-        let bias = self.bias.as_ref().map(|bias| bias.val().cast(dtype));
+        let bias = self.bias.as_ref().map(Param::val);
         if let Some(weight) = &self.packed {
             return packed::linear(x, weight.clone(), bias, Finish::Sums);
         }
-        let output = affine(x.clone(), self.weight.val().cast(dtype), bias);
+        let output = affine(x.clone(), self.weight.val(), bias);
         match &self.lora {
             Some(lora) => output + lora.forward(x),
             None => output,

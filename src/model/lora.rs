@@ -46,9 +46,7 @@ impl LowRank {
     /// - x: [.., inputs]
     /// - output: [.., outputs]
     pub(super) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let dtype = x.dtype();
-        let [down, up] = [&self.down, &self.up].map(|factor| factor.val().cast(dtype));
-        affine(affine(x, down, None) * self.scale, up, None)
+        affine(affine(x, self.down.val(), None) * self.scale, self.up.val(), None)
     }
 
     /// s A B, [inputs, outputs].

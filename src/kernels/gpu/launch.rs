@@ -33,15 +33,8 @@ pub(super) enum Kernels {
 
 impl Kernels {
     fn of(tensor: &CubeTensor, head_size: usize) -> Self {
-        let matmul = &tensor.client.properties().features.matmul;
-        let element = dtype_to_elem_type(tensor.dtype);
-        let sum = f32::elem_type_native();
-        let multiplies = matmul.mma.iter().any(|config| {
-            (config.a_type, config.b_type, config.cd_type) == (element, element, sum)
-                && (config.m, config.n, config.k) == (16, 8, 16)
-        });
         let fits = head_size.is_multiple_of(FRAGMENT) && head_size <= 128;
-        if multiplies && matmul.ldmatrix.contains(&element) && fits { Self::TensorCore } else { Self::Portable }
+        if fits && multiplies_fragments(tensor) { Self::TensorCore } else { Self::Portable }
     }
 
     /// Rows that a cube owns, rows of a tile, and units of a cube.
@@ -52,6 +45,25 @@ impl Kernels {
             (Self::TensorCore, true) => (64, 32, 128),
         }
     }
+}
+
+/// Whether the device multiplies fragments of a tensor's type, see [`fragments`](super::fragments).
+pub(super) fn multiplies_fragments(tensor: &CubeTensor) -> bool {
+    let matmul = &tensor.client.properties().features.matmul;
+    let element = dtype_to_elem_type(tensor.dtype);
+    let sum = f32::elem_type_native();
+    let multiplies = matmul.mma.iter().any(|config| {
+        (config.a_type, config.b_type, config.cd_type) == (element, element, sum)
+            && (config.m, config.n, config.k) == (16, 8, 16)
+    });
+    multiplies && matmul.ldmatrix.contains(&element)
+}
+
+/// Multiprocessors of a tensor's device.
+pub(super) fn multiprocessors(tensor: &CubeTensor) -> usize {
+    /// What a device has that does not say.
+    const UNKNOWN: u32 = 64;
+    tensor.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(UNKNOWN) as usize
 }
 
 /// One launch's part of the work: the variant, the index that says which rows belong together, and the numbers.

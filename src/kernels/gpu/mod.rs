@@ -15,6 +15,7 @@
 pub(crate) mod adamw;
 pub(crate) mod embedding;
 mod fragments;
+pub(crate) mod gelu;
 mod launch;
 pub(crate) mod operation;
 mod plan;
@@ -28,3 +29,4 @@ mod strategy;
 pub(crate) mod sums;
 mod tensor_core;
 mod tensor_core_backward;
+mod tensor_core_product;

@@ -3,10 +3,10 @@
 use burn::{
     Tensor,
     backend::{
-        Autodiff, Backend, Dispatch, DispatchDevice, TensorMetadata,
-        autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, tensor::FloatTensor,
+        Autodiff, Dispatch, DispatchDevice, TensorMetadata, autodiff::checkpoint::strategy::CheckpointStrategy,
+        backend_extension, tensor::FloatTensor,
     },
-    tensor::{Device, FloatDType, Shape},
+    tensor::{Device, Shape},
 };
 use burn_cubecl::{CubeBackend, kernel::into_contiguous};
 
@@ -14,6 +14,7 @@ use super::{
     launch,
     plan::Plan,
     product::{Factor, Form, GpuProduct, Product},
+    sums::GpuSums,
 };
 use crate::{
     config::PositionTerms,
@@ -197,7 +198,7 @@ impl AttentionPasses for CubeBackend {
     }
 }
 
-impl<B: GpuAttention + AttentionPasses, C: CheckpointStrategy> GpuAttention for Autodiff<B, C> {
+impl<B: GpuAttention + AttentionPasses + GpuSums, C: CheckpointStrategy> GpuAttention for Autodiff<B, C> {
     fn attend(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
@@ -218,7 +219,7 @@ pub struct Kept<F> {
     lse: F,
 }
 
-impl<B: GpuAttention + AttentionPasses> Operation<B, 5> for Plan {
+impl<B: GpuAttention + AttentionPasses + GpuSums> Operation<B, 5> for Plan {
     type Kept = Kept<FloatTensor<B>>;
 
     fn forward(&self, [query, key, value, position_key, position_query]: [FloatTensor<B>; 5]) -> FloatTensor<B> {
@@ -236,7 +237,7 @@ impl<B: GpuAttention + AttentionPasses> Operation<B, 5> for Plan {
         let Kept { operands: [query, key, value, position_key, position_query], context, lse } = kept;
         let (terms, heads) = (self.terms, self.attention.heads);
         let (c2p, p2c) = every_row::<B>([&query, &key], [position_key.clone(), position_query.clone()], self);
-        let delta = row_sums::<B>(context, gradient.clone(), heads);
+        let delta = B::dots(context, gradient.clone(), heads);
         let (d_query, d_key, d_value, d_c2p, d_p2c) =
             B::attention_backward(query.clone(), key.clone(), value, c2p, p2c, gradient, lse, delta, self.clone());
         let through = |states, d_states, table, d_term, in_use: bool| match in_use {
@@ -263,7 +264,8 @@ fn every_row<B: GpuProduct>(
     let scores = |states: &FloatTensor<B>, table: FloatTensor<B>, in_use| match in_use {
         true => {
             let shape = Shape::new([heads, launch::rows(&states.shape()), table.shape()[0]]);
-            let product = Product { lhs: by_head, rhs: by_head.transposed(), output: Form::Stack, shape };
+            let dtype = states.dtype();
+            let product = Product { lhs: by_head, rhs: by_head.transposed(), output: Form::Stack, shape, dtype };
             B::product(states.clone(), table, product)
         }
         false => states.clone(),
@@ -282,21 +284,11 @@ fn through_table<B: GpuProduct>(
     heads: usize,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let (by_head, stack) = (Form::ByHead(heads), Factor::new(Form::Stack));
-    let product = |lhs, shape| Product { lhs, rhs: Factor::new(by_head), output: by_head, shape };
+    let dtype = states.dtype();
+    let product = |lhs, shape| Product { lhs, rhs: Factor::new(by_head), output: by_head, shape, dtype };
     let (of_states, of_table) = (product(stack, states.shape()), product(stack.transposed(), table.shape()));
     let d_table = B::product(d_scores.clone(), states, of_table);
     (B::float_add(d_states, B::product(d_scores, table, of_states)), d_table)
-}
-
-/// For each query and head the sum of context times gradient, in f32, [tokens, heads].
-fn row_sums<B: Backend>(context: FloatTensor<B>, gradient: FloatTensor<B>, heads: usize) -> FloatTensor<B> {
-    let shape = context.shape();
-    let (hidden, tokens) = (shape[shape.num_dims() - 1], launch::rows(&shape));
-    let [context, gradient] = [context, gradient].map(|states| {
-        let states = B::float_cast(states, FloatDType::F32);
-        B::float_reshape(states, Shape::new([tokens, heads, hidden / heads]))
-    });
-    B::float_reshape(B::float_sum_dim(B::float_mul(context, gradient), 2), Shape::new([tokens, heads]))
 }
 
 #[cfg(test)]

@@ -20,11 +20,11 @@ use cubecl::{
 };
 
 use super::{
-    adamw, embedding,
+    adamw, embedding, gelu,
     launch::Kernels,
     portable, residual,
     shared::{NumbersCompilationArg, Variant},
-    sums, tensor_core,
+    sums, tensor_core, tensor_core_product,
 };
 
 /// The published head size.
@@ -163,6 +163,23 @@ fn numbers() -> NumbersCompilationArg {
     }
 }
 
+fn product_numbers() -> tensor_core_product::kernel::NumbersCompilationArg {
+    tensor_core_product::kernel::NumbersCompilationArg {
+        rows: (),
+        columns: (),
+        inner: (),
+        of_part: (),
+        matrices: (),
+        lhs_matrix: (),
+        lhs_row: (),
+        rhs_matrix: (),
+        rhs_row: (),
+        output_part: (),
+        output_matrix: (),
+        output_row: (),
+    }
+}
+
 /// The three passes of attention, each with every set of position terms, with and without positions of the queries' own and dropout.
 fn attention(kernels: Kernels, element: ElemType, head_size: usize) -> Vec<Lowered> {
     let mut all = Vec::new();
@@ -248,6 +265,36 @@ fn other_head_sizes_lower() {
     }
 }
 
+/// Products, for every way that their factors lie in memory.
+#[test]
+fn products_on_tensor_cores_fit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut misfits = Vec::new();
+    for bits in 0..64 {
+        let [lhs_along, rhs_along, narrow, bf16, to_f32, bias] = [1, 2, 4, 8, 16, 32].map(|bit| bits & bit != 0);
+        let variant =
+            tensor_core_product::kernel::Variant::of(if narrow { 64 } else { 128 }, [lhs_along, rhs_along], bias);
+        let element = if bf16 { BF16 } else { F16 };
+        // Parameters are of the same type in inference, and in f32 in training.
+        let elements = [element, if to_f32 { F32 } else { element }, if to_f32 { element } else { F32 }];
+        let name = format!("product-{element}-{}-{bits}", elements[1]);
+        let kernel = lowered!(
+            name, tensor_core_product::kernel::multiply::Multiply, variant.lhs.units, [_ _ _ _], product_numbers(), variant, elements
+        );
+        for instruction in ["mma.sync.aligned.m16n8k16", "ldmatrix.sync.aligned.m8n8.x4"] {
+            assert!(kernel.ptx.contains(instruction), "{}: {instruction}", kernel.name);
+        }
+        let resources = kernel.assemble(folder.path());
+        println!("{}: {} units, {resources:?}, {} bytes shared", kernel.name, kernel.units, kernel.shared_memory);
+        // Two cubes at a time, so that one computes while the other waits for memory.
+        let fits = 2 * kernel.units * resources.registers <= REGISTERS && 2 * kernel.shared_memory <= SHARED_MEMORY;
+        if resources.spilled_bytes > 0 || !fits {
+            misfits.push(format!("{}: {resources:?}", kernel.name));
+        }
+    }
+    assert!(misfits.is_empty(), "{misfits:#?}");
+}
+
 /// All other kernels, in the types that training gives them, at the width of the base models.
 #[test]
 fn rows_and_sums_fit() {
@@ -270,6 +317,18 @@ fn rows_and_sums_fit() {
         all.push(lowered!(
             format!("sum-chunks-{element}"), sums::kernels::sum_chunks::SumChunks, units,
             [_ _], (), (), sums::CHUNK, mixed
+        ));
+        all.push(lowered!(
+            format!("dots-{element}"), sums::kernels::dots::Dots, units, [_ _ _], (), WIDTH / HEAD_SIZE, HEAD_SIZE, [element; 2]
+        ));
+        let (units, line) = (gelu::UNITS, 16 / element.size());
+        all.push(lowered!(format!("gelu-{element}"), gelu::kernels::value::Value, units, [_ _], (), line, element));
+        all.push(lowered!(
+            format!("gelu-backward-{element}"), gelu::kernels::slope::Slope, units, [_ _ _], (), line, element
+        ));
+        let units = sums::kernels::UNITS;
+        all.push(lowered!(
+            format!("sum-parts-{element}"), sums::kernels::sum_parts::SumParts, units, [_ _], (), (), 4, element
         ));
         all.push(lowered!(
             format!("squares-{element}"), sums::kernels::add_squares::AddSquares, units, [_ _ _], (), element

@@ -21,7 +21,8 @@ use cubek::matmul::{
 };
 
 /// The environment variable that sets the kernels, by their names in [`KERNELS`], with commas between them: for products on
-/// tensor cores, for those with a short inner side, and for products in f32. For measurements.
+/// tensor cores, for those with a short inner side, and for products in f32. For measurements. Where it is set, all products are
+/// cubek's.
 const CHOICE: &str = "DEBERTA_BURN_PRODUCT";
 
 /// What is used without it.
@@ -84,6 +85,11 @@ pub(super) fn strategies(dtype: DType, inner: usize) -> impl Iterator<Item = Str
     };
     let names = first.into_iter().chain([exact, "unit-simple-min", "naive"]);
     names.filter_map(|name| KERNELS.iter().find(|(known, _)| *known == name)).map(|(_, make)| make())
+}
+
+/// Whether cubek's kernels were asked for where there are own ones.
+pub(super) fn cubek_is_chosen() -> bool {
+    env::var_os(CHOICE).is_some()
 }
 
 /// The kernels in use, in the order of [`DEFAULT`]. Names that are not known are logged, and the default stays.

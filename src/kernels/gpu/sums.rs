@@ -3,16 +3,18 @@
 use burn::{
     Tensor,
     backend::{
-        Autodiff, Backend, Dispatch, TensorMetadata, autodiff::checkpoint::strategy::CheckpointStrategy,
-        backend_extension, cubecl::dtype_to_elem_type, fusion::custom::TensorSpec, tensor::FloatTensor,
+        Backend, Dispatch, TensorMetadata, backend_extension, cubecl::dtype_to_elem_type, fusion::custom::TensorSpec,
+        tensor::FloatTensor,
     },
     tensor::{DType, Shape},
 };
 use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
-use cubecl::prelude::{CubeCount, CubeDim};
+use cubecl::{
+    calculate_cube_count_elemwise,
+    prelude::{CubeCount, CubeDim},
+};
 
-use super::launch::like;
-use crate::kernels::operation::{Operation, differentiable};
+use super::launch::{MOST_CUBES, like, rows};
 
 /// Partial sums of [`add_squares`].
 pub(crate) const PARTS: usize = 256;
@@ -20,60 +22,9 @@ pub(crate) const PARTS: usize = 256;
 /// Rows that are added up in one go.
 pub(super) const CHUNK: usize = 256;
 
-/// x + row, for x [.., width] and row \[width\].
-pub(crate) fn add_row<const D: usize>(x: Tensor<D>, row: Tensor<1>) -> Tensor<D> {
-    Tensor::from_dispatch(<Dispatch as AddRow>::add_row(x.into_dispatch(), row.into_dispatch()))
-}
-
 /// Adds the squares of a tensor's numbers to partial sums in f32, [[`PARTS`]].
 pub(crate) fn add_squares(parts: Tensor<1>, values: Tensor<1>) -> Tensor<1> {
     Tensor::from_dispatch(<Dispatch as GpuSums>::add_squares(parts.into_dispatch(), values.into_dispatch()))
-}
-
-/// The sum with a row, whose gradient is the sum of all rows.
-#[backend_extension(Cube: cfg(feature = "gpu"), Autodiff, Fusion: cfg(feature = "gpu"))]
-pub trait AddRow: Backend {
-    /// x + row, which burn joins with what follows.
-    #[fusion(default)]
-    fn add_row(x: FloatTensor<Self>, row: FloatTensor<Self>) -> FloatTensor<Self> {
-        let mut shape = vec![1; x.shape().num_dims()];
-        *shape.last_mut().expect("an axis at least") = row.shape()[0];
-        Self::float_add(x, Self::float_reshape(row, Shape::from(shape)))
-    }
-}
-
-impl AddRow for CubeBackend {}
-
-impl<B: AddRow + GpuSums, C: CheckpointStrategy> AddRow for Autodiff<B, C> {
-    fn add_row(x: FloatTensor<Self>, row: FloatTensor<Self>) -> FloatTensor<Self> {
-        differentiable::<B, C, _, 2>(RowAddition, [x, row])
-    }
-}
-
-#[derive(Clone, Debug)]
-struct RowAddition;
-
-impl<B: AddRow + GpuSums> Operation<B, 2> for RowAddition {
-    /// The row, for its type.
-    type Kept = FloatTensor<B>;
-
-    fn forward(&self, [x, row]: [FloatTensor<B>; 2]) -> FloatTensor<B> {
-        B::add_row(x, row)
-    }
-
-    fn forward_keeping(&self, [x, row]: [FloatTensor<B>; 2], _: [bool; 2]) -> (FloatTensor<B>, FloatTensor<B>) {
-        (B::add_row(x, row.clone()), row)
-    }
-
-    fn backward(
-        &self,
-        row: FloatTensor<B>,
-        gradient: FloatTensor<B>,
-        wanted: [bool; 2],
-    ) -> [Option<FloatTensor<B>>; 2] {
-        let to_row = wanted[1].then(|| B::sum_rows(gradient.clone(), row));
-        [Some(gradient), to_row]
-    }
 }
 
 /// Sums without gradients.
@@ -86,6 +37,10 @@ pub trait GpuSums: Backend {
     /// Partial sums with the squares of more values.
     #[fusion(dtype = parts, shape = parts)]
     fn add_squares(parts: FloatTensor<Self>, values: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// For each row and head the sum of a times b, in f32, [rows, heads].
+    #[fusion(meta = |a, _b, heads| TensorSpec { shape: Shape::new([rows(&a.shape), *heads]), dtype: DType::F32 })]
+    fn dots(a: FloatTensor<Self>, b: FloatTensor<Self>, heads: usize) -> FloatTensor<Self>;
 }
 
 impl GpuSums for CubeBackend {
@@ -106,6 +61,28 @@ impl GpuSums for CubeBackend {
             values.shape().num_elements() as u32,
             dtype_to_elem_type(values.dtype),
         );
+        output
+    }
+
+    fn dots(a: FloatTensor<Self>, b: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
+        let [a, b] = [a, b].map(into_contiguous);
+        let rows = rows(&a.shape());
+        let output = like(&a, Shape::new([rows, heads]), DType::F32);
+        let size = a.meta.num_elements() / rows.max(1) / heads;
+        for first in (0..rows).step_by(MOST_CUBES) {
+            kernels::dots::launch(
+                &a.client,
+                CubeCount::Static(MOST_CUBES.min(rows - first) as u32, 1, 1),
+                CubeDim::new_1d(kernels::UNITS as u32),
+                a.clone().into_tensor_arg(),
+                b.clone().into_tensor_arg(),
+                output.clone().into_tensor_arg(),
+                first as u32,
+                heads,
+                size,
+                [dtype_to_elem_type(a.dtype), dtype_to_elem_type(b.dtype)],
+            );
+        }
         output
     }
 }
@@ -137,6 +114,27 @@ pub(super) fn sum_rows(x: CubeTensor, dtype: DType) -> CubeTensor {
         }
         (x, rows) = (output, chunks);
     }
+}
+
+/// The sums of parts in f32 that lie one after another, [parts, ..], in a type.
+pub(super) fn sum_parts(x: &CubeTensor, dtype: DType) -> CubeTensor {
+    let [parts, count] = x.meta.shape().dims();
+    let output = like(x, Shape::new([count]), dtype);
+    let numbers = if count.is_multiple_of(4) { 4 } else { 1 };
+    let units = CubeDim::new_1d(kernels::UNITS as u32);
+    let cubes = calculate_cube_count_elemwise(&x.client, count / numbers, units);
+    kernels::sum_parts::launch(
+        &x.client,
+        cubes,
+        units,
+        numbers,
+        x.clone().into_tensor_arg(),
+        output.clone().into_tensor_arg(),
+        parts as u32,
+        (count / numbers) as u32,
+        dtype_to_elem_type(dtype),
+    );
+    output
 }
 
 pub(super) mod kernels {
@@ -186,6 +184,63 @@ pub(super) mod kernels {
                 total += parts[other * COLUMNS + UNIT_POS as usize];
             }
             output[CUBE_POS_Y as usize * width + column] = O::cast_from(total);
+        }
+    }
+
+    /// A cube a row.
+    ///
+    /// # Shapes
+    /// - a, b: [rows, heads * size]; output: [rows, heads]
+    #[cube(launch)]
+    pub fn dots<A: Float, B: Float>(
+        a: &Tensor<A>,
+        b: &Tensor<B>,
+        output: &mut Tensor<f32>,
+        first: u32,
+        #[comptime] heads: usize,
+        #[comptime] size: usize,
+        #[define(A, B)] _dtypes: [ElemType; 2],
+    ) {
+        let width = comptime!(heads * size);
+        let row = (first + CUBE_POS_X) as usize;
+        let mut products = Shared::<[f32]>::new_slice(width);
+        let mut at = UNIT_POS as usize;
+        while at < width {
+            products[at] = f32::cast_from(a[row * width + at]) * f32::cast_from(b[row * width + at]);
+            at += UNITS;
+        }
+        sync_cube();
+        let mut head = UNIT_POS as usize;
+        while head < heads {
+            let mut sum = 0.0f32;
+            // Units begin at different numbers, which lie in different banks.
+            for n in 0..size {
+                sum += products[head * size + (n + head) % size];
+            }
+            output[row * heads + head] = sum;
+            head += UNITS;
+        }
+    }
+
+    /// A unit some numbers of the output.
+    ///
+    /// # Shapes
+    /// - x: [parts, count]; output: \[count\]
+    #[cube(launch)]
+    pub fn sum_parts<O: Float, N: Size>(
+        x: &Tensor<Vector<f32, N>>,
+        output: &mut Tensor<Vector<O, N>>,
+        parts: u32,
+        count: u32,
+        #[define(O)] _dtype: ElemType,
+    ) {
+        let (at, count) = (ABSOLUTE_POS, count as usize);
+        if at < count {
+            let mut sum = x[at];
+            for part in 1..parts as usize {
+                sum += x[part * count + at];
+            }
+            output[at] = Vector::cast_from(sum);
         }
     }
 

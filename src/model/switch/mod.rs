@@ -158,7 +158,7 @@ impl SwitchNetwork {
             }
             false => states,
         };
-        affine(states, self.router.weight.val().cast(DType::F32), None)
+        affine(states, self.router.weight.val(), None)
     }
 }
 
