@@ -11,6 +11,7 @@ use burn::{
 
 use crate::{
     config::Activation,
+    kernels::affine,
     model::{dropout::Dropout, init::Init, token_layout::TokenLayout},
 };
 
@@ -66,12 +67,38 @@ impl ConvLayer {
     pub fn forward(&self, embeddings: Tensor<3>, layer_output: Tensor<3>, layout: &TokenLayout) -> Tensor<3> {
         // The kernel must not reach from one sequence into the next.
         let embeddings = layout.restore(embeddings);
-        let ngrams = self.conv.forward(embeddings.swap_dims(1, 2)).swap_dims(1, 2);
+        let ngrams = self.ngrams(embeddings);
         let ngrams = match layout {
             TokenLayout::Padded(_) => layout.zero_padding(ngrams),
             TokenLayout::Unpadded(unpadding) => unpadding.unpad(ngrams),
         };
         let ngrams = self.activation.forward(self.dropout.forward(ngrams));
         layout.zero_padding(self.layer_norm.forward(layer_output + ngrams))
+    }
+
+    /// The convolution of each token with its neighbours, as products. burn's own may be in TF32 on a GPU.
+    ///
+    /// # Shapes
+    /// - embeddings, output: [batch, length, hidden], padded
+    fn ngrams(&self, embeddings: Tensor<3>) -> Tensor<3> {
+        let [batch, length, width] = embeddings.dims();
+        let weight = self.conv.weight.val();
+        let [outputs, inputs, size] = weight.dims();
+        let groups = width / inputs;
+        let outputs = outputs / groups;
+        let zeros = Tensor::zeros([batch, size / 2, width], (&embeddings.device(), embeddings.dtype()));
+        let padded = match size {
+            1 => embeddings,
+            _ => Tensor::cat(vec![zeros.clone(), embeddings, zeros], 1),
+        };
+        let of_group = |group: usize| {
+            let channels = padded.clone().narrow(2, group * inputs, inputs);
+            let neighbours = (0..size).map(|first| channels.clone().narrow(1, first, length)).collect();
+            let weight = weight.clone().narrow(0, group * outputs, outputs);
+            let weight = weight.permute([2, 1, 0]).reshape([size * inputs, outputs]);
+            let bias = self.conv.bias.as_ref().map(|bias| bias.val().narrow(0, group * outputs, outputs));
+            affine(Tensor::cat(neighbours, 2), weight, bias)
+        };
+        Tensor::cat((0..groups).map(of_group).collect(), 2)
     }
 }
