@@ -30,15 +30,18 @@ step() { # name, most seconds, command
   tail -3 "$results/$name.err"
 }
 
-steps=("$@"); [ ${#steps[@]} -gt 0 ] || steps=(check parity products attention peers model model-f32 peer-models)
+steps=("$@"); [ ${#steps[@]} -gt 0 ] || steps=(check parity products attention peers model model-small model-large model-f32 peer-models peer-models-small)
 step check 90 "$program" check
 step parity 90 "$program" parity
 step products 60 "$program" products
 step attention 60 "$program" attention
 step peers 120 python3 benches/device/peers.py
-step model 60 "$program" model
+step model 60 "$program" model --profile
+step model-small 60 "$program" model --batch 8 --length 128
+step model-large 60 "$program" model --preset deberta-v3-large --times 5
 step model-f32 60 "$program" model --dtype f32 --times 3
-step peer-models 150 python3 benches/device/peer_models.py
+step peer-models 150 python3 benches/device/peer_models.py --dtypes autocast
+step peer-models-small 150 python3 benches/device/peer_models.py --dtypes autocast --batch 8 --length 128
 if [[ " ${steps[*]} " == *" convergence "* ]]; then
   texts=(); [ -z "${TRAIN:-}" ] || texts=(--train "$TRAIN" --valid "$VALID")
   step convergence 280 "$(unpacked convergence)" --preset gpu-minutes --minutes 4 --seeds "${SEEDS:-0-0}" "${texts[@]}" \
