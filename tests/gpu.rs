@@ -8,7 +8,7 @@ mod common;
 use attention::{Case, Implementation, cases};
 use burn::{
     module::Param,
-    tensor::{DType, Device, Tensor, TensorData},
+    tensor::{DType, Device, Tensor, TensorData, f16},
 };
 use common::{fixture, fixtures_with, gpu};
 use deberta_burn::{model::linear::Linear, parity::Reference};
@@ -52,6 +52,40 @@ fn models_equal_the_reference() {
 }
 
 /// The gradient of a weight is a sum over all rows: in one go, in parts, and in as many parts as divide the rows.
+/// Products in half precision with parameters in f32: the gradients of those are in f32, too.
+#[test]
+fn products_in_mixed_precision_equal_the_cpus() {
+    for [rows, inputs, outputs] in [[4096, 64, 48], [300, 33, 7], [70, 96, 12]] {
+        let run = |device: &Device, dtype: DType, parameters: DType| {
+            let values = |part: usize, shape: [usize; 2], dtype: DType| {
+                let value = |at: usize| (((at * 7919 + part * 104_729) % 2003) as f32 / 1001.0) - 1.0;
+                // Rounded for all, so that what differs is how the products are made.
+                let data = TensorData::new((0..shape[0] * shape[1]).map(value).collect(), shape).convert::<f16>();
+                Tensor::<2>::from_data(data, (device, dtype))
+            };
+            let x = values(0, [rows, inputs], dtype).require_grad();
+            let bias = Param::from_tensor(values(2, [1, outputs], parameters).flatten(0, 1));
+            let linear = Linear::new(Param::from_tensor(values(1, [inputs, outputs], parameters)), Some(bias));
+            let output = linear.forward(x.clone());
+            let gradients = (output.clone() * values(3, [rows, outputs], dtype)).sum().backward();
+            let bias = linear.bias.as_ref().expect("as above").grad(&gradients).expect("a gradient");
+            let weight = linear.weight.grad(&gradients).expect("a gradient");
+            assert_eq!([weight.dtype(), bias.dtype()], [parameters; 2]);
+            [output.inner(), x.grad(&gradients).expect("a gradient"), weight, bias.unsqueeze()]
+                .map(|tensor| tensor.cast(DType::F64).into_data().try_to_vec::<f64>().expect("numbers in f64"))
+        };
+        let found = run(&gpu().autodiff(), DType::F16, DType::F32);
+        let expected = run(&Device::flex().autodiff(), DType::F64, DType::F64);
+        for (name, (found, expected)) in ["y", "dx", "dW", "db"].into_iter().zip(found.iter().zip(&expected)) {
+            let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+            let difference = norm(&mut found.iter().zip(expected).map(|(a, b)| a - b));
+            let error = difference / norm(&mut expected.iter().copied());
+            // Outputs and gradients are rounded to the 11 bits of f16 once or twice.
+            assert!(error <= 1e-3, "{rows} x {inputs} x {outputs}: {name} is off by {error:e}");
+        }
+    }
+}
+
 #[test]
 fn products_of_many_rows_equal_the_cpus() {
     for (rows, inputs, outputs) in [(4096, 64, 48), (3000, 33, 7), (2999, 16, 200)] {

@@ -54,7 +54,8 @@ fn is_float(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
 }
 
-/// x weight + bias, by the kernels of the device or by burn's product. All are of one type.
+/// x weight + bias in the type of x, by the kernels of the device or by burn's product. Parameters of another type are cast to
+/// it; their gradients are of their own type.
 ///
 /// # Shapes
 /// - x: [.., inputs]
@@ -64,7 +65,9 @@ fn is_float(dtype: DType) -> bool {
 pub(crate) fn affine<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
     let (device, dtype) = (x.device(), x.dtype());
     if host_widens(&device, dtype) {
-        let wide = affine(x.cast(DType::F32), weight.cast(DType::F32), bias.map(|bias| bias.cast(DType::F32)));
+        // Parameters are rounded as on a device that computes in the type.
+        let bias = bias.map(|bias| bias.cast(dtype).cast(DType::F32));
+        let wide = affine(x.cast(DType::F32), weight.cast(dtype).cast(DType::F32), bias);
         return wide.cast(dtype);
     }
     #[cfg(feature = "gpu")]

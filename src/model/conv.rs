@@ -86,10 +86,12 @@ impl ConvLayer {
         let [outputs, inputs, size] = weight.dims();
         let groups = width / inputs;
         let outputs = outputs / groups;
-        let zeros = Tensor::zeros([batch, size / 2, width], (&embeddings.device(), embeddings.dtype()));
         let padded = match size {
             1 => embeddings,
-            _ => Tensor::cat(vec![zeros.clone(), embeddings, zeros], 1),
+            _ => {
+                let zeros = Tensor::zeros([batch, size / 2, width], (&embeddings.device(), embeddings.dtype()));
+                Tensor::cat(vec![zeros.clone(), embeddings, zeros], 1)
+            }
         };
         let of_group = |group: usize| {
             let channels = padded.clone().narrow(2, group * inputs, inputs);

@@ -51,7 +51,7 @@ impl LinearRole {
     }
 }
 
-/// x W + b, in the type of x: parameters of another type are cast to it, and their gradients back.
+/// x W + b, in the type of x: parameters of another type are cast to it; their gradients are of their own type.
 ///
 /// burn's own [`Linear`](burn::nn::Linear), but for two things: inference on a CPU lays the weight out for products once
 /// ([`Prepared`](crate::model::inference::Prepared)), where a plain product does so in every call; and the map may have a

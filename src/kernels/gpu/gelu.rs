@@ -132,7 +132,7 @@ pub(super) mod kernels {
         }
     }
 
-    /// The same.
+    /// gradient (P(x) + x p(x)), as [`value`].
     #[cube(launch)]
     pub fn slope<F: Float, N: Size>(
         x: &Tensor<Vector<F, N>>,

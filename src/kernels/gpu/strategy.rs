@@ -89,7 +89,8 @@ pub(super) fn strategies(dtype: DType, inner: usize) -> impl Iterator<Item = Str
 
 /// Whether cubek's kernels were asked for where there are own ones.
 pub(super) fn cubek_is_chosen() -> bool {
-    env::var_os(CHOICE).is_some()
+    static CHOSEN: OnceLock<bool> = OnceLock::new();
+    *CHOSEN.get_or_init(|| env::var_os(CHOICE).is_some_and(|choice| !choice.is_empty()))
 }
 
 /// The kernels in use, in the order of [`DEFAULT`]. Names that are not known are logged, and the default stays.

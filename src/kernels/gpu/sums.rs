@@ -1,4 +1,5 @@
-//! Sums over many rows on GPUs, in a fixed order: the gradients of biases, and the norm of all gradients.
+//! Sums on GPUs, in a fixed order: over many rows (the gradients of biases), of products in parts, of products of a row's numbers
+//! (delta of attention), and of squares (the norm of all gradients).
 
 use burn::{
     Tensor,

@@ -13,6 +13,9 @@ pub(super) mod kernel;
 use self::kernel::{DEPTH, LINE, Variant};
 use super::launch::{MOST_CUBES, multiplies_fragments, multiprocessors};
 
+/// Numbers of a row that a unit writes at a time.
+const AT_A_TIME: usize = 4;
+
 /// Parts that sums are made in at most.
 const MOST_PARTS: usize = 8;
 
@@ -56,7 +59,7 @@ impl TensorCoreProduct {
         // The kernel counts numbers in 32 bits.
         let counts = [lhs.meta.num_elements(), rhs.meta.num_elements(), matrices * rows * columns];
         let fits = y.max(matrices * MOST_PARTS) <= MOST_CUBES && counts.into_iter().all(|count| count <= MOST_NUMBERS);
-        (fits && multiplies_fragments(lhs) && columns.is_multiple_of(LINE))
+        (fits && multiplies_fragments(lhs) && columns.is_multiple_of(AT_A_TIME))
             .then_some(Self { sides, shape: [matrices, rows, columns, inner] })
     }
 
@@ -120,7 +123,8 @@ impl TensorCoreProduct {
         let dtypes = [&lhs, &output, &bias].map(|tensor| dtype_to_elem_type(tensor.dtype));
         let [x, y, z] = cubes.map(|count| count as u32);
         // SAFETY: the kernel reads rows and lines of the factors that exist, as `Side` holds them to whole lines, and writes where
-        // row and column are of the output.
+        // row and column are of the output; columns come in fours, as do the biases. What it reads lies at multiples of 16 bytes:
+        // tensors begin at multiples of the device's alignment, and burn copies a slice that would not.
         unsafe {
             kernel::multiply::launch_unchecked(
                 &client,
