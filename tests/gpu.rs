@@ -51,7 +51,6 @@ fn models_equal_the_reference() {
     }
 }
 
-/// The gradient of a weight is a sum over all rows: in one go, in parts, and in as many parts as divide the rows.
 /// Products in half precision with parameters in f32: the gradients of those are in f32, too.
 #[test]
 fn products_in_mixed_precision_equal_the_cpus() {
@@ -86,6 +85,7 @@ fn products_in_mixed_precision_equal_the_cpus() {
     }
 }
 
+/// The gradient of a weight is a sum over all rows: in one go, in parts, and in as many parts as divide the rows.
 #[test]
 fn products_of_many_rows_equal_the_cpus() {
     for (rows, inputs, outputs) in [(4096, 64, 48), (3000, 33, 7), (2999, 16, 200)] {

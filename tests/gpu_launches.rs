@@ -9,10 +9,10 @@ use std::{
 };
 
 use burn::{
-    module::{Module, ModuleMapper, Param},
-    tensor::{Device, FloatDType, Int, Tensor, TensorData},
+    module::Module,
+    tensor::{DType, Device, FloatDType, Int, Tensor, TensorData},
 };
-use common::gpu;
+use common::{cast::Cast, gpu};
 use cubecl::logging::{LaunchObservation, LaunchObserver};
 use deberta_burn::{
     Backbone, DebertaConfig, ModelInput,
@@ -89,21 +89,11 @@ fn of_training(layers: usize, compute_type: Option<FloatDType>) -> BTreeMap<&'st
 }
 
 /// Those of inference, in a type of the parameters.
-fn of_inference(layers: usize, dtype: FloatDType) -> BTreeMap<&'static str, usize> {
+fn of_inference(layers: usize, dtype: DType) -> BTreeMap<&'static str, usize> {
     let device = gpu();
-    let mut model = Backbone::new(&config(layers).into(), &device);
-    model = model.map(&mut Cast(dtype));
+    let model = Backbone::new(&config(layers).into(), &device).map(&mut Cast(dtype));
     let (input, _) = batch(&device);
     launches(&device, || drop(model.forward(input.clone())))
-}
-
-/// Casts every parameter.
-struct Cast(FloatDType);
-
-impl ModuleMapper for Cast {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|tensor| tensor.cast(self.0))
-    }
 }
 
 /// What one more layer adds to the launches of two.
@@ -137,7 +127,7 @@ fn a_layer_costs_few_launches() {
             most,
         );
     }
-    for (dtype, most) in [(FloatDType::F32, 26), (FloatDType::F16, 30)] {
+    for (dtype, most) in [(DType::F32, 26), (DType::F16, 30)] {
         assert_few(&format!("inference, {dtype:?}"), &of_layer(|layers| of_inference(layers, dtype)), 10, most);
     }
 }

@@ -3,6 +3,8 @@
 #[path = "../../examples/common/allocator.rs"]
 mod allocator;
 mod attention;
+#[path = "../../tests/common/cast.rs"]
+mod cast;
 mod products;
 mod profile;
 
@@ -16,9 +18,10 @@ use anyhow::Result;
 use attention::{Case, Implementation, cases};
 use burn::{
     Tensor,
-    module::{Module, ModuleMapper, Param},
+    module::Module,
     tensor::{DType, Device, FloatDType, Int, TensorData},
 };
+use cast::Cast;
 use clap::{Parser, Subcommand, ValueEnum};
 use deberta_burn::{
     Backbone, ModelInput,
@@ -290,15 +293,6 @@ fn time_attention(dtype: Type, length: usize, tokens: usize, times: usize, compo
 /// The device memory that the process holds: at least what its tensors take.
 fn reserved(device: &Device) -> Option<u64> {
     device.memory_pool_usage().map(|usage| usage.bytes_reserved)
-}
-
-/// Casts every parameter.
-struct Cast(DType);
-
-impl ModuleMapper for Cast {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|tensor| tensor.cast(self.0))
-    }
 }
 
 /// A model to time.

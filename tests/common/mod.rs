@@ -1,6 +1,7 @@
 //! What the integration tests share.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod cast;
 pub mod repository;
 
 use std::{collections::BTreeMap, path::Path};

@@ -7,8 +7,8 @@
 //! context = dropout(softmax(score)) Vc
 //! ```
 //!
-//! c2p and p2c are [products](product), made again for the backward pass. The rest is one kernel forward, whose softmax goes along the
-//! keys with a running maximum, and two backward: one whose cubes own queries, one whose cubes own keys, so that each
+//! c2p and p2c are [products](product), made again for the backward pass. The rest is one kernel forward, whose softmax goes
+//! along the keys with a running maximum, and two backward: one whose cubes own queries, one whose cubes own keys, so that each
 //! gradient has one writer, in one order. Sequences lie end to end, as on the CPU: a list of blocks says which rows belong
 //! together, and serves padded and packed batches alike.
 

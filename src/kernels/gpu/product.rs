@@ -9,7 +9,7 @@ use burn::{
     Tensor,
     backend::{
         Autodiff, Backend, Dispatch, TensorMetadata, autodiff::checkpoint::strategy::CheckpointStrategy,
-        backend_extension, cubecl::dtype_to_elem_type, fusion::custom::TensorSpec, tensor::FloatTensor,
+        backend_extension, fusion::custom::TensorSpec, tensor::FloatTensor,
     },
     tensor::{DType, Shape},
 };
@@ -19,19 +19,10 @@ use burn_cubecl::{
     ops::numeric::{empty_device_contiguous_dtype, zeros_client},
     tensor::CubeTensor,
 };
-use cubek::{
-    matmul::{
-        definition::{MatmulElems, MatmulGlobalElems},
-        launch::launch_ref,
-    },
-    std::InputBinding,
-};
-
 use cubecl::zspace::metadata::Metadata;
 
 use super::{
-    launch::multiprocessors,
-    strategy::{cubek_is_chosen, strategies},
+    strategy,
     sums::{GpuSums, sum_parts},
     tensor_core_product::TensorCoreProduct,
 };
@@ -109,8 +100,8 @@ pub struct Product {
 }
 
 impl Product {
-    /// What gives the gradient of lhs, which is of this shape and type, and whether G stands on the left: `dL = G R^T`, or `R G^T` where
-    /// the product reads L transposed.
+    /// What gives the gradient of lhs, which is of this shape and type, and whether G stands on the left: `dL = G R^T`, or `R G^T`
+    /// where the product reads L transposed.
     fn of_lhs(&self, shape: Shape, dtype: DType) -> (Self, bool) {
         let gradient = Factor::new(self.output);
         let output = self.lhs.form;
@@ -220,8 +211,8 @@ impl Product {
         if shape.num_elements() == 0 || inner == 0 {
             return with_bias::<CubeBackend>(zeros_client(client, device, shape, dtype), bias);
         }
-        let on_tensor_cores = if cubek_is_chosen() { None } else { TensorCoreProduct::of(&lhs, &rhs) };
-        let parts = on_tensor_cores.as_ref().map_or_else(|| parts(&lhs, &rhs), |product| product.parts(&lhs));
+        let on_tensor_cores = if strategy::is_chosen() { None } else { TensorCoreProduct::of(&lhs, &rhs) };
+        let parts = on_tensor_cores.as_ref().map_or_else(|| strategy::parts(&lhs, &rhs), |product| product.parts(&lhs));
         let (all, sums) = match parts {
             1 => (shape.clone(), dtype),
             _ => (Shape::new([parts, shape.num_elements()]), DType::F32),
@@ -235,14 +226,7 @@ impl Product {
                 later
             }
             None => {
-                let target = in_parts(output.clone(), lengths, strides, parts, shape.num_elements());
-                let [lhs, rhs] = [(lhs, 2), (rhs, 1)].map(|(factor, axis)| {
-                    let (mut lengths, strides) = (factor.meta.shape().dims::<3>(), factor.meta.strides());
-                    let strides = [strides[0], strides[1], strides[2]];
-                    lengths[axis] /= parts;
-                    in_parts(factor, lengths, strides, parts, lengths[axis] * strides[axis])
-                });
-                launch(lhs, rhs, target, inner);
+                strategy::launch([lhs, rhs], output.clone(), [lengths, strides], parts);
                 bias
             }
         };
@@ -266,48 +250,6 @@ fn with_bias<B: Backend>(x: FloatTensor<B>, bias: Option<FloatTensor<B>>) -> Flo
     *shape.last_mut().expect("an axis at least") = bias.shape()[0];
     let bias = cast::<B>(bias, x.dtype());
     B::float_add(x, B::float_reshape(bias, Shape::from(shape)))
-}
-
-/// The matrices of a tensor, each `parts` times, `step` numbers from one another.
-fn in_parts(mut tensor: CubeTensor, lengths: [usize; 3], strides: [usize; 3], parts: usize, step: usize) -> CubeTensor {
-    let [matrices, rows, columns] = lengths;
-    let [of_matrix, of_row, of_column] = strides;
-    *tensor.meta = match parts {
-        1 => Metadata::new(lengths, strides),
-        _ => Metadata::new([parts, matrices, rows, columns], [step, of_matrix, of_row, of_column]),
-    };
-    tensor
-}
-
-/// In how many parts of one length the sums of a product are made by cubek's kernels, for the reason that
-/// [`TensorCoreProduct::parts`] gives.
-fn parts(lhs: &CubeTensor, rhs: &CubeTensor) -> usize {
-    /// Rows and columns that a cube makes, about.
-    const TILE: usize = 128;
-    /// Sums shorter than this are not worth a pass over their parts.
-    const SHORTEST: usize = 512;
-    let [matrices, rows, inner] = lhs.meta.shape().dims();
-    let tiles = matrices * rows.div_ceil(TILE) * rhs.meta.shape()[2].div_ceil(TILE);
-    let wanted = (2 * multiprocessors(lhs)).div_ceil(tiles).min(inner / SHORTEST);
-    (1..=wanted).rev().find(|parts| inner % parts == 0).unwrap_or(1)
-}
-
-/// Launches the first kernel that the device takes.
-fn launch(lhs: CubeTensor, rhs: CubeTensor, output: CubeTensor, inner: usize) {
-    let (client, dtype) = (lhs.client.clone(), lhs.dtype);
-    let [element, sums] = [dtype, output.dtype].map(dtype_to_elem_type);
-    let mut problems = Vec::new();
-    for strategy in strategies(dtype, inner) {
-        let [lhs, rhs] = [&lhs, &rhs].map(|tensor| InputBinding::new(tensor.clone().binding(), element));
-        let elements = MatmulGlobalElems { lhs: element, rhs: element, out: sums };
-        let mut elements = MatmulElems::from_globals(&elements);
-        match launch_ref(&strategy.clone().into(), &client, lhs, rhs, output.clone().binding(), &mut elements) {
-            Ok(()) => return,
-            Err(problem) => problems.push(format!("{strategy}: {problem:?}")),
-        }
-    }
-    // The last strategy has no demands.
-    unreachable!("no product in {dtype:?}: {problems:?}")
 }
 
 impl<B: GpuProduct + GpuSums, C: CheckpointStrategy> GpuProduct for Autodiff<B, C> {

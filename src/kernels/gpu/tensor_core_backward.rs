@@ -75,21 +75,6 @@ pub fn backward<F: Float>(
     let mut run = NONE.runtime();
     let mut run_sum = 0.0f32;
 
-    // The logarithms of the softmax's sums, and delta: of the tile's queries where keys are owned, else of the unit's own.
-    let mut of_rows = Shared::<[f32]>::new_slice(comptime!(2 * tile));
-    let mut own_log = Array::<f32>::new(2usize);
-    let mut own_delta = Array::<f32>::new(2usize);
-    #[unroll]
-    for half in 0..2usize {
-        own_log[half] = 0.0f32;
-        own_delta[half] = 0.0f32;
-        if comptime!(!keys) {
-            let at = rows.token[half] as usize * heads + head;
-            own_log[half] = lse[at];
-            own_delta[half] = delta[at];
-        }
-    }
-
     let mut sums = no_sums(comptime!(size / 8));
     let mut value_sums = no_sums(comptime!(size / 8));
     let mut start = block.other_start;
@@ -97,11 +82,6 @@ pub fn backward<F: Float>(
         sync_cube();
         stage(other, &mut states, start, block.other_end, heads, tile, variant);
         stage(other_value, &mut values, start, block.other_end, heads, tile, variant);
-        if comptime!(keys) && (UNIT_POS as usize) < tile {
-            let at = min(start + UNIT_POS as usize, block.other_end - 1) * heads + head;
-            of_rows[UNIT_POS as usize] = lse[at];
-            of_rows[tile + UNIT_POS as usize] = delta[at];
-        }
         sync_cube();
         let mut scores = no_sums(comptime!(tile / 8));
         product(&own, &states, &mut scores, size, tile, true);
@@ -121,14 +101,8 @@ pub fn backward<F: Float>(
                 for half in 0..2usize {
                     let token = rows.token[half] as usize;
                     let (query, key) = if comptime!(keys) { (other, token) } else { (token, other) };
-                    let (log_sum, row_sum) = if comptime!(keys) {
-                        let at = n * 8 + column + e;
-                        (of_rows[at], of_rows[tile + at])
-                    } else {
-                        (own_log[half], own_delta[half])
-                    };
                     let score = scores.index(n)[half].extract(e);
-                    let probability = (score - log_sum).exp();
+                    let probability = (score - lse[query * heads + head]).exp();
                     let mut dropped = probability;
                     let mut d_probability = gradients.index(n)[half].extract(e);
                     if comptime!(variant.dropout) {
@@ -137,7 +111,7 @@ pub fn backward<F: Float>(
                         dropped *= factor;
                         d_probability *= factor;
                     }
-                    let d_score = probability * (d_probability - row_sum) * numbers.scale;
+                    let d_score = probability * (d_probability - delta[query * heads + head]) * numbers.scale;
                     let block_scores = scores.index_mut(n);
                     let mut pair = block_scores[half];
                     pair.insert(e, dropped);
