@@ -2,8 +2,8 @@
 #![cfg(feature = "gpu")]
 
 #[path = "../benches/device/attention.rs"]
+#[allow(dead_code, reason = "the bench and tests/gpu.rs use the rest")]
 mod attention;
-#[allow(dead_code, reason = "shared with the other tests")]
 mod common;
 
 use attention::{Case, Implementation};
