@@ -25,7 +25,8 @@ pub enum Precision {
     F32,
     /// f16, which CPUs are slow in. In training, the loss is scaled to keep gradients within its range.
     F16,
-    /// bf16. For inference on CPUs, weights in bf16, multiplied in f32: half the bytes.
+    /// bf16. For inference on CPUs, weights in bf16, half the bytes: multiplied by inputs in bf16 with sums in f32 where the
+    /// processor has fast instructions for that (AMD's from Zen 4 on), elsewhere by inputs in f32.
     Bf16,
     /// CPUs only: integers of 12 bits for weights, and of 13 bits for inputs; each output and each token has a scale for every
     /// 256 inputs. The decisions of f32, faster.

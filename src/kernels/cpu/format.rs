@@ -4,6 +4,7 @@
 //! |---|---|---|---|---|
 //! | [`F32`](super::floats::F32) | f32 | f32 | f32 | multiply-add |
 //! | [`Bf16`](super::floats::Bf16) | bf16, widened in registers | f32 | f32 | multiply-add |
+//! | [`PairedBf16`](super::floats::PairedBf16) | bf16 | bf16 | f32 | pairs: `vdpbf16ps` |
 //! | [`I16`](super::integers::I16) | 12 bits | 13 bits | i32 over a block of 256 inputs, then f32 | pairs: `vpdpwssd`, `vpmaddwd`, `smull` |
 //! | [`Int8`](super::integers::Int8) | 8 bits | 8 bits | i32 over a block of 128 inputs, then f32 | bytes: `vpdpbusd` |
 //! | [`WidenedInt8`](super::integers::WidenedInt8) | the same | the same | the same | pairs, of weights widened in registers |

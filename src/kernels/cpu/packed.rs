@@ -13,7 +13,7 @@ use burn::{
 
 use super::{
     backend::HostBackend,
-    floats::{Bf16, F32},
+    floats::{Bf16, F32, PairedBf16},
     format::Format,
     integers::{I16, Int8, WidenedInt8},
     matrix::{Matrix, filled},
@@ -42,13 +42,15 @@ impl WeightType {
             #[cfg(target_arch = "aarch64")]
             (Self::I16 | Self::Int8, InstructionSet::Neon) => "smull",
             #[cfg(target_arch = "x86_64")]
+            (Self::Bf16, InstructionSet::Avx512Bf16) => "vdpbf16ps",
+            #[cfg(target_arch = "x86_64")]
             (Self::F32 | Self::Bf16, _) => "vfmadd231ps",
             #[cfg(target_arch = "x86_64")]
             (Self::I16 | Self::Int8, InstructionSet::Avx2 | InstructionSet::Avx512) => "vpmaddwd",
             #[cfg(target_arch = "x86_64")]
-            (Self::I16, InstructionSet::AvxVnni | InstructionSet::Avx512Vnni) => "vpdpwssd",
+            (Self::I16, _) => "vpdpwssd",
             #[cfg(target_arch = "x86_64")]
-            (Self::Int8, InstructionSet::AvxVnni | InstructionSet::Avx512Vnni) => "vpdpbusd",
+            (Self::Int8, _) => "vpdpbusd",
         }
     }
 }
@@ -144,6 +146,7 @@ pub(crate) fn pack(weight: Tensor<2>, weight_type: WeightType) -> Arc<dyn Packed
 fn pack_matrix(isa: Isa, matrix: Matrix<'_>, weight_type: WeightType) -> Arc<dyn PackedWeight> {
     match weight_type {
         WeightType::F32 => Arc::new(Panels::<F32>::new(isa, matrix)),
+        WeightType::Bf16 if isa.multiplies_bf16() => Arc::new(Panels::<PairedBf16>::new(isa, matrix)),
         WeightType::Bf16 => Arc::new(Panels::<Bf16>::new(isa, matrix)),
         WeightType::I16 => Arc::new(Panels::<I16>::new(isa, matrix)),
         WeightType::Int8 if isa.multiplies_bytes() => Arc::new(Panels::<Int8>::new(isa, matrix)),

@@ -5,7 +5,8 @@ use super::*;
 use crate::{
     isa::Isa,
     kernels::cpu::{
-        floats::{Bf16, F32, Float, Floats},
+        floats::{Bf16, F32, Float, Floats, PairedBf16},
+        packed::PackedWeight,
         rate,
     },
 };
@@ -100,6 +101,54 @@ fn equals_f64<W: Float>(
         }
     }
     Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    // Around the lengths of groups and blocks.
+    #[test]
+    fn products_of_pairs_of_bf16_are_those_of_f64(
+        rows in 1usize..258,
+        inner in prop_oneof![1usize..20, 500usize..520, 1020usize..1030],
+        columns in 1usize..70,
+        biased: bool,
+    ) {
+        let rounded = |values: &[f32]| values.iter().map(|value| bf16::from_f32(*value).to_f64()).collect::<Vec<_>>();
+        let (x, weight, bias) = (values(rows * inner, 1), values(inner * columns, 2), values(columns, 3));
+        let (exact_x, exact_weight) = (rounded(&x), rounded(&weight));
+        for isa in Isa::available().filter(|isa| isa.multiplies_bf16()) {
+            let panels = Panels::<PairedBf16>::new(isa, matrix(&weight, inner, columns, false));
+            prop_assert!(panels.unpack().into_iter().map(f64::from).eq(exact_weight.iter().copied()), "{isa}: the matrix has changed");
+            let mut output = vec![f32::NAN; rows * columns];
+            panels.map(&x, if biased { Start::Bias(&bias) } else { Start::Zero }, Finish::Sums, &mut output);
+            for (i, found) in output.into_iter().enumerate() {
+                let (row, column) = (i / columns, i % columns);
+                let products = (0..inner).map(|k| exact_x[row * inner + k] * exact_weight[k * columns + column]);
+                let expected = products.sum::<f64>() + if biased { f64::from(bias[column]) } else { 0.0 };
+                // As for the products of f32 above.
+                prop_assert!((f64::from(found) - expected).abs() < 1030.0 * 1030.0 * 6e-8, "{isa}: {found} instead of {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn pairs_of_bf16_keep_what_is_no_number_in_its_row() {
+    let (mut x, weight) = (values(13 * 41, 1), values(41 * 33, 2));
+    for (row, value) in [f32::NAN, f32::INFINITY, f32::MAX, 3.3e38, f32::from_bits(1)].into_iter().enumerate() {
+        x[row * 41 + 40] = value;
+    }
+    for isa in Isa::available().filter(|isa| isa.multiplies_bf16()) {
+        let mut output = vec![0.0; 13 * 33];
+        let panels = Panels::<PairedBf16>::new(isa, matrix(&weight, 41, 33, false));
+        panels.map(&x, Start::Zero, Finish::Sums, &mut output);
+        let rows: Vec<&[f32]> = output.chunks(33).collect();
+        assert!(rows[0].iter().all(|value| value.is_nan()), "{isa}");
+        // The largest f32 lies beyond the largest bf16.
+        assert!(rows[1..3].iter().flat_map(|row| row.iter()).all(|value| !value.is_finite()), "{isa}");
+        assert!(rows[3..].iter().flat_map(|row| row.iter()).all(|value| value.is_finite()), "{isa}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ pub(crate) use portable::Portable;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use sets::Neon;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use sets::{Avx2, Avx512, Avx512Vnni, AvxVnni};
+pub(crate) use sets::{Avx2, Avx512, Avx512Bf16, Avx512Vnni, AvxVnni};
 
 /// Vectors in the registers of one instruction set. Its values are tokens: whoever has one runs in a function that
 /// [`vectorized!`] compiled for the set, and on a processor that has it.
@@ -75,6 +75,12 @@ pub(crate) trait Simd: Copy {
     fn bytes(self, _unsigned: Self::Integers, _signed: Self::Integers, _c: Self::Integers) -> Self::Integers {
         unreachable!("products of bytes are for sets that have the instruction")
     }
+
+    /// In each lane the scalar product of two bf16 and two bf16, plus a number. Only in sets that
+    /// [multiply them](crate::isa::Isa::multiplies_bf16).
+    fn pairs_of_bf16(self, _a: Self::Integers, _b: Self::Integers, _c: Self::Vector) -> Self::Vector {
+        unreachable!("products of bf16 are for sets that have the instruction")
+    }
 }
 
 /// Defines a function that is compiled for each instruction set and given the [`Isa`](crate::isa::Isa) to run with as its first argument. One
@@ -95,9 +101,16 @@ macro_rules! vectorized {
             fn generic<S: simd::Simd, $($generic: $bound)?>($simd: S, $($argument: $type),+) $body
 
             #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma")]
+            fn avx512bf16$(<$generic: $bound>)?($($argument: $type),+) {
+                // SAFETY: this function is compiled for the instructions.
+                generic::<_, $($generic)?>(unsafe { simd::Avx512Bf16::new() }, $($argument),+)
+            }
+
+            #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
             fn avx512vnni$(<$generic: $bound>)?($($argument: $type),+) {
-                // SAFETY: this function is compiled for the instructions.
+                // SAFETY: as above.
                 generic::<_, $($generic)?>(unsafe { simd::Avx512Vnni::new() }, $($argument),+)
             }
 
@@ -139,6 +152,9 @@ macro_rules! vectorized {
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 InstructionSet::Avx512Vnni => unsafe { avx512vnni$(::<$generic>)?($($argument),+) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                InstructionSet::Avx512Bf16 => unsafe { avx512bf16$(::<$generic>)?($($argument),+) },
             }
         }
     };
@@ -169,6 +185,8 @@ impl crate::isa::Isa {
             InstructionSet::Avx512 => Avx512::LANES,
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512Vnni => Avx512Vnni::LANES,
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512Bf16 => Avx512Bf16::LANES,
         }
     }
 }

@@ -73,6 +73,9 @@ macro_rules! simd {
     (@method to_floats($integers:ident) => $result:expr) => {
         simd! { @safe to_floats($integers: Self::Integers) -> Self::Vector => $result }
     };
+    (@method pairs_of_bf16($a:ident, $b:ident, $c:ident) => $result:expr) => {
+        simd! { @safe pairs_of_bf16($a: Self::Integers, $b: Self::Integers, $c: Self::Vector) -> Self::Vector => $result }
+    };
     (@method $product:ident($a:ident, $b:ident, $c:ident) => $result:expr) => {
         simd! { @safe $product($a: Self::Integers, $b: Self::Integers, $c: Self::Integers) -> Self::Integers => $result }
     };
@@ -131,6 +134,23 @@ avx512! {
     Avx512Vnni;
     pairs(a, b, c) => dot_pairs_512(a, b, c);
     bytes(unsigned, signed, c) => arch::_mm512_dpbusd_epi32(c, unsigned, signed);
+}
+
+#[cfg(target_arch = "x86_64")]
+avx512! {
+    /// As [`Avx512Vnni`], with sums of products of bf16.
+    Avx512Bf16;
+    pairs(a, b, c) => dot_pairs_512(a, b, c);
+    bytes(unsigned, signed, c) => arch::_mm512_dpbusd_epi32(c, unsigned, signed);
+    pairs_of_bf16(a, b, c) => arch::_mm512_dpbf16_ps(c, bits(a), bits(b));
+}
+
+/// Registers of pairs of bf16.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn bits(pairs: arch::__m512i) -> arch::__m512bh {
+    // SAFETY: both are 64 bytes, and any bytes are bf16.
+    unsafe { std::mem::transmute(pairs) }
 }
 
 #[cfg(target_arch = "x86_64")]
