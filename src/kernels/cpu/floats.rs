@@ -139,7 +139,8 @@ impl Format for PairedBf16 {
     type Sum<S: Simd> = S::Vector;
 
     const GROUP: usize = 2;
-    const DEPTH: usize = Bf16::DEPTH;
+    // Panels of as many bytes as those of f32.
+    const DEPTH: usize = 2 * F32::DEPTH;
 
     fn scales(_: Matrix<'_>) -> Vec<f32> {
         Vec::new()
