@@ -119,7 +119,7 @@ fn a_layer_costs_few_launches() {
     // One more than a layer takes has to be meant. Of 10 products, two of them with the position tables, each has two of its
     // gradients, and the backward pass repeats those two. Where tensor cores multiply fragments there are fewer: the products there
     // add the biases, and need no copies.
-    for (compute_type, most) in [(None, 121), (Some(FloatDType::F16), 149)] {
+    for (compute_type, most) in [(None, 92), (Some(FloatDType::F16), 120)] {
         assert_few(
             &format!("training, {compute_type:?}"),
             &of_layer(|layers| of_training(layers, compute_type)),

@@ -19,7 +19,10 @@ pub use relative_index::RelativeIndex;
 pub(crate) use sequence::QueryPositions;
 pub use sequence::SequenceBounds;
 
-pub(crate) use cpu::{adamw::Coefficients, residual::ResidualNorm};
+pub(crate) use cpu::{
+    adamw::{Coefficients, Parameter},
+    residual::ResidualNorm,
+};
 
 use crate::device;
 
@@ -116,33 +119,23 @@ pub(crate) fn scores_of_rows(x: Tensor<3>, table: Tensor<2>, bias: Tensor<1>) ->
     x.matmul(table.cast(dtype).transpose().unsqueeze()) + bias.cast(dtype).unsqueeze()
 }
 
-/// Adds the squares of a tensor's numbers to a sum in f32, which may be in several parts.
-pub(crate) fn add_squares(sum: Option<Tensor<1>>, values: Tensor<1>) -> Tensor<1> {
+/// The sum of the squares of all numbers of tensors outside of host memory, in f32, in any number of parts.
+pub(crate) fn sum_of_squares(values: Vec<Tensor<1>>) -> Tensor<1> {
+    let values: Vec<_> = values.into_iter().map(|values| values.cast(DType::F32)).collect();
     #[cfg(feature = "gpu")]
-    if gpu_serves(&values.device(), values.dtype()) {
-        let device = values.device();
-        let parts = sum.unwrap_or_else(|| Tensor::zeros([gpu::sums::PARTS], (&device, DType::F32)));
-        return gpu::sums::add_squares(parts, values);
+    if values.iter().all(|values| gpu_serves(&values.device(), DType::F32)) {
+        return gpu::sums::squares(values);
     }
-    let squares = values.cast(DType::F32).square().sum();
-    sum.map_or(squares.clone(), |sum| sum + squares)
+    Tensor::cat(values.into_iter().map(|values| values.square().sum()).collect(), 0)
 }
 
-/// A step of AdamW outside of host memory: the updated weights and moments, in f32.
-///
-/// # Shapes
-/// - all: \[count\]
-pub(crate) fn adamw(
-    coefficients: &Coefficients,
-    weights: Tensor<1>,
-    gradient: Tensor<1>,
-    moments: [Tensor<1>; 2],
-) -> [Tensor<1>; 3] {
+/// A step of AdamW outside of host memory: the updated weights and moments of each parameter.
+pub(crate) fn adamw(parameters: Vec<Parameter>) -> Vec<[Tensor<1>; 3]> {
     #[cfg(feature = "gpu")]
-    if weights.dtype() == DType::F32 && gpu_serves(&weights.device(), gradient.dtype()) {
-        return gpu::adamw::step(coefficients, weights, gradient.cast(DType::F32), moments);
+    if parameters.iter().all(|parameter| gpu_serves(&parameter.weights.device(), parameter.weights.dtype())) {
+        return gpu::adamw::step(parameters);
     }
-    coefficients.step(weights, gradient, moments)
+    parameters.into_iter().map(Parameter::step).collect()
 }
 
 /// The rows of a table of embeddings.

@@ -25,14 +25,26 @@ pub(crate) struct Coefficients {
     pub decay: f64,
 }
 
-impl Coefficients {
+/// A parameter outside of host memory, flat, in f32.
+#[derive(Clone, Debug)]
+pub(crate) struct Parameter {
+    pub weights: Tensor<1>,
+    pub gradient: Tensor<1>,
+    /// The first and the second.
+    pub moments: [Tensor<1>; 2],
+    pub coefficients: Coefficients,
+}
+
+impl Parameter {
     /// The step as tensor operations: the updated weights and moments.
-    pub fn step(&self, weights: Tensor<1>, gradient: Tensor<1>, [first, second]: [Tensor<1>; 2]) -> [Tensor<1>; 3] {
-        let gradient = gradient * self.factor;
-        let first = first * self.beta_1 + gradient.clone() * (1.0 - self.beta_1);
-        let second = second * self.beta_2 + gradient.square() * (1.0 - self.beta_2);
-        let root = (second.clone() / self.correction_2).sqrt() + self.epsilon;
-        let weights = weights * (1.0 - self.rate * self.decay) - first.clone() / root * (self.rate / self.correction_1);
+    pub fn step(self) -> [Tensor<1>; 3] {
+        let Self { weights, gradient, moments: [first, second], coefficients } = self;
+        let Coefficients { factor, beta_1, beta_2, epsilon, correction_1, correction_2, rate, decay } = coefficients;
+        let gradient = gradient * factor;
+        let first = first * beta_1 + gradient.clone() * (1.0 - beta_1);
+        let second = second * beta_2 + gradient.square() * (1.0 - beta_2);
+        let root = (second.clone() / correction_2).sqrt() + epsilon;
+        let weights = weights * (1.0 - rate * decay) - first.clone() / root * (rate / correction_1);
         [weights, first, second]
     }
 }

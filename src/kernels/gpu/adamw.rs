@@ -1,92 +1,100 @@
-//! AdamW's arithmetic on GPUs: one launch a parameter, in place. The formulas stand in
+//! AdamW's arithmetic on GPUs: in place, as many parameters in a launch as a kernel takes. The formulas stand in
 //! [`training::optimizer`](crate::training).
 
 use burn::{
     Tensor,
-    backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor},
+    backend::{Backend, Dispatch, backend_extension, fusion::custom::TensorSpec},
 };
 use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::{calculate_cube_count_elemwise, prelude::CubeDim};
 
-use crate::kernels::cpu::adamw::Coefficients;
+use super::many::{Many, ends, items_at_once, numbers_at_once};
+use crate::kernels::cpu::adamw::{Coefficients, Parameter};
+
+/// Tensors of a parameter: weights, gradient, first and second moment.
+const OF_PARAMETER: usize = 4;
 
 /// The updated weights and moments, in f32.
-///
-/// # Shapes
-/// - all: [count]
-pub(crate) fn step(
-    coefficients: &Coefficients,
-    weights: Tensor<1>,
-    gradient: Tensor<1>,
-    [first, second]: [Tensor<1>; 2],
-) -> [Tensor<1>; 3] {
-    let [weights, gradient, first, second] = [weights, gradient, first, second].map(Tensor::into_dispatch);
-    let (weights, first, second) = <Dispatch as GpuAdamW>::adamw(weights, gradient, first, second, *coefficients);
-    [weights, first, second].map(Tensor::from_dispatch)
+pub(crate) fn step(parameters: Vec<Parameter>) -> Vec<[Tensor<1>; 3]> {
+    let coefficients = parameters.iter().map(|parameter| parameter.coefficients).collect();
+    let tensors = parameters
+        .into_iter()
+        .flat_map(|Parameter { weights, gradient, moments: [first, second], .. }| [weights, gradient, first, second]);
+    let mut updated = <Dispatch as GpuAdamW>::adamw(Many::of(tensors), coefficients).tensors();
+    std::iter::from_fn(|| Some([updated.next()?, updated.next()?, updated.next()?])).collect()
 }
 
 /// The operation, which has no gradient.
 #[backend_extension(Cube: cfg(feature = "gpu"), Fusion: cfg(feature = "gpu"))]
 pub trait GpuAdamW: Backend {
-    /// Updated weights, first and second moments.
-    #[fusion(meta = |weights, _gradient, first, second, _coefficients| (weights.clone(), first.clone(), second.clone()))]
-    fn adamw(
-        weights: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        first: FloatTensor<Self>,
-        second: FloatTensor<Self>,
-        coefficients: Coefficients,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+    /// Updated weights, first and second moment of each parameter, from its weights, gradient, first and second moment.
+    #[fusion(meta = |tensors, _coefficients| {
+        let of_one = |tensors: &[TensorSpec]| [0, 2, 3].map(|at: usize| tensors[at].clone());
+        tensors.chunks_exact(OF_PARAMETER).flat_map(of_one).collect::<Vec<_>>()
+    })]
+    fn adamw(#[extension_type] tensors: Many<Self>, coefficients: Vec<Coefficients>) -> Many<Self>;
 }
 
 impl GpuAdamW for CubeBackend {
-    fn adamw(
-        weights: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        first: FloatTensor<Self>,
-        second: FloatTensor<Self>,
-        coefficients: Coefficients,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+    fn adamw(tensors: Many<Self>, coefficients: Vec<Coefficients>) -> Many<Self> {
         // In place, unless somebody else looks at them.
         let own = |tensor: CubeTensor| if tensor.can_mut() { tensor } else { tensor.copy() };
-        let [weights, first, second] = [weights, first, second].map(|tensor| own(into_contiguous(tensor)));
-        let gradient = into_contiguous(gradient);
-        let Coefficients { factor, beta_1, beta_2, epsilon, correction_1, correction_2, rate, decay } = coefficients;
-        let client = &weights.client;
-        let count = weights.meta.num_elements();
-        let units = CubeDim::new(client, count);
-        kernel::adamw::launch(
-            client,
-            calculate_cube_count_elemwise(client, count, units),
-            units,
-            weights.clone().into_tensor_arg(),
-            gradient.into_tensor_arg(),
-            first.clone().into_tensor_arg(),
-            second.clone().into_tensor_arg(),
-            factor as f32,
-            beta_1 as f32,
-            (1.0 - beta_1) as f32,
-            beta_2 as f32,
-            (1.0 - beta_2) as f32,
-            epsilon as f32,
-            (1.0 / correction_2) as f32,
-            (1.0 - rate * decay) as f32,
-            (rate / correction_1) as f32,
-        );
-        (weights, first, second)
+        let mut tensors = tensors.0.into_iter().map(into_contiguous);
+        let mut next = || tensors.next().expect("four tensors for each parameter");
+        let parameters: Vec<_> = coefficients.iter().map(|_| (own(next()), next(), own(next()), own(next()))).collect();
+        let Some(client) = parameters.first().map(|(weights, ..)| weights.client.clone()) else {
+            return Many(Vec::new());
+        };
+        let at_once = items_at_once(&client, OF_PARAMETER);
+        for (parameters, coefficients) in parameters.chunks(at_once).zip(coefficients.chunks(at_once)) {
+            let numbers = numbers_at_once(parameters.iter().map(|(weights, ..)| weights));
+            let ends = ends(parameters.iter().map(|(weights, ..)| weights), numbers);
+            let units = CubeDim::new_1d(kernel::UNITS as u32);
+            let Coefficients { factor, beta_1, beta_2, epsilon, correction_2, .. } = coefficients[0];
+            kernel::adamw::launch(
+                &client,
+                calculate_cube_count_elemwise(&client, ends[ends.len() - 1], units),
+                units,
+                numbers,
+                parameters.iter().map(|(weights, ..)| weights.clone().into_tensor_arg()).collect(),
+                parameters.iter().map(|(_, gradient, ..)| gradient.clone().into_tensor_arg()).collect(),
+                parameters.iter().map(|(_, _, first, _)| first.clone().into_tensor_arg()).collect(),
+                parameters.iter().map(|(.., second)| second.clone().into_tensor_arg()).collect(),
+                ends.iter().map(|end| *end as u32).collect(),
+                coefficients.iter().map(|of_one| (1.0 - of_one.rate * of_one.decay) as f32).collect(),
+                coefficients.iter().map(|of_one| (of_one.rate / of_one.correction_1) as f32).collect(),
+                factor as f32,
+                beta_1 as f32,
+                (1.0 - beta_1) as f32,
+                beta_2 as f32,
+                (1.0 - beta_2) as f32,
+                epsilon as f32,
+                (1.0 / correction_2) as f32,
+            );
+        }
+        Many(parameters.into_iter().flat_map(|(weights, _, first, second)| [weights, first, second]).collect())
     }
 }
 
 pub(super) mod kernel {
     use cubecl::{cube, prelude::*};
 
-    /// A unit a number.
+    /// Units of a cube.
+    pub const UNITS: usize = 256;
+
+    /// A unit some numbers, of the parameter whose numbers end there.
+    ///
+    /// # Shapes
+    /// - all: \[count\], the counts of the parameters
     #[cube(launch)]
-    pub fn adamw(
-        weights: &mut Tensor<f32>,
-        gradient: &Tensor<f32>,
-        first: &mut Tensor<f32>,
-        second: &mut Tensor<f32>,
+    pub fn adamw<N: Size>(
+        weights: &mut Sequence<OwnedTensor<Vector<f32, N>>>,
+        gradients: &Sequence<OwnedTensor<Vector<f32, N>>>,
+        first: &mut Sequence<OwnedTensor<Vector<f32, N>>>,
+        second: &mut Sequence<OwnedTensor<Vector<f32, N>>>,
+        ends: &Sequence<u32>,
+        decays: &Sequence<f32>,
+        rates: &Sequence<f32>,
         factor: f32,
         beta_1: f32,
         rest_1: f32,
@@ -94,17 +102,25 @@ pub(super) mod kernel {
         rest_2: f32,
         epsilon: f32,
         correction_2: f32,
-        decay: f32,
-        rate: f32,
     ) {
-        let at = ABSOLUTE_POS;
-        if at < weights.len() {
-            let g = gradient[at] * factor;
-            let m = first[at] * beta_1 + g * rest_1;
-            let v = second[at] * beta_2 + g * g * rest_2;
-            first[at] = m;
-            second[at] = v;
-            weights[at] = weights[at] * decay - m / (f32::sqrt(v * correction_2) + epsilon) * rate;
+        let mut start = 0usize;
+        #[unroll]
+        for parameter in 0..weights.len() {
+            let end = ends[parameter] as usize;
+            if ABSOLUTE_POS >= start && ABSOLUTE_POS < end {
+                let at = ABSOLUTE_POS - start;
+                let weights = weights.index_mut(parameter).as_mut_slice();
+                let first = first.index_mut(parameter).as_mut_slice();
+                let second = second.index_mut(parameter).as_mut_slice();
+                let g = gradients.index(parameter).as_slice()[at] * Vector::new(factor);
+                let m = first[at] * Vector::new(beta_1) + g * Vector::new(rest_1);
+                let v = second[at] * Vector::new(beta_2) + g * g * Vector::new(rest_2);
+                first[at] = m;
+                second[at] = v;
+                let root = Vector::sqrt(v * Vector::new(correction_2)) + Vector::new(epsilon);
+                weights[at] = weights[at] * Vector::new(decays[parameter]) - m / root * Vector::new(rates[parameter]);
+            }
+            start = end;
         }
     }
 }

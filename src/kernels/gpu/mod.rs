@@ -17,6 +17,7 @@ pub(crate) mod embedding;
 mod fragments;
 pub(crate) mod gelu;
 mod launch;
+mod many;
 pub(crate) mod operation;
 mod plan;
 mod portable;

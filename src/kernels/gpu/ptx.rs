@@ -130,6 +130,11 @@ fn tensor() -> TensorCompilationArg {
     }
 }
 
+/// As many of an argument as a kernel takes at once.
+fn many<A: LaunchArg>(argument: A::CompilationArg) -> SequenceCompilationArg<A> {
+    (0..super::many::MOST).map(|_| argument.clone()).collect()
+}
+
 /// Lowers a kernel with tensors, other arguments, and what is fixed at compilation.
 macro_rules! lowered {
     (@ $tensor:tt) => {
@@ -335,15 +340,41 @@ fn rows_and_sums_fit() {
             format!("sum-parts-{element}"), sums::kernels::sum_parts::SumParts, units, [_ _], (), (), 4, element
         ));
         all.push(lowered!(
-            format!("squares-{element}"), sums::kernels::add_squares::AddSquares, units, [_ _ _], (), element
-        ));
-        all.push(lowered!(
             format!("sum-rows-{element}"), embedding::kernel::sum_rows::SumRows, embedding::kernel::UNITS,
             [_ _ _], (), (), WIDTH, element
         ));
     }
     all.push(lowered!(
-        "adamw".into(), adamw::kernel::adamw::Adamw, 256, [_ _ _ _], (), (), (), (), (), (), (), (), ()
+        "squares".into(),
+        sums::kernels::squares::Squares,
+        sums::kernels::UNITS,
+        [],
+        many(tensor()),
+        tensor(),
+        many(()),
+        4,
+        false
+    ));
+    all.push(lowered!(
+        "adamw".into(),
+        adamw::kernel::adamw::Adamw,
+        adamw::kernel::UNITS,
+        [],
+        many(tensor()),
+        many(tensor()),
+        many(tensor()),
+        many(tensor()),
+        many(()),
+        many(()),
+        many(()),
+        (),
+        (),
+        (),
+        (),
+        (),
+        (),
+        (),
+        4
     ));
     let folder = tempfile::tempdir().expect("a folder");
     for kernel in all {

@@ -15,17 +15,23 @@ use cubecl::{
     prelude::{CubeCount, CubeDim},
 };
 
-use super::launch::{MOST_CUBES, like, rows};
+use super::{
+    launch::{MOST_CUBES, like, rows},
+    many::{Many, items_at_once, numbers_at_once},
+};
 
-/// Partial sums of [`add_squares`].
-pub(crate) const PARTS: usize = 256;
+/// Partial sums of [`squares`].
+const PARTS: usize = 256;
 
-/// Rows that are added up in one go.
+/// Rows that a cube adds up, where there are many.
 pub(super) const CHUNK: usize = 256;
 
-/// Adds the squares of a tensor's numbers to partial sums in f32, [[`PARTS`]].
-pub(crate) fn add_squares(parts: Tensor<1>, values: Tensor<1>) -> Tensor<1> {
-    Tensor::from_dispatch(<Dispatch as GpuSums>::add_squares(parts.into_dispatch(), values.into_dispatch()))
+/// Rows that a cube adds up if there are no more: a second launch would take longer.
+const FEW: usize = 1024;
+
+/// The sum of the squares of all numbers of flat tensors in f32, in parts.
+pub(crate) fn squares(values: Vec<Tensor<1>>) -> Tensor<1> {
+    Tensor::from_dispatch(<Dispatch as GpuSums>::squares(Many::of(values)))
 }
 
 /// Sums without gradients.
@@ -35,9 +41,9 @@ pub trait GpuSums: Backend {
     #[fusion(meta = |x, like| TensorSpec { shape: Shape::new([x.shape[x.shape.num_dims() - 1]]), dtype: like.dtype })]
     fn sum_rows(x: FloatTensor<Self>, like: FloatTensor<Self>) -> FloatTensor<Self>;
 
-    /// Partial sums with the squares of more values.
-    #[fusion(dtype = parts, shape = parts)]
-    fn add_squares(parts: FloatTensor<Self>, values: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// Partial sums of the squares of all values.
+    #[fusion(meta = |_values| TensorSpec { shape: Shape::new([PARTS]), dtype: DType::F32 })]
+    fn squares(#[extension_type] values: Many<Self>) -> FloatTensor<Self>;
 
     /// For each row and head the sum of a times b, in f32, [rows, heads].
     #[fusion(meta = |a, _b, heads| TensorSpec { shape: Shape::new([rows(&a.shape), *heads]), dtype: DType::F32 })]
@@ -49,19 +55,23 @@ impl GpuSums for CubeBackend {
         sum_rows(x, like.dtype)
     }
 
-    fn add_squares(parts: FloatTensor<Self>, values: FloatTensor<Self>) -> FloatTensor<Self> {
-        let [parts, values] = [parts, values].map(into_contiguous);
-        let output = like(&parts, parts.shape(), DType::F32);
-        kernels::add_squares::launch(
-            &parts.client,
-            CubeCount::Static(PARTS as u32, 1, 1),
-            CubeDim::new_1d(kernels::UNITS as u32),
-            parts.clone().into_tensor_arg(),
-            values.clone().into_tensor_arg(),
-            output.clone().into_tensor_arg(),
-            values.shape().num_elements() as u32,
-            dtype_to_elem_type(values.dtype),
-        );
+    fn squares(values: Many<Self>) -> FloatTensor<Self> {
+        let values: Vec<_> = values.0.into_iter().map(into_contiguous).collect();
+        let output = like(&values[0], Shape::new([PARTS]), DType::F32);
+        let client = &output.client;
+        for (launch, values) in values.chunks(items_at_once(client, 1)).enumerate() {
+            let numbers = numbers_at_once(values.iter());
+            kernels::squares::launch(
+                client,
+                CubeCount::Static(PARTS as u32, 1, 1),
+                CubeDim::new_1d(kernels::UNITS as u32),
+                numbers,
+                values.iter().map(|values| values.clone().into_tensor_arg()).collect(),
+                output.clone().into_tensor_arg(),
+                values.iter().map(|values| (values.meta.num_elements() / numbers) as u32).collect(),
+                launch > 0,
+            );
+        }
         output
     }
 
@@ -88,14 +98,15 @@ impl GpuSums for CubeBackend {
     }
 }
 
-/// The sum of all rows of x, [.., width], in a type: of chunks of rows first, then of the chunks' sums.
+/// The sum of all rows of x, [.., width], in a type: of chunks of rows first where there are many, then of the chunks' sums.
 pub(super) fn sum_rows(x: CubeTensor, dtype: DType) -> CubeTensor {
     let mut x = into_contiguous(x);
     let shape = x.shape();
     let width = shape[shape.num_dims() - 1];
     let mut rows = shape.num_elements() / width;
     loop {
-        let chunks = rows.div_ceil(CHUNK).max(1);
+        let chunk = if rows <= FEW { FEW } else { CHUNK };
+        let chunks = rows.div_ceil(chunk).max(1);
         let last = chunks == 1;
         let shape = if last { Shape::new([width]) } else { Shape::new([chunks, width]) };
         let output = like(&x, shape, if last { dtype } else { DType::F32 });
@@ -107,7 +118,7 @@ pub(super) fn sum_rows(x: CubeTensor, dtype: DType) -> CubeTensor {
             output.clone().into_tensor_arg(),
             rows as u32,
             width as u32,
-            CHUNK,
+            chunk,
             [dtype_to_elem_type(x.dtype), dtype_to_elem_type(output.dtype)],
         );
         if last {
@@ -245,27 +256,40 @@ pub(super) mod kernels {
         }
     }
 
-    /// A cube a part: adds the squares of its share of the values.
+    /// A cube a part: the squares of its share of all values, added to what was there, if anything was.
+    ///
+    /// # Shapes
+    /// - values: \[count\], with counts of their own; output: \[parts\]
     #[cube(launch)]
-    pub fn add_squares<F: Float>(
-        parts: &Tensor<f32>,
-        values: &Tensor<F>,
+    pub fn squares<N: Size>(
+        values: &Sequence<OwnedTensor<Vector<f32, N>>>,
         output: &mut Tensor<f32>,
-        count: u32,
-        #[define(F)] _dtype: ElemType,
+        counts: &Sequence<u32>,
+        #[comptime] adds: bool,
     ) {
-        let mut sum = 0.0f32;
-        let mut at = CUBE_POS_X as usize * UNITS + UNIT_POS as usize;
-        while at < count as usize {
-            let value = f32::cast_from(values[at]);
-            sum += value * value;
-            at += comptime!(UNITS * PARTS);
+        let mut sums = Vector::<f32, N>::new(0.0f32);
+        #[unroll]
+        for tensor in 0..values.len() {
+            let mut at = CUBE_POS_X as usize * UNITS + UNIT_POS as usize;
+            while at < counts[tensor] as usize {
+                let value = values.index(tensor).as_slice()[at];
+                sums += value * value;
+                at += comptime!(UNITS * PARTS);
+            }
         }
         let mut of_units = Shared::<[f32]>::new_slice(UNITS);
+        let mut sum = 0.0f32;
+        #[unroll]
+        for number in 0..N::value() {
+            sum += sums.extract(number);
+        }
         of_units[UNIT_POS as usize] = sum;
         sync_cube();
         if UNIT_POS == 0 {
-            let mut total = parts[CUBE_POS_X as usize];
+            let mut total = 0.0f32;
+            if comptime!(adds) {
+                total = output[CUBE_POS_X as usize];
+            }
             for unit in 0..UNITS {
                 total += of_units[unit];
             }

@@ -17,6 +17,7 @@
 
 mod groups;
 mod loss_scale;
+mod on_device;
 mod schedule;
 
 use std::collections::{BTreeMap, HashMap};
@@ -29,10 +30,11 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::kernels::{self, Coefficients, add_squares, cpu::adamw, host_serves};
+use crate::kernels::{self, Coefficients, cpu::adamw, host_serves};
 pub(super) use groups::freeze;
 pub use groups::{Frozen, ParameterGroups};
 pub(super) use loss_scale::LossScale;
+use on_device::OnDevice;
 pub use schedule::{Schedule, ScheduleKind, Warmup};
 
 /// The optimiser's numbers; the defaults are those of the published recipes.
@@ -141,7 +143,7 @@ impl AdamW {
     /// spoil the model.
     pub fn step<M: Module>(&mut self, model: M, gradients: GradientsParams, learning_rate: f64) -> (M, f64) {
         self.count.all += 1;
-        let mut collected = Collected { source: gradients, found: HashMap::new(), squares: 0.0, on_device: None };
+        let mut collected = Collected { source: gradients, found: HashMap::new(), squares: 0.0, on_device: Vec::new() };
         model.visit(&mut collected);
         let scale = self.scale.factor();
         let norm = collected.sum_of_squares().sqrt() / scale;
@@ -168,8 +170,10 @@ impl AdamW {
             gradients: collected.found,
             moments: &mut self.moments,
             path: Vec::new(),
+            on_device: OnDevice::default(),
         };
-        (model.map(&mut update), norm)
+        let model = model.map(&mut update);
+        (update.on_device.update(model, &mut self.moments), norm)
     }
 }
 
@@ -186,13 +190,17 @@ struct Collected {
     found: HashMap<ParamId, Gradient>,
     /// The sum over gradients on the host.
     squares: f64,
-    /// That over the others, which is read once.
-    on_device: Option<Tensor<1>>,
+    /// The others, in the order of the parameters.
+    on_device: Vec<Tensor<1>>,
 }
 
 impl Collected {
     fn sum_of_squares(&mut self) -> f64 {
-        self.squares + self.on_device.take().map_or(0.0, |parts| parts.sum().into_scalar::<f64>())
+        let on_device = std::mem::take(&mut self.on_device);
+        if on_device.is_empty() {
+            return self.squares;
+        }
+        self.squares + kernels::sum_of_squares(on_device).sum().into_scalar::<f64>()
     }
 }
 
@@ -207,7 +215,7 @@ impl ModuleVisitor for Collected {
             Gradient::Host(data, occupied)
         } else {
             let gradient = gradient.flatten(0, D - 1);
-            self.on_device = Some(add_squares(self.on_device.take(), gradient.clone()));
+            self.on_device.push(gradient.clone());
             Gradient::Device(gradient)
         };
         self.found.insert(param.id, gradient);
@@ -221,6 +229,8 @@ struct Update<'a> {
     gradients: HashMap<ParamId, Gradient>,
     moments: &'a mut BTreeMap<String, Moments>,
     path: Vec<String>,
+    /// What is updated at the end, all at once.
+    on_device: OnDevice,
 }
 
 impl ModuleMapper for Update<'_> {
@@ -233,7 +243,8 @@ impl ModuleMapper for Update<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(gradient) = self.gradients.remove(&param.id) else { return param };
+        let param_id = param.id;
+        let Some(gradient) = self.gradients.remove(&param_id) else { return param };
         let path = self.path.join(".");
         let group = self.groups.of(&path);
         let mut coefficients = self.coefficients;
@@ -242,35 +253,28 @@ impl ModuleMapper for Update<'_> {
             coefficients.decay = 0.0;
         }
         let moments = self.moments.remove(&path);
-        param.map(|tensor| {
-            let (device, required) = (tensor.device(), tensor.is_require_grad());
-            let (shape, tensor) = (tensor.dims(), tensor.inner());
-            let (tensor, moments) = match gradient {
-                Gradient::Host(gradient, occupied) => {
-                    let mut weights = tensor.into_data();
-                    let mut moments = match moments {
-                        Some(Moments::Host(moments)) => moments,
-                        _ => adamw::Moments::new(weights.num_elements(), shape[D - 1]),
-                    };
-                    let gradient = gradient.as_slice().expect("a gradient in f32");
-                    let values = weights.as_mut_slice().expect("a weight in f32");
-                    adamw::update(values, gradient, &occupied, &mut moments, &coefficients);
-                    (Tensor::from_data(weights, &device.clone().inner()), Moments::Host(moments))
-                }
-                Gradient::Device(gradient) => {
-                    let DeviceMoments { first, second } = match moments {
-                        // Moments that were read from a file are on the first device at first.
-                        Some(Moments::Device(moments)) => moments.on(&gradient.device()),
-                        _ => DeviceMoments { first: gradient.zeros_like(), second: gradient.zeros_like() },
-                    };
-                    let weights = tensor.flatten(0, D - 1);
-                    let moments = [first, second];
-                    let [weights, first, second] = kernels::adamw(&coefficients, weights, gradient, moments);
-                    (weights.reshape(shape), Moments::Device(DeviceMoments { first, second }))
-                }
-            };
-            self.moments.insert(path, moments);
-            Tensor::from_inner(tensor).set_require_grad(required)
+        param.map(|tensor| match gradient {
+            Gradient::Host(gradient, occupied) => {
+                let (device, required, width) = (tensor.device(), tensor.is_require_grad(), tensor.dims()[D - 1]);
+                let mut weights = tensor.inner().into_data();
+                let mut moments = match moments {
+                    Some(Moments::Host(moments)) => moments,
+                    _ => adamw::Moments::new(weights.num_elements(), width),
+                };
+                let gradient = gradient.as_slice().expect("a gradient in f32");
+                let values = weights.as_mut_slice().expect("a weight in f32");
+                adamw::update(values, gradient, &occupied, &mut moments, &coefficients);
+                self.moments.insert(path, Moments::Host(moments));
+                Tensor::from_inner(Tensor::from_data(weights, &device.inner())).set_require_grad(required)
+            }
+            Gradient::Device(gradient) => {
+                let moments = match moments {
+                    // Moments that were read from a file are on the first device at first.
+                    Some(Moments::Device(moments)) => moments.on(&gradient.device()),
+                    _ => DeviceMoments { first: gradient.zeros_like(), second: gradient.zeros_like() },
+                };
+                self.on_device.take(param_id, path, tensor, gradient, moments, coefficients)
+            }
         })
     }
 }
