@@ -91,7 +91,9 @@ impl InstructionSet {
             // Intel's processors take twice as long for them: no gain over products of f32, which round less.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16 => {
-                Self::Avx512Vnni.is_available() && is_x86_feature_detected!("avx512bf16") && vendor() == "AuthenticAMD"
+                Self::Avx512Vnni.is_available()
+                    && is_x86_feature_detected!("avx512bf16")
+                    && vendor() == *b"AuthenticAMD"
             }
         }
     }
@@ -183,10 +185,13 @@ impl fmt::Debug for Isa {
 
 /// Who made the processor.
 #[cfg(target_arch = "x86_64")]
-fn vendor() -> String {
+fn vendor() -> [u8; 12] {
     let leaf = std::arch::x86_64::__cpuid(0);
-    let bytes: Vec<u8> = [leaf.ebx, leaf.edx, leaf.ecx].into_iter().flat_map(u32::to_le_bytes).collect();
-    String::from_utf8_lossy(&bytes).into_owned()
+    let mut name = [0; 12];
+    for (part, register) in name.as_chunks_mut::<4>().0.iter_mut().zip([leaf.ebx, leaf.edx, leaf.ecx]) {
+        *part = register.to_le_bytes();
+    }
+    name
 }
 
 /// The name that the processor reports, if it does.

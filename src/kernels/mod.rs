@@ -119,7 +119,8 @@ pub(crate) fn scores_of_rows(x: Tensor<3>, table: Tensor<2>, bias: Tensor<1>) ->
     x.matmul(table.cast(dtype).transpose().unsqueeze()) + bias.cast(dtype).unsqueeze()
 }
 
-/// The sum of the squares of all numbers of tensors outside of host memory, in f32, in any number of parts.
+/// The sum of the squares of all numbers of tensors outside of host memory, of which there is at least one, in f32, in any number
+/// of parts.
 pub(crate) fn sum_of_squares(values: Vec<Tensor<1>>) -> Tensor<1> {
     let values: Vec<_> = values.into_iter().map(|values| values.cast(DType::F32)).collect();
     #[cfg(feature = "gpu")]
@@ -132,7 +133,11 @@ pub(crate) fn sum_of_squares(values: Vec<Tensor<1>>) -> Tensor<1> {
 /// A step of AdamW outside of host memory: the updated weights and moments of each parameter.
 pub(crate) fn adamw(parameters: Vec<Parameter>) -> Vec<[Tensor<1>; 3]> {
     #[cfg(feature = "gpu")]
-    if parameters.iter().all(|parameter| gpu_serves(&parameter.weights.device(), parameter.weights.dtype())) {
+    if parameters
+        .iter()
+        .map(|parameter| &parameter.weights)
+        .all(|weights| weights.dtype() == DType::F32 && gpu_serves(&weights.device(), DType::F32))
+    {
         return gpu::adamw::step(parameters);
     }
     parameters.into_iter().map(Parameter::step).collect()

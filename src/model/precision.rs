@@ -29,7 +29,7 @@ pub enum Precision {
     /// processor has fast instructions for that (AMD's from Zen 4 on), elsewhere by inputs in f32.
     Bf16,
     /// CPUs only: integers of 12 bits for weights, and of 13 bits for inputs; each output and each token has a scale for every
-    /// 256 inputs. The decisions of f32, faster.
+    /// 256 inputs. The decisions of f32 but for near ties, faster.
     I16,
     /// CPUs only: integers of 8 bits for weights and inputs; each output and each token has a scale for every 128 inputs.
     Int8(Int8Layers),

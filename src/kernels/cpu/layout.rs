@@ -4,20 +4,20 @@ use bytemuck::Pod;
 
 use super::matrix::Matrix;
 
-/// Lays out a panel of groups: `integer` makes a weight of a column and a number.
+/// Lays out a panel of groups: `weight` makes one of a column and a number.
 pub(super) fn pack_groups<T: Pod>(
     panel: &mut [T],
     matrix: Matrix<'_>,
     width: usize,
     group: usize,
-    integer: impl Fn(usize, f32) -> T,
+    weight: impl Fn(usize, f32) -> T,
 ) {
     let [inner, columns] = matrix.shape();
     panel.fill(T::zeroed());
     for row in 0..inner {
         let groups = &mut panel[row / group * group * width..];
         for column in 0..columns {
-            groups[column * group + row % group] = integer(column, matrix.get(row, column));
+            groups[column * group + row % group] = weight(column, matrix.get(row, column));
         }
     }
 }

@@ -124,3 +124,81 @@ pub(super) mod kernel {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+    use crate::kernels::gpu::{any_device, sums};
+
+    /// More than one launch takes, of different sizes.
+    const COUNT: usize = 40;
+
+    fn numbers(count: usize, seed: usize, device: &Device) -> Tensor<1> {
+        let values: Vec<f32> =
+            (0..count).map(|at| ((at * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect();
+        Tensor::from_data(TensorData::new(values, [count]), device)
+    }
+
+    fn values(tensor: Tensor<1>) -> Vec<f32> {
+        tensor.into_data().try_to_vec().expect("numbers in f32")
+    }
+
+    /// Sizes of which the kernels read four numbers at once, and one.
+    fn sizes() -> [fn(usize) -> usize; 2] {
+        [|number| 4 * (number * 29 + 1), |number| number * 113 + 1]
+    }
+
+    #[test]
+    fn many_parameters_are_updated_as_each_alone() {
+        let device = any_device();
+        for size in sizes() {
+            let parameters: Vec<Parameter> = (0..COUNT)
+                .map(|number| {
+                    let [weights, gradient, first, second] =
+                        [0, 1, 2, 3].map(|part| numbers(size(number), number * 4 + part, &device));
+                    let coefficients = Coefficients {
+                        factor: 0.5,
+                        beta_1: 0.9,
+                        beta_2: 0.99,
+                        epsilon: 1e-6,
+                        correction_1: 0.19,
+                        correction_2: 0.02,
+                        rate: 1e-3 * (number + 1) as f64,
+                        decay: if number % 2 == 0 { 0.01 } else { 0.0 },
+                    };
+                    Parameter { weights, gradient, moments: [first, second.square()], coefficients }
+                })
+                .collect();
+            let expected: Vec<_> =
+                parameters.clone().into_iter().map(|parameter| parameter.step().map(values)).collect();
+            let (kept, before) = (parameters[3].weights.clone(), values(parameters[3].weights.clone()));
+            for (number, (found, expected)) in step(parameters).into_iter().zip(&expected).enumerate() {
+                for (found, expected) in found.map(values).iter().zip(expected) {
+                    assert_eq!(found.len(), size(number));
+                    for (found, expected) in found.iter().zip(expected) {
+                        // A few roundings each, in another order.
+                        assert!(
+                            (found - expected).abs() <= 2e-6 * expected.abs().max(0.1),
+                            "{number}: {found}, {expected}"
+                        );
+                    }
+                }
+            }
+            assert_eq!(values(kept), before, "somebody else's weights have changed");
+        }
+    }
+
+    #[test]
+    fn squares_of_many_tensors_add_up() {
+        let device = any_device();
+        for size in sizes() {
+            let tensors: Vec<_> = (0..COUNT).map(|number| numbers(size(number), number, &device)).collect();
+            let exact: f64 =
+                tensors.iter().flat_map(|tensor| values(tensor.clone())).map(|value| f64::from(value).powi(2)).sum();
+            let found: f64 = values(sums::squares(tensors)).into_iter().map(f64::from).sum();
+            assert!((found - exact).abs() < 1e-6 * exact, "{found} instead of {exact}");
+        }
+    }
+}

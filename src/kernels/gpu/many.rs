@@ -142,6 +142,10 @@ impl<B: FusionBackend> FusionValueAdapter<B> for Many<B> {
         output: &Self::Output,
         device: Option<&Device<B>>,
     ) -> Result<(), ExecutionError> {
+        if value.0.len() != output.len() {
+            let message = format!("expected {} tensors, got {}", output.len(), value.0.len());
+            return Err(ExecutionError::generic(message));
+        }
         let mut pairs = value.0.iter().zip(output);
         pairs.try_for_each(|(value, output)| <Float as FusionValueAdapter<B>>::validate_outputs(value, output, device))
     }

@@ -31,3 +31,10 @@ pub(crate) mod sums;
 mod tensor_core;
 mod tensor_core_backward;
 mod tensor_core_product;
+
+/// A device for tests.
+#[cfg(test)]
+fn any_device() -> burn::tensor::Device {
+    let found = ["cuda", "metal", "vulkan", "wgpu"].into_iter().find_map(|name| crate::device::device(name).ok());
+    found.expect("a GPU, or a Vulkan driver that stands in for one")
+}

@@ -298,15 +298,14 @@ mod tests {
     use burn::tensor::TensorData;
 
     use super::*;
-    use crate::kernels::{RelativeIndex, SequenceBounds};
+    use crate::kernels::{RelativeIndex, SequenceBounds, gpu};
 
     /// In parts of 2, 2 and 1 heads: the same context and the same gradients, and dropout drops the same.
     #[test]
     fn some_heads_at_a_time_are_all_heads() {
         let (heads, size, lengths) = (5, 16, [70, 33]);
         let (tokens, hidden) = (lengths.iter().sum::<usize>(), heads * size);
-        let found = ["cuda", "metal", "vulkan", "wgpu"].into_iter().find_map(|name| crate::device::device(name).ok());
-        let device = found.expect("a GPU, or a Vulkan driver that stands in for one").autodiff();
+        let device = gpu::any_device().autodiff();
         let values = |part: usize, rows: usize| {
             let value = |at: usize| ((at * 7919 + part * 104_729) % 2003) as f32 / 1001.0 - 1.0;
             let data = TensorData::new((0..rows * hidden).map(value).collect(), [rows, hidden]);

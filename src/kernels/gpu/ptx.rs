@@ -323,10 +323,12 @@ fn rows_and_sums_fit() {
             ));
         }
         let units = sums::kernels::UNITS;
-        all.push(lowered!(
-            format!("sum-chunks-{element}"), sums::kernels::sum_chunks::SumChunks, units,
-            [_ _], (), (), sums::CHUNK, mixed
-        ));
+        for chunk in [sums::CHUNK, sums::FEW] {
+            all.push(lowered!(
+                format!("sum-chunks-{element}-{chunk}"), sums::kernels::sum_chunks::SumChunks, units,
+                [_ _], (), (), chunk, mixed
+            ));
+        }
         all.push(lowered!(
             format!("dots-{element}"), sums::kernels::dots::Dots, units, [_ _ _], (), WIDTH / HEAD_SIZE, HEAD_SIZE, [element; 2]
         ));
@@ -344,17 +346,19 @@ fn rows_and_sums_fit() {
             [_ _ _], (), (), WIDTH, element
         ));
     }
-    all.push(lowered!(
-        "squares".into(),
-        sums::kernels::squares::Squares,
-        sums::kernels::UNITS,
-        [],
-        many(tensor()),
-        tensor(),
-        many(()),
-        4,
-        false
-    ));
+    for (numbers, adds) in [(4, false), (1, true)] {
+        all.push(lowered!(
+            format!("squares-{numbers}-{adds}"),
+            sums::kernels::squares::Squares,
+            sums::kernels::UNITS,
+            [],
+            many(tensor()),
+            tensor(),
+            many(()),
+            numbers,
+            adds
+        ));
+    }
     all.push(lowered!(
         "adamw".into(),
         adamw::kernel::adamw::Adamw,

@@ -27,7 +27,7 @@ const PARTS: usize = 256;
 pub(super) const CHUNK: usize = 256;
 
 /// Rows that a cube adds up if there are no more: a second launch would take longer.
-const FEW: usize = 1024;
+pub(super) const FEW: usize = 1024;
 
 /// The sum of the squares of all numbers of flat tensors in f32, in parts.
 pub(crate) fn squares(values: Vec<Tensor<1>>) -> Tensor<1> {

@@ -26,7 +26,7 @@ use burn::{
     Tensor,
     module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
     optim::GradientsParams,
-    tensor::{Device, FloatDType, TensorData},
+    tensor::{DType, Device, FloatDType, TensorData},
 };
 use serde::{Deserialize, Serialize};
 
@@ -268,6 +268,7 @@ impl ModuleMapper for Update<'_> {
                 Tensor::from_inner(Tensor::from_data(weights, &device.inner())).set_require_grad(required)
             }
             Gradient::Device(gradient) => {
+                let gradient = gradient.cast(DType::F32);
                 let moments = match moments {
                     // Moments that were read from a file are on the first device at first.
                     Some(Moments::Device(moments)) => moments.on(&gradient.device()),

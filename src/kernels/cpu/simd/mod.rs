@@ -77,7 +77,7 @@ pub(crate) trait Simd: Copy {
     }
 
     /// In each lane the scalar product of two bf16 and two bf16, plus a number. Only in sets that
-    /// [multiply them](crate::isa::Isa::multiplies_bf16).
+    /// [multiply them](crate::isa::Isa::multiplies_bf16), and in the portable one, for tests.
     fn pairs_of_bf16(self, _a: Self::Integers, _b: Self::Integers, _c: Self::Vector) -> Self::Vector {
         unreachable!("products of bf16 are for sets that have the instruction")
     }

@@ -86,6 +86,13 @@ impl Simd for Portable {
         let products = products_of_pairs(a, b);
         lanes(|lane| products[lane].wrapping_add(c[lane]))
     }
+
+    #[inline(always)]
+    fn pairs_of_bf16(self, a: [i32; 4], b: [i32; 4], c: [f32; 4]) -> [f32; 4] {
+        let low = |pair: i32| f32::from_bits((pair as u32) << 16);
+        let high = |pair: i32| f32::from_bits(pair as u32 & 0xffff_0000);
+        lanes(|lane| c[lane] + low(a[lane]) * low(b[lane]) + high(a[lane]) * high(b[lane]))
+    }
 }
 
 #[inline(always)]
