@@ -119,10 +119,9 @@ pub(crate) fn scores_of_rows(x: Tensor<3>, table: Tensor<2>, bias: Tensor<1>) ->
     x.matmul(table.cast(dtype).transpose().unsqueeze()) + bias.cast(dtype).unsqueeze()
 }
 
-/// The sum of the squares of all numbers of tensors outside of host memory, of which there is at least one, in f32, in any number
-/// of parts.
+/// The sum of the squares of all numbers of tensors in f32 outside of host memory, of which there is at least one, in any number of
+/// parts.
 pub(crate) fn sum_of_squares(values: Vec<Tensor<1>>) -> Tensor<1> {
-    let values: Vec<_> = values.into_iter().map(|values| values.cast(DType::F32)).collect();
     #[cfg(feature = "gpu")]
     if values.iter().all(|values| gpu_serves(&values.device(), DType::F32)) {
         return gpu::sums::squares(values);

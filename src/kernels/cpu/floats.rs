@@ -10,6 +10,7 @@ use super::{
     format::{Format, Operand, States},
     layout::{pack_groups, pack_rows},
     matrix::Matrix,
+    quantisation::FEW,
     simd::{Simd, vectorized},
 };
 use crate::isa::Isa;
@@ -79,10 +80,6 @@ impl<W: Float> Format for Floats<W> {
     // read again. 768 are two parts either way, 1,024 are two and not three.
     const DEPTH: usize = 512;
 
-    fn scales(_: Matrix<'_>) -> Vec<f32> {
-        Vec::new()
-    }
-
     fn pack(panel: &mut [W], weights: Matrix<'_>, _: &[f32], width: usize) {
         pack_rows(panel, weights, width, W::from_f32);
     }
@@ -142,10 +139,6 @@ impl Format for PairedBf16 {
     // Panels of as many bytes as those of f32.
     const DEPTH: usize = 2 * F32::DEPTH;
 
-    fn scales(_: Matrix<'_>) -> Vec<f32> {
-        Vec::new()
-    }
-
     fn pack(panel: &mut [bf16], weights: Matrix<'_>, _: &[f32], width: usize) {
         pack_groups(panel, weights, width, Self::GROUP, |_, value| bf16::from_f32(value));
     }
@@ -155,8 +148,6 @@ impl Format for PairedBf16 {
     }
 
     fn states(isa: Isa, rows: &[f32], inner: usize) -> States<'_, Self> {
-        /// Numbers that are not worth a second thread.
-        const FEW: usize = 16 * 1024;
         let width = inner.next_multiple_of(Self::GROUP);
         let mut states = vec![bf16::ZERO; rows.len() / inner * width];
         let pairs = states.par_chunks_exact_mut(width).zip(rows.par_chunks_exact(inner));

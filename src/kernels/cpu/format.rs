@@ -35,7 +35,9 @@ pub(crate) trait Format: Copy + Debug + Send + Sync + 'static {
     const DEPTH: usize;
 
     /// What the weights of a block are multiples of, column by column; empty where they are numbers themselves.
-    fn scales(weights: Matrix<'_>) -> Vec<f32>;
+    fn scales(_weights: Matrix<'_>) -> Vec<f32> {
+        Vec::new()
+    }
 
     /// Lays out a panel, [depth, columns] of the weights, whose scales these are.
     fn pack(panel: &mut [Self::Weight], weights: Matrix<'_>, scales: &[f32], width: usize);

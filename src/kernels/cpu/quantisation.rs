@@ -16,7 +16,7 @@ const SMALLEST: f32 = 1e-30;
 const ROUND: f32 = 12_582_912.0;
 
 /// Numbers that are not worth a second thread.
-const FEW: usize = 16 * 1024;
+pub(super) const FEW: usize = 16 * 1024;
 
 /// The scale that makes `magnitude` the integer `range`, and what to multiply numbers with before they are rounded.
 #[inline(always)]

@@ -82,10 +82,11 @@ pub(super) mod kernel {
     /// Units of a cube.
     pub const UNITS: usize = 256;
 
-    /// A unit some numbers, of the parameter whose numbers end there.
+    /// The parameters lie end to end: a unit updates N numbers of the one that its place falls into.
     ///
     /// # Shapes
-    /// - all: \[count\], the counts of the parameters
+    /// - weights, gradients, moments: \[count\], with counts of their own
+    /// - ends, decays, rates: one a parameter; ends in units of N numbers
     #[cube(launch)]
     pub fn adamw<N: Size>(
         weights: &mut Sequence<OwnedTensor<Vector<f32, N>>>,

@@ -214,7 +214,7 @@ impl ModuleVisitor for Collected {
             self.squares += squares;
             Gradient::Host(data, occupied)
         } else {
-            let gradient = gradient.flatten(0, D - 1);
+            let gradient = gradient.flatten(0, D - 1).cast(DType::F32);
             self.on_device.push(gradient.clone());
             Gradient::Device(gradient)
         };
@@ -243,8 +243,8 @@ impl ModuleMapper for Update<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let param_id = param.id;
-        let Some(gradient) = self.gradients.remove(&param_id) else { return param };
+        let id = param.id;
+        let Some(gradient) = self.gradients.remove(&id) else { return param };
         let path = self.path.join(".");
         let group = self.groups.of(&path);
         let mut coefficients = self.coefficients;
@@ -268,13 +268,12 @@ impl ModuleMapper for Update<'_> {
                 Tensor::from_inner(Tensor::from_data(weights, &device.inner())).set_require_grad(required)
             }
             Gradient::Device(gradient) => {
-                let gradient = gradient.cast(DType::F32);
                 let moments = match moments {
                     // Moments that were read from a file are on the first device at first.
                     Some(Moments::Device(moments)) => moments.on(&gradient.device()),
                     _ => DeviceMoments { first: gradient.zeros_like(), second: gradient.zeros_like() },
                 };
-                self.on_device.take(param_id, path, tensor, gradient, moments, coefficients)
+                self.on_device.take(id, path, tensor, gradient, moments, coefficients)
             }
         })
     }
