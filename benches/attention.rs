@@ -78,6 +78,7 @@ impl Case {
             layout: &self.layout,
             scale: 1.0 / ((head_size * 3) as f64).sqrt(),
             dropout: &self.dropout,
+            rounds: false,
         }
     }
 }

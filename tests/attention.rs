@@ -121,6 +121,7 @@ impl Case {
             query_positions: query_positions.as_ref(),
             scale: 1.0 / ((self.head_size * terms) as f64).sqrt(),
             dropout,
+            rounds: false,
         };
         let context = keyed(self.dropout_seed, || match fused {
             true => fused::attend(operands, None, false).0,
@@ -259,6 +260,7 @@ fn nan_is_not_hidden() {
             query_positions: None,
             scale: 0.5,
             dropout: &dropout,
+            rounds: false,
         };
         for context in [fused::attend(operands(), None, false).0, composed::attend(operands(), None).0] {
             assert!(values(context).iter().all(|value| value.is_nan()), "{backend}");

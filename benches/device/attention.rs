@@ -158,6 +158,7 @@ impl Case {
             layout: &inputs.layout,
             scale: 1.0 / ((self.head_size * terms) as f64).sqrt(),
             dropout: &dropout,
+            rounds: false,
         };
         let context = keyed(7, || match implementation {
             Implementation::Composed => composed::attend(operands, None).0,

@@ -70,6 +70,12 @@ impl RelativeIndex {
         &self.descending[start..start + self.key_length]
     }
 
+    /// The rows of `count` distances i - j, from the largest of them to `smallest`, counted from the first reached row.
+    pub fn descending_rows(&self, smallest: i64, count: usize) -> &[u32] {
+        let end = (self.query_length as i64 - smallest) as usize;
+        &self.descending[end - count..end]
+    }
+
     /// The keys of one query, out of the first `keys`, along which the row falls by exactly one from key to key.
     pub fn consecutive_keys(&self, query: usize, keys: usize) -> Range<usize> {
         // distance = query - key

@@ -111,6 +111,11 @@ impl Linear {
         }
     }
 
+    /// What its weight is laid out in, if it is.
+    pub(crate) fn weight_type(&self) -> Option<WeightType> {
+        self.packed.as_ref().map(|weight| weight.weight_type())
+    }
+
     /// Where its parameters are.
     pub(crate) fn device(&self) -> Device {
         self.weight.lazy_device()

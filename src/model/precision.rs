@@ -110,12 +110,15 @@ impl Precision {
         let isa = Isa::in_use();
         let kernel = |weights: WeightType| format!("{weights} ({})", weights.instructions(isa));
         let [attention, feed_forward] = [LinearRole::Query, LinearRole::Intermediate].map(|role| self.weights(role));
-        let rest = kernel(WeightType::F32);
+        let mut rest = format!("the rest {}", kernel(WeightType::F32));
+        if attention.rounds_attention() && isa.multiplies_bf16() {
+            rest = format!("attention's products {}, {rest}", kernel(WeightType::Bf16));
+        }
         match (attention, feed_forward) {
-            (WeightType::F32, WeightType::F32) => format!("{self}: {rest} throughout"),
-            (all, other) if all == other => format!("{self}: linear maps {}, the rest {rest}", kernel(all)),
+            (WeightType::F32, WeightType::F32) => format!("{self}: {} throughout", kernel(WeightType::F32)),
+            (all, other) if all == other => format!("{self}: linear maps {}, {rest}", kernel(all)),
             _ => format!(
-                "{self}: attention's linear maps {}, feed-forward {}, the rest {rest}",
+                "{self}: attention's linear maps {}, feed-forward {}, {rest}",
                 kernel(attention),
                 kernel(feed_forward)
             ),

@@ -8,8 +8,9 @@ use rayon::prelude::*;
 
 use super::{
     format::{Format, Operand, States},
-    layout::{pack_groups, pack_rows},
+    layout::pack_rows,
     matrix::Matrix,
+    packed::WeightType,
     quantisation::FEW,
     simd::{Simd, vectorized},
 };
@@ -27,6 +28,8 @@ pub(crate) type Bf16 = Floats<bf16>;
 
 /// A type of weights that are widened when they are loaded.
 pub(crate) trait Float: Pod + Debug + Send + Sync {
+    const WEIGHT_TYPE: WeightType;
+
     fn from_f32(value: f32) -> Self;
 
     fn to_f32(self) -> f32;
@@ -37,6 +40,8 @@ pub(crate) trait Float: Pod + Debug + Send + Sync {
 }
 
 impl Float for f32 {
+    const WEIGHT_TYPE: WeightType = WeightType::F32;
+
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
         value
@@ -54,6 +59,8 @@ impl Float for f32 {
 }
 
 impl Float for bf16 {
+    const WEIGHT_TYPE: WeightType = WeightType::Bf16;
+
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
         Self::from_f32(value)
@@ -75,12 +82,13 @@ impl<W: Float> Format for Floats<W> {
     type Weight = W;
     type Sum<S: Simd> = S::Vector;
 
+    const WEIGHT_TYPE: WeightType = W::WEIGHT_TYPE;
     const GROUP: usize = 1;
     // Panels come from the second-level cache fast enough, a few bytes a cycle; what counts is how seldom sums are stored and
     // read again. 768 are two parts either way, 1,024 are two and not three.
     const DEPTH: usize = 512;
 
-    fn pack(panel: &mut [W], weights: Matrix<'_>, _: &[f32], width: usize) {
+    fn pack(_: Isa, panel: &mut [W], weights: Matrix<'_>, _: &[f32], width: usize) {
         pack_rows(panel, weights, width, W::from_f32);
     }
 
@@ -115,7 +123,7 @@ impl<W: Float> Format for Floats<W> {
     }
 
     #[inline(always)]
-    fn values<S: Simd>(_: S, sums: S::Vector) -> S::Vector {
+    fn values<S: Simd>(_: S, sums: S::Vector, _: S::Vector, _: S::Vector) -> S::Vector {
         sums
     }
 }
@@ -123,6 +131,18 @@ impl<W: Float> Format for Floats<W> {
 impl<'a, W: Float> From<Matrix<'a>> for Operand<'a, Floats<W>> {
     fn from(matrix: Matrix<'a>) -> Self {
         Self { matrix, scales: None }
+    }
+}
+
+/// A format whose operands are numbers themselves, so that one is made of any matrix at no cost, or at that of rounding it.
+pub(crate) trait Rounded: Format {
+    /// A left operand, in `buffer` if it has to be rounded. Rows are contiguous.
+    fn operand<'a>(isa: Isa, matrix: Matrix<'a>, buffer: &'a mut Vec<Self::State>) -> Operand<'a, Self>;
+}
+
+impl Rounded for F32 {
+    fn operand<'a>(_: Isa, matrix: Matrix<'a>, _: &'a mut Vec<f32>) -> Operand<'a, Self> {
+        matrix.into()
     }
 }
 
@@ -135,12 +155,24 @@ impl Format for PairedBf16 {
     type Weight = bf16;
     type Sum<S: Simd> = S::Vector;
 
+    const WEIGHT_TYPE: WeightType = WeightType::Bf16;
     const GROUP: usize = 2;
     // Panels of as many bytes as those of f32.
     const DEPTH: usize = 2 * F32::DEPTH;
 
-    fn pack(panel: &mut [bf16], weights: Matrix<'_>, _: &[f32], width: usize) {
-        pack_groups(panel, weights, width, Self::GROUP, |_, value| bf16::from_f32(value));
+    fn pack(isa: Isa, panel: &mut [bf16], weights: Matrix<'_>, _: &[f32], width: usize) {
+        let [inner, columns] = weights.shape();
+        // Pairs of bf16 have the bits of one number.
+        let panel: &mut [f32] = bytemuck::cast_slice_mut(panel);
+        if weights.has_contiguous_rows() {
+            pair_rows(isa, panel, weights, width);
+        } else {
+            // A column's numbers lie side by side: they are rounded where they lie, and then move in pairs.
+            let pairs = inner.div_ceil(Self::GROUP);
+            let mut rounded = vec![0.0; columns * pairs];
+            round(isa, weights.transposed(), bytemuck::cast_slice_mut(&mut rounded), pairs * Self::GROUP);
+            pack_rows(panel, Matrix::new(&rounded, 0, columns, pairs, pairs).transposed(), width, |pair| pair);
+        }
     }
 
     fn unpack(weight: bf16) -> f32 {
@@ -150,8 +182,10 @@ impl Format for PairedBf16 {
     fn states(isa: Isa, rows: &[f32], inner: usize) -> States<'_, Self> {
         let width = inner.next_multiple_of(Self::GROUP);
         let mut states = vec![bf16::ZERO; rows.len() / inner * width];
-        let pairs = states.par_chunks_exact_mut(width).zip(rows.par_chunks_exact(inner));
-        pairs.with_min_len(FEW.div_ceil(inner)).for_each(|(states, row)| round(isa, row, states));
+        let few = FEW.div_ceil(inner);
+        states.par_chunks_mut(few * width).zip(rows.par_chunks(few * inner)).for_each(|(states, rows)| {
+            round(isa, Matrix::new(rows, 0, rows.len() / inner, inner, inner), states, width);
+        });
         States { states: Cow::Owned(states), scales: Vec::new(), width }
     }
 
@@ -178,16 +212,56 @@ impl Format for PairedBf16 {
     }
 
     #[inline(always)]
-    fn values<S: Simd>(_: S, sums: S::Vector) -> S::Vector {
+    fn values<S: Simd>(_: S, sums: S::Vector, _: S::Vector, _: S::Vector) -> S::Vector {
         sums
     }
 }
 
+impl Rounded for PairedBf16 {
+    fn operand<'a>(isa: Isa, matrix: Matrix<'a>, buffer: &'a mut Vec<bf16>) -> Operand<'a, Self> {
+        let [rows, inner] = matrix.shape();
+        let width = inner.next_multiple_of(Self::GROUP);
+        if buffer.len() < rows * width {
+            buffer.resize(rows * width, bf16::ZERO);
+        }
+        let states = &mut buffer[..rows * width];
+        round(isa, matrix, states, width);
+        Operand { matrix: Matrix::new(states, 0, rows, width, width), scales: None }
+    }
+}
+
 vectorized! {
-    /// One row to the nearest bf16; what it lacks in width stays as it is.
-    fn round(row: &[f32], states: &mut [bf16]) {
-        for (state, value) in states.iter_mut().zip(row) {
-            *state = bf16::from_f32(*value);
+    /// Rows to the nearest bf16, `width` apart; what they lack in width becomes zero.
+    fn round(rows: Matrix<'_>, states: &mut [bf16], width: usize) {
+        let [_, inner] = rows.shape();
+        for (number, states) in states.chunks_exact_mut(width).enumerate() {
+            let (states, rest) = states.split_at_mut(inner);
+            for (state, value) in states.iter_mut().zip(rows.row(number)) {
+                *state = bf16::from_f32(*value);
+            }
+            rest.fill(bf16::ZERO);
+        }
+    }
+}
+
+vectorized! {
+    /// Each two rows, rounded, as one row of pairs, `width` apart.
+    fn pair_rows(pairs: &mut [f32], rows: Matrix<'_>, width: usize) {
+        let [count, columns] = rows.shape();
+        for (number, pairs) in pairs.chunks_exact_mut(width).enumerate() {
+            let (pairs, rest) = pairs.split_at_mut(columns);
+            let low = rows.row(2 * number);
+            let pair = |low: &f32, high: &f32| bytemuck::cast([bf16::from_f32(*low), bf16::from_f32(*high)]);
+            if 2 * number + 1 < count {
+                for ((to, low), high) in pairs.iter_mut().zip(low).zip(rows.row(2 * number + 1)) {
+                    *to = pair(low, high);
+                }
+            } else {
+                for (to, low) in pairs.iter_mut().zip(low) {
+                    *to = pair(low, &0.0);
+                }
+            }
+            rest.fill(0.0);
         }
     }
 }

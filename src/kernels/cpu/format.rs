@@ -16,7 +16,7 @@ use std::{borrow::Cow, fmt::Debug, ops::Range};
 
 use bytemuck::Pod;
 
-use super::{matrix::Matrix, simd::Simd};
+use super::{matrix::Matrix, packed::WeightType, simd::Simd};
 use crate::isa::Isa;
 
 /// One of the formats above.
@@ -28,6 +28,8 @@ pub(crate) trait Format: Copy + Debug + Send + Sync + 'static {
     /// A register of sums.
     type Sum<S: Simd>: Copy;
 
+    /// Its name for those who choose it.
+    const WEIGHT_TYPE: WeightType;
     /// Inputs that one step takes, side by side in memory.
     const GROUP: usize;
     /// Inputs of a block, a multiple of `GROUP`. After each block the output is visited: a panel of so many rows stays in the
@@ -40,7 +42,7 @@ pub(crate) trait Format: Copy + Debug + Send + Sync + 'static {
     }
 
     /// Lays out a panel, [depth, columns] of the weights, whose scales these are.
-    fn pack(panel: &mut [Self::Weight], weights: Matrix<'_>, scales: &[f32], width: usize);
+    fn pack(isa: Isa, panel: &mut [Self::Weight], weights: Matrix<'_>, scales: &[f32], width: usize);
 
     /// A weight as it was, but for its scale.
     fn unpack(weight: Self::Weight) -> f32;
@@ -67,8 +69,8 @@ pub(crate) trait Format: Copy + Debug + Send + Sync + 'static {
         sums: &mut [[Self::Sum<S>; 2]; R],
     );
 
-    /// Sums as numbers.
-    fn values<S: Simd>(simd: S, sums: Self::Sum<S>) -> S::Vector;
+    /// Sums as numbers: integers times the scales of their row and their columns.
+    fn values<S: Simd>(simd: S, sums: Self::Sum<S>, of_row: S::Vector, of_columns: S::Vector) -> S::Vector;
 }
 
 /// The left operand of a product.

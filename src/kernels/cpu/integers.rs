@@ -8,6 +8,7 @@ use super::{
     format::{Format, States},
     layout::pack_groups,
     matrix::Matrix,
+    packed::WeightType,
     quantisation::{self, Truncate},
     simd::Simd,
 };
@@ -31,6 +32,8 @@ pub(crate) trait Kind: Copy + Debug + Send + Sync + 'static {
     type State: Pod + Default + Truncate + Send + Sync;
     type Weight: Pod + Truncate + Into<f32> + Into<i32> + Send + Sync;
 
+    /// As in [`Format`].
+    const WEIGHT_TYPE: WeightType = WeightType::Int8;
     /// As in [`Format`].
     const GROUP: usize;
     /// As in [`Format`].
@@ -61,6 +64,7 @@ impl Kind for Words {
     type State = i16;
     type Weight = i16;
 
+    const WEIGHT_TYPE: WeightType = WeightType::I16;
     const GROUP: usize = 2;
     const DEPTH: usize = 256;
     const WEIGHTS: f32 = 2047.0;
@@ -125,6 +129,7 @@ impl<K: Kind> Format for Integers<K> {
     type Weight = K::Weight;
     type Sum<S: Simd> = S::Integers;
 
+    const WEIGHT_TYPE: WeightType = K::WEIGHT_TYPE;
     const GROUP: usize = K::GROUP;
     const DEPTH: usize = K::DEPTH;
 
@@ -132,7 +137,7 @@ impl<K: Kind> Format for Integers<K> {
         quantisation::scales(weights, K::WEIGHTS)
     }
 
-    fn pack(panel: &mut [K::Weight], weights: Matrix<'_>, scales: &[f32], width: usize) {
+    fn pack(_: Isa, panel: &mut [K::Weight], weights: Matrix<'_>, scales: &[f32], width: usize) {
         let inverses: Vec<f32> = scales.iter().map(|scale| quantisation::inverse(*scale)).collect();
         pack_groups(panel, weights, width, K::GROUP, |column, value| {
             K::Weight::truncate(quantisation::integer(value, inverses[column]))
@@ -191,8 +196,8 @@ impl<K: Kind> Format for Integers<K> {
     }
 
     #[inline(always)]
-    fn values<S: Simd>(simd: S, sums: S::Integers) -> S::Vector {
-        simd.to_floats(sums)
+    fn values<S: Simd>(simd: S, sums: S::Integers, of_row: S::Vector, of_columns: S::Vector) -> S::Vector {
+        simd.multiply(simd.to_floats(sums), simd.multiply(of_row, of_columns))
     }
 }
 

@@ -144,6 +144,25 @@ impl<'a> MatrixMut<'a> {
         MatrixMut { pointer, rows: range.len(), columns: self.columns, stride: self.stride, lifetime: PhantomData }
     }
 
+    /// Some of the rows and columns, borrowed again.
+    pub fn part(&mut self, rows: Range<usize>, columns: Range<usize>) -> MatrixMut<'_> {
+        assert!(columns.start <= columns.end && columns.end <= self.columns, "columns {columns:?} of {}", self.columns);
+        let part = self.rows(rows);
+        MatrixMut { pointer: part.pointer.wrapping_add(columns.start), columns: columns.len(), ..part }
+    }
+
+    /// Its first element: [`shape`](Self::shape) and [`stride`](Self::stride) say which others can be written.
+    #[inline(always)]
+    pub fn pointer(&mut self) -> *mut f32 {
+        self.pointer
+    }
+
+    /// Elements from a row to the next.
+    #[inline(always)]
+    pub fn stride(&self) -> isize {
+        self.stride
+    }
+
     /// The rows from last to first, borrowed again.
     pub fn reversed(&mut self) -> MatrixMut<'_> {
         let last = self.rows.saturating_sub(1) as isize;

@@ -33,6 +33,12 @@ pub(crate) enum WeightType {
 }
 
 impl WeightType {
+    /// Whether attention may round its operands to bf16 where these weights made them, since that loses no more than the weights
+    /// have.
+    pub fn rounds_attention(self) -> bool {
+        matches!(self, Self::Bf16 | Self::Int8)
+    }
+
     /// The table of kernels: the instructions that multiply weights of this type.
     pub fn instructions(self, isa: Isa) -> &'static str {
         match (self, isa.set()) {
@@ -68,6 +74,9 @@ impl fmt::Display for WeightType {
 
 /// A weight laid out for products, whatever it is held in.
 pub(crate) trait PackedWeight: Debug + Send + Sync {
+    /// What it is held in.
+    fn weight_type(&self) -> WeightType;
+
     /// [inputs, outputs]
     fn shape(&self) -> [usize; 2];
 
@@ -79,6 +88,10 @@ pub(crate) trait PackedWeight: Debug + Send + Sync {
 }
 
 impl<F: Format> PackedWeight for Panels<F> {
+    fn weight_type(&self) -> WeightType {
+        F::WEIGHT_TYPE
+    }
+
     fn shape(&self) -> [usize; 2] {
         self.shape()
     }

@@ -94,6 +94,7 @@ impl<F: Format> Panels<F> {
             panels.par_chunks_mut(size).with_min_len(FEW / size).enumerate().for_each(|(number, panel)| {
                 let columns = number * width..self.columns.min((number + 1) * width);
                 F::pack(
+                    self.isa,
                     panel,
                     matrix.part(rows.clone(), columns.clone()),
                     scales.get(columns).unwrap_or_default(),

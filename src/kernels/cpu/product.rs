@@ -263,24 +263,83 @@ impl<F: Format> Tiles<'_, F> {
                 F::step(simd, states, weights, &mut sums);
             }
         }
-        let scales = self.lhs.scales.map(|scales| (scales, load(simd, self.scales)));
-        for (r, sums) in sums.into_iter().enumerate() {
-            let row = row + r;
-            let output = &mut output.row_mut(row)[self.columns.clone()];
-            let mut values = sums.map(|sums| F::values(simd, sums));
-            if let Some((of_row, of_columns)) = scales {
-                let of_row = simd.splat(of_row.get(row, 0));
-                values = both(|i| simd.multiply(values[i], simd.multiply(of_row, of_columns[i])));
+        self.write(simd, sums, row, output);
+    }
+
+    /// Makes of a tile's sums what the output has in the rows from `row` on.
+    #[inline(always)]
+    fn write<S: Simd, const R: usize>(
+        &self,
+        simd: S,
+        sums: [[F::Sum<S>; 2]; R],
+        row: usize,
+        output: &mut MatrixMut<'_>,
+    ) {
+        let mut tile = output.part(row..row + R, self.columns.clone());
+        let scales: [f32; R] = match self.lhs.scales {
+            Some(scales) => std::array::from_fn(|r| scales.get(row + r, 0)),
+            None => [1.0; R],
+        };
+        if self.columns.len() == 2 * S::LANES {
+            let (to, stride) = (tile.pointer(), tile.stride());
+            // SAFETY: R rows of the tile are two registers wide, and so are a bias and a panel's scales.
+            unsafe {
+                match self.start {
+                    Start::Zero => self.write_from(simd, sums, scales, None, to, stride),
+                    Start::Bias(bias) => self.write_from(simd, sums, scales, Some((bias.as_ptr(), 0)), to, stride),
+                    Start::Output => self.write_from(simd, sums, scales, Some((to.cast_const(), stride)), to, stride),
+                }
             }
-            let start = match self.start {
-                Start::Zero => None,
-                Start::Bias(bias) => Some(load(simd, bias)),
-                Start::Output => Some(load(simd, output)),
-            };
-            if let Some(start) = start {
-                values = both(|i| simd.add(start[i], values[i]));
+            return;
+        }
+        // The last panel has columns that are no part of the output.
+        let mut whole = [[0.0; WIDEST]; R];
+        for (r, whole) in whole.iter_mut().enumerate() {
+            match self.start {
+                Start::Zero => {}
+                Start::Bias(bias) => whole[..bias.len()].copy_from_slice(bias),
+                Start::Output => whole[..self.columns.len()].copy_from_slice(tile.row_mut(r)),
             }
-            store(simd, values, output);
+        }
+        let (to, stride) = (whole.as_mut_ptr().cast::<f32>(), WIDEST as isize);
+        // SAFETY: as above.
+        unsafe { self.write_from(simd, sums, scales, Some((to.cast_const(), stride)), to, stride) };
+        for (r, whole) in whole.iter().enumerate() {
+            tile.row_mut(r).copy_from_slice(&whole[..self.columns.len()]);
+        }
+    }
+
+    /// Adds sums to what they start from, if to anything, and writes them. A loop so short that the sums stay in registers.
+    ///
+    /// # Safety
+    /// There are R rows of two registers, strides apart, of what to write and of what to start from.
+    #[inline(always)]
+    unsafe fn write_from<S: Simd, const R: usize>(
+        &self,
+        simd: S,
+        sums: [[F::Sum<S>; 2]; R],
+        scales: [f32; R],
+        start: Option<(*const f32, isize)>,
+        to: *mut f32,
+        stride: isize,
+    ) {
+        // SAFETY: the caller's promise; a panel that has scales has two registers of them.
+        unsafe {
+            let of_columns = both(|i| match self.scales {
+                [] => simd.splat(1.0),
+                scales => simd.load(scales.as_ptr().add(i * S::LANES)),
+            });
+            for (r, (sums, scale)) in sums.into_iter().zip(scales).enumerate() {
+                let scale = simd.splat(scale);
+                let mut values = both(|i| F::values(simd, sums[i], scale, of_columns[i]));
+                if let Some((from, stride)) = start {
+                    let from = from.offset(r as isize * stride);
+                    values = both(|i| simd.add(simd.load(from.add(i * S::LANES)), values[i]));
+                }
+                let to = to.offset(r as isize * stride);
+                simd.store(to, values[0]);
+                simd.store(to.add(S::LANES), values[1]);
+            }
         }
     }
 }
@@ -289,37 +348,6 @@ impl<F: Format> Tiles<'_, F> {
 #[inline(always)]
 fn both<T>(of: impl Fn(usize) -> T) -> [T; 2] {
     [of(0), of(1)]
-}
-
-/// Two registers from a row, which is shorter in the last panel.
-#[inline(always)]
-fn load<S: Simd>(simd: S, row: &[f32]) -> [S::Vector; 2] {
-    // SAFETY: there are two registers of numbers.
-    let registers = |from: *const f32| unsafe { [simd.load(from), simd.load(from.add(S::LANES))] };
-    if row.len() == 2 * S::LANES {
-        registers(row.as_ptr())
-    } else {
-        let mut whole = [0.0; WIDEST];
-        whole[..row.len()].copy_from_slice(row);
-        registers(whole.as_ptr())
-    }
-}
-
-/// Two registers into a row, which is shorter in the last panel.
-#[inline(always)]
-fn store<S: Simd>(simd: S, [low, high]: [S::Vector; 2], row: &mut [f32]) {
-    // SAFETY: as in `load`.
-    let registers = |to: *mut f32| unsafe {
-        simd.store(to, low);
-        simd.store(to.add(S::LANES), high);
-    };
-    if row.len() == 2 * S::LANES {
-        registers(row.as_mut_ptr());
-    } else {
-        let mut whole = [0.0; WIDEST];
-        registers(whole.as_mut_ptr());
-        row.copy_from_slice(&whole[..row.len()]);
-    }
 }
 
 /// Asks for `width` weights that will be needed soon; on other processors than x86 they come by themselves.

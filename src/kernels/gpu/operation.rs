@@ -320,6 +320,7 @@ mod tests {
             first_row: 0,
             index: Some(Arc::new(index)),
             dropout: Some(DropoutMask::new(0.2, 7)),
+            rounds: false,
         };
         let run = |at_once: usize| {
             let all = [0, 1, 2].map(|part| values(part, tokens)).into_iter().chain([3, 4].map(|part| values(part, 32)));

@@ -20,7 +20,8 @@ const LOWEST: f64 = -1e38;
 /// Scores of padded keys never count, and rows of padded queries are zero, as in the original code (transformers makes such
 /// rows uniform; nothing reads them).
 pub fn attend(operands: AttentionOperands<'_>, talking_heads: Option<TalkingHeads<'_>>) -> (Tensor<3>, Tensor<4>) {
-    let AttentionOperands { query, key, value, heads, relative, layout, query_positions, scale, dropout } = operands;
+    let AttentionOperands { query, key, value, heads, relative, layout, query_positions, scale, dropout, .. } =
+        operands;
     let slots = query_positions.map(|positions| positions.slots(&query.device()));
     let query = match &slots {
         Some(slots) => slots.spread(query, key.dims()[0]),

@@ -48,6 +48,7 @@ pub fn attend(
         index: operands.relative.as_ref().map(|relative| relative.index.host().clone()),
         first_row: operands.relative.as_ref().map_or(0, |relative| relative.positions.first_row),
         dropout: operands.dropout.mask(&operands.query.device()),
+        rounds: operands.rounds,
     };
     let positions = operands.relative.map(|relative| relative.positions);
     let (position_key, position_query) = positions.map_or((None, None), |tables| (tables.key, tables.query));

@@ -33,6 +33,8 @@ pub struct AttentionOperands<'a> {
     pub scale: f64,
     /// Dropout of the probabilities.
     pub dropout: &'a Dropout,
+    /// Whether a CPU without gradients may round what it multiplies to bf16, if it is faster then.
+    pub rounds: bool,
 }
 
 /// Kr and Qr, and which of their rows belongs to which pair.

@@ -11,11 +11,13 @@ use rayon::prelude::*;
 
 use super::{
     Geometry, Head, Operands, Sequence,
-    block::{Reach, Task, Workspace, block_size, dense, exponentials, resized},
+    block::{Task, Workspace, block_size, dense, exponentials, resized},
+    positions::{sum_by_key, sum_by_query},
     view,
 };
 use crate::isa::Isa;
 use crate::kernels::cpu::{
+    floats::F32,
     lanes,
     matrix::{MatrixMut, Shared},
     panels::Panels,
@@ -101,7 +103,7 @@ struct Outputs<'a> {
 
 /// Buffers of one thread, kept from task to task.
 struct Buffers {
-    forward: Workspace,
+    forward: Workspace<F32>,
     /// V^T, [head_size, length].
     values: Panels,
     /// Kc, [length, head_size].
@@ -190,7 +192,7 @@ fn run(
         if let (Some(positions), Some(reach)) = (inputs.position_key, task.block_reach(&block)) {
             let width = reach.rows.len();
             let sums = resized(by_query, rows * width);
-            sum_by_query(geometry.isa, sums, d_scores, block.start, &reach, length);
+            sum_by_query(geometry.isa, sums, d_scores, block.clone(), &reach);
             let sums = dense(sums, rows, width);
             // SAFETY: as above.
             let mut d_positions =
@@ -203,7 +205,7 @@ fn run(
         }
         if let Some(reach) = inputs.position_query.and(task.reach()) {
             let sums = resized(by_key, reach.rows.len() * length);
-            sum_by_key(geometry.isa, sums, d_scores, block.start, reach, length);
+            sum_by_key(geometry.isa, sums, d_scores, block, reach);
         }
     }
     if let (Some(positions), Some(reach)) = (inputs.position_query, task.reach()) {
@@ -249,37 +251,6 @@ vectorized! {
             for (d_score, probability) in d_scores.iter_mut().zip(probabilities) {
                 *d_score = *probability * (*d_score - mean) * geometry.scale;
             }
-        }
-    }
-}
-
-vectorized! {
-    /// A of one block, columns reversed.
-    fn sum_by_query(
-        sums: &mut [f32],
-        d_scores: &[f32],
-        first: usize,
-        reach: &Reach<'_>,
-        length: usize,
-    ) {
-        let rows = sums.chunks_exact_mut(reach.rows.len()).zip(d_scores.chunks_exact(length));
-        for (query, (sums, d_scores)) in (first..).zip(rows) {
-            reach.query(query).sum_by_query(sums, d_scores);
-        }
-    }
-}
-
-vectorized! {
-    /// Adds a block's part of B.
-    fn sum_by_key(
-        sums: &mut [f32],
-        d_scores: &[f32],
-        first: usize,
-        reach: &Reach<'_>,
-        length: usize,
-    ) {
-        for (query, d_scores) in (first..).zip(d_scores.chunks_exact(length)) {
-            reach.query(query).sum_by_key(sums, d_scores);
         }
     }
 }

@@ -8,18 +8,33 @@ use super::{
     Geometry, Head, Operands, Sequence,
     block::{MOST_QUERIES, Task, Workspace, block_size, dense, exponentials},
 };
-use crate::kernels::cpu::{matrix::Shared, panels::Panels, product::Start, simd::vectorized};
+use crate::isa::Isa;
+use crate::kernels::cpu::{floats::Rounded, matrix::Shared, panels::Panels, product::Start, simd::vectorized};
 
-/// Context, of the query's shape. Rows that belong to no sequence are left as they are.
-pub(crate) fn forward(geometry: &Geometry<'_>, operands: Operands<'_>, context: &mut [f32]) {
+/// Context, of the query's shape, by products of operands in `F`. Rows that belong to no sequence are left as they are.
+pub(crate) fn forward<F: Rounded>(geometry: &Geometry<'_>, operands: Operands<'_>, context: &mut [f32]) {
     let context = Shared::new(context);
-    let buffers = || (Workspace::new(geometry.isa), Panels::empty(geometry.isa));
     tasks(geometry).into_par_iter().with_max_len(1).for_each_init(
-        buffers,
-        |(workspace, values), (sequence, head, queries)| {
-            run(geometry, operands, sequence, head, queries, workspace, values, &context);
+        || Buffers::<F>::new(geometry.isa),
+        |buffers, (sequence, head, queries)| {
+            run(geometry, operands, sequence, head, queries, buffers, &context);
         },
     );
+}
+
+/// Buffers of one thread, kept from task to task.
+struct Buffers<F: Rounded> {
+    workspace: Workspace<F>,
+    /// Vc, [length, head_size].
+    values: Panels<F>,
+    /// Exponentials, rounded.
+    rounded: Vec<F::State>,
+}
+
+impl<F: Rounded> Buffers<F> {
+    fn new(isa: Isa) -> Self {
+        Self { workspace: Workspace::new(isa), values: Panels::empty(isa), rounded: Vec::new() }
+    }
 }
 
 /// Every sequence and head, in as many runs of queries as it takes to keep the threads busy.
@@ -42,16 +57,16 @@ fn tasks<'a>(geometry: &Geometry<'a>) -> Vec<(Sequence<'a>, usize, Range<usize>)
 }
 
 #[allow(clippy::too_many_arguments, reason = "one head of one sequence, its inputs, its buffers and its output")]
-fn run(
+fn run<F: Rounded>(
     geometry: &Geometry<'_>,
     operands: Operands<'_>,
     sequence: Sequence<'_>,
     head: usize,
     queries: Range<usize>,
-    workspace: &mut Workspace,
-    values: &mut Panels,
+    buffers: &mut Buffers<F>,
     context: &Shared<'_>,
 ) {
+    let Buffers { workspace, values, rounded } = buffers;
     let (hidden, size, length) = (geometry.hidden(), geometry.head_size, sequence.keys.length);
     let inputs = Head::new(geometry, operands, sequence, head);
     let mut task = Task::new(geometry, inputs, sequence, &queries, workspace);
@@ -65,7 +80,8 @@ fn run(
         let offset = first * hidden + head * size;
         // SAFETY: sequences do not overlap, and tasks differ in sequence, head or queries, so in rows or columns.
         let mut context = unsafe { context.matrix(offset, block.len(), size, hidden) };
-        values.product(dense(scores, block.len(), length), Start::Zero, context.rows(0..block.len()));
+        let exponentials = F::operand(geometry.isa, dense(scores, block.len(), length), rounded);
+        values.product(exponentials, Start::Zero, context.rows(0..block.len()));
         for (row, sum) in (0..block.len()).zip(sums) {
             for value in context.row_mut(row) {
                 *value /= sum;

@@ -13,6 +13,7 @@ use crate::{
         AttentionPlan,
         cpu::{
             backend::HostBackend,
+            floats::{F32, PairedBf16},
             operation::{Operation, apply},
         },
     },
@@ -51,7 +52,7 @@ struct FusedAttention {
 
 impl FusedAttention {
     fn geometry(&self, hidden: usize) -> Geometry<'_> {
-        let AttentionPlan { heads, scale, sequences, queries, index, first_row, dropout } = &self.plan;
+        let AttentionPlan { heads, scale, sequences, queries, index, first_row, dropout, .. } = &self.plan;
         Geometry {
             isa: Isa::in_use(),
             heads: *heads,
@@ -82,7 +83,11 @@ impl<B: HostBackend, const N: usize> Operation<B, N> for FusedAttention {
         let values = tensors.map(B::values);
         let mut context = vec![0.0; shape.num_elements()];
         let geometry = self.geometry(shape[shape.num_dims() - 1]);
-        forward(&geometry, self.operands(&values), &mut context);
+        let operands = self.operands(&values);
+        match self.plan.rounds && geometry.isa.multiplies_bf16() {
+            true => forward::<PairedBf16>(&geometry, operands, &mut context),
+            false => forward::<F32>(&geometry, operands, &mut context),
+        }
         B::tensor(context, shape)
     }
 

@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     isa::{InstructionSet, Isa},
     kernels::cpu::{
-        floats::{Bf16, F32, Float, Floats, PairedBf16},
+        floats::{Bf16, F32, Float, Floats, PairedBf16, Rounded},
         packed::PackedWeight,
         rate,
     },
@@ -103,6 +103,11 @@ fn equals_f64<W: Float>(
     Ok(())
 }
 
+/// The same rows with three other numbers between them, the first two before the first.
+fn wide(rows: &[f32], width: usize) -> Vec<f32> {
+    rows.chunks(width).flat_map(|row| [f32::NAN; 2].into_iter().chain(row.iter().copied()).chain([f32::NAN])).collect()
+}
+
 /// The instruction sets that have products of pairs of bf16.
 fn sets_with_pairs() -> impl Iterator<Item = Isa> {
     Isa::available().filter(|isa| isa.multiplies_bf16() || isa.set() == InstructionSet::Portable)
@@ -117,21 +122,31 @@ proptest! {
         rows in 1usize..258,
         inner in prop_oneof![1usize..20, 500usize..520, 1020usize..1030],
         columns in 1usize..70,
-        biased: bool,
+        options in any::<(bool, bool)>(),
     ) {
+        let (biased, transposed) = options;
         let rounded = |values: &[f32]| values.iter().map(|value| bf16::from_f32(*value).to_f64()).collect::<Vec<_>>();
         let (x, weight, bias) = (values(rows * inner, 1), values(inner * columns, 2), values(columns, 3));
         let (exact_x, exact_weight) = (rounded(&x), rounded(&weight));
+        let weight_at = |row: usize, column: usize| exact_weight[if transposed { column * inner + row } else { row * columns + column }];
         // As for the products of f32 above.
         let bound = (inner + 1).pow(2) as f64 * 6e-8;
         for isa in sets_with_pairs() {
-            let panels = Panels::<PairedBf16>::new(isa, matrix(&weight, inner, columns, false));
-            prop_assert!(panels.unpack().into_iter().map(f64::from).eq(exact_weight.iter().copied()), "{isa}: the matrix has changed");
+            let panels = Panels::<PairedBf16>::new(isa, matrix(&weight, inner, columns, transposed));
+            let unpacked = panels.unpack().into_iter().map(f64::from);
+            prop_assert!(unpacked.eq((0..inner * columns).map(|i| weight_at(i / columns, i % columns))), "{isa}: the matrix has changed");
             let mut output = vec![f32::NAN; rows * columns];
-            panels.map(&x, if biased { Start::Bias(&bias) } else { Start::Zero }, Finish::Sums, &mut output);
+            let start = if biased { Start::Bias(&bias) } else { Start::Zero };
+            panels.map(&x, start, Finish::Sums, &mut output);
+            // The same operand out of a wider matrix, in a buffer that something else was in.
+            let (wide, mut buffer) = (wide(&x, inner), vec![bf16::NAN; 7]);
+            let part = Matrix::new(&wide, 2, rows, inner, inner + 3);
+            let mut again = vec![f32::NAN; rows * columns];
+            panels.product(PairedBf16::operand(isa, part, &mut buffer), start, MatrixMut::new(&mut again, 0, rows, columns, columns));
+            prop_assert!(again == output, "{isa}: another operand");
             for (i, found) in output.into_iter().enumerate() {
                 let (row, column) = (i / columns, i % columns);
-                let products = (0..inner).map(|k| exact_x[row * inner + k] * exact_weight[k * columns + column]);
+                let products = (0..inner).map(|k| exact_x[row * inner + k] * weight_at(k, column));
                 let expected = products.sum::<f64>() + if biased { f64::from(bias[column]) } else { 0.0 };
                 prop_assert!((f64::from(found) - expected).abs() < bound, "{isa}: {found} instead of {expected}");
             }

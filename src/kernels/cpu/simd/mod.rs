@@ -64,6 +64,18 @@ pub(crate) trait Simd: Copy {
     /// [`LANES`](Self::LANES) times two bytes can be read.
     unsafe fn load_bytes(self, from: *const i8) -> Self::Integers;
 
+    /// a - b, modulo 2^32.
+    fn difference(self, a: Self::Integers, b: Self::Integers) -> Self::Integers;
+
+    /// In each lane the number that its index counts from `from`.
+    ///
+    /// # Safety
+    /// [`LANES`](Self::LANES) numbers can be read, and indices are less than that.
+    unsafe fn pick(self, from: *const f32, indices: Self::Integers) -> Self::Vector;
+
+    /// The lanes of a where `lanes` has all bits, those of b where it has none.
+    fn select(self, lanes: Self::Integers, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
     /// i32 as f32.
     fn to_floats(self, integers: Self::Integers) -> Self::Vector;
 

@@ -77,6 +77,23 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn difference(self, a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        lanes(|lane| a[lane].wrapping_sub(b[lane]))
+    }
+
+    #[inline(always)]
+    unsafe fn pick(self, from: *const f32, indices: [i32; 4]) -> [f32; 4] {
+        // SAFETY: the caller's promise.
+        lanes(|lane| unsafe { *from.add(indices[lane] as usize) })
+    }
+
+    #[inline(always)]
+    fn select(self, which: [i32; 4], a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        let bits = |value: f32| value.to_bits() as i32;
+        lanes(|lane| f32::from_bits((bits(a[lane]) & which[lane] | bits(b[lane]) & !which[lane]) as u32))
+    }
+
+    #[inline(always)]
     fn to_floats(self, integers: [i32; 4]) -> [f32; 4] {
         lanes(|lane| integers[lane] as f32)
     }

@@ -76,6 +76,15 @@ macro_rules! simd {
     (@method pairs_of_bf16($a:ident, $b:ident, $c:ident) => $result:expr) => {
         simd! { @safe pairs_of_bf16($a: Self::Integers, $b: Self::Integers, $c: Self::Vector) -> Self::Vector => $result }
     };
+    (@method pick($from:ident, $indices:ident) => $result:expr) => {
+        simd! { @unsafe pick($from: *const f32, $indices: Self::Integers) -> Self::Vector => $result }
+    };
+    (@method select($lanes:ident, $a:ident, $b:ident) => $result:expr) => {
+        simd! { @safe select($lanes: Self::Integers, $a: Self::Vector, $b: Self::Vector) -> Self::Vector => $result }
+    };
+    (@method difference($a:ident, $b:ident) => $result:expr) => {
+        simd! { @safe difference($a: Self::Integers, $b: Self::Integers) -> Self::Integers => $result }
+    };
     (@method $product:ident($a:ident, $b:ident, $c:ident) => $result:expr) => {
         simd! { @safe $product($a: Self::Integers, $b: Self::Integers, $c: Self::Integers) -> Self::Integers => $result }
     };
@@ -115,6 +124,9 @@ macro_rules! avx512 {
             splat_integers(value) => arch::_mm512_set1_epi32(value);
             load_integers(from) => arch::_mm512_loadu_si512(from.cast());
             load_bytes(from) => arch::_mm512_cvtepi8_epi16(arch::_mm256_loadu_si256(from.cast()));
+            difference(a, b) => arch::_mm512_sub_epi32(a, b);
+            pick(from, indices) => arch::_mm512_permutexvar_ps(indices, arch::_mm512_loadu_ps(from));
+            select(lanes, a, b) => arch::_mm512_mask_blend_ps(arch::_mm512_movepi32_mask(lanes), b, a);
             to_floats(integers) => arch::_mm512_cvtepi32_ps(integers);
             $($integers)+
         }
@@ -172,6 +184,9 @@ macro_rules! avx2 {
             splat_integers(value) => arch::_mm256_set1_epi32(value);
             load_integers(from) => arch::_mm256_loadu_si256(from.cast());
             load_bytes(from) => arch::_mm256_cvtepi8_epi16(arch::_mm_loadu_si128(from.cast()));
+            difference(a, b) => arch::_mm256_sub_epi32(a, b);
+            pick(from, indices) => arch::_mm256_permutevar8x32_ps(arch::_mm256_loadu_ps(from), indices);
+            select(lanes, a, b) => arch::_mm256_blendv_ps(b, a, arch::_mm256_castsi256_ps(lanes));
             to_floats(integers) => arch::_mm256_cvtepi32_ps(integers);
             $($integers)+
         }
@@ -232,6 +247,14 @@ simd! {
     splat_integers(value) => arch::vdupq_n_s32(value);
     load_integers(from) => arch::vld1q_s32(from);
     load_bytes(from) => arch::vreinterpretq_s32_s16(arch::vmovl_s8(arch::vld1_s8(from)));
+    difference(a, b) => arch::vsubq_s32(a, b);
+    pick(from, indices) => {
+        // The four bytes of each.
+        let bytes = arch::vmlaq_n_s32(arch::vdupq_n_s32(0x0302_0100), indices, 0x0404_0404);
+        let table = arch::vld1q_u8(from.cast());
+        arch::vreinterpretq_f32_u8(arch::vqtbl1q_u8(table, arch::vreinterpretq_u8_s32(bytes)))
+    };
+    select(lanes, a, b) => arch::vbslq_f32(arch::vreinterpretq_u32_s32(lanes), a, b);
     to_floats(integers) => arch::vcvtq_f32_s32(integers);
     pairs(a, b, c) => {
         let (a, b) = (arch::vreinterpretq_s16_s32(a), arch::vreinterpretq_s16_s32(b));
