@@ -12,7 +12,8 @@ use crate::{Error, Result, device, isa::Isa, kernels::cpu::packed::WeightType};
 ///
 /// At inference, GPUs compute in f32, f16 and bf16 throughout. On CPUs a lower precision is that of the linear maps that every
 /// token passes, where most of the arithmetic is: their weights are laid out in it once ([`Prepared`](super::Prepared)).
-/// Attention, position tables, embeddings, LayerNorm, activations and heads stay in f32.
+/// Attention, position tables, embeddings, LayerNorm, activations and heads stay in f32, but for the operands of attention's
+/// products: in bf16 and int8 they are rounded to bf16 where the processor has fast instructions for that.
 ///
 /// Training in f16 or bf16 is mixed on every device ([`compute_type`](Self::compute_type)): linear maps and attention compute
 /// in it, while parameters, their gradients, what runs from layer to layer, LayerNorms, the softmax and losses stay in f32
@@ -177,11 +178,16 @@ mod tests {
         let f32 = WeightType::F32.instructions(Isa::in_use());
         assert_eq!(Precision::F32.describe(&device), format!("f32: f32 ({f32}) throughout"));
         let mixed = Precision::Int8(Int8Layers::Mixed).describe(&device);
-        let [int8, i16] = [WeightType::Int8, WeightType::I16].map(|weights| weights.instructions(Isa::in_use()));
+        let [int8, i16, bf16] =
+            [WeightType::Int8, WeightType::I16, WeightType::Bf16].map(|weights| weights.instructions(Isa::in_use()));
+        let products = match Isa::in_use().multiplies_bf16() {
+            true => format!("attention's products bf16 ({bf16}), "),
+            false => String::new(),
+        };
         assert_eq!(
             mixed,
             format!(
-                "int8 (mixed): attention's linear maps int8 ({int8}), feed-forward i16 ({i16}), the rest f32 ({f32})"
+                "int8 (mixed): attention's linear maps int8 ({int8}), feed-forward i16 ({i16}), {products}the rest f32 ({f32})"
             )
         );
         assert_eq!(Precision::F16.describe(&device), "f16 throughout");

@@ -11,6 +11,7 @@ use super::{
     layout::pack_rows,
     matrix::Matrix,
     packed::WeightType,
+    panels::stride,
     quantisation::FEW,
     simd::{Simd, vectorized},
 };
@@ -221,25 +222,28 @@ impl Rounded for PairedBf16 {
     fn operand<'a>(isa: Isa, matrix: Matrix<'a>, buffer: &'a mut Vec<bf16>) -> Operand<'a, Self> {
         let [rows, inner] = matrix.shape();
         let width = inner.next_multiple_of(Self::GROUP);
-        if buffer.len() < rows * width {
-            buffer.resize(rows * width, bf16::ZERO);
+        let stride = stride::<bf16>(width);
+        if buffer.len() < rows * stride {
+            buffer.resize(rows * stride, bf16::ZERO);
         }
-        let states = &mut buffer[..rows * width];
-        round(isa, matrix, states, width);
-        Operand { matrix: Matrix::new(states, 0, rows, width, width), scales: None }
+        let states = &mut buffer[..rows * stride];
+        round(isa, matrix, states, stride);
+        Operand { matrix: Matrix::new(states, 0, rows, width, stride), scales: None }
     }
 }
 
 vectorized! {
-    /// Rows to the nearest bf16, `width` apart; what they lack in width becomes zero.
-    fn round(rows: Matrix<'_>, states: &mut [bf16], width: usize) {
+    /// Rows to the nearest bf16, `stride` apart, and a zero where half of the last pair is missing.
+    fn round(rows: Matrix<'_>, states: &mut [bf16], stride: usize) {
         let [_, inner] = rows.shape();
-        for (number, states) in states.chunks_exact_mut(width).enumerate() {
+        for (number, states) in states.chunks_exact_mut(stride).enumerate() {
             let (states, rest) = states.split_at_mut(inner);
             for (state, value) in states.iter_mut().zip(rows.row(number)) {
                 *state = bf16::from_f32(*value);
             }
-            rest.fill(bf16::ZERO);
+            if let Some(half) = rest.first_mut() {
+                *half = bf16::ZERO;
+            }
         }
     }
 }

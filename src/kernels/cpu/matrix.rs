@@ -163,6 +163,23 @@ impl<'a> MatrixMut<'a> {
         self.stride
     }
 
+    /// Makes every element the same.
+    pub fn fill(&mut self, value: f32) {
+        (0..self.rows).for_each(|row| self.row_mut(row).fill(value));
+    }
+
+    /// The same to read.
+    pub fn view(&self) -> Matrix<'_> {
+        Matrix {
+            pointer: self.pointer.cast_const(),
+            rows: self.rows,
+            columns: self.columns,
+            row_stride: self.stride,
+            column_stride: 1,
+            lifetime: PhantomData,
+        }
+    }
+
     /// The rows from last to first, borrowed again.
     pub fn reversed(&mut self) -> MatrixMut<'_> {
         let last = self.rows.saturating_sub(1) as isize;

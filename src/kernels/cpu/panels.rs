@@ -32,6 +32,13 @@ pub(super) fn lines<T>(elements: usize) -> Vec<Line> {
     bytemuck::zeroed_vec((elements * size_of::<T>()).div_ceil(size_of::<Line>()))
 }
 
+/// Elements from one row to the next of a matrix in lines: whole ones, so that a register of a row's lies in one of them, and an odd
+/// number, so that rows take turns in all sets of a cache.
+pub(super) fn stride<T>(columns: usize) -> usize {
+    let in_a_line = size_of::<Line>() / size_of::<T>();
+    (columns.div_ceil(in_a_line) | 1) * in_a_line
+}
+
 /// A right operand in panels.
 pub(crate) struct Panels<F = F32> {
     lines: Vec<Line>,

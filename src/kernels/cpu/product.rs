@@ -7,13 +7,15 @@
 
 use std::{cell::RefCell, hint::black_box, ops::Range};
 
+use bytemuck::Pod;
 use rayon::prelude::*;
 
 use super::{
     format::{Format, Operand},
     gelu,
     matrix::{Matrix, MatrixMut, Shared},
-    panels::{Line, Panels, lines, parts},
+    panels::{Line, Panels, lines, parts, stride},
+    quantisation::FEW,
     simd::{Simd, vectorized},
 };
 use crate::isa::Isa;
@@ -106,6 +108,13 @@ impl<F: Format> Panels<F> {
         assert_eq!(output.len(), rows * width, "the output");
         assert!(self.depth() > 0, "a product of no columns with no rows");
         self.check(lhs, &(0..width), start, [rows, width]);
+        let mut copy = Vec::new();
+        // Copied here once, and not by each task.
+        let lhs = if lhs.matrix.has_contiguous_rows() && !is_cached(lhs.matrix) {
+            Operand { matrix: copied(lhs.matrix, &mut copy), ..lhs }
+        } else {
+            lhs
+        };
         let output = Shared::new(output);
         // Row blocks of the same columns follow each other: they find the panels in cache.
         let tasks: Vec<_> = parts(0..width, COLUMNS)
@@ -138,21 +147,10 @@ impl<F: Format> Panels<F> {
                     let (block, output) = (Operand { matrix, ..lhs }, output.rows(rows.clone()));
                     multiply(self.isa(), self, block, depth.clone(), columns.clone(), start, output);
                 };
-                if block.has_contiguous_rows() {
+                if is_cached(block) {
                     run(block);
                 } else {
-                    // Far strides miss the caches: the block is copied to where its columns lie end to end.
-                    COPY.with_borrow_mut(|copy| {
-                        let size = depth.len() * rows.len();
-                        if size_of_val(&copy[..]) < size * size_of::<F::State>() {
-                            *copy = lines::<F::State>(size);
-                        }
-                        let (copy, columns) = (&mut bytemuck::cast_slice_mut(copy)[..size], block.transposed());
-                        for (column, copy) in copy.chunks_exact_mut(rows.len()).enumerate() {
-                            copy.copy_from_slice(columns.row(column));
-                        }
-                        run(Matrix::new(copy, 0, depth.len(), rows.len(), rows.len()).transposed());
-                    });
+                    COPY.with_borrow_mut(|copy| run(copied(block, copy)));
                 }
             }
         }
@@ -165,6 +163,30 @@ impl<F: Format> Panels<F> {
         assert_eq!(output, [rows, columns.len()], "outer sizes");
         assert!(!matches!(start, Start::Bias(bias) if bias.len() != columns.len()), "bias");
     }
+}
+
+/// Whether the rows of a tile stay in the first-level cache while a product goes along them. Columns far apart do not, nor do rows
+/// a multiple of 2 KB apart: a usual such cache has 64 sets of 8 or 12 lines, and the lines of 12 such rows share one or two.
+fn is_cached<T: Copy>(block: Matrix<'_, T>) -> bool {
+    let [rows, _] = block.shape();
+    let bytes = block.strides()[0] as usize * size_of::<T>();
+    block.has_contiguous_rows() && (rows <= NEAR || !bytes.is_multiple_of(2048))
+}
+
+/// The same block in a buffer where it is.
+fn copied<'a, T: Pod + Send + Sync>(block: Matrix<'_, T>, buffer: &'a mut Vec<Line>) -> Matrix<'a, T> {
+    let [rows, columns] = block.shape();
+    let by_row = block.has_contiguous_rows();
+    let (from, stride) = if by_row { (block, stride::<T>(columns)) } else { (block.transposed(), rows) };
+    let [count, width] = from.shape();
+    if size_of_val(&buffer[..]) < count * stride * size_of::<T>() {
+        *buffer = lines::<T>(count * stride);
+    }
+    let copy: &mut [T] = bytemuck::cast_slice_mut(buffer);
+    let rows = copy.par_chunks_exact_mut(stride).take(count).enumerate();
+    rows.with_min_len(FEW.div_ceil(width)).for_each(|(row, copy)| copy[..width].copy_from_slice(from.row(row)));
+    let copy = Matrix::new(copy, 0, count, width, stride);
+    if by_row { copy } else { copy.transposed() }
 }
 
 vectorized! {

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::{
     Geometry, Head, Operands, Sequence,
-    block::{Task, Workspace, block_size, dense, exponentials, resized},
+    block::{Buffer, Task, Workspace, block_size, exponentials},
     positions::{sum_by_key, sum_by_query},
     view,
 };
@@ -111,13 +111,13 @@ struct Buffers {
     /// A right operand that is used once.
     other: Panels,
     /// dP, then dS, [queries, length].
-    scores: Vec<f32>,
+    scores: Buffer,
     /// P M, [queries, length].
-    dropped: Vec<f32>,
+    dropped: Buffer,
     /// A with its columns reversed, [queries, rows].
-    by_query: Vec<f32>,
+    by_query: Buffer,
     /// B, [rows, length].
-    by_key: Vec<f32>,
+    by_key: Buffer,
 }
 
 impl Buffers {
@@ -127,10 +127,10 @@ impl Buffers {
             values: Panels::empty(isa),
             keys: Panels::empty(isa),
             other: Panels::empty(isa),
-            scores: Vec::new(),
-            dropped: Vec::new(),
-            by_query: Vec::new(),
-            by_key: Vec::new(),
+            scores: Buffer::default(),
+            dropped: Buffer::default(),
+            by_query: Buffer::default(),
+            by_key: Buffer::default(),
         }
     }
 }
@@ -167,33 +167,32 @@ fn run(
     values.pack(inputs.value.transposed());
     keys.pack(inputs.key);
     if let Some(reach) = inputs.position_query.and(task.reach()) {
-        resized(by_key, reach.rows.len() * length).fill(0.0);
+        by_key.matrix(reach.rows.len(), length).fill(0.0);
     }
     for start in (0..queries).step_by(block_size(length)) {
         let block = start..(start + block_size(length)).min(queries);
         let rows = block.len();
         let (query, gradient) = (inputs.query.rows(block.clone()), gradient.rows(block.clone()));
 
-        let d_scores = resized(d_scores, rows * length);
-        values.product(gradient, Start::Zero, MatrixMut::new(d_scores, 0, rows, length, length));
-        let dropped = resized(dropped, rows * length);
-        let probabilities = task.scores(block.clone());
+        let mut d_scores = d_scores.matrix(rows, length);
+        values.product(gradient, Start::Zero, d_scores.rows(0..rows));
+        let mut dropped = dropped.matrix(rows, length);
+        let mut probabilities = task.scores(block.clone());
         let first = sequence.queries.start + block.start;
-        score_gradients(geometry.isa, geometry, head, first, probabilities, d_scores, dropped, length);
+        score_gradients(geometry.isa, geometry, head, first, &mut probabilities, &mut d_scores, &mut dropped);
 
-        let d_scores = &*d_scores;
-        let d_scores_matrix = dense(d_scores, rows, length);
+        let d_scores = d_scores.view();
         other.pack(gradient);
-        other.product(dense(dropped, rows, length).transposed(), Start::Output, d_value.rows(0..length));
-        keys.product(d_scores_matrix, Start::Zero, d_query.rows(block.clone()));
+        other.product(dropped.view().transposed(), Start::Output, d_value.rows(0..length));
+        keys.product(d_scores, Start::Zero, d_query.rows(block.clone()));
         other.pack(query);
-        other.product(d_scores_matrix.transposed(), Start::Output, d_key.rows(0..length));
+        other.product(d_scores.transposed(), Start::Output, d_key.rows(0..length));
 
         if let (Some(positions), Some(reach)) = (inputs.position_key, task.block_reach(&block)) {
             let width = reach.rows.len();
-            let sums = resized(by_query, rows * width);
-            sum_by_query(geometry.isa, sums, d_scores, block.clone(), &reach);
-            let sums = dense(sums, rows, width);
+            let mut sums = by_query.matrix(rows, width);
+            sum_by_query(geometry.isa, &mut sums, d_scores, block.clone(), &reach);
+            let sums = sums.view();
             // SAFETY: as above.
             let mut d_positions =
                 unsafe { outputs.position_key.matrix(table + head * size, position_rows, size, hidden) };
@@ -204,13 +203,13 @@ fn run(
             other.product(sums, Start::Output, d_query.rows(block.clone()));
         }
         if let Some(reach) = inputs.position_query.and(task.reach()) {
-            let sums = resized(by_key, reach.rows.len() * length);
-            sum_by_key(geometry.isa, sums, d_scores, block, reach);
+            let mut sums = by_key.matrix(reach.rows.len(), length);
+            sum_by_key(geometry.isa, &mut sums, d_scores, block, reach);
         }
     }
     if let (Some(positions), Some(reach)) = (inputs.position_query, task.reach()) {
         let rows = reach.rows.len();
-        let sums = dense(&by_key[..rows * length], rows, length);
+        let sums = by_key.written(rows, length);
         // SAFETY: as above.
         let mut d_positions =
             unsafe { outputs.position_query.matrix(table + head * size, position_rows, size, hidden) };
@@ -226,13 +225,12 @@ vectorized! {
         geometry: &Geometry<'_>,
         head: usize,
         token: usize,
-        scores: &mut [f32],
-        d_scores: &mut [f32],
-        dropped: &mut [f32],
-        length: usize,
+        scores: &mut MatrixMut<'_>,
+        d_scores: &mut MatrixMut<'_>,
+        dropped: &mut MatrixMut<'_>,
     ) {
-        let rows = scores.chunks_exact_mut(length).zip(d_scores.chunks_exact_mut(length));
-        for (row, ((scores, d_scores), dropped)) in rows.zip(dropped.chunks_exact_mut(length)).enumerate() {
+        for row in 0..scores.shape()[0] {
+            let (scores, d_scores, dropped) = (scores.row_mut(row), d_scores.row_mut(row), dropped.row_mut(row));
             let normalizer = 1.0 / exponentials(scores, geometry.scale);
             let probabilities = scores;
             for (probability, dropped) in probabilities.iter_mut().zip(dropped.iter_mut()) {

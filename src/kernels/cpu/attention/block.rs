@@ -11,7 +11,7 @@ use crate::kernels::cpu::{
     floats::Rounded,
     lanes,
     matrix::{Matrix, MatrixMut},
-    panels::Panels,
+    panels::{Line, Panels, lines, stride},
     product::Start,
 };
 
@@ -45,11 +45,11 @@ pub(super) struct Workspace<F: Rounded> {
     /// A left operand, rounded.
     rounded: Vec<F::State>,
     /// Qr Kc^T, [rows, length].
-    by_key: Vec<f32>,
+    by_key: Buffer,
     /// Qc Kr^T of the block, columns reversed, [queries, rows].
-    by_query: Vec<f32>,
+    by_query: Buffer,
     /// The block's scores, [queries, length].
-    scores: Vec<f32>,
+    scores: Buffer,
 }
 
 impl<F: Rounded> Workspace<F> {
@@ -58,9 +58,9 @@ impl<F: Rounded> Workspace<F> {
             keys: Panels::empty(isa),
             positions: Panels::empty(isa),
             rounded: Vec::new(),
-            by_key: Vec::new(),
-            by_query: Vec::new(),
-            scores: Vec::new(),
+            by_key: Buffer::default(),
+            by_query: Buffer::default(),
+            scores: Buffer::default(),
         }
     }
 }
@@ -93,9 +93,8 @@ impl<'a, 'w, F: Rounded> Task<'a, 'w, F> {
             }
             if let Some(table) = head.position_query {
                 let rows = reach.rows.len();
-                let by_key = MatrixMut::new(resized(by_key, rows * length), 0, rows, length, length);
                 let table = F::operand(geometry.isa, table.rows(reach.rows.clone()), rounded);
-                keys.product(table, Start::Zero, by_key);
+                keys.product(table, Start::Zero, by_key.matrix(rows, length));
             }
         }
         Self { geometry, head, sequence, reach, workspace }
@@ -112,36 +111,42 @@ impl<'a, 'w, F: Rounded> Task<'a, 'w, F> {
     }
 
     /// Makes the scores of a block, not yet scaled, in `workspace.scores`.
-    pub fn scores(&mut self, queries: Range<usize>) -> &mut [f32] {
+    pub fn scores(&mut self, queries: Range<usize>) -> MatrixMut<'_> {
         let (rows, length) = (queries.len(), self.sequence.keys.length);
-        let Workspace { keys, positions, rounded, by_key, by_query, scores } = &mut *self.workspace;
+        let Workspace { keys, positions, rounded, by_key: by_key_table, by_query, scores } = &mut *self.workspace;
         let query = F::operand(self.geometry.isa, self.head.query.rows(queries.clone()), rounded);
 
-        let scores = resized(scores, rows * length);
-        keys.product(query, Start::Zero, MatrixMut::new(scores, 0, rows, length, length));
+        let mut scores = scores.matrix(rows, length);
+        keys.product(query, Start::Zero, scores.rows(0..rows));
         let block = self.head.position_key.and(self.reach.as_ref()).map(|reach| reach.of_block(&queries, positions));
         let by_query = block.as_ref().map(|(reach, columns)| {
             let width = columns.len();
-            let table = resized(by_query, rows * width);
-            let output = MatrixMut::new(table, 0, rows, width, width);
-            positions.product_of_columns(query, columns.clone(), Start::Zero, output);
-            (&*table, reach)
+            positions.product_of_columns(query, columns.clone(), Start::Zero, by_query.matrix(rows, width));
+            (by_query.written(rows, width), reach)
         });
-        let by_key = self.head.position_query.zip(self.reach.as_ref()).map(|(_, reach)| (&by_key[..], reach));
-        add_position_terms(self.geometry.isa, scores, queries, by_query, by_key, length);
+        let by_key = self.head.position_query.and(self.reach.as_ref());
+        let by_key = by_key.map(|reach| (by_key_table.written(reach.rows.len(), length), reach));
+        add_position_terms(self.geometry.isa, &mut scores, queries, by_query, by_key);
         scores
     }
 }
 
-/// The first `length` elements of a buffer that grows when it must.
-pub(super) fn resized(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
-    if buffer.len() < length {
-        buffer.resize(length, 0.0);
-    }
-    &mut buffer[..length]
-}
+/// Room for a matrix of numbers, which grows when it must.
+#[derive(Default)]
+pub(super) struct Buffer(Vec<Line>);
 
-/// A row-major matrix over a whole slice.
-pub(super) fn dense(data: &[f32], rows: usize, columns: usize) -> Matrix<'_> {
-    Matrix::new(data, 0, rows, columns, columns)
+impl Buffer {
+    /// A matrix to write; what stands in it is of no meaning.
+    pub fn matrix(&mut self, rows: usize, columns: usize) -> MatrixMut<'_> {
+        let stride = stride::<f32>(columns);
+        if size_of_val(&self.0[..]) < rows * stride * size_of::<f32>() {
+            self.0 = lines::<f32>(rows * stride);
+        }
+        MatrixMut::new(bytemuck::cast_slice_mut(&mut self.0), 0, rows, columns, stride)
+    }
+
+    /// The matrix of this size that was written last.
+    pub fn written(&self, rows: usize, columns: usize) -> Matrix<'_> {
+        Matrix::new(bytemuck::cast_slice(&self.0), 0, rows, columns, stride::<f32>(columns))
+    }
 }

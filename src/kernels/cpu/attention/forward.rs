@@ -6,10 +6,16 @@ use rayon::prelude::*;
 
 use super::{
     Geometry, Head, Operands, Sequence,
-    block::{MOST_QUERIES, Task, Workspace, block_size, dense, exponentials},
+    block::{MOST_QUERIES, Task, Workspace, block_size, exponentials},
 };
 use crate::isa::Isa;
-use crate::kernels::cpu::{floats::Rounded, matrix::Shared, panels::Panels, product::Start, simd::vectorized};
+use crate::kernels::cpu::{
+    floats::Rounded,
+    matrix::{MatrixMut, Shared},
+    panels::Panels,
+    product::Start,
+    simd::vectorized,
+};
 
 /// Context, of the query's shape, by products of operands in `F`. Rows that belong to no sequence are left as they are.
 pub(crate) fn forward<F: Rounded>(geometry: &Geometry<'_>, operands: Operands<'_>, context: &mut [f32]) {
@@ -74,13 +80,13 @@ fn run<F: Rounded>(
     let mut sums = [0.0; MOST_QUERIES];
     for start in queries.clone().step_by(block_size(length)) {
         let block = start..(start + block_size(length)).min(queries.end);
-        let scores = task.scores(block.clone());
+        let mut scores = task.scores(block.clone());
         let first = sequence.queries.start + block.start;
-        softmax_numerators(geometry.isa, scores, &mut sums, geometry, head, first, length);
+        softmax_numerators(geometry.isa, &mut scores, &mut sums, geometry, head, first);
         let offset = first * hidden + head * size;
         // SAFETY: sequences do not overlap, and tasks differ in sequence, head or queries, so in rows or columns.
         let mut context = unsafe { context.matrix(offset, block.len(), size, hidden) };
-        let exponentials = F::operand(geometry.isa, dense(scores, block.len(), length), rounded);
+        let exponentials = F::operand(geometry.isa, scores.view(), rounded);
         values.product(exponentials, Start::Zero, context.rows(0..block.len()));
         for (row, sum) in (0..block.len()).zip(sums) {
             for value in context.row_mut(row) {
@@ -93,14 +99,14 @@ fn run<F: Rounded>(
 vectorized! {
     /// Turns the scores of a block into exponentials and sums them by row; then dropout. The first query is row `token`.
     fn softmax_numerators(
-        scores: &mut [f32],
+        scores: &mut MatrixMut<'_>,
         sums: &mut [f32],
         geometry: &Geometry<'_>,
         head: usize,
         token: usize,
-        length: usize,
     ) {
-        for (row, (scores, sum)) in scores.chunks_exact_mut(length).zip(sums).enumerate() {
+        for (row, sum) in (0..scores.shape()[0]).zip(sums) {
+            let scores = scores.row_mut(row);
             *sum = exponentials(scores, geometry.scale);
             if let Some(mask) = geometry.dropout {
                 let mask = mask.row(head, token + row);

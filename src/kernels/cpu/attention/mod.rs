@@ -148,12 +148,13 @@ mod tests {
     fn attention<T>(
         isa: Isa,
         head_size: usize,
+        row: impl Fn(i64) -> usize,
         dropout: Option<DropoutMask>,
         run: impl FnOnce(&Geometry<'_>, Operands<'_>, &[f32]) -> T,
     ) -> T {
         let heads = 2;
         let sequences = [(0, 70), (70, 33)].map(|(start, length)| SequenceBounds { start, length });
-        let index = RelativeIndex::new(|distance| (distance.clamp(-16, 15) + 16) as usize, 70, 70);
+        let index = RelativeIndex::new(row, 70, 70);
         let values = |seed: usize, rows: usize| -> Vec<f32> {
             (0..rows * heads * head_size).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
         };
@@ -180,9 +181,13 @@ mod tests {
         run(&geometry, operands, &gradient)
     }
 
+    fn clamped(distance: i64) -> usize {
+        (distance.clamp(-16, 15) + 16) as usize
+    }
+
     /// Context and gradients.
     fn passes(isa: Isa, dropout: Option<DropoutMask>) -> Vec<Vec<f32>> {
-        attention(isa, 20, dropout, |geometry, operands, gradient| {
+        attention(isa, 20, clamped, dropout, |geometry, operands, gradient| {
             let mut context = vec![f32::NAN; operands.query.len()];
             forward::<F32>(geometry, operands, &mut context);
             let found = backward(geometry, operands, gradient);
@@ -217,7 +222,7 @@ mod tests {
                 continue;
             }
             let [expected, found] = [false, true].map(|rounds| {
-                attention(isa, head_size, None, |geometry, operands, _| {
+                attention(isa, head_size, clamped, None, |geometry, operands, _| {
                     let mut context = vec![f32::NAN; operands.query.len()];
                     match rounds {
                         true => forward::<PairedBf16>(geometry, operands, &mut context),
@@ -236,6 +241,63 @@ mod tests {
             let largest = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(largest < 1e-2, "{isa}: off by up to {largest}");
             assert!(largest > 0.0, "{isa}: nothing was rounded");
+        }
+    }
+
+    /// The context in f64, as the formula has it.
+    fn by_definition(geometry: &Geometry<'_>, operands: Operands<'_>) -> Vec<f64> {
+        let (size, hidden) = (geometry.head_size, geometry.hidden());
+        let index = geometry.index.expect("position terms");
+        let mut context = vec![0.0; operands.query.len()];
+        for (sequence, head) in
+            geometry.sequences.iter().flat_map(|sequence| (0..geometry.heads).map(move |head| (sequence, head)))
+        {
+            let vector = |data: &[f32], row: usize| {
+                data[row * hidden + head * size..][..size].iter().map(|x| f64::from(*x)).collect::<Vec<_>>()
+            };
+            let dot = |a: Vec<f64>, b: Vec<f64>| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+            let [position_key, position_query] =
+                [operands.position_key, operands.position_query].map(|table| table.expect("a table"));
+            for query in 0..sequence.length {
+                let row = sequence.start + query;
+                let exponentials = (0..sequence.length).map(|key| {
+                    let (column, position) = (sequence.start + key, index.window(query)[key] as usize);
+                    let score = dot(vector(operands.query, row), vector(operands.key, column))
+                        + dot(vector(operands.query, row), vector(position_key, position))
+                        + dot(vector(position_query, position), vector(operands.key, column));
+                    (score * f64::from(geometry.scale)).exp()
+                });
+                let exponentials: Vec<f64> = exponentials.collect();
+                let sum: f64 = exponentials.iter().sum();
+                for (key, exponential) in exponentials.iter().enumerate() {
+                    let value = vector(operands.value, sequence.start + key);
+                    for (context, value) in context[row * hidden + head * size..].iter_mut().zip(value) {
+                        *context += exponential / sum * value;
+                    }
+                }
+            }
+        }
+        context
+    }
+
+    /// Rows that fall from key to key by one, by less, and by more than a register of terms has.
+    #[test]
+    fn position_terms_are_those_of_the_definition() {
+        let rows: [fn(i64) -> usize; 4] = [
+            |distance| (distance + 100) as usize,
+            clamped,
+            |distance| ((distance + 100) / 3) as usize,
+            |distance| if distance < 5 { (distance + 100) as usize * 2 } else { 250 + distance as usize / 20 },
+        ];
+        for (isa, row) in Isa::available().flat_map(|isa| rows.map(|row| (isa, row))) {
+            attention(isa, 20, row, None, |geometry, operands, _| {
+                let mut context = vec![f32::NAN; operands.query.len()];
+                forward::<F32>(geometry, operands, &mut context);
+                for (found, expected) in context.iter().zip(by_definition(geometry, operands)) {
+                    // As above, of values up to 1.
+                    assert!((f64::from(*found) - expected).abs() < 1e-5, "{isa}: {found} instead of {expected}");
+                }
+            });
         }
     }
 }

@@ -1,13 +1,14 @@
 //! The position terms of scores: where they are in the products with the rows of the position table, and how they get there.
 
-use std::ops::Range;
+use std::{ops::Range, ptr};
 
 use super::{Sequence, block::MOST_QUERIES};
 use crate::kernels::{
     RelativeIndex,
     cpu::{
         floats::Rounded,
-        panels::Panels,
+        matrix::{Matrix, MatrixMut},
+        panels::{Panels, parts},
         simd::{Simd, vectorized},
     },
 };
@@ -48,7 +49,6 @@ impl<'a> Reach<'a> {
         QueryReach {
             window: &self.index.window(position)[..length],
             near: self.index.consecutive_keys(position, length),
-            first: self.rows.start as u32,
             last: self.rows.end as u32 - 1,
         }
     }
@@ -59,7 +59,6 @@ struct QueryReach<'a> {
     window: &'a [u32],
     /// The keys along which the row falls by one.
     near: Range<usize>,
-    first: u32,
     last: u32,
 }
 
@@ -117,137 +116,128 @@ impl QueryReach<'_> {
             }
         }
     }
-
-    /// The keys of some, and where their elements are in Qr Kc^T, [rows, keys].
-    #[inline(always)]
-    fn by_key(&self, keys: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
-        let length = self.window.len();
-        keys.map(move |key| (key, (self.window[key] - self.first) as usize * length + key))
-    }
 }
 
-/// Elements of Qr Kc^T, [rows, keys], for consecutive queries, and a register of keys.
+/// Most lines that [`add_diagonals`] reads: a block's queries, and a register's lanes before and behind them.
+const MOST_LINES: usize = MOST_QUERIES + 2 * (MOST_LANES - 1);
+
+/// Lines of registers.
+type LineBuffer = [f32; MOST_LINES * MOST_LANES];
+
+const NO_LINES: LineBuffer = [0.0; MOST_LINES * MOST_LANES];
+
+/// Adds diagonals to registers: `to[n][lane] += from[n + LANES - 1 - lane][lane]`.
 ///
-/// From key to key the table's row falls, so that what a query needs lies along a diagonal. For every distance of a query from the
-/// last of the keys, upwards, a line is a register of the table's row of that distance; lane l of a query's terms is that of the
-/// line l before its own.
-struct Lines<'a> {
-    /// [lines, lanes]
-    lines: &'a mut [f32],
-    /// The table's row of each line, the last line first.
-    rows: &'a [u32],
-}
-
-/// The direction of [`Lines::move_lanes`].
-#[derive(Clone, Copy, PartialEq)]
-enum Towards {
-    /// From the table's rows to the queries.
-    Queries,
-    /// And back.
-    Rows,
-}
-
-impl Lines<'_> {
-    /// Lane l of each line becomes that of the line l before it, or after it on the way back, and zero where there is none: by 1, 2,
-    /// 4, .. lines, the lanes whose number has that bit.
-    #[inline(always)]
-    fn move_lanes<S: Simd>(&mut self, simd: S, towards: Towards) {
-        let count = self.rows.len();
-        assert_eq!(self.lines.len(), count * S::LANES, "a register a line");
-        let lines = self.lines.as_mut_ptr();
-        let offset = |number: usize| S::LANES * if towards == Towards::Queries { number } else { count - 1 - number };
-        let mut bit = 1;
-        while bit < S::LANES {
-            let lanes: [i32; MOST_LANES] = std::array::from_fn(|lane| if lane & bit == 0 { 0 } else { -1 });
-            // SAFETY: a register has at most so many lanes, and there are `count` lines of a register.
-            unsafe {
-                let lanes = simd.load_integers(lanes.as_ptr());
-                for number in (0..count).rev() {
-                    let line = lines.add(offset(number));
-                    let moved = if number < bit { simd.splat(0.0) } else { simd.load(lines.add(offset(number - bit))) };
-                    simd.store(line, simd.select(lanes, moved, simd.load(line)));
-                }
+/// Lanes move by up to three lines on the way to `buffer`, and by a multiple of four on the way from there.
+///
+/// # Safety
+/// A register can be read from each of `from`, of which there are `LANES - 1` more than of `to`, and each of `to` can be read and
+/// written.
+#[inline(always)]
+unsafe fn add_diagonals<S: Simd>(simd: S, from: &[*const f32], to: &[*mut f32], buffer: &mut LineBuffer) {
+    assert!(from.len() == to.len() + S::LANES - 1 && from.len() <= MOST_LINES);
+    let buffer = buffer.as_mut_ptr();
+    let lanes = |which: fn(usize) -> usize, number: usize| -> [i32; MOST_LANES] {
+        std::array::from_fn(|lane| if which(lane) == number { -1 } else { 0 })
+    };
+    // SAFETY: the caller's promise; the buffer has as many lines, and a register at most so many lanes.
+    unsafe {
+        let within_four = [1, 2, 3].map(|number| simd.load_integers(lanes(|lane| lane % 4, number).as_ptr()));
+        for (end, from) in (3..).zip(from.windows(4)) {
+            let mut line = simd.load(from[3]);
+            line = simd.select(within_four[0], simd.load(from[2]), line);
+            line = simd.select(within_four[1], simd.load(from[1]), line);
+            line = simd.select(within_four[2], simd.load(from[0]), line);
+            simd.store(buffer.add(end * S::LANES), line);
+        }
+        let fours = [1, 2, 3].map(|number| simd.load_integers(lanes(|lane| lane / 4, number).as_ptr()));
+        for (end, to) in (S::LANES - 1..).zip(to) {
+            let line = buffer.add(end * S::LANES);
+            let mut sum = simd.load(line);
+            for number in 1..S::LANES / 4 {
+                sum = simd.select(fours[number - 1], simd.load(line.sub(4 * number * S::LANES)), sum);
             }
-            bit *= 2;
+            simd.store(*to, simd.add(simd.load(*to), sum));
         }
     }
 }
 
 impl Reach<'_> {
-    /// Goes through the keys a register at a time, as far as the lines of their diagonals serve these queries, and returns how
-    /// many keys that are.
+    /// How many keys fill whole registers for [`add_diagonals`]; none where queries are at any places.
     #[inline(always)]
-    fn registers<S: Simd>(
-        &self,
-        _: S,
-        queries: &Range<usize>,
-        mut visit: impl FnMut(Range<usize>, Lines<'_>),
-    ) -> usize {
-        if self.sequence.positions.is_some() {
-            // Queries at any places.
-            return 0;
+    fn keys_in_registers<S: Simd>(&self, _: S) -> usize {
+        match self.sequence.positions {
+            None => self.sequence.keys.length / S::LANES * S::LANES,
+            Some(_) => 0,
         }
-        let whole = self.sequence.keys.length / S::LANES * S::LANES;
-        let count = queries.len() + S::LANES - 1;
-        let mut lines = [0.0; (MOST_QUERIES + MOST_LANES - 1) * MOST_LANES];
-        for key in (0..whole).step_by(S::LANES) {
-            let end = key + S::LANES;
-            let rows = self.index.descending_rows(queries.start as i64 - (end as i64 - 1), count);
-            visit(key..end, Lines { lines: &mut lines[..count * S::LANES], rows });
-        }
-        whole
     }
 
-    /// Where these keys of a row of the position table are in Qr Kc^T, [rows, keys].
+    /// The rows of Qr Kc^T of each distance of some queries from some keys, the largest distance first.
     #[inline(always)]
-    fn part(&self, row: u32, keys: &Range<usize>) -> Range<usize> {
-        let start = (row as usize - self.rows.start) * self.sequence.keys.length;
-        start + keys.start..start + keys.end
+    fn table_rows(&self, queries: &Range<usize>, keys: &Range<usize>) -> impl DoubleEndedIterator<Item = usize> {
+        let smallest = queries.start as i64 - (keys.end as i64 - 1);
+        let rows = self.index.descending_rows(smallest, queries.len() + keys.len() - 1);
+        rows.iter().map(|row| self.table_row(*row))
+    }
+
+    /// The row of Qr Kc^T that a row of the position table has.
+    #[inline(always)]
+    fn table_row(&self, row: u32) -> usize {
+        row as usize - self.rows.start
     }
 
     /// Adds Qr Kc^T, [rows, keys], to the scores of some queries, [queries, keys].
+    ///
+    /// From key to key the table's row falls, so that what a query needs lies along a diagonal: of the rows of all distances, from
+    /// the smallest up, if the rows far from the diagonal are thought of as repeated.
     #[inline(always)]
-    fn add_by_key<S: Simd>(&self, simd: S, scores: &mut [f32], queries: Range<usize>, table: &[f32]) {
-        let length = self.sequence.keys.length;
-        let done = self.registers(simd, &queries, |keys, mut lines| {
-            for (line, row) in lines.lines.chunks_exact_mut(S::LANES).zip(lines.rows.iter().rev()) {
-                line.copy_from_slice(&table[self.part(*row, &keys)]);
+    fn add_by_key<S: Simd>(&self, simd: S, scores: &mut MatrixMut<'_>, queries: Range<usize>, table: Matrix<'_>) {
+        let whole = self.keys_in_registers(simd);
+        let (mut from, mut to) = ([ptr::null(); MOST_LINES], [ptr::null_mut(); MOST_LINES]);
+        let (from, to) = (&mut from[..queries.len() + S::LANES - 1], &mut to[..queries.len()]);
+        let mut buffer = NO_LINES;
+        for keys in parts(0..whole, S::LANES) {
+            for (from, row) in from.iter_mut().zip(self.table_rows(&queries, &keys).rev()) {
+                *from = table.row(row)[keys.clone()].as_ptr();
             }
-            lines.move_lanes(simd, Towards::Queries);
-            let terms = lines.lines.chunks_exact(S::LANES).skip(S::LANES - 1);
-            for (scores, terms) in scores.chunks_exact_mut(length).zip(terms) {
-                for (score, term) in scores[keys.clone()].iter_mut().zip(terms) {
-                    *score += term;
-                }
+            for (row, to) in to.iter_mut().enumerate() {
+                *to = scores.row_mut(row)[keys.clone()].as_mut_ptr();
             }
-        });
-        for (query, scores) in queries.zip(scores.chunks_exact_mut(length)) {
-            for (key, element) in self.query(query).by_key(done..length) {
-                scores[key] += table[element];
+            // SAFETY: these are all of a register of keys, and the scores no part of the table.
+            unsafe { add_diagonals(simd, from, to, &mut buffer) };
+        }
+        for (row, query) in queries.enumerate() {
+            let (scores, reach) = (scores.row_mut(row), self.query(query));
+            for key in whole..scores.len() {
+                scores[key] += table.get(self.table_row(reach.window[key]), key);
             }
         }
     }
 
     /// The gradient of [`add_by_key`](Self::add_by_key): adds those of the scores to those of the table.
+    ///
+    /// Seen from the largest distance down, these are diagonals as well, of the queries from the last to the first.
     #[inline(always)]
-    fn sum_by_key<S: Simd>(&self, simd: S, sums: &mut [f32], d_scores: &[f32], queries: Range<usize>) {
-        let length = self.sequence.keys.length;
-        let done = self.registers(simd, &queries, |keys, mut lines| {
-            let (others, of_queries) = lines.lines.split_at_mut((S::LANES - 1) * S::LANES);
-            others.fill(0.0);
-            for (line, d_scores) in of_queries.chunks_exact_mut(S::LANES).zip(d_scores.chunks_exact(length)) {
-                line.copy_from_slice(&d_scores[keys.clone()]);
+    fn sum_by_key<S: Simd>(&self, simd: S, sums: &mut MatrixMut<'_>, d_scores: Matrix<'_>, queries: Range<usize>) {
+        let whole = self.keys_in_registers(simd);
+        let (nothing, beyond) = ([0.0f32; MOST_LANES], S::LANES - 1);
+        let (mut from, mut to) = ([nothing.as_ptr(); MOST_LINES], [ptr::null_mut(); MOST_LINES]);
+        let (from, to) = (&mut from[..queries.len() + 2 * beyond], &mut to[..queries.len() + beyond]);
+        let mut buffer = NO_LINES;
+        for keys in parts(0..whole, S::LANES) {
+            for (row, from) in from[beyond..][..queries.len()].iter_mut().rev().enumerate() {
+                *from = d_scores.row(row)[keys.clone()].as_ptr();
             }
-            lines.move_lanes(simd, Towards::Rows);
-            for (line, row) in lines.lines.chunks_exact(S::LANES).zip(lines.rows.iter().rev()) {
-                for (sum, d_score) in sums[self.part(*row, &keys)].iter_mut().zip(line) {
-                    *sum += d_score;
-                }
+            for (to, row) in to.iter_mut().zip(self.table_rows(&queries, &keys)) {
+                *to = sums.row_mut(row)[keys.clone()].as_mut_ptr();
             }
-        });
-        for (query, d_scores) in queries.zip(d_scores.chunks_exact(length)) {
-            for (key, element) in self.query(query).by_key(done..length) {
-                sums[element] += d_scores[key];
+            // SAFETY: as above. Distances that share a row are added one after another.
+            unsafe { add_diagonals(simd, from, to, &mut buffer) };
+        }
+        for (row, query) in queries.enumerate() {
+            let (d_scores, reach) = (d_scores.row(row), self.query(query));
+            for key in whole..d_scores.len() {
+                sums.row_mut(self.table_row(reach.window[key]))[key] += d_scores[key];
             }
         }
     }
@@ -257,8 +247,8 @@ vectorized! {
     /// The gradient of the terms by key: adds a block's part of B.
     pub(super) fn sum_by_key(
         simd: impl Simd,
-        sums: &mut [f32],
-        d_scores: &[f32],
+        sums: &mut MatrixMut<'_>,
+        d_scores: Matrix<'_>,
         queries: Range<usize>,
         reach: &Reach<'_>,
     ) {
@@ -268,10 +258,14 @@ vectorized! {
 
 vectorized! {
     /// The gradient of the terms by query: A of a block, columns reversed.
-    pub(super) fn sum_by_query(sums: &mut [f32], d_scores: &[f32], queries: Range<usize>, reach: &Reach<'_>) {
-        let rows = sums.chunks_exact_mut(reach.rows.len()).zip(d_scores.chunks_exact(reach.sequence.keys.length));
-        for (query, (sums, d_scores)) in queries.zip(rows) {
-            reach.query(query).sum_by_query(sums, d_scores);
+    pub(super) fn sum_by_query(
+        sums: &mut MatrixMut<'_>,
+        d_scores: Matrix<'_>,
+        queries: Range<usize>,
+        reach: &Reach<'_>,
+    ) {
+        for (row, query) in queries.enumerate() {
+            reach.query(query).sum_by_query(sums.row_mut(row), d_scores.row(row));
         }
     }
 }
@@ -282,16 +276,14 @@ vectorized! {
     /// `by_query` is Qc Kr^T of the block with its columns reversed, [queries, rows]; `by_key` is Qr Kc^T, [rows, length].
     pub(super) fn add_position_terms(
         simd: impl Simd,
-        scores: &mut [f32],
+        scores: &mut MatrixMut<'_>,
         queries: Range<usize>,
-        by_query: Option<(&[f32], &Reach<'_>)>,
-        by_key: Option<(&[f32], &Reach<'_>)>,
-        length: usize,
+        by_query: Option<(Matrix<'_>, &Reach<'_>)>,
+        by_key: Option<(Matrix<'_>, &Reach<'_>)>,
     ) {
         if let Some((table, reach)) = by_query {
-            let rows = scores.chunks_exact_mut(length).zip(table.chunks_exact(reach.rows.len()));
-            for (query, (scores, terms)) in queries.clone().zip(rows) {
-                reach.query(query).add_by_query(simd, scores, terms);
+            for (row, query) in queries.clone().enumerate() {
+                reach.query(query).add_by_query(simd, scores.row_mut(row), table.row(row));
             }
         }
         if let Some((table, reach)) = by_key {
