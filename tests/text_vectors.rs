@@ -66,10 +66,10 @@ fn positives_can_have_an_encoder_of_their_own() {
         let mut command = example("finetune_embed");
         command.arg("--model").arg(case.model.path()).arg("--positive-model").arg(other.path()).args(flags);
         command.arg("--train").arg(&train).arg("--valid").arg(&valid).arg("--output").arg(case.path(output));
-        command.args(["--epochs", "12", "--batch-size", "12", "--learning-rate", "3e-3"]);
+        command.args(["--batch-size", "12", "--learning-rate", "3e-3"]);
         command
     };
-    run(&[], "encoders").assert().success();
+    run(&["--epochs", "12"], "encoders").assert().success();
     let rank = outcome(&case.path("encoders"))["valid"]["mrr"].as_f64().expect("a figure");
     // By chance it is 0.26, as above.
     assert!(rank > 0.5, "{rank}");
@@ -94,9 +94,10 @@ fn positives_can_have_an_encoder_of_their_own() {
     let found = (0..12).map(|index| 1.0 / place(index) as f64).sum::<f64>() / 12.0;
     assert!((found - rank).abs() < 1e-6, "{found} {rank}");
 
-    run(&["--lora", "4"], "adapted").assert().success();
+    // A low rank learns more slowly.
+    run(&["--lora", "4", "--epochs", "30"], "adapted").assert().success();
     let rank = outcome(&case.path("adapted"))["valid"]["mrr"].as_f64().expect("a figure");
-    assert!(rank > 0.35, "{rank}");
+    assert!(rank > 0.5, "{rank}");
     let mut given = run(&["--vectors", "a.safetensors"], "bad");
     given.assert().code(2).stderr(contains("cannot be used with"));
 }
