@@ -65,27 +65,27 @@ impl<B: HostBackend> Operation<B, 1> for Gelu {
 
 vectorized! {
     /// x Phi(x)
-    fn value(output: &mut [f32], x: &[f32]) {
+    fn value(simd: impl Simd, output: &mut [f32], x: &[f32]) {
         for (output, x) in output.iter_mut().zip(x) {
-            *output = x * lanes::gaussian(*x).0;
+            *output = x * lanes::gaussian(simd, *x).0;
         }
     }
 }
 
 vectorized! {
     /// The same in the place of x.
-    pub(super) fn in_place(x: &mut [f32]) {
+    pub(super) fn in_place(simd: impl Simd, x: &mut [f32]) {
         for x in x {
-            *x *= lanes::gaussian(*x).0;
+            *x *= lanes::gaussian(simd, *x).0;
         }
     }
 }
 
 vectorized! {
     /// gradient (Phi(x) + x phi(x))
-    fn derivative(output: &mut [f32], x: &[f32], gradient: &[f32]) {
+    fn derivative(simd: impl Simd, output: &mut [f32], x: &[f32], gradient: &[f32]) {
         for ((output, x), gradient) in output.iter_mut().zip(x).zip(gradient) {
-            let (distribution, density) = lanes::gaussian(*x);
+            let (distribution, density) = lanes::gaussian(simd, *x);
             *output = gradient * (distribution + x * density);
         }
     }

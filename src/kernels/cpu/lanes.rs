@@ -1,6 +1,8 @@
 //! Loops over slices of f32 that compilers vectorise, and the functions they need, for use in functions that are
 //! [`vectorized!`](super::simd::vectorized).
 
+use super::simd::Simd;
+
 /// Elements that a sum keeps apart: two AVX2 registers, which was fastest of 8, 16 and 32.
 const LANES: usize = 16;
 
@@ -8,26 +10,33 @@ const LANES: usize = 16;
 ///
 /// `e^x = 2^n e^r` with n the nearest integer to x / ln 2, and a polynomial for e^r (Cephes' coefficients).
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
+pub(crate) fn exp<S: Simd>(simd: S, x: f32) -> f32 {
     /// 1.5 * 2^23: what is added to it is rounded to an integer, which then stands in the sum's lowest bits.
     const ROUND: f32 = 12_582_912.0;
     // Written so that NaN passes, which `f32::max` would replace.
     let x = if x < -87.0 { -87.0 } else { x };
-    let sum = x * std::f32::consts::LOG2_E + ROUND;
+    let sum = simd.fused(x, std::f32::consts::LOG2_E, ROUND);
     let n = sum - ROUND;
     // ln 2 in two parts, the first exact in the products below.
-    let r = (x - n * 0.693_359_4) - n * -2.121_944_4e-4;
-    let p = 1.987_569_1e-4;
-    let p = p * r + 1.398_2e-3;
-    let p = p * r + 8.333_452e-3;
-    let p = p * r + 4.166_579_6e-2;
-    let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 0.5;
-    let p = p * r * r + r + 1.0;
+    let r = simd.fused(n, -0.693_359_4, x);
+    let r = simd.fused(n, 2.121_944_4e-4, r);
+    let p = [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
+    let p = polynomial(simd, r, 1.987_569_1e-4, p);
+    let p = simd.fused(p * r, r, r) + 1.0;
     // 2^n: the exponent of a float stands above 23 bits of fraction, 127 up. No conversion of n to an integer, which would
     // check for overflow.
     let exponent = sum.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127);
     p * f32::from_bits(exponent << 23)
+}
+
+/// The polynomial of these coefficients, that of the highest power first.
+#[inline(always)]
+fn polynomial<S: Simd, const N: usize>(simd: S, x: f32, highest: f32, others: [f32; N]) -> f32 {
+    let mut sum = highest;
+    for coefficient in others {
+        sum = simd.fused(sum, x, coefficient);
+    }
+    sum
 }
 
 /// The Gaussian distribution function Phi(x) and its density phi(x); Phi within 1e-7.
@@ -35,22 +44,25 @@ pub(crate) fn exp(x: f32) -> f32 {
 /// `Phi(-|x|) = erfc(|x| / sqrt 2) / 2`, with Chebyshev's approximation of ln(erfc(z) / t e^(z^2)) in t = 1 / (1 + z / 2)
 /// (Numerical Recipes, `erfcc`).
 #[inline(always)]
-pub(crate) fn gaussian(x: f32) -> (f32, f32) {
+pub(crate) fn gaussian<S: Simd>(simd: S, x: f32) -> (f32, f32) {
     const FRAC_1_SQRT_2PI: f32 = 0.398_942_3;
     let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
-    let t = 1.0 / (1.0 + 0.5 * z);
-    let p = 0.170_872_77;
-    let p = p * t - 0.822_152_23;
-    let p = p * t + 1.488_515_9;
-    let p = p * t - 1.135_204;
-    let p = p * t + 0.278_868_07;
-    let p = p * t - 0.186_288_06;
-    let p = p * t + 0.096_784_18;
-    let p = p * t + 0.374_091_96;
-    let p = p * t + 1.000_023_7;
-    let p = p * t - 1.265_512_2;
-    let tail = 0.5 * t * exp(p - z * z);
-    (if x < 0.0 { tail } else { 1.0 - tail }, FRAC_1_SQRT_2PI * exp(-z * z))
+    let t = 1.0 / simd.fused(0.5, z, 1.0);
+    let p = [
+        -0.822_152_23,
+        1.488_515_9,
+        -1.135_204,
+        0.278_868_07,
+        -0.186_288_06,
+        0.096_784_18,
+        0.374_091_96,
+        1.000_023_7,
+        -1.265_512_2,
+    ];
+    let p = polynomial(simd, t, 0.170_872_77, p);
+    let square = z * z;
+    let tail = 0.5 * t * exp(simd, p - square);
+    (if x < 0.0 { tail } else { 1.0 - tail }, FRAC_1_SQRT_2PI * exp(simd, -square))
 }
 
 /// The largest element that is a number.
@@ -105,21 +117,24 @@ fn fold(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::cpu::simd::Portable;
 
     #[test]
     fn exponentials_are_those_of_f64() {
         for step in -8700..=880 {
             let x = step as f32 * 0.01;
             let expected = f64::from(x).exp();
-            let error = (f64::from(exp(x)) - expected).abs() / expected;
+            let error = (f64::from(exp(Portable, x)) - expected).abs() / expected;
             // Two units in the last place.
             assert!(error < 2.4e-7, "e^{x} is off by {error:e}");
         }
+        let exp = |x| exp(Portable, x);
         assert!(exp(-1e30) < 1e-37 && exp(f32::NEG_INFINITY) < 1e-37 && exp(f32::NAN).is_nan());
     }
 
     #[test]
     fn gaussian_values_are_the_known_ones() {
+        let gaussian = |x| gaussian(Portable, x);
         // Phi at these points, from tables of 10 digits.
         for (x, phi) in
             [(0.0, 0.5), (0.5, 0.691_462_461_3), (1.0, 0.841_344_746_1), (2.0, 0.977_249_868_1), (4.0, 0.999_968_328_8)]

@@ -2,8 +2,8 @@
 //!
 //! A product walks blocks of rows of the left operand, blocks of its columns, panels, and tiles of a few rows whose sums stay
 //! in registers: a panel stays in the first-level cache while the tiles of a block pass over it, the block's rows in the
-//! second, and each tile asks for its share of the next panel ahead of time. What a product
-//! starts from, a bias or what stands in the output, is added to a tile's sums.
+//! second, and each tile asks for its share of the next panel ahead of time. Rows that would push each other out of the cache
+//! are copied first. What a product starts from, a bias or what stands in the output, is added to a tile's sums.
 
 use std::{cell::RefCell, hint::black_box, ops::Range};
 

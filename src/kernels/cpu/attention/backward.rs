@@ -222,6 +222,7 @@ fn run(
 vectorized! {
     /// From scores and G V^T of a block, whose first query is row `token`, to dS, in place of G V^T, and P M.
     fn score_gradients(
+        simd: impl Simd,
         geometry: &Geometry<'_>,
         head: usize,
         token: usize,
@@ -231,7 +232,7 @@ vectorized! {
     ) {
         for row in 0..scores.shape()[0] {
             let (scores, d_scores, dropped) = (scores.row_mut(row), d_scores.row_mut(row), dropped.row_mut(row));
-            let normalizer = 1.0 / exponentials(scores, geometry.scale);
+            let normalizer = 1.0 / exponentials(simd, scores, geometry.scale);
             let probabilities = scores;
             for (probability, dropped) in probabilities.iter_mut().zip(dropped.iter_mut()) {
                 *probability *= normalizer;

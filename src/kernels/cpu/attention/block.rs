@@ -13,6 +13,7 @@ use crate::kernels::cpu::{
     matrix::{Matrix, MatrixMut},
     panels::{Line, Panels, lines, stride},
     product::Start,
+    simd::Simd,
 };
 
 /// Scores that a block may hold: 128 KB, a quarter of a usual second-level cache.
@@ -28,10 +29,10 @@ pub(super) fn block_size(length: usize) -> usize {
 
 /// Turns a row of scores into exponentials and returns the sum: the probabilities are the exponentials over it.
 #[inline(always)]
-pub(super) fn exponentials(scores: &mut [f32], scale: f32) -> f32 {
+pub(super) fn exponentials<S: Simd>(simd: S, scores: &mut [f32], scale: f32) -> f32 {
     let highest = lanes::maximum(scores);
     for score in scores.iter_mut() {
-        *score = lanes::exp((*score - highest) * scale);
+        *score = lanes::exp(simd, (*score - highest) * scale);
     }
     lanes::sum(scores)
 }

@@ -99,6 +99,7 @@ fn run<F: Rounded>(
 vectorized! {
     /// Turns the scores of a block into exponentials and sums them by row; then dropout. The first query is row `token`.
     fn softmax_numerators(
+        simd: impl Simd,
         scores: &mut MatrixMut<'_>,
         sums: &mut [f32],
         geometry: &Geometry<'_>,
@@ -107,7 +108,7 @@ vectorized! {
     ) {
         for (row, sum) in (0..scores.shape()[0]).zip(sums) {
             let scores = scores.row_mut(row);
-            *sum = exponentials(scores, geometry.scale);
+            *sum = exponentials(simd, scores, geometry.scale);
             if let Some(mask) = geometry.dropout {
                 let mask = mask.row(head, token + row);
                 for (key, score) in (0..).zip(scores) {

@@ -9,10 +9,10 @@
 //! A task is a sequence, a head and a run of queries; tasks share nothing and run in parallel. It first makes the table
 //! Qr Kc^T [rows, keys] of the rows that its queries reach, then goes through its queries in blocks: scores Qc Kc^T of the
 //! block against all keys, and Qc Kr^T [block, rows], both small enough for the second-level cache. While the scores are
-//! there, the position terms are added to them. Along the keys of a query the row idx falls by one from key to key near the
-//! diagonal and stays for several keys far from it (log buckets), so Qc Kr^T is laid out with its rows reversed and added as
-//! one contiguous run near the diagonal; the rest, and the other table's diagonals, are picked element by element. Softmax,
-//! dropout and the product with Vc follow before the block is left. Memory grows with the length, not with its square.
+//! there, the position terms are added to them ([`positions`]). Along the keys of a query the row idx falls by one from key to key
+//! near the diagonal and stays for several keys far from it (log buckets), so Qc Kr^T is laid out with its rows reversed, and a
+//! register of keys finds its terms in a register of them; of the other table it takes diagonals. Softmax, dropout and the product
+//! with Vc follow before the block is left. Memory grows with the length, not with its square.
 //!
 //! Sequences are runs of token rows in [tokens, hidden] matrices, so padding costs nothing, and heads are columns, so
 //! nothing is ever permuted. The backward pass makes each block again and accumulates into the gradients; which task adds to

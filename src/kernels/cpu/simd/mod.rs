@@ -27,6 +27,16 @@ pub(crate) trait Simd: Copy {
     /// state, and what the multiplications of processors without a combined instruction need.
     const TILE_ROWS: usize;
 
+    /// Whether a product and a sum are one instruction.
+    const FUSES: bool;
+
+    /// a b + c of single numbers, for loops that compilers vectorise; rounded once or twice as the processor has it.
+    #[inline(always)]
+    fn fused(self, a: f32, b: f32, c: f32) -> f32 {
+        // Where there is no such instruction `f32::mul_add` is a call.
+        if Self::FUSES { a.mul_add(b, c) } else { a * b + c }
+    }
+
     /// The same number in every lane.
     fn splat(self, value: f32) -> Self::Vector;
 

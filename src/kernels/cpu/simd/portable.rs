@@ -19,6 +19,7 @@ impl Simd for Portable {
     const LANES: usize = 4;
     // Faster than 6 on x86, whose 16 registers hold the products too.
     const TILE_ROWS: usize = 4;
+    const FUSES: bool = false;
 
     #[inline(always)]
     fn splat(self, value: f32) -> [f32; 4] {

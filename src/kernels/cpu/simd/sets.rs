@@ -35,6 +35,7 @@ macro_rules! simd {
 
             const LANES: usize = $lanes;
             const TILE_ROWS: usize = $rows;
+            const FUSES: bool = true;
 
             $(simd! { @method $method($($argument),+) => $value })+
         }
