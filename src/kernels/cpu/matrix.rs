@@ -157,6 +157,13 @@ impl<'a> MatrixMut<'a> {
         self.pointer
     }
 
+    /// Where some columns of a row are. Unlike slices, several such pointers may be to the same ones.
+    #[inline(always)]
+    pub fn place(&mut self, row: usize, columns: &Range<usize>) -> *mut f32 {
+        assert!(row < self.rows && columns.start <= columns.end && columns.end <= self.columns, "columns of row {row}");
+        self.pointer.wrapping_offset(row as isize * self.stride + columns.start as isize)
+    }
+
     /// Elements from a row to the next.
     #[inline(always)]
     pub fn stride(&self) -> isize {

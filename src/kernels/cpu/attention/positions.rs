@@ -201,7 +201,7 @@ impl Reach<'_> {
                 *from = table.row(row)[keys.clone()].as_ptr();
             }
             for (row, to) in to.iter_mut().enumerate() {
-                *to = scores.row_mut(row)[keys.clone()].as_mut_ptr();
+                *to = scores.place(row, &keys);
             }
             // SAFETY: these are all of a register of keys, and the scores no part of the table.
             unsafe { add_diagonals(simd, from, to, &mut buffer) };
@@ -229,7 +229,7 @@ impl Reach<'_> {
                 *from = d_scores.row(row)[keys.clone()].as_ptr();
             }
             for (to, row) in to.iter_mut().zip(self.table_rows(&queries, &keys)) {
-                *to = sums.row_mut(row)[keys.clone()].as_mut_ptr();
+                *to = sums.place(row, &keys);
             }
             // SAFETY: as above. Distances that share a row are added one after another.
             unsafe { add_diagonals(simd, from, to, &mut buffer) };

@@ -262,11 +262,4 @@ simd! {
         let low = arch::vmull_s16(arch::vget_low_s16(a), arch::vget_low_s16(b));
         arch::vaddq_s32(c, arch::vpaddq_s32(low, arch::vmull_high_s16(a, b)))
     };
-    signed_bytes(pass, bytes) => {
-        let bytes = arch::vreinterpretq_s16_s32(bytes);
-        arch::vreinterpretq_s32_s16(arch::vshrq_n_s16::<8>(match pass {
-            0 => arch::vshlq_n_s16::<8>(bytes),
-            _ => bytes,
-        }))
-    };
 }
