@@ -208,8 +208,8 @@ impl Reach<'_> {
         }
         for (row, query) in queries.enumerate() {
             let (scores, reach) = (scores.row_mut(row), self.query(query));
-            for key in whole..scores.len() {
-                scores[key] += table.get(self.table_row(reach.window[key]), key);
+            for (key, score) in scores.iter_mut().enumerate().skip(whole) {
+                *score += table.get(self.table_row(reach.window[key]), key);
             }
         }
     }
@@ -236,8 +236,8 @@ impl Reach<'_> {
         }
         for (row, query) in queries.enumerate() {
             let (d_scores, reach) = (d_scores.row(row), self.query(query));
-            for key in whole..d_scores.len() {
-                sums.row_mut(self.table_row(reach.window[key]))[key] += d_scores[key];
+            for (key, d_score) in d_scores.iter().enumerate().skip(whole) {
+                sums.row_mut(self.table_row(reach.window[key]))[key] += d_score;
             }
         }
     }
