@@ -111,7 +111,7 @@ impl<F: Format> Panels<F> {
         let mut copy = Vec::new();
         // Copied here once, and not by each task.
         let lhs = if lhs.matrix.has_contiguous_rows() && !is_cached(lhs.matrix) {
-            Operand { matrix: copied(lhs.matrix, &mut copy), ..lhs }
+            Operand { matrix: copied(lhs.matrix, &mut copy, true), ..lhs }
         } else {
             lhs
         };
@@ -150,7 +150,8 @@ impl<F: Format> Panels<F> {
                 if is_cached(block) {
                     run(block);
                 } else {
-                    COPY.with_borrow_mut(|copy| run(copied(block, copy)));
+                    // On this thread alone: waiting for others it could take up another product, which wants the same buffer.
+                    COPY.with_borrow_mut(|copy| run(copied(block, copy, false)));
                 }
             }
         }
@@ -173,8 +174,12 @@ fn is_cached<T: Copy>(block: Matrix<'_, T>) -> bool {
     block.has_contiguous_rows() && (rows <= NEAR || !bytes.is_multiple_of(2048))
 }
 
-/// The same block in a buffer where it is.
-fn copied<'a, T: Pod + Send + Sync>(block: Matrix<'_, T>, buffer: &'a mut Vec<Line>) -> Matrix<'a, T> {
+/// The same block in a buffer where it is, copied by all threads or by this one.
+fn copied<'a, T: Pod + Send + Sync>(
+    block: Matrix<'_, T>,
+    buffer: &'a mut Vec<Line>,
+    by_all_threads: bool,
+) -> Matrix<'a, T> {
     let [rows, columns] = block.shape();
     let by_row = block.has_contiguous_rows();
     let (from, stride) = if by_row { (block, stride::<T>(columns)) } else { (block.transposed(), rows) };
@@ -183,8 +188,13 @@ fn copied<'a, T: Pod + Send + Sync>(block: Matrix<'_, T>, buffer: &'a mut Vec<Li
         *buffer = lines::<T>(count * stride);
     }
     let copy: &mut [T] = bytemuck::cast_slice_mut(buffer);
-    let rows = copy.par_chunks_exact_mut(stride).take(count).enumerate();
-    rows.with_min_len(FEW.div_ceil(width)).for_each(|(row, copy)| copy[..width].copy_from_slice(from.row(row)));
+    let copy_row = |(row, copy): (usize, &mut [T])| copy[..width].copy_from_slice(from.row(row));
+    if by_all_threads {
+        let rows = copy.par_chunks_exact_mut(stride).take(count).enumerate();
+        rows.with_min_len(FEW.div_ceil(width)).for_each(copy_row);
+    } else {
+        copy.chunks_exact_mut(stride).take(count).enumerate().for_each(copy_row);
+    }
     let copy = Matrix::new(copy, 0, count, width, stride);
     if by_row { copy } else { copy.transposed() }
 }

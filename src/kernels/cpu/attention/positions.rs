@@ -54,7 +54,7 @@ impl<'a> Reach<'a> {
     }
 }
 
-/// The rows of one query, key by key: each from `first` to `last`.
+/// The rows of one query, key by key: none above `last`.
 struct QueryReach<'a> {
     window: &'a [u32],
     /// The keys along which the row falls by one.
