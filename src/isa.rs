@@ -28,6 +28,9 @@ pub(crate) enum InstructionSet {
     /// AVX-512 with VNNI, and with products of bf16 that are as fast as those of f32.
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16,
+    /// AVX-512 with VNNI, and AMX: a matrix unit for bytes and bf16.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
 }
 
 impl InstructionSet {
@@ -46,6 +49,8 @@ impl InstructionSet {
         Self::Avx512Vnni,
         #[cfg(target_arch = "x86_64")]
         Self::Avx512Bf16,
+        #[cfg(target_arch = "x86_64")]
+        Self::Amx,
     ];
 
     /// Its name in `DEBERTA_BURN_ISA`.
@@ -64,6 +69,8 @@ impl InstructionSet {
             Self::Avx512Vnni => "avx512vnni",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16 => "avx512bf16",
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => "amx",
         }
     }
 
@@ -95,6 +102,8 @@ impl InstructionSet {
                     && is_x86_feature_detected!("avx512bf16")
                     && vendor() == *b"AuthenticAMD"
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => Self::Avx512Vnni.is_available() && has_amx(),
         }
     }
 }
@@ -107,6 +116,12 @@ impl Isa {
     /// Those of this processor, from narrow to wide.
     pub fn available() -> impl DoubleEndedIterator<Item = Self> {
         InstructionSet::ALL.iter().copied().filter(|set| set.is_available()).map(Self)
+    }
+
+    /// The narrowest of all.
+    #[cfg(test)]
+    pub fn narrowest() -> Self {
+        Self(InstructionSet::Portable)
     }
 
     /// The widest of this processor.
@@ -152,15 +167,23 @@ impl Isa {
     /// Whether it has sums of products of bytes.
     pub fn multiplies_bytes(self) -> bool {
         #[cfg(target_arch = "x86_64")]
-        return matches!(self.0, InstructionSet::AvxVnni | InstructionSet::Avx512Vnni | InstructionSet::Avx512Bf16);
+        return self.0 == InstructionSet::AvxVnni || self.0 >= InstructionSet::Avx512Vnni;
         #[cfg(not(target_arch = "x86_64"))]
         false
     }
 
-    /// Whether it has sums of products of bf16.
+    /// Whether its registers have sums of products of bf16.
     pub fn multiplies_bf16(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         return self.0 == InstructionSet::Avx512Bf16;
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
+    /// Whether it has a matrix unit, which multiplies tiles of bytes and of bf16.
+    pub fn multiplies_tiles(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self.0 == InstructionSet::Amx;
         #[cfg(not(target_arch = "x86_64"))]
         false
     }
@@ -192,6 +215,43 @@ fn vendor() -> [u8; 12] {
         *part = register.to_le_bytes();
     }
     name
+}
+
+/// Whether the processor has AMX for bytes and bf16, and Linux lets this process use its tiles: 8 KB more to save whenever it
+/// interrupts a thread, which it keeps no room for unless asked.
+#[cfg(target_arch = "x86_64")]
+fn has_amx() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let leaf = |number| std::arch::x86_64::__cpuid_count(number, 0);
+        // Tiles, products of bytes, products of bf16.
+        let bits = 1 << 24 | 1 << 25 | 1 << 22;
+        leaf(0).eax >= 7 && leaf(7).edx & bits == bits && may_use_tiles()
+    })
+}
+
+/// Asks for the permission.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn may_use_tiles() -> bool {
+    // The system call, its request for a part of the processor's state, and the number of the tiles' part (asm/prctl.h).
+    const ARCH_PRCTL: i64 = 158;
+    const REQUEST: i64 = 0x1023;
+    const TILES: i64 = 18;
+    let result: i64;
+    // SAFETY: the call reads no memory of this process and writes none. It fails where Linux knows no such request.
+    unsafe {
+        std::arch::asm!(
+            "syscall", inlateout("rax") ARCH_PRCTL => result, in("rdi") REQUEST, in("rsi") TILES,
+            lateout("rcx") _, lateout("r11") _, options(nostack)
+        );
+    }
+    result == 0
+}
+
+/// Other systems are not known to the kernels.
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+fn may_use_tiles() -> bool {
+    false
 }
 
 /// The name that the processor reports, if it does.

@@ -6,7 +6,7 @@ use burn::tensor::DType;
 use rayon::prelude::*;
 
 use super::{Backbone, Precision, attention::PreparedPositions, input::ModelInput};
-use crate::{Error, Result, device};
+use crate::{Error, Result, device, isa::Isa};
 
 /// A model that [`Prepared`] can make ready for inference, with a head or without.
 pub trait InferenceModel: Send + Sync {
@@ -108,5 +108,5 @@ impl<M: InferenceModel> Prepared<M> {
 /// Lays out a model's weights in a precision, if its device has a use for that.
 fn lay_out(model: &mut impl InferenceModel, precision: Precision) {
     let linears = model.backbone_mut().linears();
-    linears.into_par_iter().for_each(|(role, linear)| linear.pack(precision.weights(role)));
+    linears.into_par_iter().for_each(|(role, linear)| linear.pack(precision.weights(role, Isa::in_use())));
 }

@@ -27,7 +27,7 @@ pub enum Precision {
     /// f16, which CPUs are slow in. In training, the loss is scaled to keep gradients within its range.
     F16,
     /// bf16. For inference on CPUs, weights in bf16, half the bytes: multiplied by inputs in bf16 with sums in f32 where the
-    /// processor has fast instructions for that (AMD's from Zen 4 on), elsewhere by inputs in f32.
+    /// processor has fast instructions for that (AMD's from Zen 4 on, Intel's with AMX), elsewhere by inputs in f32.
     Bf16,
     /// CPUs only: integers of 12 bits for weights, and of 13 bits for inputs; each output and each token has a scale for every
     /// 256 inputs. The decisions of f32 but for near ties, faster.
@@ -40,7 +40,8 @@ pub enum Precision {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Int8Layers {
-    /// Those of attention; the feed-forward networks, whose inputs have outliers, are as in [`Precision::I16`].
+    /// Those of attention; the feed-forward networks, whose inputs have outliers, are as in [`Precision::Bf16`] where the processor
+    /// has a matrix unit for that, elsewhere as in [`Precision::I16`].
     #[default]
     Mixed,
     /// All: the fastest, and least exact.
@@ -92,11 +93,12 @@ impl Precision {
     }
 
     /// What a linear map's weights are held in on a CPU.
-    pub(super) fn weights(self, role: LinearRole) -> WeightType {
+    pub(super) fn weights(self, role: LinearRole, isa: Isa) -> WeightType {
         match self {
             Self::F32 | Self::F16 => WeightType::F32,
             Self::Bf16 => WeightType::Bf16,
             Self::I16 => WeightType::I16,
+            Self::Int8(Int8Layers::Mixed) if !role.is_attention() && isa.multiplies_tiles() => WeightType::Bf16,
             Self::Int8(Int8Layers::Mixed) if !role.is_attention() => WeightType::I16,
             Self::Int8(_) => WeightType::Int8,
         }
@@ -110,9 +112,10 @@ impl Precision {
         }
         let isa = Isa::in_use();
         let kernel = |weights: WeightType| format!("{weights} ({})", weights.instructions(isa));
-        let [attention, feed_forward] = [LinearRole::Query, LinearRole::Intermediate].map(|role| self.weights(role));
+        let [attention, feed_forward] =
+            [LinearRole::Query, LinearRole::Intermediate].map(|role| self.weights(role, isa));
         let mut rest = format!("the rest {}", kernel(WeightType::F32));
-        if attention.rounds_attention() && isa.multiplies_bf16() {
+        if attention.rounds_attention() && (isa.multiplies_bf16() || isa.multiplies_tiles()) {
             rest = format!("attention's products {}, {rest}", kernel(WeightType::Bf16));
         }
         match (attention, feed_forward) {
@@ -162,14 +165,19 @@ mod tests {
 
     #[test]
     fn each_part_has_its_type() {
-        let of = |precision: Precision| LinearRole::ALL.map(|role| precision.weights(role));
+        let isa = Isa::in_use();
+        let of = |precision: Precision| LinearRole::ALL.map(|role| precision.weights(role, isa));
         assert_eq!(of(Precision::F32), [WeightType::F32; 6]);
         assert_eq!(of(Precision::Bf16), [WeightType::Bf16; 6]);
         assert_eq!(of(Precision::I16), [WeightType::I16; 6]);
-        let (attention, feed_forward) = (WeightType::Int8, WeightType::I16);
+        let (attention, feed_forward) = (WeightType::Int8, feed_forward_of_int8(isa));
         let mixed = [attention, attention, attention, attention, feed_forward, feed_forward];
         assert_eq!(of(Precision::Int8(Int8Layers::Mixed)), mixed);
         assert_eq!(of(Precision::Int8(Int8Layers::All)), [WeightType::Int8; 6]);
+    }
+
+    fn feed_forward_of_int8(isa: Isa) -> WeightType {
+        if isa.multiplies_tiles() { WeightType::Bf16 } else { WeightType::I16 }
     }
 
     #[test]
@@ -178,16 +186,17 @@ mod tests {
         let f32 = WeightType::F32.instructions(Isa::in_use());
         assert_eq!(Precision::F32.describe(&device), format!("f32: f32 ({f32}) throughout"));
         let mixed = Precision::Int8(Int8Layers::Mixed).describe(&device);
-        let [int8, i16, bf16] =
-            [WeightType::Int8, WeightType::I16, WeightType::Bf16].map(|weights| weights.instructions(Isa::in_use()));
-        let products = match Isa::in_use().multiplies_bf16() {
-            true => format!("attention's products bf16 ({bf16}), "),
+        let isa = Isa::in_use();
+        let kernel = |weights: WeightType| format!("{weights} ({})", weights.instructions(isa));
+        let [int8, feed_forward, bf16] = [WeightType::Int8, feed_forward_of_int8(isa), WeightType::Bf16].map(kernel);
+        let products = match isa.multiplies_bf16() || isa.multiplies_tiles() {
+            true => format!("attention's products {bf16}, "),
             false => String::new(),
         };
         assert_eq!(
             mixed,
             format!(
-                "int8 (mixed): attention's linear maps int8 ({int8}), feed-forward i16 ({i16}), {products}the rest f32 ({f32})"
+                "int8 (mixed): attention's linear maps {int8}, feed-forward {feed_forward}, {products}the rest f32 ({f32})"
             )
         );
         assert_eq!(Precision::F16.describe(&device), "f16 throughout");

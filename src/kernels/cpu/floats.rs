@@ -1,17 +1,18 @@
 //! Products of floating-point numbers, whose sums are f32.
 
-use std::{borrow::Cow, fmt::Debug, marker::PhantomData};
+use std::{fmt::Debug, marker::PhantomData};
 
 use bytemuck::Pod;
 use half::bf16;
 use rayon::prelude::*;
 
 use super::{
+    amx,
     format::{Format, Operand, States},
     layout::pack_rows,
+    lines::{Aligned, Elements, Line, room, stride},
     matrix::Matrix,
     packed::WeightType,
-    panels::stride,
     quantisation::FEW,
     simd::{Simd, vectorized},
 };
@@ -98,12 +99,18 @@ impl<W: Float> Format for Floats<W> {
     }
 
     fn states(_: Isa, rows: &[f32], inner: usize) -> States<'_, Self> {
-        States { states: Cow::Borrowed(rows), scales: Vec::new(), width: inner }
+        States { states: Elements::Borrowed(rows), scales: Vec::new(), width: inner }
     }
 
     #[inline(always)]
     fn start<S: Simd>(simd: S, _: &[i32]) -> [S::Vector; 2] {
         [simd.splat(0.0); 2]
+    }
+
+    #[inline(always)]
+    unsafe fn load_sums<S: Simd>(simd: S, from: *const i32) -> S::Vector {
+        // SAFETY: the caller's promise.
+        unsafe { simd.load(from.cast()) }
     }
 
     #[inline(always)]
@@ -138,38 +145,46 @@ impl<'a, W: Float> From<Matrix<'a>> for Operand<'a, Floats<W>> {
 /// A format whose operands are numbers themselves, so that one is made of any matrix at no cost, or at that of rounding it.
 pub(crate) trait Rounded: Format {
     /// A left operand, in `buffer` if it has to be rounded. Rows are contiguous.
-    fn operand<'a>(isa: Isa, matrix: Matrix<'a>, buffer: &'a mut Vec<Self::State>) -> Operand<'a, Self>;
+    fn operand<'a>(isa: Isa, matrix: Matrix<'a>, buffer: &'a mut Vec<Line>) -> Operand<'a, Self>;
 }
 
 impl Rounded for F32 {
-    fn operand<'a>(_: Isa, matrix: Matrix<'a>, _: &'a mut Vec<f32>) -> Operand<'a, Self> {
+    fn operand<'a>(_: Isa, matrix: Matrix<'a>, _: &'a mut Vec<Line>) -> Operand<'a, Self> {
         matrix.into()
     }
 }
 
 /// Weights and inputs of bf16, multiplied in pairs, for processors that have the instruction. It takes denormal numbers for zeros.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PairedBf16;
+pub(crate) type PairedBf16 = PairsOfBf16<false>;
 
-impl Format for PairedBf16 {
+/// The same in whole tiles, for processors that multiply those.
+pub(crate) type AmxBf16 = PairsOfBf16<true>;
+
+/// Weights and inputs of bf16, in pairs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PairsOfBf16<const TILES: bool>;
+
+impl<const TILES: bool> Format for PairsOfBf16<TILES> {
     type State = bf16;
     type Weight = bf16;
     type Sum<S: Simd> = S::Vector;
 
     const WEIGHT_TYPE: WeightType = WeightType::Bf16;
     const GROUP: usize = 2;
-    // Panels of as many bytes as those of f32.
-    const DEPTH: usize = 2 * F32::DEPTH;
+    const STEP: usize = if TILES { amx::ROW / size_of::<bf16>() } else { Self::GROUP };
+    const AMX: Option<amx::Product> = if TILES { Some(amx::Product::Bf16) } else { None };
+    // Panels of as many bytes as those of f32. A matrix unit wants them from the first-level cache.
+    const DEPTH: usize = if TILES { F32::DEPTH } else { 2 * F32::DEPTH };
 
     fn pack(isa: Isa, panel: &mut [bf16], weights: Matrix<'_>, _: &[f32], width: usize) {
-        let [inner, columns] = weights.shape();
+        let [_, columns] = weights.shape();
         // Pairs of bf16 have the bits of one number.
         let panel: &mut [f32] = bytemuck::cast_slice_mut(panel);
         if weights.has_contiguous_rows() {
             pair_rows(isa, panel, weights, width);
         } else {
             // A column's numbers lie side by side: they are rounded where they lie, and then move in pairs.
-            let pairs = inner.div_ceil(Self::GROUP);
+            let pairs = panel.len() / width;
             let mut rounded = vec![0.0; columns * pairs];
             round(isa, weights.transposed(), bytemuck::cast_slice_mut(&mut rounded), pairs * Self::GROUP);
             pack_rows(panel, Matrix::new(&rounded, 0, columns, pairs, pairs).transposed(), width, |pair| pair);
@@ -181,18 +196,24 @@ impl Format for PairedBf16 {
     }
 
     fn states(isa: Isa, rows: &[f32], inner: usize) -> States<'_, Self> {
-        let width = inner.next_multiple_of(Self::GROUP);
-        let mut states = vec![bf16::ZERO; rows.len() / inner * width];
+        let width = inner.next_multiple_of(Self::STEP);
+        let mut states = Aligned::zeros(rows.len() / inner * width);
         let few = FEW.div_ceil(inner);
         states.par_chunks_mut(few * width).zip(rows.par_chunks(few * inner)).for_each(|(states, rows)| {
             round(isa, Matrix::new(rows, 0, rows.len() / inner, inner, inner), states, width);
         });
-        States { states: Cow::Owned(states), scales: Vec::new(), width }
+        States { states: Elements::Aligned(states), scales: Vec::new(), width }
     }
 
     #[inline(always)]
     fn start<S: Simd>(simd: S, _: &[i32]) -> [S::Vector; 2] {
         [simd.splat(0.0); 2]
+    }
+
+    #[inline(always)]
+    unsafe fn load_sums<S: Simd>(simd: S, from: *const i32) -> S::Vector {
+        // SAFETY: the caller's promise.
+        unsafe { simd.load(from.cast()) }
     }
 
     #[inline(always)]
@@ -218,22 +239,19 @@ impl Format for PairedBf16 {
     }
 }
 
-impl Rounded for PairedBf16 {
-    fn operand<'a>(isa: Isa, matrix: Matrix<'a>, buffer: &'a mut Vec<bf16>) -> Operand<'a, Self> {
+impl<const TILES: bool> Rounded for PairsOfBf16<TILES> {
+    fn operand<'a>(isa: Isa, matrix: Matrix<'a>, buffer: &'a mut Vec<Line>) -> Operand<'a, Self> {
         let [rows, inner] = matrix.shape();
-        let width = inner.next_multiple_of(Self::GROUP);
+        let width = inner.next_multiple_of(Self::STEP);
         let stride = stride::<bf16>(width);
-        if buffer.len() < rows * stride {
-            buffer.resize(rows * stride, bf16::ZERO);
-        }
-        let states = &mut buffer[..rows * stride];
+        let states = room::<bf16>(buffer, rows * stride);
         round(isa, matrix, states, stride);
         Operand { matrix: Matrix::new(states, 0, rows, width, stride), scales: None }
     }
 }
 
 vectorized! {
-    /// Rows to the nearest bf16, `stride` apart, and a zero where half of the last pair is missing.
+    /// Rows to the nearest bf16, `stride` apart, and zeros where they end.
     fn round(rows: Matrix<'_>, states: &mut [bf16], stride: usize) {
         let [_, inner] = rows.shape();
         for (number, states) in states.chunks_exact_mut(stride).enumerate() {
@@ -241,18 +259,20 @@ vectorized! {
             for (state, value) in states.iter_mut().zip(rows.row(number)) {
                 *state = bf16::from_f32(*value);
             }
-            if let Some(half) = rest.first_mut() {
-                *half = bf16::ZERO;
-            }
+            rest.fill(bf16::ZERO);
         }
     }
 }
 
 vectorized! {
-    /// Each two rows, rounded, as one row of pairs, `width` apart.
+    /// Each two rows, rounded, as one row of pairs, `width` apart, and zeros where there are no more.
     fn pair_rows(pairs: &mut [f32], rows: Matrix<'_>, width: usize) {
         let [count, columns] = rows.shape();
         for (number, pairs) in pairs.chunks_exact_mut(width).enumerate() {
+            if 2 * number >= count {
+                pairs.fill(0.0);
+                continue;
+            }
             let (pairs, rest) = pairs.split_at_mut(columns);
             let low = rows.row(2 * number);
             let pair = |low: &f32, high: &f32| bytemuck::cast([bf16::from_f32(*low), bf16::from_f32(*high)]);

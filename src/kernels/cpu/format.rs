@@ -5,18 +5,20 @@
 //! | [`F32`](super::floats::F32) | f32 | f32 | f32 | multiply-add |
 //! | [`Bf16`](super::floats::Bf16) | bf16, widened in registers | f32 | f32 | multiply-add |
 //! | [`PairedBf16`](super::floats::PairedBf16) | bf16 | bf16 | f32 | pairs: `vdpbf16ps` |
+//! | [`AmxBf16`](super::floats::AmxBf16) | the same | the same | the same | tiles: `tdpbf16ps` |
 //! | [`I16`](super::integers::I16) | 12 bits | 13 bits | i32 over a block of 256 inputs, then f32 | pairs: `vpdpwssd`, `vpmaddwd`, `smull` |
 //! | [`Int8`](super::integers::Int8) | 8 bits | 8 bits | i32 over a block of 128 inputs, then f32 | bytes: `vpdpbusd` |
+//! | [`AmxInt8`](super::integers::AmxInt8) | the same | the same | the same | tiles: `tdpbusd` |
 //! | [`WidenedInt8`](super::integers::WidenedInt8) | the same | the same | the same | pairs, of weights widened in registers |
 //!
 //! Integers have a scale for each block of a column or row. Sums of integers are exact, and what is made of them takes the same
 //! roundings on every processor: products of integers are the same to the bit whichever instructions compute them.
 
-use std::{borrow::Cow, fmt::Debug, ops::Range};
+use std::{fmt::Debug, ops::Range};
 
 use bytemuck::Pod;
 
-use super::{matrix::Matrix, packed::WeightType, simd::Simd};
+use super::{amx, lines::Elements, matrix::Matrix, packed::WeightType, simd::Simd};
 use crate::isa::Isa;
 
 /// One of the formats above.
@@ -32,7 +34,16 @@ pub(crate) trait Format: Copy + Debug + Send + Sync + 'static {
     const WEIGHT_TYPE: WeightType;
     /// Inputs that one step takes, side by side in memory.
     const GROUP: usize;
-    /// Inputs of a block, a multiple of `GROUP`. After each block the output is visited: a panel of so many rows stays in the
+    /// Rows of states, and panels, are padded with zeros to a multiple of so many inputs.
+    const STEP: usize = Self::GROUP;
+    /// How a [matrix unit](amx) multiplies it, if it is for one.
+    const AMX: Option<amx::Product> = None;
+    /// Rows that every set of registers, or a matrix unit, multiplies in whole tiles.
+    const TILE_ROWS: usize = match Self::AMX {
+        None => 12,
+        Some(_) => amx::SIDE,
+    };
+    /// Inputs of a block, a multiple of `STEP`. After each block the output is visited: a panel of so many rows stays in the
     /// first-level cache, and sums of integers do not overflow. Integers have scales of their own in each block.
     const DEPTH: usize;
 
@@ -58,6 +69,12 @@ pub(crate) trait Format: Copy + Debug + Send + Sync + 'static {
     /// Two registers of sums to start from.
     fn start<S: Simd>(simd: S, offsets: &[i32]) -> [Self::Sum<S>; 2];
 
+    /// A register of sums from memory.
+    ///
+    /// # Safety
+    /// A register can be read.
+    unsafe fn load_sums<S: Simd>(simd: S, from: *const i32) -> Self::Sum<S>;
+
     /// Adds the products of one group of inputs.
     ///
     /// # Safety
@@ -75,7 +92,7 @@ pub(crate) trait Format: Copy + Debug + Send + Sync + 'static {
 
 /// The left operand of a product.
 pub(crate) struct Operand<'a, F: Format> {
-    /// [rows, inputs], with as many inputs as make whole groups.
+    /// [rows, inputs], with as many inputs as make whole steps.
     pub matrix: Matrix<'a, F::State>,
     /// What the states of each row and block are multiples of, [rows, blocks]; none where they are numbers themselves.
     pub scales: Option<Matrix<'a>>,
@@ -105,7 +122,7 @@ impl<F: Format> Copy for Operand<'_, F> {}
 
 /// What an [`Operand`] looks at.
 pub(crate) struct States<'a, F: Format> {
-    pub states: Cow<'a, [F::State]>,
+    pub states: Elements<'a, F::State>,
     /// For each row and block; empty where the states are numbers themselves.
     pub scales: Vec<f32>,
     /// States in a row.

@@ -1,12 +1,14 @@
 //! Products of small integers, whose sums are exact.
 
-use std::{borrow::Cow, fmt::Debug, marker::PhantomData};
+use std::{fmt::Debug, marker::PhantomData};
 
 use bytemuck::Pod;
 
 use super::{
+    amx,
     format::{Format, States},
     layout::pack_groups,
+    lines::Elements,
     matrix::Matrix,
     packed::WeightType,
     quantisation::{self, Truncate},
@@ -24,18 +26,25 @@ pub(crate) type I16 = Integers<Words>;
 /// 8 bits a weight and an input, for processors that multiply bytes.
 pub(crate) type Int8 = Integers<Bytes>;
 
+/// The same for processors that multiply tiles of them: the same sums.
+pub(crate) type AmxInt8 = Integers<Tiles>;
+
 /// 8 bits a weight and an input, with weights that are widened when they are loaded, for all others: the same sums.
 pub(crate) type WidenedInt8 = Integers<WidenedBytes>;
 
 /// Which integers they are. A group of them fills 32 bits in a register.
 pub(crate) trait Kind: Copy + Debug + Send + Sync + 'static {
-    type State: Pod + Default + Truncate + Send + Sync;
+    type State: Pod + Truncate + Send + Sync;
     type Weight: Pod + Truncate + Into<f32> + Into<i32> + Send + Sync;
 
     /// As in [`Format`].
     const WEIGHT_TYPE: WeightType = WeightType::Int8;
     /// As in [`Format`].
     const GROUP: usize;
+    /// As in [`Format`].
+    const STEP: usize = Self::GROUP;
+    /// As in [`Format`].
+    const AMX: Option<amx::Product> = None;
     /// As in [`Format`].
     const DEPTH: usize;
     /// The largest weight.
@@ -104,6 +113,29 @@ impl Kind for Bytes {
     }
 }
 
+/// Bytes in whole tiles.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tiles;
+
+impl Kind for Tiles {
+    type State = u8;
+    type Weight = i8;
+
+    const GROUP: usize = Bytes::GROUP;
+    const STEP: usize = amx::ROW;
+    const AMX: Option<amx::Product> = Some(amx::Product::Bytes);
+    const DEPTH: usize = Bytes::DEPTH;
+    const WEIGHTS: f32 = Bytes::WEIGHTS;
+    const STATES: f32 = Bytes::STATES;
+    const OFFSET: i32 = Bytes::OFFSET;
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, weights: *const i8) -> S::Integers {
+        // SAFETY: the caller's promise.
+        unsafe { Bytes::load(simd, weights) }
+    }
+}
+
 /// The same integers, multiplied as i16. (AVX2 multiplies bytes too, but sums of two saturate.)
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WidenedBytes;
@@ -131,6 +163,8 @@ impl<K: Kind> Format for Integers<K> {
 
     const WEIGHT_TYPE: WeightType = K::WEIGHT_TYPE;
     const GROUP: usize = K::GROUP;
+    const STEP: usize = K::STEP;
+    const AMX: Option<amx::Product> = K::AMX;
     const DEPTH: usize = K::DEPTH;
 
     fn scales(weights: Matrix<'_>) -> Vec<f32> {
@@ -162,9 +196,9 @@ impl<K: Kind> Format for Integers<K> {
     }
 
     fn states(isa: Isa, rows: &[f32], inner: usize) -> States<'_, Self> {
-        let width = inner.next_multiple_of(K::GROUP);
+        let width = inner.next_multiple_of(K::STEP);
         let (states, scales) = quantisation::rows(isa, rows, inner, width, K::DEPTH, K::STATES, K::OFFSET);
-        States { states: Cow::Owned(states), scales, width }
+        States { states: Elements::Aligned(states), scales, width }
     }
 
     #[inline(always)]
@@ -175,6 +209,12 @@ impl<K: Kind> Format for Integers<K> {
         assert_eq!(offsets.len(), 2 * S::LANES, "a number for each column of a panel");
         // SAFETY: there are two registers of them.
         unsafe { [simd.load_integers(offsets.as_ptr()), simd.load_integers(offsets.as_ptr().add(S::LANES))] }
+    }
+
+    #[inline(always)]
+    unsafe fn load_sums<S: Simd>(simd: S, from: *const i32) -> S::Integers {
+        // SAFETY: the caller's promise.
+        unsafe { simd.load_integers(from) }
     }
 
     #[inline(always)]

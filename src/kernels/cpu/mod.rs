@@ -2,6 +2,7 @@
 //! belong to no room of their own.
 
 pub(crate) mod adamw;
+pub(crate) mod amx;
 pub(crate) mod attention;
 pub(crate) mod backend;
 pub(crate) mod dropout;
@@ -12,6 +13,7 @@ pub(crate) mod integers;
 pub(crate) mod lanes;
 pub(crate) mod layout;
 pub(crate) mod linear;
+pub(crate) mod lines;
 pub(crate) mod matrix;
 pub(crate) mod operation;
 pub(crate) mod packed;

@@ -13,9 +13,9 @@ use burn::{
 
 use super::{
     backend::HostBackend,
-    floats::{Bf16, F32, PairedBf16},
+    floats::{AmxBf16, Bf16, F32, PairedBf16},
     format::Format,
-    integers::{I16, Int8, WidenedInt8},
+    integers::{AmxInt8, I16, Int8, WidenedInt8},
     matrix::{Matrix, filled},
     operation::{Operation, apply},
     panels::Panels,
@@ -49,6 +49,10 @@ impl WeightType {
             (Self::I16 | Self::Int8, InstructionSet::Neon) => "smull",
             #[cfg(target_arch = "x86_64")]
             (Self::Bf16, InstructionSet::Avx512Bf16) => "vdpbf16ps",
+            #[cfg(target_arch = "x86_64")]
+            (Self::Bf16, InstructionSet::Amx) => "tdpbf16ps",
+            #[cfg(target_arch = "x86_64")]
+            (Self::Int8, InstructionSet::Amx) => "tdpbusd",
             #[cfg(target_arch = "x86_64")]
             (Self::F32 | Self::Bf16, _) => "vfmadd231ps",
             #[cfg(target_arch = "x86_64")]
@@ -159,9 +163,11 @@ pub(crate) fn pack(weight: Tensor<2>, weight_type: WeightType) -> Arc<dyn Packed
 fn pack_matrix(isa: Isa, matrix: Matrix<'_>, weight_type: WeightType) -> Arc<dyn PackedWeight> {
     match weight_type {
         WeightType::F32 => Arc::new(Panels::<F32>::new(isa, matrix)),
+        WeightType::Bf16 if isa.multiplies_tiles() => Arc::new(Panels::<AmxBf16>::new(isa, matrix)),
         WeightType::Bf16 if isa.multiplies_bf16() => Arc::new(Panels::<PairedBf16>::new(isa, matrix)),
         WeightType::Bf16 => Arc::new(Panels::<Bf16>::new(isa, matrix)),
         WeightType::I16 => Arc::new(Panels::<I16>::new(isa, matrix)),
+        WeightType::Int8 if isa.multiplies_tiles() => Arc::new(Panels::<AmxInt8>::new(isa, matrix)),
         WeightType::Int8 if isa.multiplies_bytes() => Arc::new(Panels::<Int8>::new(isa, matrix)),
         WeightType::Int8 => Arc::new(Panels::<WidenedInt8>::new(isa, matrix)),
     }

@@ -8,36 +8,18 @@
 
 use std::{fmt, iter, marker::PhantomData, ops::Range};
 
-use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
-use super::{floats::F32, format::Format, matrix::Matrix};
+use super::{
+    floats::F32,
+    format::Format,
+    lines::{Line, lines},
+    matrix::Matrix,
+};
 use crate::isa::Isa;
 
 /// Weights that are not worth a second thread to lay out.
 const FEW: usize = 64 * 1024;
-
-/// A cache line: a register load that crosses two costs twice.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub(super) struct Line([f32; 16]);
-
-// SAFETY: all-zero bytes are 16 numbers.
-unsafe impl Zeroable for Line {}
-// SAFETY: 16 numbers of 4 bytes fill the 64 bytes that it is aligned to, and any bytes are numbers.
-unsafe impl Pod for Line {}
-
-/// Lines for so many elements.
-pub(super) fn lines<T>(elements: usize) -> Vec<Line> {
-    bytemuck::zeroed_vec((elements * size_of::<T>()).div_ceil(size_of::<Line>()))
-}
-
-/// Elements from one row to the next of a matrix in lines: whole ones, so that a register of a row's lies in one of them, and an odd
-/// number, so that rows take turns in all sets of a cache.
-pub(super) fn stride<T>(columns: usize) -> usize {
-    let in_a_line = size_of::<Line>() / size_of::<T>();
-    (columns.div_ceil(in_a_line) | 1) * in_a_line
-}
 
 /// A right operand in panels.
 pub(crate) struct Panels<F = F32> {
@@ -139,9 +121,9 @@ impl<F: Format> Panels<F> {
         [self.inner, self.columns]
     }
 
-    /// Rows of whole groups.
+    /// Rows of whole steps.
     pub(super) fn depth(&self) -> usize {
-        self.inner.next_multiple_of(F::GROUP)
+        self.inner.next_multiple_of(F::STEP)
     }
 
     /// Columns of whole panels.

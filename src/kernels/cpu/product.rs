@@ -11,17 +11,21 @@ use bytemuck::Pod;
 use rayon::prelude::*;
 
 use super::{
+    amx,
     format::{Format, Operand},
     gelu,
+    lines::{Line, room, stride},
     matrix::{Matrix, MatrixMut, Shared},
-    panels::{Line, Panels, lines, parts, stride},
+    panels::{Panels, parts},
     quantisation::FEW,
     simd::{Simd, vectorized},
 };
 use crate::isa::Isa;
 
-/// Rows of the left operand that stay in the second-level cache, a multiple of every tile's: 512 inputs of 120 rows are 246 KB.
-const ROWS: usize = 120;
+/// Rows of the left operand that stay in the second-level cache, in whole tiles: 512 inputs of 120 rows of f32 are 246 KB.
+const fn rows_of_a_block<F: Format>() -> usize {
+    128 / F::TILE_ROWS * F::TILE_ROWS
+}
 /// Columns that one task computes, a multiple of every panel's width.
 const COLUMNS: usize = 192;
 /// Rows of a tile that one register addresses; a higher tile has another for the rest.
@@ -118,7 +122,7 @@ impl<F: Format> Panels<F> {
         let output = Shared::new(output);
         // Row blocks of the same columns follow each other: they find the panels in cache.
         let tasks: Vec<_> = parts(0..width, COLUMNS)
-            .flat_map(|columns| parts(0..rows, ROWS).map(move |rows| (rows, columns.clone())))
+            .flat_map(|columns| parts(0..rows, rows_of_a_block::<F>()).map(move |rows| (rows, columns.clone())))
             .collect();
         // Each can be taken by another thread, down to the last.
         tasks.into_par_iter().with_max_len(1).for_each(|(rows, columns)| {
@@ -137,7 +141,7 @@ impl<F: Format> Panels<F> {
             static COPY: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
         }
         let [rows, inner] = lhs.matrix.shape();
-        for rows in parts(0..rows, ROWS) {
+        for rows in parts(0..rows, rows_of_a_block::<F>()) {
             let lhs = lhs.rows(rows.clone());
             for depth in parts(0..inner, F::DEPTH) {
                 let lhs = lhs.block(depth.clone());
@@ -184,10 +188,7 @@ fn copied<'a, T: Pod + Send + Sync>(
     let by_row = block.has_contiguous_rows();
     let (from, stride) = if by_row { (block, stride::<T>(columns)) } else { (block.transposed(), rows) };
     let [count, width] = from.shape();
-    if size_of_val(&buffer[..]) < count * stride * size_of::<T>() {
-        *buffer = lines::<T>(count * stride);
-    }
-    let copy: &mut [T] = bytemuck::cast_slice_mut(buffer);
+    let copy = room::<T>(buffer, count * stride);
     let copy_row = |(row, copy): (usize, &mut [T])| copy[..width].copy_from_slice(from.row(row));
     if by_all_threads {
         let rows = copy.par_chunks_exact_mut(stride).take(count).enumerate();
@@ -211,6 +212,7 @@ vectorized! {
         output: MatrixMut<'_>,
     ) {
         let mut output = output;
+        let mut unit = amx::Unit::new();
         for from in parts(columns.clone(), panels.width()) {
             let to = from.start - columns.start..from.end - columns.start;
             let tiles = Tiles {
@@ -221,7 +223,10 @@ vectorized! {
                 start: start.columns(to.clone()),
                 columns: to,
             };
-            tiles.run(simd, &mut output);
+            match F::AMX {
+                None => tiles.run(simd, &mut output),
+                Some(product) => tiles.run_in_blocks(simd, panels.isa(), product, &mut unit, &mut output),
+            }
         }
     }
 }
@@ -394,6 +399,8 @@ fn prefetch<T>(weights: *const T, width: usize) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (weights, width);
 }
+
+mod unit;
 
 #[cfg(test)]
 mod tests;

@@ -4,9 +4,10 @@
 //! What is not finite makes the scale NaN, and so every product with that row or column. One whose magnitudes all lie below
 //! [`SMALLEST`] counts as zeros.
 
+use bytemuck::Pod;
 use rayon::prelude::*;
 
-use super::{matrix::Matrix, simd::vectorized};
+use super::{lines::Aligned, matrix::Matrix, simd::vectorized};
 use crate::isa::Isa;
 
 /// The least that is told from zero: the inverse of its scale is still a number.
@@ -81,7 +82,7 @@ truncate!(i8, u8, i16);
 
 /// Rows of `width` integers from rows of `inner` numbers, and the scales of each block of `depth` of them: the largest of a block
 /// becomes `range`, and `offset` is added to each.
-pub(super) fn rows<T: Truncate + Clone + Default + Send>(
+pub(super) fn rows<T: Truncate + Pod + Send>(
     isa: Isa,
     rows: &[f32],
     inner: usize,
@@ -89,10 +90,10 @@ pub(super) fn rows<T: Truncate + Clone + Default + Send>(
     depth: usize,
     range: f32,
     offset: i32,
-) -> (Vec<T>, Vec<f32>) {
+) -> (Aligned<T>, Vec<f32>) {
     let count = rows.len() / inner;
     let blocks = inner.div_ceil(depth);
-    let (mut integers, mut scales) = (vec![T::default(); count * width], vec![0.0; count * blocks]);
+    let (mut integers, mut scales) = (Aligned::zeros(count * width), vec![0.0; count * blocks]);
     let found = integers.par_chunks_exact_mut(width).zip(scales.par_chunks_exact_mut(blocks));
     let rows = rows.par_chunks_exact(inner).zip(found);
     rows.with_min_len(FEW.div_ceil(inner)).for_each(|(numbers, (integers, scales))| {

@@ -169,8 +169,8 @@ fn run(
     if let Some(reach) = inputs.position_query.and(task.reach()) {
         by_key.matrix(reach.rows.len(), length).fill(0.0);
     }
-    for start in (0..queries).step_by(block_size(length)) {
-        let block = start..(start + block_size(length)).min(queries);
+    for start in (0..queries).step_by(block_size::<F32>(length)) {
+        let block = start..(start + block_size::<F32>(length)).min(queries);
         let rows = block.len();
         let (query, gradient) = (inputs.query.rows(block.clone()), gradient.rows(block.clone()));
 

@@ -9,9 +9,11 @@ use super::{
 use crate::isa::Isa;
 use crate::kernels::cpu::{
     floats::Rounded,
+    format::Format,
     lanes,
+    lines::{Line, room, stride},
     matrix::{Matrix, MatrixMut},
-    panels::{Line, Panels, lines, stride},
+    panels::Panels,
     product::Start,
     simd::Simd,
 };
@@ -19,12 +21,13 @@ use crate::kernels::cpu::{
 /// Scores that a block may hold: 128 KB, a quarter of a usual second-level cache.
 const BLOCK_SCORES: usize = 32 * 1024;
 
-/// Most queries in a block, a multiple of every tile's rows.
-pub(super) const MOST_QUERIES: usize = 60;
+/// Most queries in a block.
+pub(super) const MOST_QUERIES: usize = 64;
 
-/// Queries in a block: enough for an efficient product, few enough for the cache, and whole tiles.
-pub(super) fn block_size(length: usize) -> usize {
-    (BLOCK_SCORES / length / 12 * 12).clamp(12, MOST_QUERIES)
+/// Queries in a block: enough for an efficient product, few enough for the cache, and whole [tiles](Format::TILE_ROWS).
+pub(super) fn block_size<F: Format>(length: usize) -> usize {
+    let whole = |queries: usize| queries / F::TILE_ROWS * F::TILE_ROWS;
+    whole(BLOCK_SCORES / length).clamp(F::TILE_ROWS, whole(MOST_QUERIES))
 }
 
 /// Turns a row of scores into exponentials and returns the sum: the probabilities are the exponentials over it.
@@ -44,7 +47,7 @@ pub(super) struct Workspace<F: Rounded> {
     /// Kr^T of the reached rows, columns reversed, [head_size, rows].
     positions: Panels<F>,
     /// A left operand, rounded.
-    rounded: Vec<F::State>,
+    rounded: Vec<Line>,
     /// Qr Kc^T, [rows, length].
     by_key: Buffer,
     /// Qc Kr^T of the block, columns reversed, [queries, rows].
@@ -140,10 +143,7 @@ impl Buffer {
     /// A matrix to write; what stands in it is of no meaning.
     pub fn matrix(&mut self, rows: usize, columns: usize) -> MatrixMut<'_> {
         let stride = stride::<f32>(columns);
-        if size_of_val(&self.0[..]) < rows * stride * size_of::<f32>() {
-            self.0 = lines::<f32>(rows * stride);
-        }
-        MatrixMut::new(bytemuck::cast_slice_mut(&mut self.0), 0, rows, columns, stride)
+        MatrixMut::new(room(&mut self.0, rows * stride), 0, rows, columns, stride)
     }
 
     /// The matrix of this size that was written last.

@@ -11,6 +11,7 @@ use super::{
 use crate::isa::Isa;
 use crate::kernels::cpu::{
     floats::Rounded,
+    lines::Line,
     matrix::{MatrixMut, Shared},
     panels::Panels,
     product::Start,
@@ -20,7 +21,7 @@ use crate::kernels::cpu::{
 /// Context, of the query's shape, by products of operands in `F`. Rows that belong to no sequence are left as they are.
 pub(crate) fn forward<F: Rounded>(geometry: &Geometry<'_>, operands: Operands<'_>, context: &mut [f32]) {
     let context = Shared::new(context);
-    tasks(geometry).into_par_iter().with_max_len(1).for_each_init(
+    tasks::<F>(geometry).into_par_iter().with_max_len(1).for_each_init(
         || Buffers::<F>::new(geometry.isa),
         |buffers, (sequence, head, queries)| {
             run(geometry, operands, sequence, head, queries, buffers, &context);
@@ -34,7 +35,7 @@ struct Buffers<F: Rounded> {
     /// Vc, [length, head_size].
     values: Panels<F>,
     /// Exponentials, rounded.
-    rounded: Vec<F::State>,
+    rounded: Vec<Line>,
 }
 
 impl<F: Rounded> Buffers<F> {
@@ -44,13 +45,13 @@ impl<F: Rounded> Buffers<F> {
 }
 
 /// Every sequence and head, in as many runs of queries as it takes to keep the threads busy.
-fn tasks<'a>(geometry: &Geometry<'a>) -> Vec<(Sequence<'a>, usize, Range<usize>)> {
+fn tasks<'a, F: Rounded>(geometry: &Geometry<'a>) -> Vec<(Sequence<'a>, usize, Range<usize>)> {
     let sequences = geometry.sequences();
     let heads = geometry.heads * sequences.len();
     let runs = (2 * rayon::current_num_threads()).div_ceil(heads.max(1));
     let mut tasks = Vec::with_capacity(heads * runs);
     for sequence in sequences {
-        let (count, block) = (sequence.queries.length, block_size(sequence.keys.length));
+        let (count, block) = (sequence.queries.length, block_size::<F>(sequence.keys.length));
         let queries = count.div_ceil(block).div_ceil(runs) * block;
         for head in 0..geometry.heads {
             let starts = (0..count).step_by(queries);
@@ -78,8 +79,8 @@ fn run<F: Rounded>(
     let mut task = Task::new(geometry, inputs, sequence, &queries, workspace);
     values.pack(inputs.value);
     let mut sums = [0.0; MOST_QUERIES];
-    for start in queries.clone().step_by(block_size(length)) {
-        let block = start..(start + block_size(length)).min(queries.end);
+    for start in queries.clone().step_by(block_size::<F>(length)) {
+        let block = start..(start + block_size::<F>(length)).min(queries.end);
         let mut scores = task.scores(block.clone());
         let first = sequence.queries.start + block.start;
         softmax_numerators(geometry.isa, &mut scores, &mut sums, geometry, head, first);

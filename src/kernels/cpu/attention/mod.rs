@@ -141,7 +141,7 @@ mod tests {
     use super::*;
     use crate::{
         isa::InstructionSet,
-        kernels::cpu::floats::{F32, PairedBf16},
+        kernels::cpu::floats::{AmxBf16, F32, PairedBf16, Rounded},
     };
 
     /// Runs attention of two sequences with every term: the operands and the gradient of the context are random.
@@ -217,15 +217,18 @@ mod tests {
     /// Heads of an odd size and keys of an odd number end in half a pair.
     #[test]
     fn operands_in_bf16_have_the_results_of_f32_but_for_their_roundings() {
-        for (head_size, isa) in [20, 17].into_iter().flat_map(|size| Isa::available().map(move |isa| (size, isa))) {
-            if !(isa.multiplies_bf16() || isa.set() == InstructionSet::Portable) {
-                continue;
-            }
+        let with_pairs = |isa: &Isa| isa.multiplies_bf16() || isa.set() == InstructionSet::Portable;
+        Isa::available().filter(with_pairs).for_each(rounds_operands::<PairedBf16>);
+        Isa::available().for_each(rounds_operands::<AmxBf16>);
+    }
+
+    fn rounds_operands<F: Rounded>(isa: Isa) {
+        for head_size in [20, 17] {
             let [expected, found] = [false, true].map(|rounds| {
                 attention(isa, head_size, clamped, None, |geometry, operands, _| {
                     let mut context = vec![f32::NAN; operands.query.len()];
                     match rounds {
-                        true => forward::<PairedBf16>(geometry, operands, &mut context),
+                        true => forward::<F>(geometry, operands, &mut context),
                         false => forward::<F32>(geometry, operands, &mut context),
                     }
                     context

@@ -13,7 +13,7 @@ use crate::{
         AttentionPlan,
         cpu::{
             backend::HostBackend,
-            floats::{F32, PairedBf16},
+            floats::{AmxBf16, F32, PairedBf16},
             operation::{Operation, apply},
         },
     },
@@ -84,9 +84,10 @@ impl<B: HostBackend, const N: usize> Operation<B, N> for FusedAttention {
         let mut context = vec![0.0; shape.num_elements()];
         let geometry = self.geometry(shape[shape.num_dims() - 1]);
         let operands = self.operands(&values);
-        match self.plan.rounds && geometry.isa.multiplies_bf16() {
-            true => forward::<PairedBf16>(&geometry, operands, &mut context),
-            false => forward::<F32>(&geometry, operands, &mut context),
+        match self.plan.rounds {
+            true if geometry.isa.multiplies_tiles() => forward::<AmxBf16>(&geometry, operands, &mut context),
+            true if geometry.isa.multiplies_bf16() => forward::<PairedBf16>(&geometry, operands, &mut context),
+            _ => forward::<F32>(&geometry, operands, &mut context),
         }
         B::tensor(context, shape)
     }

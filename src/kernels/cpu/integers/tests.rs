@@ -69,9 +69,12 @@ fn quantised<K: Kind>(
     numbers.collect::<Vec<_>>().chunks(K::DEPTH).map(block).collect()
 }
 
-/// The instruction sets that multiply such integers.
+/// The instruction sets that multiply such integers; for tiles those that have a matrix unit, and two that do its work.
 fn sets<K: Kind>() -> impl Iterator<Item = Isa> {
-    Isa::available().filter(|isa| K::GROUP == Words::GROUP || isa.multiplies_bytes())
+    Isa::available().filter(|isa| match K::AMX {
+        Some(_) => isa.multiplies_tiles() || [Isa::narrowest(), Isa::widest()].contains(isa),
+        None => K::GROUP == Words::GROUP || isa.multiplies_bytes(),
+    })
 }
 
 /// Compares the products of every instruction set, to the bit, with exact sums, and these with products of f64.
@@ -151,6 +154,7 @@ proptest! {
         are_exact::<Words>([rows, inner, columns], patterns, biased)?;
         are_exact::<Bytes>([rows, inner, columns], patterns, biased)?;
         are_exact::<WidenedBytes>([rows, inner, columns], patterns, biased)?;
+        are_exact::<Tiles>([rows, inner, columns], patterns, biased)?;
     }
 }
 
@@ -160,6 +164,7 @@ fn the_largest_sums_fit() {
         are_exact::<Words>([13, inner, 33], [Pattern::Edge; 2], false).unwrap();
         are_exact::<Bytes>([13, inner, 33], [Pattern::Edge; 2], false).unwrap();
         are_exact::<WidenedBytes>([13, inner, 33], [Pattern::Edge; 2], false).unwrap();
+        are_exact::<Tiles>([13, inner, 33], [Pattern::Edge; 2], false).unwrap();
     }
 }
 
@@ -190,4 +195,5 @@ fn numbers_that_are_none_stay_in_their_row_and_column() {
     check::<Words>();
     check::<Bytes>();
     check::<WidenedBytes>();
+    check::<Tiles>();
 }

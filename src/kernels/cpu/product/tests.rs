@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     isa::{InstructionSet, Isa},
     kernels::cpu::{
-        floats::{Bf16, F32, Float, Floats, PairedBf16, Rounded},
+        floats::{Bf16, F32, Float, Floats, PairsOfBf16, Rounded},
         packed::PackedWeight,
         rate,
     },
@@ -108,9 +108,12 @@ fn wide(rows: &[f32], width: usize) -> Vec<f32> {
     rows.chunks(width).flat_map(|row| [f32::NAN; 2].into_iter().chain(row.iter().copied()).chain([f32::NAN])).collect()
 }
 
-/// The instruction sets that have products of pairs of bf16.
-fn sets_with_pairs() -> impl Iterator<Item = Isa> {
-    Isa::available().filter(|isa| isa.multiplies_bf16() || isa.set() == InstructionSet::Portable)
+/// The instruction sets that have products of pairs of bf16; with tiles those that have a matrix unit, and two that do its work.
+fn sets_with_pairs<const TILES: bool>() -> impl Iterator<Item = Isa> {
+    Isa::available().filter(|isa| match TILES {
+        true => isa.multiplies_tiles() || [Isa::narrowest(), Isa::widest()].contains(isa),
+        false => isa.multiplies_bf16() || isa.set() == InstructionSet::Portable,
+    })
 }
 
 proptest! {
@@ -124,51 +127,103 @@ proptest! {
         columns in 1usize..70,
         options in any::<(bool, bool)>(),
     ) {
-        let (biased, transposed) = options;
-        let rounded = |values: &[f32]| values.iter().map(|value| bf16::from_f32(*value).to_f64()).collect::<Vec<_>>();
-        let (x, weight, bias) = (values(rows * inner, 1), values(inner * columns, 2), values(columns, 3));
-        let (exact_x, exact_weight) = (rounded(&x), rounded(&weight));
-        let weight_at = |row: usize, column: usize| exact_weight[if transposed { column * inner + row } else { row * columns + column }];
-        // As for the products of f32 above.
-        let bound = (inner + 1).pow(2) as f64 * 6e-8;
-        for isa in sets_with_pairs() {
-            let panels = Panels::<PairedBf16>::new(isa, matrix(&weight, inner, columns, transposed));
-            let unpacked = panels.unpack().into_iter().map(f64::from);
-            prop_assert!(unpacked.eq((0..inner * columns).map(|i| weight_at(i / columns, i % columns))), "{isa}: the matrix has changed");
-            let mut output = vec![f32::NAN; rows * columns];
-            let start = if biased { Start::Bias(&bias) } else { Start::Zero };
-            panels.map(&x, start, Finish::Sums, &mut output);
-            // The same operand out of a wider matrix, in a buffer that something else was in.
-            let (wide, mut buffer) = (wide(&x, inner), vec![bf16::NAN; 7]);
-            let part = Matrix::new(&wide, 2, rows, inner, inner + 3);
-            let mut again = vec![f32::NAN; rows * columns];
-            panels.product(PairedBf16::operand(isa, part, &mut buffer), start, MatrixMut::new(&mut again, 0, rows, columns, columns));
-            prop_assert!(again == output, "{isa}: another operand");
-            for (i, found) in output.into_iter().enumerate() {
-                let (row, column) = (i / columns, i % columns);
-                let products = (0..inner).map(|k| exact_x[row * inner + k] * weight_at(k, column));
-                let expected = products.sum::<f64>() + if biased { f64::from(bias[column]) } else { 0.0 };
-                prop_assert!((f64::from(found) - expected).abs() < bound, "{isa}: {found} instead of {expected}");
-            }
+        pairs_equal_f64::<false>(rows, inner, columns, options)?;
+        pairs_equal_f64::<true>(rows, inner, columns, options)?;
+    }
+}
+
+/// Compares products of pairs with those of f64.
+fn pairs_equal_f64<const TILES: bool>(
+    rows: usize,
+    inner: usize,
+    columns: usize,
+    (biased, transposed): (bool, bool),
+) -> Result<(), TestCaseError> {
+    let rounded = |values: &[f32]| values.iter().map(|value| bf16::from_f32(*value).to_f64()).collect::<Vec<_>>();
+    let (x, weight, bias) = (values(rows * inner, 1), values(inner * columns, 2), values(columns, 3));
+    let (exact_x, exact_weight) = (rounded(&x), rounded(&weight));
+    let weight_at = |row: usize, column: usize| {
+        exact_weight[if transposed { column * inner + row } else { row * columns + column }]
+    };
+    // As for the products of f32 above.
+    let bound = (inner + 1).pow(2) as f64 * 6e-8;
+    for isa in sets_with_pairs::<TILES>() {
+        let panels = Panels::<PairsOfBf16<TILES>>::new(isa, matrix(&weight, inner, columns, transposed));
+        let unpacked = panels.unpack().into_iter().map(f64::from);
+        prop_assert!(
+            unpacked.eq((0..inner * columns).map(|i| weight_at(i / columns, i % columns))),
+            "{isa}: the matrix has changed"
+        );
+        let mut output = vec![f32::NAN; rows * columns];
+        let start = if biased { Start::Bias(&bias) } else { Start::Zero };
+        panels.map(&x, start, Finish::Sums, &mut output);
+        // The same operand out of a wider matrix, in a buffer that something else was in.
+        let (wide, mut buffer) = (wide(&x, inner), Vec::new());
+        room::<bf16>(&mut buffer, 1000).fill(bf16::NAN);
+        let part = Matrix::new(&wide, 2, rows, inner, inner + 3);
+        let mut again = vec![f32::NAN; rows * columns];
+        panels.product(
+            PairsOfBf16::<TILES>::operand(isa, part, &mut buffer),
+            start,
+            MatrixMut::new(&mut again, 0, rows, columns, columns),
+        );
+        prop_assert!(again == output, "{isa}: another operand");
+        for (i, found) in output.into_iter().enumerate() {
+            let (row, column) = (i / columns, i % columns);
+            let products = (0..inner).map(|k| exact_x[row * inner + k] * weight_at(k, column));
+            let expected = products.sum::<f64>() + if biased { f64::from(bias[column]) } else { 0.0 };
+            prop_assert!((f64::from(found) - expected).abs() < bound, "{isa}: {found} instead of {expected}");
         }
     }
+    Ok(())
 }
 
 #[test]
 fn pairs_of_bf16_keep_what_is_no_number_in_its_row() {
+    keeps_what_is_no_number::<false>();
+    keeps_what_is_no_number::<true>();
+}
+
+fn keeps_what_is_no_number<const TILES: bool>() {
     let (mut x, weight) = (values(13 * 41, 1), values(41 * 33, 2));
     for (row, value) in [f32::NAN, f32::INFINITY, f32::MAX, 3.3e38, f32::from_bits(1)].into_iter().enumerate() {
         x[row * 41 + 40] = value;
     }
-    for isa in sets_with_pairs() {
+    for isa in sets_with_pairs::<TILES>() {
         let mut output = vec![0.0; 13 * 33];
-        let panels = Panels::<PairedBf16>::new(isa, matrix(&weight, 41, 33, false));
+        let panels = Panels::<PairsOfBf16<TILES>>::new(isa, matrix(&weight, 41, 33, false));
         panels.map(&x, Start::Zero, Finish::Sums, &mut output);
         let rows: Vec<&[f32]> = output.chunks(33).collect();
         assert!(rows[0].iter().all(|value| value.is_nan()), "{isa}");
         // The largest f32 lies beyond the largest bf16.
         assert!(rows[1..3].iter().flat_map(|row| row.iter()).all(|value| !value.is_finite()), "{isa}");
         assert!(rows[3..].iter().flat_map(|row| row.iter()).all(|value| value.is_finite()), "{isa}");
+    }
+}
+
+/// Threads that wait for others take up their products, whose rows may have to be copied as well.
+#[test]
+fn products_at_a_time_keep_their_copies_apart() {
+    let [rows, inner, columns] = [130, 1024, 400];
+    let rhs = values(inner * columns, 9);
+    let panels = Panels::<F32>::new(Isa::in_use(), matrix(&rhs, inner, columns, false));
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().expect("threads");
+    for transposed in [false, true] {
+        let lhs = [0, 1, 2].map(|seed| values(rows * inner, seed));
+        let lhs = |number: usize| matrix(&lhs[number % 3], rows, inner, transposed);
+        let products: Vec<Vec<f32>> = pool.install(|| {
+            let product = |number: usize| {
+                let mut output = vec![f32::NAN; rows * columns];
+                panels.parallel_product(lhs(number), Start::Zero, Finish::Sums, &mut output);
+                output
+            };
+            (0..24).into_par_iter().with_max_len(1).map(product).collect()
+        });
+        for (number, product) in products.iter().enumerate() {
+            let mut alone = vec![f32::NAN; rows * columns];
+            panels.product(lhs(number), Start::Zero, MatrixMut::new(&mut alone, 0, rows, columns, columns));
+            assert!(*product == alone, "product {number}");
+        }
     }
 }
 

@@ -173,7 +173,7 @@ macro_rules! vectorized {
                 InstructionSet::Avx512 => unsafe { avx512$(::<$generic>)?($($argument),+) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                InstructionSet::Avx512Vnni => unsafe { avx512vnni$(::<$generic>)?($($argument),+) },
+                InstructionSet::Avx512Vnni | InstructionSet::Amx => unsafe { avx512vnni$(::<$generic>)?($($argument),+) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 InstructionSet::Avx512Bf16 => unsafe { avx512bf16$(::<$generic>)?($($argument),+) },
@@ -206,7 +206,7 @@ impl crate::isa::Isa {
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512 => Avx512::LANES,
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512Vnni => Avx512Vnni::LANES,
+            InstructionSet::Avx512Vnni | InstructionSet::Amx => Avx512Vnni::LANES,
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512Bf16 => Avx512Bf16::LANES,
         }
