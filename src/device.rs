@@ -139,7 +139,7 @@ pub fn devices(names: &str) -> Result<Vec<Device>> {
 
 /// A line for a log: the processor, the number of threads, and the instruction set of the CPU kernels. That is the
 /// widest one of the processor, unless the environment variable `DEBERTA_BURN_ISA` names a lower one (`portable`,
-/// `avx2`, `avxvnni`, `avx512`, `avx512vnni`, `avx512bf16`; `neon` on ARM).
+/// `avx2`, `avxvnni`, `avx512`, `avx512vnni`, `avx512bf16`, `amx`; `neon` on ARM).
 ///
 /// ```
 /// println!("{}", deberta_burn::device::describe()); // AMD EPYC, 2 threads, avx512bf16 kernels

@@ -26,8 +26,14 @@ use crate::isa::Isa;
 const fn rows_of_a_block<F: Format>() -> usize {
     128 / F::TILE_ROWS * F::TILE_ROWS
 }
-/// Columns that one task computes, a multiple of every panel's width.
-const COLUMNS: usize = 192;
+/// Columns that one task computes, a multiple of every panel's width. A matrix unit is done with the 128 inputs of a block of bytes
+/// so soon that the sums have to stay in the first-level cache from block to block: 32 KB.
+const fn columns_of_a_task<F: Format>() -> usize {
+    match F::AMX {
+        Some(amx::Product::Bytes) => 64,
+        _ => 192,
+    }
+}
 /// Rows of a tile that one register addresses; a higher tile has another for the rest.
 const NEAR: usize = 6;
 /// Columns of the widest panel.
@@ -121,7 +127,7 @@ impl<F: Format> Panels<F> {
         };
         let output = Shared::new(output);
         // Row blocks of the same columns follow each other: they find the panels in cache.
-        let tasks: Vec<_> = parts(0..width, COLUMNS)
+        let tasks: Vec<_> = parts(0..width, columns_of_a_task::<F>())
             .flat_map(|columns| parts(0..rows, rows_of_a_block::<F>()).map(move |rows| (rows, columns.clone())))
             .collect();
         // Each can be taken by another thread, down to the last.
