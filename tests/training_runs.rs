@@ -233,10 +233,10 @@ fn mixed_precision_learns_and_resumes() {
 #[test]
 fn a_device_without_the_type_is_refused_before_anything_is_read() {
     let mut command = example("finetune_classification");
-    command.args(["--model", "nowhere", "--device", "ndarray", "--precision", "bf16"]);
+    command.args(["--model", "nowhere", "--device", "ndarray", "--precision", "f16"]);
     assert_eq!(
         error_line(command),
-        "error: device `ndarray`: it does not compute in bf16 (--precision); train in f32, or on another device"
+        "error: device `ndarray`: it does not compute in f16 (--precision); train in f32, or on another device"
     );
 }
 

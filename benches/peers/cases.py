@@ -54,9 +54,10 @@ class Case:
         return self.kind.startswith("train")
 
     def variants(self, chosen):
-        """Who of those can run it. Training is in f32; onnxruntime and OpenVINO don't train, candle's DeBERTa has no dropout."""
+        """Who of those can run it. onnxruntime and OpenVINO don't train, candle's DeBERTa has no dropout. bf16 is mixed precision."""
         if self.trains:
-            return [variant for variant in chosen if variant in (Variant("ours", "f32"), Variant("torch", "f32"))]
+            trainers = [variant for variant in chosen if variant.peer in ("ours", "torch")]
+            return [variant for variant in trainers if variant.precision in ("f32", "bf16")]
         return [variant for variant in chosen if variant.bits == "f32" or not self.f32_only]
 
     @property

@@ -18,16 +18,17 @@ MAX_GRADIENT_NORM = 1.0
 
 def load(command):
     kernels = f"{torch.backends.cpu.get_cpu_capability()}, oneDNN {torch.backends.mkldnn.is_available()}"
-    train = command["train"]
-    model = torch_models.load(command["model"], train or command["head"], command["precision"])
-    return (trained(model.train(), command["sift"]) if train else model.eval()), kernels
+    train, precision = command["train"], command["precision"]
+    # In training, weights are in f32 in either precision.
+    model = torch_models.load(command["model"], train or command["head"], "f32" if train else precision)
+    return (trained(model.train(), command["sift"], precision == "bf16") if train else model.eval()), kernels
 
 
-def trained(model, sift):
+def trained(model, sift, mixed):
     free = [value for name, value in model.named_parameters() if name.endswith("bias") or "LayerNorm" in name]
     decayed = [value for value in model.parameters() if all(value is not other for other in free)]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": free, "weight_decay": 0.0}]
-    return model, torch.optim.AdamW(groups, lr=LEARNING_RATE), Sift(model, step_size=1e-4) if sift else None
+    return model, torch.optim.AdamW(groups, lr=LEARNING_RATE), Sift(model, step_size=1e-4) if sift else None, mixed
 
 
 def forward(model, ids, mask):
@@ -37,14 +38,15 @@ def forward(model, ids, mask):
 
 
 def train(training, ids, mask, labels):
-    model, optimizer, sift = training
+    model, optimizer, sift, mixed = training
     ids, mask, labels = map(torch.from_numpy, (ids, mask, labels))
     inputs = {"input_ids": ids, "attention_mask": mask}
-    output = model(**inputs, labels=labels)
-    loss = total = output.loss
-    if sift:
-        noise = initial_noise((*ids.shape, model.config.hidden_size), 1e-2)
-        total = loss + SIFT_LAMBDA * sift.adversarial_term(output, inputs, noise)[0]
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        output = model(**inputs, labels=labels)
+        loss = total = output.loss
+        if sift:
+            noise = initial_noise((*ids.shape, model.config.hidden_size), 1e-2)
+            total = loss + SIFT_LAMBDA * sift.adversarial_term(output, inputs, noise)[0]
     optimizer.zero_grad()
     total.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)

@@ -8,7 +8,7 @@ use serde::Deserialize;
 #[serde(rename_all = "lowercase")]
 pub enum ComputeType {
     F32,
-    /// The range of f32 in half the bits
+    /// The range of f32 in half the bits; CPUs multiply it faster than f32 from AMD's Zen 4 on, and Intel's with AMX
     Bf16,
     /// For GPUs without bf16; the loss is scaled to keep gradients within its range
     F16,

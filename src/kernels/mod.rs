@@ -66,6 +66,16 @@ fn is_float(dtype: DType) -> bool {
 /// - bias: \[outputs\]
 /// - output: [.., outputs]
 pub(crate) fn affine<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    affine_of(x, weight, bias, false)
+}
+
+/// [`affine`], which on a CPU may [round](cpu::linear::linear) what it multiplies to bf16.
+pub(crate) fn affine_of<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    rounds: bool,
+) -> Tensor<D> {
     let (device, dtype) = (x.device(), x.dtype());
     if host_widens(&device, dtype) {
         // Parameters are rounded as on a device that computes in the type.
@@ -79,7 +89,7 @@ pub(crate) fn affine<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Opti
     }
     let (weight, bias) = (weight.cast(dtype), bias.map(|bias| bias.cast(dtype)));
     if host_serves(&device, dtype) {
-        return cpu::linear::linear(x, weight, bias);
+        return cpu::linear::linear(x, weight, bias, rounds);
     }
     linear(x, weight, bias)
 }

@@ -13,7 +13,7 @@ use super::lora::LowRank;
 use crate::{
     config::Activation,
     kernels::{
-        affine,
+        affine_of,
         cpu::{
             packed::{self, PackedWeight, WeightType},
             product::Finish,
@@ -66,12 +66,15 @@ pub struct Linear {
     /// W, laid out for products.
     #[module(skip)]
     packed: Option<Arc<dyn PackedWeight>>,
+    /// Whether a CPU rounds what it multiplies to bf16.
+    #[module(skip)]
+    rounds: bool,
 }
 
 impl Linear {
     /// Wraps the parameters.
     pub fn new(weight: Param<Tensor<2>>, bias: Option<Param<Tensor<1>>>) -> Self {
-        Self { weight, bias, lora: None, packed: None }
+        Self { weight, bias, lora: None, packed: None, rounds: false }
     }
 
     /// # Shapes
@@ -82,7 +85,7 @@ impl Linear {
         if let Some(weight) = &self.packed {
             return packed::linear(x, weight.clone(), bias, Finish::Sums);
         }
-        let output = affine(x.clone(), self.weight.val(), bias);
+        let output = affine_of(x.clone(), self.weight.val(), bias, self.rounds);
         match &self.lora {
             Some(lora) => output + lora.forward(x),
             None => output,
@@ -109,6 +112,11 @@ impl Linear {
         if let Some(lora) = self.lora.take() {
             self.weight = Param::initialized(self.weight.id, self.weight.val() + lora.product());
         }
+    }
+
+    /// Changes whether a CPU rounds what it multiplies to bf16, in training too.
+    pub(crate) fn set_rounds(&mut self, rounds: bool) {
+        self.rounds = rounds;
     }
 
     /// What its weight is laid out in, if it is.

@@ -17,7 +17,7 @@ use crate::{Error, Result, device, isa::Isa, kernels::cpu::packed::WeightType};
 ///
 /// Training in f16 or bf16 is mixed on every device ([`compute_type`](Self::compute_type)): linear maps and attention compute
 /// in it, while parameters, their gradients, what runs from layer to layer, LayerNorms, the softmax and losses stay in f32
-/// (Micikevicius and others, "Mixed precision training", ICLR 2018).
+/// (Micikevicius and others, "Mixed precision training", ICLR 2018). On CPUs bf16 is that of the linear maps' products alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -85,7 +85,8 @@ impl Precision {
                 ));
             }
         };
-        if device.supports_dtype(DType::from(dtype)) {
+        // A CPU multiplies bf16, but holds nothing in it.
+        if device.supports_dtype(DType::from(dtype)) || (self == Self::Bf16 && device::is_host(device)) {
             return Ok(Some(dtype));
         }
         let problem = format!("it does not compute in {self} (--precision); train in f32, or on another device");

@@ -139,7 +139,8 @@ impl Session {
         let device = if load.train { Device::flex().autodiff() } else { Device::flex() };
         let checkpoint = Checkpoint::open(&load.model)?;
         let model = if load.train {
-            let head = checkpoint.load(SequenceClassification::new(&config, &device), &LoadOptions::default())?.0;
+            let mut head = checkpoint.load(SequenceClassification::new(&config, &device), &LoadOptions::default())?.0;
+            head.backbone_mut().set_compute_type(precision.compute_type(&device)?);
             Model::Training(Box::new(Training::new(head, &device, load.sift)))
         } else {
             Model::Inference(forward(&checkpoint, &config, load.head, &device, precision)?)

@@ -2,7 +2,7 @@
 
 use burn::{
     Tensor,
-    tensor::{Device, s},
+    tensor::{DType, Device, s},
 };
 use deberta_burn::{
     Result,
@@ -69,6 +69,8 @@ impl NeighbourAttention {
 /// # Shapes
 /// - weights: [batch, heads, query, key]; a query's sum to 1, those of padding are 0
 fn to_neighbours(weights: Tensor<4>) -> Vec<f32> {
+    // In mixed precision they are in the lower one.
+    let weights = weights.cast(DType::F32);
     let [_, heads, length, _] = weights.dims();
     let behind_another = weights.clone().slice(s![.., .., 1.., ..]);
     let before = behind_another.clone().slice(s![.., .., .., ..length as i64 - 1]);
@@ -98,6 +100,7 @@ mod tests {
         // Three pairs: 0.75, 0.5 and 0.25 to the token before; 0.25, 0 and 1 to the one behind. All are sums of powers of two.
         let [before, behind] = [1.5_f32 / 3.0, 1.25 / 3.0];
         assert_eq!(to_neighbours(weights.clone()), [before, behind]);
+        assert_eq!(to_neighbours(weights.clone().cast(DType::BF16)), [before, behind]);
         // Heads are told apart.
         let uniform = weights.ones_like() / 3.0;
         let both = to_neighbours(Tensor::cat(vec![weights, uniform], 1));

@@ -204,7 +204,7 @@ fn bad_input_is_named() {
     fails(&["--init-scale", "key_proj=2,lstm=2"], &["--init-scale", "`lstm`", "backbone.embeddings"]);
     fails(&["--warmup-ratio", "2"], &["--warmup-ratio", "from 0 to 1"]);
     fails(&["--device", "tpu"], &["tpu", "expected one of"]);
-    fails(&["--device", "ndarray", "--precision", "bf16"], &["ndarray", "does not compute in bf16"]);
+    fails(&["--device", "ndarray", "--precision", "f16"], &["ndarray", "does not compute in f16"]);
     fails(&["--downstream", "nowhere"], &["nowhere/train.tsv"]);
     fails(&["--vocab-size", "20"], &["size", "20", "expected at least"]);
     fs::write(case.path("valid.tsv"), "text\tlabel\nfine\tfurious\n").expect("a file");

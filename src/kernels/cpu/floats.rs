@@ -142,7 +142,19 @@ impl<'a, W: Float> From<Matrix<'a>> for Operand<'a, Floats<W>> {
     }
 }
 
-/// A format whose operands are numbers themselves, so that one is made of any matrix at no cost, or at that of rounding it.
+/// A format of floating-point numbers, in which every matrix can be a left operand.
+pub(crate) trait AnyOperand: Format {
+    /// What `run` makes of a left operand, which all threads round if it has to be.
+    fn with_operand<T>(isa: Isa, matrix: Matrix<'_>, run: impl FnOnce(Operand<'_, Self>) -> T) -> T;
+}
+
+impl<W: Float> AnyOperand for Floats<W> {
+    fn with_operand<T>(_: Isa, matrix: Matrix<'_>, run: impl FnOnce(Operand<'_, Self>) -> T) -> T {
+        run(matrix.into())
+    }
+}
+
+/// A format in which a thread makes a left operand of a part of its own, as attention does.
 pub(crate) trait Rounded: Format {
     /// A left operand, in `buffer` if it has to be rounded. Rows are contiguous.
     fn operand<'a>(isa: Isa, matrix: Matrix<'a>, buffer: &'a mut Vec<Line>) -> Operand<'a, Self>;
@@ -239,6 +251,24 @@ impl<const TILES: bool> Format for PairsOfBf16<TILES> {
     }
 }
 
+impl<const TILES: bool> AnyOperand for PairsOfBf16<TILES> {
+    fn with_operand<T>(isa: Isa, matrix: Matrix<'_>, run: impl FnOnce(Operand<'_, Self>) -> T) -> T {
+        let [rows, inner] = matrix.shape();
+        let width = inner.next_multiple_of(Self::STEP);
+        let mut states = Aligned::<bf16>::zeros(rows * width);
+        // Whole lines of columns, where rows are columns in memory.
+        let few = FEW.div_ceil(inner).next_multiple_of(LINE);
+        states.par_chunks_mut(few * width).enumerate().for_each(|(number, states)| {
+            let part = matrix.rows(number * few..rows.min((number + 1) * few));
+            match part.has_contiguous_rows() {
+                true => round(isa, part, states, width),
+                false => round_columns(isa, part.transposed(), states, width),
+            }
+        });
+        run(Operand { matrix: Matrix::new(&states, 0, rows, width, width), scales: None })
+    }
+}
+
 impl<const TILES: bool> Rounded for PairsOfBf16<TILES> {
     fn operand<'a>(isa: Isa, matrix: Matrix<'a>, buffer: &'a mut Vec<Line>) -> Operand<'a, Self> {
         let [rows, inner] = matrix.shape();
@@ -260,6 +290,28 @@ vectorized! {
                 *state = bf16::from_f32(*value);
             }
             rest.fill(bf16::ZERO);
+        }
+    }
+}
+
+/// Numbers in a cache line.
+const LINE: usize = 16;
+
+vectorized! {
+    /// Columns to the nearest bf16, as rows that are `stride` apart.
+    fn round_columns(rows: Matrix<'_>, states: &mut [bf16], stride: usize) {
+        let [inner, _] = rows.shape();
+        for (number, states) in states.chunks_mut(LINE * stride).enumerate() {
+            let columns = states.len() / stride;
+            for row in 0..inner {
+                let mut line = [bf16::ZERO; LINE];
+                for (state, value) in line.iter_mut().zip(&rows.row(row)[number * LINE..]) {
+                    *state = bf16::from_f32(*value);
+                }
+                for (column, state) in line[..columns].iter().enumerate() {
+                    states[column * stride + row] = *state;
+                }
+            }
         }
     }
 }

@@ -160,7 +160,8 @@ pub(crate) fn pack(weight: Tensor<2>, weight_type: WeightType) -> Arc<dyn Packed
     pack_matrix(Isa::in_use(), Matrix::new(values, 0, inputs, outputs, outputs), weight_type)
 }
 
-fn pack_matrix(isa: Isa, matrix: Matrix<'_>, weight_type: WeightType) -> Arc<dyn PackedWeight> {
+/// A matrix laid out in a type.
+pub(super) fn pack_matrix(isa: Isa, matrix: Matrix<'_>, weight_type: WeightType) -> Arc<dyn PackedWeight> {
     match weight_type {
         WeightType::F32 => Arc::new(Panels::<F32>::new(isa, matrix)),
         WeightType::Bf16 if isa.multiplies_tiles() => Arc::new(Panels::<AmxBf16>::new(isa, matrix)),
