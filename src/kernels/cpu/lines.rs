@@ -33,7 +33,7 @@ pub(crate) fn stride<T>(columns: usize) -> usize {
     (columns.div_ceil(in_a_line) | 1) * in_a_line
 }
 
-/// The room of `lines` for so many elements, which grows when it must; what stands in it is of no meaning.
+/// Room for so many elements in a buffer, which grows when it must; what stands in it is of no meaning.
 pub(crate) fn room<T: Pod>(buffer: &mut Vec<Line>, elements: usize) -> &mut [T] {
     if size_of_val(&buffer[..]) < elements * size_of::<T>() {
         *buffer = lines::<T>(elements);

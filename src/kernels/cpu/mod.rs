@@ -2,6 +2,7 @@
 //! belong to no room of their own.
 
 pub(crate) mod adamw;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "no other processor has such a unit"))]
 pub(crate) mod amx;
 pub(crate) mod attention;
 pub(crate) mod backend;
