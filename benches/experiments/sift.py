@@ -118,6 +118,8 @@ def main():
     args = arguments()
     lines = args.output.read_text().splitlines() if args.output.exists() else []
     results = [json.loads(line) for line in lines]
+    if not all("run" in result for result in results):
+        raise SystemExit(f"{args.output}: a line has no `run`, it is of an earlier version; choose another --output")
     same = dict(epochs=args.epochs, false_labels=args.false_labels, precision=args.precision)
     for size, seed, sift_lambda in itertools.product(args.sizes, range(args.seeds), [None, *args.lambdas]):
         key = dict(size=size, seed=seed, sift_lambda=sift_lambda, **same)

@@ -10,7 +10,7 @@ use super::{
     amx,
     format::{Format, Operand, States},
     layout::pack_rows,
-    lines::{Aligned, Elements, Line, room, stride},
+    lines::{Aligned, Elements, FLOATS, Line, room, stride},
     matrix::Matrix,
     packed::WeightType,
     quantisation::FEW,
@@ -208,13 +208,7 @@ impl<const TILES: bool> Format for PairsOfBf16<TILES> {
     }
 
     fn states(isa: Isa, rows: &[f32], inner: usize) -> States<'_, Self> {
-        let width = inner.next_multiple_of(Self::STEP);
-        let mut states = Aligned::zeros(rows.len() / inner * width);
-        let few = FEW.div_ceil(inner);
-        states.par_chunks_mut(few * width).zip(rows.par_chunks(few * inner)).for_each(|(states, rows)| {
-            round(isa, Matrix::new(rows, 0, rows.len() / inner, inner, inner), states, width);
-        });
-        States { states: Elements::Aligned(states), scales: Vec::new(), width }
+        Self::rounded(isa, Matrix::new(rows, 0, rows.len() / inner, inner, inner))
     }
 
     #[inline(always)]
@@ -251,13 +245,14 @@ impl<const TILES: bool> Format for PairsOfBf16<TILES> {
     }
 }
 
-impl<const TILES: bool> AnyOperand for PairsOfBf16<TILES> {
-    fn with_operand<T>(isa: Isa, matrix: Matrix<'_>, run: impl FnOnce(Operand<'_, Self>) -> T) -> T {
+impl<const TILES: bool> PairsOfBf16<TILES> {
+    /// A left operand of any matrix, rounded by all threads.
+    fn rounded(isa: Isa, matrix: Matrix<'_>) -> States<'static, Self> {
         let [rows, inner] = matrix.shape();
         let width = inner.next_multiple_of(Self::STEP);
         let mut states = Aligned::<bf16>::zeros(rows * width);
         // Whole lines of columns, where rows are columns in memory.
-        let few = FEW.div_ceil(inner).next_multiple_of(LINE);
+        let few = FEW.div_ceil(inner).next_multiple_of(FLOATS);
         states.par_chunks_mut(few * width).enumerate().for_each(|(number, states)| {
             let part = matrix.rows(number * few..rows.min((number + 1) * few));
             match part.has_contiguous_rows() {
@@ -265,7 +260,13 @@ impl<const TILES: bool> AnyOperand for PairsOfBf16<TILES> {
                 false => round_columns(isa, part.transposed(), states, width),
             }
         });
-        run(Operand { matrix: Matrix::new(&states, 0, rows, width, width), scales: None })
+        States { states: Elements::Aligned(states), scales: Vec::new(), width }
+    }
+}
+
+impl<const TILES: bool> AnyOperand for PairsOfBf16<TILES> {
+    fn with_operand<T>(isa: Isa, matrix: Matrix<'_>, run: impl FnOnce(Operand<'_, Self>) -> T) -> T {
+        run(Self::rounded(isa, matrix).operand())
     }
 }
 
@@ -294,18 +295,15 @@ vectorized! {
     }
 }
 
-/// Numbers in a cache line.
-const LINE: usize = 16;
-
 vectorized! {
     /// Columns to the nearest bf16, as rows that are `stride` apart.
     fn round_columns(rows: Matrix<'_>, states: &mut [bf16], stride: usize) {
         let [inner, _] = rows.shape();
-        for (number, states) in states.chunks_mut(LINE * stride).enumerate() {
+        for (number, states) in states.chunks_mut(FLOATS * stride).enumerate() {
             let columns = states.len() / stride;
             for row in 0..inner {
-                let mut line = [bf16::ZERO; LINE];
-                for (state, value) in line.iter_mut().zip(&rows.row(row)[number * LINE..]) {
+                let mut line = [bf16::ZERO; FLOATS];
+                for (state, value) in line.iter_mut().zip(&rows.row(row)[number * FLOATS..]) {
                     *state = bf16::from_f32(*value);
                 }
                 for (column, state) in line[..columns].iter().enumerate() {

@@ -24,10 +24,10 @@ pub(crate) struct Integers<I>(PhantomData<I>);
 pub(crate) type I16 = Integers<Words>;
 
 /// 8 bits a weight and an input, for processors that multiply bytes.
-pub(crate) type Int8 = Integers<Bytes>;
+pub(crate) type Int8 = Integers<Bytes<false>>;
 
 /// The same for processors that multiply tiles of them: the same sums.
-pub(crate) type AmxInt8 = Integers<Tiles>;
+pub(crate) type AmxInt8 = Integers<Bytes<true>>;
 
 /// 8 bits a weight and an input, with weights that are widened when they are loaded, for all others: the same sums.
 pub(crate) type WidenedInt8 = Integers<WidenedBytes>;
@@ -89,13 +89,15 @@ impl Kind for Words {
 /// Bytes: processors multiply those with a sign by those without. Blocks are short for the sake of the numbers: an outlier makes the
 /// steps of its own block coarse, and no others. (Blocks of 64 inputs hardly change fewer decisions, and take a third longer.)
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bytes;
+pub(crate) struct Bytes<const TILES: bool>;
 
-impl Kind for Bytes {
+impl<const TILES: bool> Kind for Bytes<TILES> {
     type State = u8;
     type Weight = i8;
 
     const GROUP: usize = 4;
+    const STEP: usize = if TILES { amx::ROW } else { Self::GROUP };
+    const AMX: Option<amx::Product> = if TILES { Some(amx::Product::Bytes) } else { None };
     const DEPTH: usize = 128;
     const WEIGHTS: f32 = 127.0;
     const STATES: f32 = 127.0;
@@ -113,29 +115,6 @@ impl Kind for Bytes {
     }
 }
 
-/// Bytes in whole tiles.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Tiles;
-
-impl Kind for Tiles {
-    type State = u8;
-    type Weight = i8;
-
-    const GROUP: usize = Bytes::GROUP;
-    const STEP: usize = amx::ROW;
-    const AMX: Option<amx::Product> = Some(amx::Product::Bytes);
-    const DEPTH: usize = Bytes::DEPTH;
-    const WEIGHTS: f32 = Bytes::WEIGHTS;
-    const STATES: f32 = Bytes::STATES;
-    const OFFSET: i32 = Bytes::OFFSET;
-
-    #[inline(always)]
-    unsafe fn load<S: Simd>(simd: S, weights: *const i8) -> S::Integers {
-        // SAFETY: the caller's promise.
-        unsafe { Bytes::load(simd, weights) }
-    }
-}
-
 /// The same integers, multiplied as i16. (AVX2 multiplies bytes too, but sums of two saturate.)
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WidenedBytes;
@@ -145,9 +124,9 @@ impl Kind for WidenedBytes {
     type Weight = i8;
 
     const GROUP: usize = 2;
-    const DEPTH: usize = Bytes::DEPTH;
-    const WEIGHTS: f32 = Bytes::WEIGHTS;
-    const STATES: f32 = Bytes::STATES;
+    const DEPTH: usize = Bytes::<false>::DEPTH;
+    const WEIGHTS: f32 = Bytes::<false>::WEIGHTS;
+    const STATES: f32 = Bytes::<false>::STATES;
 
     #[inline(always)]
     unsafe fn load<S: Simd>(simd: S, weights: *const i8) -> S::Integers {

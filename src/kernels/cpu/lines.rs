@@ -7,13 +7,16 @@ use std::{
 
 use bytemuck::{Pod, Zeroable};
 
+/// Numbers in a cache line.
+pub(crate) const FLOATS: usize = 16;
+
 /// A cache line.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-pub(crate) struct Line([f32; 16]);
+pub(crate) struct Line([f32; FLOATS]);
 
 impl Line {
-    pub const ZERO: Self = Self([0.0; 16]);
+    pub const ZERO: Self = Self([0.0; FLOATS]);
 }
 
 // SAFETY: all-zero bytes are 16 numbers.

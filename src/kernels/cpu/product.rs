@@ -5,19 +5,22 @@
 //! second, and each tile asks for its share of the next panel ahead of time. Rows that would push each other out of the cache
 //! are copied first. What a product starts from, a bias or what stands in the output, is added to a tile's sums.
 
+mod copies;
+mod unit;
+
 use std::{cell::RefCell, hint::black_box, ops::Range};
 
-use bytemuck::Pod;
 use rayon::prelude::*;
+
+use copies::{copied, is_cached};
 
 use super::{
     amx,
     format::{Format, Operand},
     gelu,
-    lines::{Line, room, stride},
+    lines::Line,
     matrix::{Matrix, MatrixMut, Shared},
     panels::{Panels, parts},
-    quantisation::FEW,
     simd::{Simd, vectorized},
 };
 use crate::isa::Isa;
@@ -174,36 +177,6 @@ impl<F: Format> Panels<F> {
         assert_eq!(output, [rows, columns.len()], "outer sizes");
         assert!(!matches!(start, Start::Bias(bias) if bias.len() != columns.len()), "bias");
     }
-}
-
-/// Whether the rows of a tile stay in the first-level cache while a product goes along them. Columns far apart do not, nor do rows
-/// a multiple of 2 KB apart: a usual such cache has 64 sets of 8 or 12 lines, and the lines of 12 such rows share one or two.
-fn is_cached<T: Copy>(block: Matrix<'_, T>) -> bool {
-    let [rows, _] = block.shape();
-    let bytes = block.strides()[0] as usize * size_of::<T>();
-    block.has_contiguous_rows() && (rows <= NEAR || !bytes.is_multiple_of(2048))
-}
-
-/// The same block in a buffer where it is, copied by all threads or by this one.
-fn copied<'a, T: Pod + Send + Sync>(
-    block: Matrix<'_, T>,
-    buffer: &'a mut Vec<Line>,
-    by_all_threads: bool,
-) -> Matrix<'a, T> {
-    let [rows, columns] = block.shape();
-    let by_row = block.has_contiguous_rows();
-    let (from, stride) = if by_row { (block, stride::<T>(columns)) } else { (block.transposed(), rows) };
-    let [count, width] = from.shape();
-    let copy = room::<T>(buffer, count * stride);
-    let copy_row = |(row, copy): (usize, &mut [T])| copy[..width].copy_from_slice(from.row(row));
-    if by_all_threads {
-        let rows = copy.par_chunks_exact_mut(stride).take(count).enumerate();
-        rows.with_min_len(FEW.div_ceil(width)).for_each(copy_row);
-    } else {
-        copy.chunks_exact_mut(stride).take(count).enumerate().for_each(copy_row);
-    }
-    let copy = Matrix::new(copy, 0, count, width, stride);
-    if by_row { copy } else { copy.transposed() }
 }
 
 vectorized! {
@@ -405,8 +378,6 @@ fn prefetch<T>(weights: *const T, width: usize) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (weights, width);
 }
-
-mod unit;
 
 #[cfg(test)]
 mod tests;

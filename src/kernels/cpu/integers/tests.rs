@@ -152,9 +152,9 @@ proptest! {
         biased: bool,
     ) {
         are_exact::<Words>([rows, inner, columns], patterns, biased)?;
-        are_exact::<Bytes>([rows, inner, columns], patterns, biased)?;
+        are_exact::<Bytes<false>>([rows, inner, columns], patterns, biased)?;
         are_exact::<WidenedBytes>([rows, inner, columns], patterns, biased)?;
-        are_exact::<Tiles>([rows, inner, columns], patterns, biased)?;
+        are_exact::<Bytes<true>>([rows, inner, columns], patterns, biased)?;
     }
 }
 
@@ -162,9 +162,9 @@ proptest! {
 fn the_largest_sums_fit() {
     for inner in [256, 1024, 3072] {
         are_exact::<Words>([13, inner, 33], [Pattern::Edge; 2], false).unwrap();
-        are_exact::<Bytes>([13, inner, 33], [Pattern::Edge; 2], false).unwrap();
+        are_exact::<Bytes<false>>([13, inner, 33], [Pattern::Edge; 2], false).unwrap();
         are_exact::<WidenedBytes>([13, inner, 33], [Pattern::Edge; 2], false).unwrap();
-        are_exact::<Tiles>([13, inner, 33], [Pattern::Edge; 2], false).unwrap();
+        are_exact::<Bytes<true>>([13, inner, 33], [Pattern::Edge; 2], false).unwrap();
     }
 }
 
@@ -193,7 +193,7 @@ fn numbers_that_are_none_stay_in_their_row_and_column() {
         }
     }
     check::<Words>();
-    check::<Bytes>();
+    check::<Bytes<false>>();
     check::<WidenedBytes>();
-    check::<Tiles>();
+    check::<Bytes<true>>();
 }

@@ -6,6 +6,7 @@ use crate::{
     isa::{InstructionSet, Isa},
     kernels::cpu::{
         floats::{AnyOperand, Bf16, F32, Float, Floats, PairsOfBf16, Rounded},
+        lines::room,
         packed::PackedWeight,
         rate,
     },
