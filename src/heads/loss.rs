@@ -4,7 +4,7 @@
 use burn::tensor::{Bool, Int, Tensor, activation};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, model::precision::in_f32};
+use crate::{Error, Result, kernels, model::precision::in_f32};
 
 /// Mean cross entropy over the rows whose target is not negative (transformers marks the others with -100); zero if there is
 /// none.
@@ -15,6 +15,9 @@ use crate::{Error, Result, model::precision::in_f32};
 /// - output: \[1\]
 pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     let logits = in_f32(logits);
+    if kernels::host_serves(&logits.device(), logits.dtype()) {
+        return kernels::cross_entropy(logits, targets);
+    }
     let counted = targets.clone().greater_equal_elem(0).float().cast(logits.dtype());
     let log_probabilities = activation::log_softmax(logits, 1);
     let picked = log_probabilities.gather(1, targets.clamp_min(0).unsqueeze_dim(1)).squeeze_dim(1);
@@ -112,6 +115,32 @@ mod tests {
     use burn::tensor::{DType, Device, FloatDType, TensorData};
 
     use super::*;
+
+    #[test]
+    fn rows_without_a_target_count_for_nothing() {
+        let device = Device::flex().autodiff();
+        let logits = || Tensor::<2>::from_floats([[0.0, 1.0], [3.0, -2.0], [5.0, 5.0]], &device).require_grad();
+        for (targets, counted) in [([1, -100, 0], vec![0, 2]), ([-100, -1, -100], vec![])] {
+            let all = logits();
+            let loss = cross_entropy(all.clone(), Tensor::from_ints(targets, &device));
+            let gradient = all.grad(&loss.backward()).expect("a gradient").into_data();
+            if counted.is_empty() {
+                assert_eq!((loss.into_scalar::<f32>(), gradient), (0.0, TensorData::zeros::<f32, _>([3, 2])));
+                continue;
+            }
+            // ln(1 + 1/e) and ln 2.
+            let expected = ((1.0 + (-1f32).exp()).ln() + 2f32.ln()) / 2.0;
+            assert!((loss.into_scalar::<f32>() - expected).abs() < 1e-6);
+            assert_eq!(gradient.as_slice::<f32>().expect("numbers")[2..4], [0.0, 0.0]);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a target of class 2, where there are 2 classes")]
+    fn targets_beyond_the_classes_are_refused() {
+        let device = Device::flex();
+        cross_entropy(Tensor::zeros([2, 2], &device), Tensor::from_ints([1, 2], &device));
+    }
 
     #[test]
     fn lists_of_any_length_count_alike() {

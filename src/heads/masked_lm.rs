@@ -18,8 +18,8 @@ use crate::{
     },
 };
 
-/// `LayerNorm( act( dense(h) ) ) E^T + bias`, both products in the type of h, with E the token embeddings: they are passed in, never copied, so that they stay
-/// one parameter.
+/// `LayerNorm( act( dense(h) ) ) E^T + bias`, both products in the type of h, with E the token embeddings: they are passed in, never
+/// copied, so that they stay one parameter.
 #[derive(Module, Debug)]
 pub struct LmHead {
     dense: Linear,
@@ -42,13 +42,13 @@ impl LmHead {
 
     /// # Shapes
     /// - states: [batch, length, hidden]
-    /// - token_embeddings: [vocabulary, embedding]
+    /// - token_embeddings: [vocabulary, embedding]; a CPU may round what it multiplies with them to bf16
     /// - output: logits, [batch, length, vocabulary]
-    pub fn forward(&self, states: Tensor<3>, token_embeddings: Tensor<2>) -> Tensor<3> {
+    fn forward(&self, states: Tensor<3>, token_embeddings: Tensor<2>, rounds: bool) -> Tensor<3> {
         let (dtype, norm) = (states.dtype(), &self.layer_norm);
         let states = self.activation.forward(self.dense.forward(states)).cast(norm.gamma.val().dtype());
         let states = norm.forward(states).cast(dtype);
-        scores_of_rows(states, token_embeddings, self.bias.val())
+        scores_of_rows(states, token_embeddings, self.bias.val(), rounds)
     }
 }
 
@@ -133,7 +133,8 @@ impl MaskedLm {
     /// - states: [batch, positions, hidden], from [`states`](Self::states)
     /// - output: logits, [batch, positions, vocabulary]
     pub fn predict(&self, states: Tensor<3>) -> Tensor<3> {
-        self.lm_head.forward(self.backbone.round(states), self.backbone.embeddings().token_embeddings())
+        let (backbone, table) = (&self.backbone, self.backbone.embeddings().token_embeddings());
+        self.lm_head.forward(backbone.round(states), table, backbone.rounds())
     }
 
     /// Predicts tokens at the masked positions only: with a large vocabulary, the logits of all positions would be by far the

@@ -21,10 +21,12 @@ pub use sequence::SequenceBounds;
 
 pub(crate) use cpu::{
     adamw::{Coefficients, Parameter},
+    cross_entropy::cross_entropy,
     residual::ResidualNorm,
 };
 
 use crate::device;
+use cpu::linear::HostLinear;
 
 /// Whether the CPU kernels serve this device and element type.
 pub(crate) fn host_serves(device: &Device, dtype: DType) -> bool {
@@ -89,7 +91,7 @@ pub(crate) fn affine_of<const D: usize>(
     }
     let (weight, bias) = (weight.cast(dtype), bias.map(|bias| bias.cast(dtype)));
     if host_serves(&device, dtype) {
-        return cpu::linear::linear(x, weight, bias, rounds);
+        return cpu::linear::linear(x, weight, bias, HostLinear { rounds, transposed: false });
     }
     linear(x, weight, bias)
 }
@@ -116,16 +118,24 @@ pub(crate) fn matmul<const D: usize>(lhs: Tensor<D>, rhs: Tensor<D>) -> Tensor<D
     lhs.matmul(rhs)
 }
 
-/// x weight^T + bias: scores of the rows of a table, [outputs, inputs].
+/// x table^T + bias: scores of the rows of a table, [outputs, inputs].
 ///
 /// # Shapes
-/// - as [`affine`]'s, but for the weight
-pub(crate) fn scores_of_rows(x: Tensor<3>, table: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
+/// - as [`affine_of`]'s, but for the weight
+pub(crate) fn scores_of_rows(x: Tensor<3>, table: Tensor<2>, bias: Tensor<1>, rounds: bool) -> Tensor<3> {
     #[cfg(feature = "gpu")]
     if gpu_serves(&x.device(), x.dtype()) {
         return gpu::product::linear(x, table, true, Some(bias));
     }
     let dtype = x.dtype();
+    if host_serves(&x.device(), dtype) {
+        return cpu::linear::linear(
+            x,
+            table.cast(dtype),
+            Some(bias.cast(dtype)),
+            HostLinear { rounds, transposed: true },
+        );
+    }
     x.matmul(table.cast(dtype).transpose().unsqueeze()) + bias.cast(dtype).unsqueeze()
 }
 

@@ -17,6 +17,6 @@ pub struct AttentionPlan {
     /// The row of the position tables that the index counts from.
     pub first_row: usize,
     pub dropout: Option<DropoutMask>,
-    /// Whether a CPU without gradients may round what it multiplies to bf16, if it is faster then.
+    /// Whether a CPU may round what it multiplies to bf16, if it is faster then.
     pub rounds: bool,
 }

@@ -117,10 +117,15 @@ impl Backbone {
     /// Changes the type that linear maps and attention compute in (mixed precision). Their inputs and parameters are cast to
     /// it, and gradients back; states, LayerNorms, the softmax, losses, and the gradients of parameters stay in f32.
     ///
-    /// On a CPU bf16 is the type of what linear maps multiply alone, forward and backward, and all else is in f32: the
-    /// [`compute_type`](Self::compute_type) then is none.
+    /// On a CPU bf16 is the type of what linear maps, attention and the scores of all words multiply, forward and backward, and all
+    /// else is in f32: the [`compute_type`](Self::compute_type) then is none.
     pub fn set_compute_type(&mut self, dtype: Option<FloatDType>) {
         self.encoder.set_compute_type(dtype);
+    }
+
+    /// Whether a CPU rounds what it multiplies to bf16.
+    pub(crate) fn rounds(&self) -> bool {
+        self.encoder.rounds()
     }
 
     /// States in the type to compute in, for the linear map of a head.

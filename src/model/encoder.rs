@@ -49,6 +49,9 @@ pub struct Encoder {
     /// See [`Backbone::set_compute_type`](super::Backbone::set_compute_type).
     #[module(skip)]
     compute_type: Option<FloatDType>,
+    /// Whether a CPU rounds what it multiplies to bf16.
+    #[module(skip)]
+    rounds: bool,
 }
 
 /// What an encoder is made of, whichever family it belongs to.
@@ -78,6 +81,7 @@ impl EncoderConfig {
             conv: self.conv.as_ref().map(|conv| conv.init(init)),
             positions: self.positions,
             compute_type: None,
+            rounds: false,
         }
     }
 }
@@ -93,6 +97,11 @@ impl Encoder {
         self.compute_type
     }
 
+    /// Whether a CPU rounds what it multiplies to bf16.
+    pub(super) fn rounds(&self) -> bool {
+        self.rounds
+    }
+
     pub(super) fn set_compute_type(&mut self, dtype: Option<FloatDType>) {
         // Half of the bytes of states would save a CPU nothing, and casts take longer than products of bf16 gain.
         let mut rounds = dtype == Some(FloatDType::BF16);
@@ -100,6 +109,7 @@ impl Encoder {
             rounds &= is_host(&linear.device());
             linear.set_rounds(rounds);
         }
+        self.rounds = rounds;
         self.compute_type = dtype.filter(|_| !rounds);
     }
 

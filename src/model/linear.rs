@@ -119,9 +119,9 @@ impl Linear {
         self.rounds = rounds;
     }
 
-    /// What its weight is laid out in, if it is.
-    pub(crate) fn weight_type(&self) -> Option<WeightType> {
-        self.packed.as_ref().map(|weight| weight.weight_type())
+    /// Whether attention may round what this made to bf16 where a CPU is faster then: that loses no more than this has lost.
+    pub(crate) fn rounds_attention(&self) -> bool {
+        self.rounds || self.packed.as_ref().is_some_and(|weight| weight.weight_type().rounds_attention())
     }
 
     /// Where its parameters are.

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::{
     amx,
     format::{Format, Operand, States},
-    layout::pack_rows,
+    layout::{pack_rows, transposed},
     lines::{Aligned, Elements, FLOATS, Line, room, stride},
     matrix::Matrix,
     packed::WeightType,
@@ -142,6 +142,24 @@ impl<'a, W: Float> From<Matrix<'a>> for Operand<'a, Floats<W>> {
     }
 }
 
+/// Runs something with the format that the processor multiplies numbers in bf16 in, or where it has no instructions for that with
+/// another.
+macro_rules! in_bf16 {
+    ($isa:expr, $format:ident => $run:expr, otherwise $other:ty) => {{
+        if $isa.multiplies_tiles() {
+            type $format = $crate::kernels::cpu::floats::AmxBf16;
+            $run
+        } else if $isa.multiplies_bf16() {
+            type $format = $crate::kernels::cpu::floats::PairedBf16;
+            $run
+        } else {
+            type $format = $other;
+            $run
+        }
+    }};
+}
+pub(crate) use in_bf16;
+
 /// A format of floating-point numbers, in which every matrix can be a left operand.
 pub(crate) trait AnyOperand: Format {
     /// What `run` makes of a left operand, which all threads round if it has to be.
@@ -156,7 +174,7 @@ impl<W: Float> AnyOperand for Floats<W> {
 
 /// A format in which a thread makes a left operand of a part of its own, as attention does.
 pub(crate) trait Rounded: Format {
-    /// A left operand, in `buffer` if it has to be rounded. Rows are contiguous.
+    /// A left operand, in `buffer` if it has to be rounded.
     fn operand<'a>(isa: Isa, matrix: Matrix<'a>, buffer: &'a mut Vec<Line>) -> Operand<'a, Self>;
 }
 
@@ -198,7 +216,7 @@ impl<const TILES: bool> Format for PairsOfBf16<TILES> {
             // A column's numbers lie side by side: they are rounded where they lie, and then move in pairs.
             let pairs = panel.len() / width;
             let mut rounded = vec![0.0; columns * pairs];
-            round(isa, weights.transposed(), bytemuck::cast_slice_mut(&mut rounded), pairs * Self::GROUP);
+            round_rows(isa, weights.transposed(), bytemuck::cast_slice_mut(&mut rounded), pairs * Self::GROUP);
             pack_rows(panel, Matrix::new(&rounded, 0, columns, pairs, pairs).transposed(), width, |pair| pair);
         }
     }
@@ -250,16 +268,15 @@ impl<const TILES: bool> PairsOfBf16<TILES> {
     fn rounded(isa: Isa, matrix: Matrix<'_>) -> States<'static, Self> {
         let [rows, inner] = matrix.shape();
         let width = inner.next_multiple_of(Self::STEP);
-        let mut states = Aligned::<bf16>::zeros(rows * width);
         // Whole lines of columns, where rows are columns in memory.
         let few = FEW.div_ceil(inner).next_multiple_of(FLOATS);
-        states.par_chunks_mut(few * width).enumerate().for_each(|(number, states)| {
-            let part = matrix.rows(number * few..rows.min((number + 1) * few));
-            match part.has_contiguous_rows() {
-                true => round(isa, part, states, width),
-                false => round_columns(isa, part.transposed(), states, width),
-            }
-        });
+        let fill = |states: &mut [bf16]| {
+            states.par_chunks_mut(few * width).enumerate().for_each(|(number, states)| {
+                round(isa, matrix.rows(number * few..rows.min((number + 1) * few)), states, width);
+            });
+        };
+        // SAFETY: every row is rounded, with what is behind it.
+        let states = unsafe { Aligned::filled(rows * width, fill) };
         States { states: Elements::Aligned(states), scales: Vec::new(), width }
     }
 }
@@ -281,9 +298,26 @@ impl<const TILES: bool> Rounded for PairsOfBf16<TILES> {
     }
 }
 
+/// Inputs of the squares that are transposed.
+const SQUARE: usize = 8;
+
+/// Two numbers as bf16, in the bits of one.
+#[inline(always)]
+fn pair_of(low: f32, high: f32) -> f32 {
+    bytemuck::cast([bf16::from_f32(low), bf16::from_f32(high)])
+}
+
+/// The rows of a matrix to the nearest bf16, `stride` apart, and zeros where they end.
+fn round(isa: Isa, matrix: Matrix<'_>, states: &mut [bf16], stride: usize) {
+    match matrix.has_contiguous_rows() {
+        true => round_rows(isa, matrix, states, stride),
+        false => round_columns(isa, matrix.transposed(), states, stride),
+    }
+}
+
 vectorized! {
-    /// Rows to the nearest bf16, `stride` apart, and zeros where they end.
-    fn round(rows: Matrix<'_>, states: &mut [bf16], stride: usize) {
+    /// The same of rows that are rows in memory.
+    fn round_rows(rows: Matrix<'_>, states: &mut [bf16], stride: usize) {
         let [_, inner] = rows.shape();
         for (number, states) in states.chunks_exact_mut(stride).enumerate() {
             let (states, rest) = states.split_at_mut(inner);
@@ -296,18 +330,32 @@ vectorized! {
 }
 
 vectorized! {
-    /// Columns to the nearest bf16, as rows that are `stride` apart.
+    /// The same of rows that are columns in memory, which are rounded and moved in squares of four pairs by four.
     fn round_columns(rows: Matrix<'_>, states: &mut [bf16], stride: usize) {
         let [inner, _] = rows.shape();
         for (number, states) in states.chunks_mut(FLOATS * stride).enumerate() {
-            let columns = states.len() / stride;
-            for row in 0..inner {
-                let mut line = [bf16::ZERO; FLOATS];
-                for (state, value) in line.iter_mut().zip(&rows.row(row)[number * FLOATS..]) {
-                    *state = bf16::from_f32(*value);
-                }
-                for (column, state) in line[..columns].iter().enumerate() {
-                    states[column * stride + row] = *state;
+            // Beyond the last row, and the last column, are zeros.
+            let line = |row: usize| -> [f32; FLOATS] {
+                let values = if row < inner { &rows.row(row)[number * FLOATS..] } else { &[] };
+                values.first_chunk().copied().unwrap_or_else(|| {
+                    let mut line = [0.0; FLOATS];
+                    line[..values.len()].copy_from_slice(values);
+                    line
+                })
+            };
+            let end = inner.next_multiple_of(SQUARE).min(stride);
+            states.chunks_exact_mut(stride).for_each(|states| states[end..].fill(bf16::ZERO));
+            for first in (0..end).step_by(SQUARE) {
+                let pairs: [[f32; FLOATS]; SQUARE / 2] = std::array::from_fn(|pair| {
+                    let (low, high) = (line(first + 2 * pair), line(first + 2 * pair + 1));
+                    std::array::from_fn(|column| pair_of(low[column], high[column]))
+                });
+                let width = SQUARE.min(end - first);
+                for (four, states) in states.chunks_mut(4 * stride).enumerate() {
+                    let square = transposed(pairs.map(|pairs| [0, 1, 2, 3].map(|column| pairs[4 * four + column])));
+                    for (pairs, states) in square.iter().zip(states.chunks_mut(stride)) {
+                        states[first..][..width].copy_from_slice(&bytemuck::cast_slice(pairs)[..width]);
+                    }
                 }
             }
         }
@@ -325,14 +373,13 @@ vectorized! {
             }
             let (pairs, rest) = pairs.split_at_mut(columns);
             let low = rows.row(2 * number);
-            let pair = |low: &f32, high: &f32| bytemuck::cast([bf16::from_f32(*low), bf16::from_f32(*high)]);
             if 2 * number + 1 < count {
                 for ((to, low), high) in pairs.iter_mut().zip(low).zip(rows.row(2 * number + 1)) {
-                    *to = pair(low, high);
+                    *to = pair_of(*low, *high);
                 }
             } else {
                 for (to, low) in pairs.iter_mut().zip(low) {
-                    *to = pair(low, &0.0);
+                    *to = pair_of(*low, 0.0);
                 }
             }
             rest.fill(0.0);

@@ -75,7 +75,13 @@ pub(crate) fn maximum(values: &[f32]) -> f32 {
 /// The sum, in an order that depends on the length alone.
 #[inline(always)]
 pub(crate) fn sum(values: &[f32]) -> f32 {
-    fold(values, values, 0.0, |sum, value, _| sum + value, |a, b| a + b)
+    sum_of(values, |value| value)
+}
+
+/// The sum of what is made of each element, in an order that depends on the length alone.
+#[inline(always)]
+pub(crate) fn sum_of(values: &[f32], of: impl Fn(f32) -> f32) -> f32 {
+    fold(values, values, 0.0, |sum, value, _| sum + of(value), |a, b| a + b)
 }
 
 /// The scalar product of two slices of one length, in an order that depends on the length alone.

@@ -58,7 +58,7 @@ pub(super) fn pack_rows<T: Pod>(panel: &mut [T], matrix: Matrix<'_>, width: usiz
 
 /// Rows as columns.
 #[inline(always)]
-fn transposed(square: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+pub(super) fn transposed(square: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_TRANSPOSE4_PS, _mm_loadu_ps, _mm_storeu_ps};

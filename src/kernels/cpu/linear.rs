@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! y = x W + b,   dx = G W^T,   dW = x^T G,   db = sum_rows G
+//! y = x E^T + b, dx = G E,     dE = G^T x
 //! ```
 //!
 //! burn-flex fills each product's buffer with zeros, copies it to another alignment, and adds the bias in a pass of its own,
@@ -15,7 +16,7 @@ use burn::{
 
 use super::{
     backend::HostBackend,
-    floats::{AmxBf16, AnyOperand, Bf16, F32, PairedBf16},
+    floats::{AnyOperand, Bf16, F32, in_bf16},
     matrix::{Matrix, filled},
     operation::{Operation, apply},
     packed::{WeightType, map_rows, pack_matrix},
@@ -25,31 +26,34 @@ use super::{
 };
 use crate::isa::Isa;
 
-/// `x weight + bias` on a host device, of tensors in f32. If it `rounds`, the operands of its products, and of those of the
-/// backward pass, are rounded to bf16 where the processor has fast instructions for that, and elsewhere the right ones.
+/// `x weight + bias` on a host device, of tensors in f32.
 ///
 /// # Shapes
 /// - x: [.., inputs]
-/// - weight: [inputs, outputs]
+/// - weight: [inputs, outputs], or as `map` has it
 /// - bias: [outputs]
 /// - output: [.., outputs]
 pub(crate) fn linear<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
-    rounds: bool,
+    map: HostLinear,
 ) -> Tensor<D> {
-    let (x, weight, operation) = (x.into_dispatch(), weight.into_dispatch(), HostLinear { rounds });
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
     match bias {
-        Some(bias) => apply(operation, [x, weight, bias.into_dispatch()]),
-        None => apply(operation, [x, weight]),
+        Some(bias) => apply(map, [x, weight, bias.into_dispatch()]),
+        None => apply(map, [x, weight]),
     }
 }
 
 /// The product of x and the weight, and a bias where there is a third tensor.
-#[derive(Clone, Debug)]
-struct HostLinear {
-    rounds: bool,
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct HostLinear {
+    /// Whether the operands of its products, and of those of the backward pass, are rounded to bf16 where the processor has fast
+    /// instructions for that, and elsewhere the right ones.
+    pub rounds: bool,
+    /// Whether the weight has a row for each output, as a table of embeddings has for each word.
+    pub transposed: bool,
 }
 
 impl HostLinear {
@@ -58,14 +62,18 @@ impl HostLinear {
         if self.rounds { WeightType::Bf16 } else { WeightType::F32 }
     }
 
+    /// The weight, [inputs, outputs].
+    fn weight<'a>(&self, values: &'a [f32], [rows, columns]: [usize; 2]) -> Matrix<'a> {
+        let weight = Matrix::new(values, 0, rows, columns, columns);
+        if self.transposed { weight.transposed() } else { weight }
+    }
+
     /// `lhs rhs` on all threads.
     fn product(&self, lhs: Matrix<'_>, rhs: Matrix<'_>) -> Vec<f32> {
         let isa = Isa::in_use();
         match self.rounds {
+            true => in_bf16!(isa, F => product::<F>(isa, lhs, rhs), otherwise Bf16),
             false => product::<F32>(isa, lhs, rhs),
-            true if isa.multiplies_tiles() => product::<AmxBf16>(isa, lhs, rhs),
-            true if isa.multiplies_bf16() => product::<PairedBf16>(isa, lhs, rhs),
-            true => product::<Bf16>(isa, lhs, rhs),
         }
     }
 }
@@ -82,7 +90,7 @@ fn product<F: AnyOperand>(isa: Isa, lhs: Matrix<'_>, rhs: Matrix<'_>) -> Vec<f32
 
 /// What the backward pass needs: nothing for a frozen weight, so that its input can go.
 #[derive(Clone, Debug)]
-struct Kept<F> {
+pub(crate) struct Kept<F> {
     /// x, for the gradient of the weight.
     x: Option<F>,
     x_shape: Shape,
@@ -94,10 +102,8 @@ impl<B: HostBackend, const N: usize> Operation<B, N> for HostLinear {
     type Kept = Kept<FloatTensor<B>>;
 
     fn forward(&self, tensors: [FloatTensor<B>; N]) -> FloatTensor<B> {
-        let [inputs, outputs] = tensors[1].shape().dims();
-        let weight = B::values(tensors[1].clone());
-        let weight = Matrix::new(weight.as_ref(), 0, inputs, outputs, outputs);
-        let weight = pack_matrix(Isa::in_use(), weight, self.weight_type());
+        let (values, shape) = (B::values(tensors[1].clone()), tensors[1].shape().dims());
+        let weight = pack_matrix(Isa::in_use(), self.weight(values.as_ref(), shape), self.weight_type());
         map_rows::<B>(tensors[0].clone(), &*weight, tensors.get(2).cloned(), Finish::Sums)
     }
 
@@ -127,14 +133,18 @@ impl<B: HostBackend, const N: usize> Operation<B, N> for HostLinear {
         let by_row = Matrix::new(gradient.as_ref(), 0, rows, outputs, outputs);
         let mut gradients = [const { None }; N];
         if let Some(weight) = weight {
-            let weight = B::values(weight);
-            let weight = Matrix::new(weight.as_ref(), 0, inputs, outputs, outputs);
+            let (values, shape) = (B::values(weight.clone()), weight.shape().dims());
+            let weight = self.weight(values.as_ref(), shape);
             gradients[0] = Some(B::tensor(self.product(by_row, weight.transposed()), x_shape));
         }
         if let Some(x) = x {
             let x = B::values(x);
             let x = Matrix::new(x.as_ref(), 0, rows, inputs, inputs);
-            gradients[1] = Some(B::tensor(self.product(x.transposed(), by_row), [inputs, outputs].into()));
+            let (values, shape) = match self.transposed {
+                true => (self.product(by_row.transposed(), x), [outputs, inputs]),
+                false => (self.product(x.transposed(), by_row), [inputs, outputs]),
+            };
+            gradients[1] = Some(B::tensor(values, shape.into()));
         }
         if let Some(true) = wanted.get(2) {
             let mut sums = vec![0.0; outputs];
@@ -151,6 +161,49 @@ vectorized! {
         for row in values.chunks_exact(sums.len()) {
             for (sum, value) in sums.iter_mut().zip(row) {
                 *sum += value;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+
+    /// A tensor of numbers of size 1 that wants a gradient.
+    fn numbers<const D: usize>(seed: usize, shape: [usize; D], device: &Device) -> Tensor<D> {
+        let values: Vec<f32> =
+            (0..shape.iter().product()).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect();
+        Tensor::from_data(TensorData::new(values, shape), device).require_grad()
+    }
+
+    #[test]
+    fn a_table_of_outputs_has_the_results_of_the_plain_weight() {
+        let device = Device::flex().autodiff();
+        let [rows, inputs, outputs] = [37, 50, 45];
+        for rounds in [false, true] {
+            let results = |transposed: bool| {
+                let (x, bias) = (numbers(1, [2, rows, inputs], &device), numbers(2, [outputs], &device));
+                let weight = numbers(3, [inputs, outputs], &device);
+                let weight =
+                    if transposed { weight.transpose().detach().require_grad() } else { weight.require_grad() };
+                let output = linear(x.clone(), weight.clone(), Some(bias.clone()), HostLinear { rounds, transposed });
+                let mut gradients =
+                    (output.clone() * numbers(4, [2, rows, outputs], &device).detach()).sum().backward();
+                let of_weight = weight.grad_remove(&mut gradients).expect("a gradient");
+                [
+                    output.inner().flatten(0, 1),
+                    x.grad_remove(&mut gradients).expect("a gradient").flatten(0, 1),
+                    if transposed { of_weight.transpose() } else { of_weight },
+                    bias.grad_remove(&mut gradients).expect("a gradient").unsqueeze(),
+                ]
+            };
+            for (which, (found, expected)) in results(true).into_iter().zip(results(false)).enumerate() {
+                let difference = (found - expected).abs().max().into_scalar::<f32>();
+                // Sums of up to 74 products of numbers up to 1, rounded to bf16 alike, in another order.
+                assert!(difference < 1e-5, "rounds {rounds}, output {which}: {difference}");
             }
         }
     }

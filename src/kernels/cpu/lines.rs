@@ -7,6 +7,8 @@ use std::{
 
 use bytemuck::{Pod, Zeroable};
 
+use super::matrix::filled;
+
 /// Numbers in a cache line.
 pub(crate) const FLOATS: usize = 16;
 
@@ -52,6 +54,23 @@ pub(crate) struct Aligned<T> {
 }
 
 impl<T: Pod> Aligned<T> {
+    /// Elements that `fill` writes.
+    ///
+    /// # Safety
+    /// As of [`filled`].
+    pub unsafe fn filled(elements: usize, fill: impl FnOnce(&mut [T])) -> Self {
+        let count = (elements * size_of::<T>()).div_ceil(size_of::<Line>());
+        let fill = |lines: &mut [Line]| {
+            // It may be longer than what is in it.
+            if let Some(last) = lines.last_mut() {
+                *last = Line::ZERO;
+            }
+            fill(&mut bytemuck::cast_slice_mut(lines)[..elements]);
+        };
+        // SAFETY: the caller's promise.
+        Self { lines: unsafe { filled(count, fill) }, elements, of: PhantomData }
+    }
+
     pub fn zeros(elements: usize) -> Self {
         Self { lines: lines::<T>(elements), elements, of: PhantomData }
     }

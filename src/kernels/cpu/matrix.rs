@@ -1,6 +1,8 @@
 //! Views of row-major matrices inside larger buffers.
 
-use std::{marker::PhantomData, mem::MaybeUninit, ops::Range, slice};
+use std::{marker::PhantomData, ops::Range, slice};
+
+use bytemuck::Pod;
 
 /// A matrix to read. Strides are in elements and may be negative.
 #[derive(Clone, Copy)]
@@ -245,12 +247,13 @@ impl<'a> Shared<'a> {
 ///
 /// # Safety
 /// `fill` writes every element, and reads none that it has not written.
-pub(super) unsafe fn filled(length: usize, fill: impl FnOnce(&mut [f32])) -> Vec<f32> {
+pub(super) unsafe fn filled<T: Pod>(length: usize, fill: impl FnOnce(&mut [T])) -> Vec<T> {
     let mut values = Vec::with_capacity(length);
     let room = &mut values.spare_capacity_mut()[..length];
     if cfg!(any(test, debug_assertions)) {
-        // What was forgotten shows.
-        room.fill(MaybeUninit::new(f32::NAN));
+        // What was forgotten shows: numbers of ones alone are NaN.
+        // SAFETY: there is room for so many, and any bits are one.
+        unsafe { room.as_mut_ptr().write_bytes(u8::MAX, length) };
     }
     // SAFETY: any bits are a number, and by the caller's promise none is read before it is written.
     fill(unsafe { slice::from_raw_parts_mut(room.as_mut_ptr().cast(), length) });

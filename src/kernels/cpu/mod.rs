@@ -6,6 +6,7 @@ pub(crate) mod adamw;
 pub(crate) mod amx;
 pub(crate) mod attention;
 pub(crate) mod backend;
+pub(crate) mod cross_entropy;
 pub(crate) mod dropout;
 pub(crate) mod floats;
 pub(crate) mod format;

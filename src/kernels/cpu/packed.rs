@@ -13,7 +13,7 @@ use burn::{
 
 use super::{
     backend::HostBackend,
-    floats::{AmxBf16, Bf16, F32, PairedBf16},
+    floats::{Bf16, F32, in_bf16},
     format::Format,
     integers::{AmxInt8, I16, Int8, WidenedInt8},
     matrix::{Matrix, filled},
@@ -164,9 +164,7 @@ pub(crate) fn pack(weight: Tensor<2>, weight_type: WeightType) -> Arc<dyn Packed
 pub(super) fn pack_matrix(isa: Isa, matrix: Matrix<'_>, weight_type: WeightType) -> Arc<dyn PackedWeight> {
     match weight_type {
         WeightType::F32 => Arc::new(Panels::<F32>::new(isa, matrix)),
-        WeightType::Bf16 if isa.multiplies_tiles() => Arc::new(Panels::<AmxBf16>::new(isa, matrix)),
-        WeightType::Bf16 if isa.multiplies_bf16() => Arc::new(Panels::<PairedBf16>::new(isa, matrix)),
-        WeightType::Bf16 => Arc::new(Panels::<Bf16>::new(isa, matrix)),
+        WeightType::Bf16 => in_bf16!(isa, F => Arc::new(Panels::<F>::new(isa, matrix)), otherwise Bf16),
         WeightType::I16 => Arc::new(Panels::<I16>::new(isa, matrix)),
         WeightType::Int8 if isa.multiplies_tiles() => Arc::new(Panels::<AmxInt8>::new(isa, matrix)),
         WeightType::Int8 if isa.multiplies_bytes() => Arc::new(Panels::<Int8>::new(isa, matrix)),

@@ -22,7 +22,6 @@ use burn::{Tensor, module::Module};
 
 use crate::{
     config::PositionTerms,
-    kernels::cpu::packed::WeightType,
     model::{
         dropout::Dropout, init::Init, linear::Linear, masked_positions::MaskedPositions, token_layout::TokenLayout,
     },
@@ -184,7 +183,7 @@ impl DisentangledAttention {
                 query_positions: input.query_positions,
                 scale: 1.0 / ((head_size * terms) as f64).sqrt(),
                 dropout: &self.dropout,
-                rounds: self.query_proj.weight_type().is_some_and(WeightType::rounds_attention),
+                rounds: self.query_proj.rounds_attention(),
             },
             talking_heads.map(|(logits, weights)| TalkingHeads { logits, weights }),
             input.with_weights,

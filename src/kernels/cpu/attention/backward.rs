@@ -17,9 +17,10 @@ use super::{
 };
 use crate::isa::Isa;
 use crate::kernels::cpu::{
-    floats::F32,
+    floats::Rounded,
     lanes,
-    matrix::{MatrixMut, Shared},
+    lines::Line,
+    matrix::{Matrix, MatrixMut, Shared},
     panels::Panels,
     product::Start,
     simd::vectorized,
@@ -34,8 +35,8 @@ pub(crate) struct Gradients {
     pub position_query: Option<Vec<f32>>,
 }
 
-/// Gradients from that of the context, which has the query's shape.
-pub(crate) fn backward(geometry: &Geometry<'_>, operands: Operands<'_>, gradient: &[f32]) -> Gradients {
+/// Gradients from that of the context, which has the query's shape, by products of operands in `F`.
+pub(crate) fn backward<F: Rounded>(geometry: &Geometry<'_>, operands: Operands<'_>, gradient: &[f32]) -> Gradients {
     let zeros = |like: &[f32]| vec![0.0; like.len()];
     let mut gradients = Gradients {
         query: zeros(operands.query),
@@ -67,7 +68,7 @@ pub(crate) fn backward(geometry: &Geometry<'_>, operands: Operands<'_>, gradient
         .flat_map(|head| groups.iter().enumerate().map(move |(group, sequences)| (head, group, *sequences)))
         .collect();
     tasks.into_par_iter().for_each_init(
-        || Buffers::new(geometry.isa),
+        || Buffers::<F>::new(geometry.isa),
         |workspace, (head, group, sequences)| {
             for sequence in sequences {
                 let table = group * table_size + geometry.first_row * geometry.hidden();
@@ -102,14 +103,16 @@ struct Outputs<'a> {
 }
 
 /// Buffers of one thread, kept from task to task.
-struct Buffers {
-    forward: Workspace<F32>,
+struct Buffers<F: Rounded> {
+    forward: Workspace<F>,
     /// V^T, [head_size, length].
-    values: Panels,
+    values: Panels<F>,
     /// Kc, [length, head_size].
-    keys: Panels,
+    keys: Panels<F>,
     /// A right operand that is used once.
-    other: Panels,
+    other: Panels<F>,
+    /// A left operand, rounded.
+    rounded: Vec<Line>,
     /// dP, then dS, [queries, length].
     scores: Buffer,
     /// P M, [queries, length].
@@ -120,13 +123,14 @@ struct Buffers {
     by_key: Buffer,
 }
 
-impl Buffers {
+impl<F: Rounded> Buffers<F> {
     fn new(isa: Isa) -> Self {
         Self {
             forward: Workspace::new(isa),
             values: Panels::empty(isa),
             keys: Panels::empty(isa),
             other: Panels::empty(isa),
+            rounded: Vec::new(),
             scores: Buffer::default(),
             dropped: Buffer::default(),
             by_query: Buffer::default(),
@@ -136,14 +140,14 @@ impl Buffers {
 }
 
 #[allow(clippy::too_many_arguments, reason = "one head of one sequence, its inputs and its outputs")]
-fn run(
+fn run<F: Rounded>(
     geometry: &Geometry<'_>,
     operands: Operands<'_>,
     sequence: Sequence<'_>,
     head: usize,
     table: usize,
     gradient: &[f32],
-    buffers: &mut Buffers,
+    buffers: &mut Buffers<F>,
     outputs: &Outputs<'_>,
 ) {
     let (hidden, size) = (geometry.hidden(), geometry.head_size);
@@ -162,20 +166,23 @@ fn run(
         )
     };
 
-    let Buffers { forward, values, keys, other, scores: d_scores, dropped, by_query, by_key } = buffers;
+    let Buffers { forward, values, keys, other, rounded, scores: d_scores, dropped, by_query, by_key } = buffers;
+    let mut product = |panels: &Panels<F>, lhs: Matrix<'_>, start: Start<'_>, output: MatrixMut<'_>| {
+        panels.product(F::operand(geometry.isa, lhs, rounded), start, output);
+    };
     let mut task = Task::new(geometry, inputs, sequence, &(0..queries), forward);
     values.pack(inputs.value.transposed());
     keys.pack(inputs.key);
     if let Some(reach) = inputs.position_query.and(task.reach()) {
         by_key.matrix(reach.rows.len(), length).fill(0.0);
     }
-    for start in (0..queries).step_by(block_size::<F32>(length)) {
-        let block = start..(start + block_size::<F32>(length)).min(queries);
+    for start in (0..queries).step_by(block_size::<F>(length)) {
+        let block = start..(start + block_size::<F>(length)).min(queries);
         let rows = block.len();
         let (query, gradient) = (inputs.query.rows(block.clone()), gradient.rows(block.clone()));
 
         let mut d_scores = d_scores.matrix(rows, length);
-        values.product(gradient, Start::Zero, d_scores.rows(0..rows));
+        product(values, gradient, Start::Zero, d_scores.rows(0..rows));
         let mut dropped = dropped.matrix(rows, length);
         let mut probabilities = task.scores(block.clone());
         let first = sequence.queries.start + block.start;
@@ -183,10 +190,10 @@ fn run(
 
         let d_scores = d_scores.view();
         other.pack(gradient);
-        other.product(dropped.view().transposed(), Start::Output, d_value.rows(0..length));
-        keys.product(d_scores, Start::Zero, d_query.rows(block.clone()));
+        product(other, dropped.view().transposed(), Start::Output, d_value.rows(0..length));
+        product(keys, d_scores, Start::Zero, d_query.rows(block.clone()));
         other.pack(query);
-        other.product(d_scores.transposed(), Start::Output, d_key.rows(0..length));
+        product(other, d_scores.transposed(), Start::Output, d_key.rows(0..length));
 
         if let (Some(positions), Some(reach)) = (inputs.position_key, task.block_reach(&block)) {
             let width = reach.rows.len();
@@ -198,9 +205,9 @@ fn run(
                 unsafe { outputs.position_key.matrix(table + head * size, position_rows, size, hidden) };
             let mut d_positions = d_positions.rows(reach.rows.clone());
             // Still that of the query.
-            other.product(sums.transposed(), Start::Output, d_positions.reversed());
+            product(other, sums.transposed(), Start::Output, d_positions.reversed());
             other.pack(positions.rows(reach.rows.clone()).reversed());
-            other.product(sums, Start::Output, d_query.rows(block.clone()));
+            product(other, sums, Start::Output, d_query.rows(block.clone()));
         }
         if let Some(reach) = inputs.position_query.and(task.reach()) {
             let mut sums = by_key.matrix(reach.rows.len(), length);
@@ -213,9 +220,9 @@ fn run(
         // SAFETY: as above.
         let mut d_positions =
             unsafe { outputs.position_query.matrix(table + head * size, position_rows, size, hidden) };
-        keys.product(sums, Start::Output, d_positions.rows(reach.rows.clone()));
+        product(keys, sums, Start::Output, d_positions.rows(reach.rows.clone()));
         other.pack(positions.rows(reach.rows.clone()));
-        other.product(sums.transposed(), Start::Output, d_key.rows(0..length));
+        product(other, sums.transposed(), Start::Output, d_key.rows(0..length));
     }
 }
 

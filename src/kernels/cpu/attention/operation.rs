@@ -13,7 +13,7 @@ use crate::{
         AttentionPlan,
         cpu::{
             backend::HostBackend,
-            floats::{AmxBf16, F32, PairedBf16},
+            floats::{F32, in_bf16},
             operation::{Operation, apply},
         },
     },
@@ -85,9 +85,8 @@ impl<B: HostBackend, const N: usize> Operation<B, N> for FusedAttention {
         let geometry = self.geometry(shape[shape.num_dims() - 1]);
         let operands = self.operands(&values);
         match self.plan.rounds {
-            true if geometry.isa.multiplies_tiles() => forward::<AmxBf16>(&geometry, operands, &mut context),
-            true if geometry.isa.multiplies_bf16() => forward::<PairedBf16>(&geometry, operands, &mut context),
-            _ => forward::<F32>(&geometry, operands, &mut context),
+            true => in_bf16!(geometry.isa, F => forward::<F>(&geometry, operands, &mut context), otherwise F32),
+            false => forward::<F32>(&geometry, operands, &mut context),
         }
         B::tensor(context, shape)
     }
@@ -106,7 +105,11 @@ impl<B: HostBackend, const N: usize> Operation<B, N> for FusedAttention {
         let values = kept.map(B::values);
         let gradient = B::values(gradient);
         let geometry = self.geometry(shapes[0][shapes[0].num_dims() - 1]);
-        let found = backward(&geometry, self.operands(&values), gradient.as_ref());
+        let (operands, gradient) = (self.operands(&values), gradient.as_ref());
+        let found = match self.plan.rounds {
+            true => in_bf16!(geometry.isa, F => backward::<F>(&geometry, operands, gradient), otherwise F32),
+            false => backward::<F32>(&geometry, operands, gradient),
+        };
         let content = [found.query, found.key, found.value].into_iter();
         let mut found = content.chain(found.position_key).chain(found.position_query);
         shapes.map(|shape| found.next().map(|values| B::tensor(values, shape)))
