@@ -28,7 +28,7 @@ pub(crate) enum InstructionSet {
     /// AVX-512 with VNNI, and with products of bf16 that are as fast as those of f32.
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16,
-    /// AVX-512 with VNNI, and AMX: a matrix unit for bytes and bf16.
+    /// AVX-512 with VNNI and bf16, and AMX: a matrix unit for bytes and bf16.
     #[cfg(target_arch = "x86_64")]
     Amx,
 }
@@ -103,7 +103,7 @@ impl InstructionSet {
                     && vendor() == *b"AuthenticAMD"
             }
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => Self::Avx512Vnni.is_available() && has_amx(),
+            Self::Amx => Self::Avx512Vnni.is_available() && is_x86_feature_detected!("avx512bf16") && has_amx(),
         }
     }
 }

@@ -13,6 +13,7 @@ use super::{
     lines::{Aligned, Elements, FLOATS, Line, room, stride},
     matrix::Matrix,
     packed::WeightType,
+    product::WIDEST,
     quantisation::FEW,
     simd::{Simd, vectorized},
 };
@@ -301,10 +302,36 @@ impl<const TILES: bool> Rounded for PairsOfBf16<TILES> {
 /// Inputs of the squares that are transposed.
 const SQUARE: usize = 8;
 
-/// Two numbers as bf16, in the bits of one.
+/// Numbers to the nearest bf16.
 #[inline(always)]
-fn pair_of(low: f32, high: f32) -> f32 {
-    bytemuck::cast([bf16::from_f32(low), bf16::from_f32(high)])
+fn round_row<S: Simd>(simd: S, values: &[f32], states: &mut [bf16]) {
+    let whole = values.len() / S::LANES * S::LANES;
+    let (values, rest) = values.split_at(whole);
+    let (states, last) = states.split_at_mut(whole);
+    for (values, states) in values.chunks_exact(S::LANES).zip(states.chunks_exact_mut(S::LANES)) {
+        // SAFETY: both are as many as a register has.
+        unsafe { simd.store_bf16(states.as_mut_ptr(), simd.load(values.as_ptr())) };
+    }
+    for (value, state) in rest.iter().zip(last) {
+        *state = bf16::from_f32(*value);
+    }
+}
+
+/// The numbers of two rows, rounded, side by side: pairs of bf16 in the bits of f32.
+#[inline(always)]
+fn pair_row<S: Simd>(simd: S, low: &[f32], high: &[f32], pairs: &mut [f32]) {
+    let whole = pairs.len() / S::LANES * S::LANES;
+    for ((low, high), pairs) in
+        low.chunks_exact(S::LANES).zip(high.chunks_exact(S::LANES)).zip(pairs.chunks_exact_mut(S::LANES))
+    {
+        // SAFETY: all three are as many as a register has, and a pair takes the bytes of an f32.
+        unsafe {
+            simd.store_pairs_of_bf16(pairs.as_mut_ptr().cast(), simd.load(low.as_ptr()), simd.load(high.as_ptr()))
+        };
+    }
+    for ((low, high), pair) in low.iter().zip(high).zip(pairs).skip(whole) {
+        *pair = bytemuck::cast([bf16::from_f32(*low), bf16::from_f32(*high)]);
+    }
 }
 
 /// The rows of a matrix to the nearest bf16, `stride` apart, and zeros where they end.
@@ -317,13 +344,11 @@ fn round(isa: Isa, matrix: Matrix<'_>, states: &mut [bf16], stride: usize) {
 
 vectorized! {
     /// The same of rows that are rows in memory.
-    fn round_rows(rows: Matrix<'_>, states: &mut [bf16], stride: usize) {
+    fn round_rows(simd: impl Simd, rows: Matrix<'_>, states: &mut [bf16], stride: usize) {
         let [_, inner] = rows.shape();
         for (number, states) in states.chunks_exact_mut(stride).enumerate() {
             let (states, rest) = states.split_at_mut(inner);
-            for (state, value) in states.iter_mut().zip(rows.row(number)) {
-                *state = bf16::from_f32(*value);
-            }
+            round_row(simd, rows.row(number), states);
             rest.fill(bf16::ZERO);
         }
     }
@@ -331,7 +356,7 @@ vectorized! {
 
 vectorized! {
     /// The same of rows that are columns in memory, which are rounded and moved in squares of four pairs by four.
-    fn round_columns(rows: Matrix<'_>, states: &mut [bf16], stride: usize) {
+    fn round_columns(simd: impl Simd, rows: Matrix<'_>, states: &mut [bf16], stride: usize) {
         let [inner, _] = rows.shape();
         for (number, states) in states.chunks_mut(FLOATS * stride).enumerate() {
             // Beyond the last row, and the last column, are zeros.
@@ -346,13 +371,14 @@ vectorized! {
             let end = inner.next_multiple_of(SQUARE).min(stride);
             states.chunks_exact_mut(stride).for_each(|states| states[end..].fill(bf16::ZERO));
             for first in (0..end).step_by(SQUARE) {
-                let pairs: [[f32; FLOATS]; SQUARE / 2] = std::array::from_fn(|pair| {
-                    let (low, high) = (line(first + 2 * pair), line(first + 2 * pair + 1));
-                    std::array::from_fn(|column| pair_of(low[column], high[column]))
-                });
+                let mut pairs = [[0.0; FLOATS]; SQUARE / 2];
+                for (row, pairs) in (first..).step_by(2).zip(&mut pairs) {
+                    pair_row(simd, &line(row), &line(row + 1), pairs);
+                }
                 let width = SQUARE.min(end - first);
                 for (four, states) in states.chunks_mut(4 * stride).enumerate() {
-                    let square = transposed(pairs.map(|pairs| [0, 1, 2, 3].map(|column| pairs[4 * four + column])));
+                    let [a, b, c, d] = pairs.each_ref().map(|pairs| pairs.as_chunks::<4>().0[four]);
+                    let square = transposed([a, b, c, d]);
                     for (pairs, states) in square.iter().zip(states.chunks_mut(stride)) {
                         states[first..][..width].copy_from_slice(&bytemuck::cast_slice(pairs)[..width]);
                     }
@@ -364,24 +390,17 @@ vectorized! {
 
 vectorized! {
     /// Each two rows, rounded, as one row of pairs, `width` apart, and zeros where there are no more.
-    fn pair_rows(pairs: &mut [f32], rows: Matrix<'_>, width: usize) {
+    fn pair_rows(simd: impl Simd, pairs: &mut [f32], rows: Matrix<'_>, width: usize) {
         let [count, columns] = rows.shape();
+        let zeros = [0.0; WIDEST];
         for (number, pairs) in pairs.chunks_exact_mut(width).enumerate() {
             if 2 * number >= count {
                 pairs.fill(0.0);
                 continue;
             }
             let (pairs, rest) = pairs.split_at_mut(columns);
-            let low = rows.row(2 * number);
-            if 2 * number + 1 < count {
-                for ((to, low), high) in pairs.iter_mut().zip(low).zip(rows.row(2 * number + 1)) {
-                    *to = pair_of(*low, *high);
-                }
-            } else {
-                for (to, low) in pairs.iter_mut().zip(low) {
-                    *to = pair_of(*low, 0.0);
-                }
-            }
+            let next = 2 * number + 1;
+            pair_row(simd, rows.row(next - 1), if next < count { rows.row(next) } else { &zeros[..columns] }, pairs);
             rest.fill(0.0);
         }
     }

@@ -40,7 +40,7 @@ const fn columns_of_a_task<F: Format>() -> usize {
 /// Rows of a tile that one register addresses; a higher tile has another for the rest.
 const NEAR: usize = 6;
 /// Columns of the widest panel.
-const WIDEST: usize = 32;
+pub(super) const WIDEST: usize = 32;
 
 /// What the sums of a product start from.
 #[derive(Clone, Copy)]

@@ -9,12 +9,9 @@ use crate::kernels::{
         floats::Rounded,
         matrix::{Matrix, MatrixMut},
         panels::{Panels, parts},
-        simd::{Simd, vectorized},
+        simd::{MOST_LANES, Simd, vectorized},
     },
 };
-
-/// Lanes of the widest registers.
-const MOST_LANES: usize = 16;
 
 /// Which rows of the position table some queries of a sequence reach.
 pub(super) struct Reach<'a> {

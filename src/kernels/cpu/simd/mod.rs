@@ -11,6 +11,9 @@ pub(crate) use sets::Neon;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use sets::{Avx2, Avx512, Avx512Bf16, Avx512Vnni, AvxVnni};
 
+/// Lanes of the widest registers.
+pub(crate) const MOST_LANES: usize = 16;
+
 /// Vectors in the registers of one instruction set. Its values are tokens: whoever has one runs in a function that
 /// [`vectorized!`] compiled for the set, and on a processor that has it.
 pub(crate) trait Simd: Copy {
@@ -51,6 +54,40 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// [`LANES`](Self::LANES) numbers can be written.
     unsafe fn store(self, to: *mut f32, vector: Self::Vector);
+
+    /// Rounds a register to the nearest bf16.
+    ///
+    /// # Safety
+    /// [`LANES`](Self::LANES) numbers can be written.
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut bf16, vector: Self::Vector) {
+        let mut values = [0.0; MOST_LANES];
+        // SAFETY: there is room for the widest registers, and the caller's promise.
+        unsafe {
+            self.store(values.as_mut_ptr(), vector);
+            for (lane, value) in values[..Self::LANES].iter().enumerate() {
+                to.add(lane).write(bf16::from_f32(*value));
+            }
+        }
+    }
+
+    /// The same of two registers, of which each lane's numbers come to lie side by side.
+    ///
+    /// # Safety
+    /// Twice [`LANES`](Self::LANES) numbers can be written.
+    #[inline(always)]
+    unsafe fn store_pairs_of_bf16(self, to: *mut bf16, low: Self::Vector, high: Self::Vector) {
+        let mut values = [[0.0; MOST_LANES]; 2];
+        // SAFETY: as above.
+        unsafe {
+            self.store(values[0].as_mut_ptr(), low);
+            self.store(values[1].as_mut_ptr(), high);
+            for lane in 0..Self::LANES {
+                let pair = [bf16::from_f32(values[0][lane]), bf16::from_f32(values[1][lane])];
+                to.add(2 * lane).cast::<[bf16; 2]>().write_unaligned(pair);
+            }
+        }
+    }
 
     /// a + b
     fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
@@ -173,10 +210,10 @@ macro_rules! vectorized {
                 InstructionSet::Avx512 => unsafe { avx512$(::<$generic>)?($($argument),+) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                InstructionSet::Avx512Vnni | InstructionSet::Amx => unsafe { avx512vnni$(::<$generic>)?($($argument),+) },
+                InstructionSet::Avx512Vnni => unsafe { avx512vnni$(::<$generic>)?($($argument),+) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                InstructionSet::Avx512Bf16 => unsafe { avx512bf16$(::<$generic>)?($($argument),+) },
+                InstructionSet::Avx512Bf16 | InstructionSet::Amx => unsafe { avx512bf16$(::<$generic>)?($($argument),+) },
             }
         }
     };

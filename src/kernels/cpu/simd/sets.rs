@@ -53,6 +53,12 @@ macro_rules! simd {
     (@method store($to:ident, $vector:ident) => $result:expr) => {
         simd! { @unsafe store($to: *mut f32, $vector: Self::Vector) -> () => $result }
     };
+    (@method store_bf16($to:ident, $vector:ident) => $result:expr) => {
+        simd! { @unsafe store_bf16($to: *mut bf16, $vector: Self::Vector) -> () => $result }
+    };
+    (@method store_pairs_of_bf16($to:ident, $low:ident, $high:ident) => $result:expr) => {
+        simd! { @unsafe store_pairs_of_bf16($to: *mut bf16, $low: Self::Vector, $high: Self::Vector) -> () => $result }
+    };
     (@method add($a:ident, $b:ident) => $result:expr) => {
         simd! { @safe add($a: Self::Vector, $b: Self::Vector) -> Self::Vector => $result }
     };
@@ -156,7 +162,26 @@ avx512! {
     pairs(a, b, c) => dot_pairs_512(a, b, c);
     bytes(unsigned, signed, c) => arch::_mm512_dpbusd_epi32(c, unsigned, signed);
     pairs_of_bf16(a, b, c) => arch::_mm512_dpbf16_ps(c, bits(a), bits(b));
+    store_bf16(to, vector) => to.cast::<arch::__m256bh>().write_unaligned(arch::_mm512_cvtneps_pbh(vector));
+    store_pairs_of_bf16(to, low, high) => {
+        // First all low ones, then all high ones; they take turns.
+        let halves: arch::__m512i = std::mem::transmute(arch::_mm512_cvtne2ps_pbh(high, low));
+        let turns = arch::_mm512_loadu_si512(TURNS.as_ptr().cast());
+        arch::_mm512_storeu_si512(to.cast(), arch::_mm512_permutexvar_epi16(turns, halves));
+    };
 }
+
+/// 0, 16, 1, 17, ..
+#[cfg(target_arch = "x86_64")]
+static TURNS: [i16; 32] = {
+    let mut turns = [0; 32];
+    let mut number = 0;
+    while number < turns.len() {
+        turns[number] = (number / 2 + number % 2 * 16) as i16;
+        number += 1;
+    }
+    turns
+};
 
 /// Registers of pairs of bf16.
 #[cfg(target_arch = "x86_64")]
