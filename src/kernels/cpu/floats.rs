@@ -405,3 +405,52 @@ vectorized! {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows and columns of every length around those of registers, squares and lines, also of numbers half way between two of bf16.
+    #[test]
+    fn every_instruction_set_rounds_to_the_nearest_and_to_even() {
+        let numbers: Vec<f32> = (0..40 * 40u32)
+            .map(|i| match i % 3 {
+                0 => f32::from_bits(0x3f80_8000 + (i << 16 | i % 2)),
+                _ => (i * 7919 % 2003) as f32 / 1001.0 - 1.0,
+            })
+            .map(|number| if number.is_finite() { number } else { 0.5 })
+            .collect();
+        for (isa, rows, columns) in Isa::available().flat_map(|isa| {
+            [1, 7, 15, 16, 17, 33, 40]
+                .into_iter()
+                .flat_map(move |rows| [1, 8, 31, 40].map(|columns| (isa, rows, columns)))
+        }) {
+            let matrix = Matrix::new(&numbers, 0, rows, columns, 40);
+            let what = format!("{isa}, {rows} x {columns}");
+            let expected = |row: usize, column: usize| {
+                if row < rows && column < columns { bf16::from_f32(matrix.get(row, column)) } else { bf16::ZERO }
+            };
+            for (matrix, transposed) in [(matrix, false), (matrix.transposed(), true)] {
+                let [count, inner] = matrix.shape();
+                let stride = inner.next_multiple_of(2) + 2;
+                let mut found = vec![bf16::NAN; count * stride];
+                round(isa, matrix, &mut found, stride);
+                for (place, found) in found.iter().enumerate() {
+                    let (row, column) = (place / stride, place % stride);
+                    let expected = if transposed { expected(column, row) } else { expected(row, column) };
+                    assert_eq!(*found, expected, "{what}, transposed {transposed}: row {row}, column {column}");
+                }
+            }
+            if columns > WIDEST {
+                continue;
+            }
+            let mut pairs = vec![f32::NAN; (rows.div_ceil(2) + 1) * WIDEST];
+            pair_rows(isa, &mut pairs, matrix, WIDEST);
+            for (place, pair) in pairs.iter().enumerate() {
+                let (row, column) = (place / WIDEST * 2, place % WIDEST);
+                let expected = [expected(row, column), expected(row + 1, column)];
+                assert_eq!(bytemuck::cast::<_, [bf16; 2]>(*pair), expected, "{what}: pair {row}, {column}");
+            }
+        }
+    }
+}
