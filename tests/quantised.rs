@@ -40,7 +40,7 @@ fn tensors(file: &[u8]) -> BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> {
 }
 
 #[test]
-fn a_file_in_8_bits_computes_what_the_weights_in_8_bits_compute() {
+fn a_file_in_8_bits_computes_what_weights_in_8_bits_compute_but_for_a_rounding() {
     let device = Device::flex();
     for name in ["v3_long", "v1_clamped", "roberta", "switch_v3_sequence"] {
         let config = ModelConfig::from_folder(fixture(name)).unwrap();
@@ -61,12 +61,12 @@ fn a_file_in_8_bits_computes_what_the_weights_in_8_bits_compute() {
             let integers = rewritten(&halves, FileType::Int8(layers));
             let [expected, found] = [&halves, &integers].map(|folder| states(folder, Precision::Int8(layers)));
             let error = mean(found - expected.clone()) / mean(expected);
-            // The kernel finds the file's integers again, and scales that differ by a rounding.
-            assert!(error < 1e-5, "{name}, {layers:?}: {error}");
+            // The kernel rotates the file's numbers and rounds them once more: as in `precision.rs`.
+            assert!(error < 4.0 * 7.9e-3, "{name}, {layers:?}: {error}");
             // In f32 it is the same model with rounded weights.
             let [expected, found] = [&halves, &integers].map(|folder| states(folder, Precision::F32));
             let error = mean(found - expected.clone()) / mean(expected);
-            // As in `precision.rs`.
+            // As above.
             assert!(error > 0.0 && error < 4.0 * 7.9e-3, "{name}, {layers:?} in f32: {error}");
         }
     }

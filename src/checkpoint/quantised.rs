@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::convert;
 use crate::{Int8Layers, kernels::cpu::quantisation, model::linear::LinearRole};
 
-/// Inputs that share a scale: as in the products of the CPU kernels, which find the same integers again.
+/// Inputs that share a scale: as in the products of the CPU kernels, which rotate these numbers and round them once more.
 const GROUP: usize = 128;
 /// The largest integer.
 const LARGEST: f32 = 127.0;

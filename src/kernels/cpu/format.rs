@@ -11,7 +11,7 @@
 //! | [`AmxInt8`](super::integers::AmxInt8) | the same | the same | the same | tiles: `tdpbusd` |
 //! | [`WidenedInt8`](super::integers::WidenedInt8) | the same | the same | the same | pairs, of weights widened in registers |
 //!
-//! Integers have a scale for each block of a column or row. Sums of integers are exact, and what is made of them takes the same
+//! Integers have a scale for each block of a column or row, and bytes are [rotated](super::rotation) in blocks first. Sums of integers are exact, and what is made of them takes the same
 //! roundings on every processor: products of integers are the same to the bit whichever instructions compute them.
 
 use std::{fmt::Debug, ops::Range};
@@ -46,6 +46,9 @@ pub(crate) trait Format: Copy + Debug + Send + Sync + 'static {
     /// Inputs of a block, a multiple of `STEP`. After each block the output is visited: a panel of so many rows stays in the
     /// first-level cache, and sums of integers do not overflow. Integers have scales of their own in each block.
     const DEPTH: usize;
+
+    /// Whether the inputs of each block are [rotated](super::rotation) before they are rounded.
+    const ROTATES: bool = false;
 
     /// What the weights of a block are multiples of, column by column; empty where they are numbers themselves.
     fn scales(_weights: Matrix<'_>) -> Vec<f32> {

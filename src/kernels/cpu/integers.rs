@@ -11,7 +11,7 @@ use super::{
     lines::Elements,
     matrix::Matrix,
     packed::WeightType,
-    quantisation::{self, Truncate},
+    quantisation::{self, Rounding, Truncate},
     simd::Simd,
 };
 use crate::isa::Isa;
@@ -47,6 +47,8 @@ pub(crate) trait Kind: Copy + Debug + Send + Sync + 'static {
     const AMX: Option<amx::Product> = None;
     /// As in [`Format`].
     const DEPTH: usize;
+    /// As in [`Format`].
+    const ROTATES: bool = true;
     /// The largest weight.
     const WEIGHTS: f32;
     /// The largest state.
@@ -76,6 +78,8 @@ impl Kind for Words {
     const WEIGHT_TYPE: WeightType = WeightType::I16;
     const GROUP: usize = 2;
     const DEPTH: usize = 256;
+    // Outliers leave the others bits enough.
+    const ROTATES: bool = false;
     const WEIGHTS: f32 = 2047.0;
     const STATES: f32 = 4095.0;
 
@@ -145,6 +149,7 @@ impl<K: Kind> Format for Integers<K> {
     const STEP: usize = K::STEP;
     const AMX: Option<amx::Product> = K::AMX;
     const DEPTH: usize = K::DEPTH;
+    const ROTATES: bool = K::ROTATES;
 
     fn scales(weights: Matrix<'_>) -> Vec<f32> {
         quantisation::scales(weights, K::WEIGHTS)
@@ -176,7 +181,8 @@ impl<K: Kind> Format for Integers<K> {
 
     fn states(isa: Isa, rows: &[f32], inner: usize) -> States<'_, Self> {
         let width = inner.next_multiple_of(K::STEP);
-        let (states, scales) = quantisation::rows(isa, rows, inner, width, K::DEPTH, K::STATES, K::OFFSET);
+        let rounding = Rounding { depth: K::DEPTH, rotates: K::ROTATES, range: K::STATES, offset: K::OFFSET };
+        let (states, scales) = quantisation::rows(isa, rows, inner, width, rounding);
         States { states: Elements::Aligned(states), scales, width }
     }
 

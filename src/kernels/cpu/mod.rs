@@ -25,4 +25,5 @@ pub(crate) mod quantisation;
 #[cfg(test)]
 pub(crate) mod rate;
 pub(crate) mod residual;
+pub(crate) mod rotation;
 pub(crate) mod simd;

@@ -15,6 +15,7 @@ use super::{
     format::Format,
     lines::{Line, lines},
     matrix::Matrix,
+    rotation,
 };
 use crate::isa::Isa;
 
@@ -68,6 +69,8 @@ impl<F: Format> Panels<F> {
     /// Lays out a matrix in the place of the one before.
     pub fn pack(&mut self, matrix: Matrix<'_>) {
         [self.inner, self.columns] = matrix.shape();
+        let rotated = if F::ROTATES { rotation::rotated(matrix, F::DEPTH) } else { Vec::new() };
+        let matrix = if F::ROTATES { Matrix::new(&rotated, 0, self.inner, self.columns, self.columns) } else { matrix };
         let (width, stride, depth) = (self.width, self.stride(), self.depth());
         if size_of_val(&self.lines[..]) < depth * stride * size_of::<F::Weight>() {
             self.lines = lines::<F::Weight>(depth * stride);
@@ -112,6 +115,9 @@ impl<F: Format> Panels<F> {
                     matrix[row * self.columns + column] = F::unpack(weight) * scale;
                 }
             }
+        }
+        if F::ROTATES {
+            rotation::rotate_back(&mut matrix, self.columns, F::DEPTH);
         }
         matrix
     }

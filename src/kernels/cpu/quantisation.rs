@@ -7,7 +7,7 @@
 use bytemuck::Pod;
 use rayon::prelude::*;
 
-use super::{lines::Aligned, matrix::Matrix, simd::vectorized};
+use super::{lines::Aligned, matrix::Matrix, rotation, simd::vectorized};
 use crate::isa::Isa;
 
 /// The least that is told from zero: the inverse of its scale is still a number.
@@ -80,37 +80,64 @@ macro_rules! truncate {
 }
 truncate!(i8, u8, i16);
 
-/// Rows of `width` integers from rows of `inner` numbers, and the scales of each block of `depth` of them: the largest of a block
-/// becomes `range`, and `offset` is added to each.
+/// How rows of numbers become integers.
+#[derive(Clone, Copy)]
+pub(super) struct Rounding {
+    /// Numbers of a block, at most [`LONGEST`].
+    pub depth: usize,
+    /// Whether those of a block are [rotated](rotation) first.
+    pub rotates: bool,
+    /// What the largest of a block becomes.
+    pub range: f32,
+    /// What is added to each.
+    pub offset: i32,
+}
+
+/// Numbers of the longest block.
+const LONGEST: usize = 256;
+
+/// Rows of `width` integers from rows of `inner` numbers, and the scales of each block of them.
 pub(super) fn rows<T: Truncate + Pod + Send>(
     isa: Isa,
     rows: &[f32],
     inner: usize,
     width: usize,
-    depth: usize,
-    range: f32,
-    offset: i32,
+    rounding: Rounding,
 ) -> (Aligned<T>, Vec<f32>) {
     let count = rows.len() / inner;
-    let blocks = inner.div_ceil(depth);
+    let blocks = inner.div_ceil(rounding.depth);
     let (mut integers, mut scales) = (Aligned::zeros(count * width), vec![0.0; count * blocks]);
     let found = integers.par_chunks_exact_mut(width).zip(scales.par_chunks_exact_mut(blocks));
     let rows = rows.par_chunks_exact(inner).zip(found);
     rows.with_min_len(FEW.div_ceil(inner)).for_each(|(numbers, (integers, scales))| {
-        row(isa, numbers, depth, range, offset, integers, scales);
+        row(isa, numbers, rounding, integers, scales);
     });
     (integers, scales)
 }
 
 vectorized! {
     /// One row; what it lacks in width stays as it is.
-    fn row<T: Truncate>(numbers: &[f32], depth: usize, range: f32, offset: i32, integers: &mut [T], scales: &mut [f32]) {
-        let blocks = numbers.chunks(depth).zip(integers.chunks_mut(depth));
+    fn row<T: Truncate>(simd: impl Simd, numbers: &[f32], rounding: Rounding, integers: &mut [T], scales: &mut [f32]) {
+        let blocks = numbers.chunks(rounding.depth).zip(integers.chunks_mut(rounding.depth));
+        let mut rotated = [0.0; LONGEST];
         for ((numbers, integers), found) in blocks.zip(scales) {
-            let (scale, inverse) = scale(largest(numbers.iter().copied()), range);
+            let numbers = if rounding.rotates {
+                let rotated = &mut rotated[..numbers.len()];
+                match (numbers.as_array(), rotated.as_mut_array()) {
+                    (Some(block), Some(rotated)) => rotation::rotate_block(simd, block, rotated),
+                    _ => {
+                        rotated.copy_from_slice(numbers);
+                        rotation::rotate(rotated, 1);
+                    }
+                }
+                rotated
+            } else {
+                numbers
+            };
+            let (scale, inverse) = scale(largest(numbers.iter().copied()), rounding.range);
             *found = scale;
             for (to, number) in integers.iter_mut().zip(numbers) {
-                *to = T::truncate(integer(*number, inverse).wrapping_add(offset));
+                *to = T::truncate(integer(*number, inverse).wrapping_add(rounding.offset));
             }
         }
     }

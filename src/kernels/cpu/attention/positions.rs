@@ -90,7 +90,7 @@ impl QueryReach<'_> {
                         simd.splat_integers((self.last - start) as i32),
                         simd.load_integers(rows.as_ptr().cast()),
                     );
-                    let picked = simd.pick(from.as_ptr(), indices);
+                    let picked = simd.pick(simd.load(from.as_ptr()), indices);
                     simd.store(scores.as_mut_ptr(), simd.add(simd.load(scores.as_ptr()), picked));
                 }
             } else {

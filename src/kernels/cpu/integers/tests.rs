@@ -5,6 +5,7 @@ use crate::kernels::cpu::{
     packed::PackedWeight,
     panels::Panels,
     product::{Finish, Start},
+    rotation,
 };
 
 /// Numbers that quantise badly.
@@ -52,11 +53,7 @@ fn pattern() -> impl Strategy<Value = Pattern> {
 }
 
 /// Scale and integers of each block of a row or column, by the definition.
-fn quantised<K: Kind>(
-    numbers: impl Iterator<Item = f32>,
-    range: f32,
-    inverse: impl Fn(f32, f32) -> f32,
-) -> Vec<(f32, Vec<i64>)> {
+fn quantised<K: Kind>(numbers: &[f32], range: f32, inverse: impl Fn(f32, f32) -> f32) -> Vec<(f32, Vec<i64>)> {
     let block = |numbers: &[f32]| {
         let largest = numbers.iter().fold(0.0, |largest: f32, number| largest.max(number.abs()));
         if largest < 1e-30 {
@@ -66,7 +63,16 @@ fn quantised<K: Kind>(
         let integer = |number: &f32| (number * inverse(largest, scale)).round_ties_even() as i64;
         (scale, numbers.iter().map(integer).collect())
     };
-    numbers.collect::<Vec<_>>().chunks(K::DEPTH).map(block).collect()
+    numbers.chunks(K::DEPTH).map(block).collect()
+}
+
+/// Numbers, rotated block by block if the format does that.
+fn rotated<K: Kind>(numbers: impl Iterator<Item = f32>) -> Vec<f32> {
+    let mut numbers: Vec<_> = numbers.collect();
+    if K::ROTATES {
+        numbers.chunks_mut(K::DEPTH).for_each(|block| rotation::rotate(block, 1));
+    }
+    numbers
 }
 
 /// The instruction sets that multiply such integers; for tiles those that have a matrix unit, and two that do its work.
@@ -85,14 +91,18 @@ fn are_exact<K: Kind>(
 ) -> Result<(), TestCaseError> {
     let (x, weight) = (numbers(rows * inner, 2, x_pattern), numbers(inner * columns, 3, weight_pattern));
     let bias = numbers(columns, 1, Pattern::Even);
+    let turned_weight = match K::ROTATES {
+        true => rotation::rotated(Matrix::new(&weight, 0, inner, columns, columns), K::DEPTH),
+        false => weight.clone(),
+    };
     let states: Vec<_> = x
         .chunks(inner)
-        .map(|row| quantised::<K>(row.iter().copied(), K::STATES, |largest, _| K::STATES / largest))
+        .map(|row| quantised::<K>(&rotated::<K>(row.iter().copied()), K::STATES, |largest, _| K::STATES / largest))
         .collect();
     let weights: Vec<_> = (0..columns)
         .map(|column| {
-            let numbers = weight.iter().skip(column).step_by(columns).copied();
-            quantised::<K>(numbers, K::WEIGHTS, |_, scale| 1.0 / scale)
+            let numbers: Vec<_> = turned_weight.iter().skip(column).step_by(columns).copied().collect();
+            quantised::<K>(&numbers, K::WEIGHTS, |_, scale| 1.0 / scale)
         })
         .collect();
     let expected: Vec<f32> = (0..rows * columns)
@@ -124,12 +134,16 @@ fn are_exact<K: Kind>(
     }
     for isa in sets::<K>() {
         let panels = Panels::<Integers<K>>::new(isa, Matrix::new(&weight, 0, inner, columns, columns));
-        for (i, unpacked) in panels.unpack().into_iter().enumerate() {
-            let (row, column) = (i / columns, i % columns);
-            let (scale, integers) = &weights[column][row / K::DEPTH];
-            let expected = integers[row % K::DEPTH] as f32 * scale;
-            prop_assert!(unpacked == expected, "{isa}: the weight has changed");
+        let mut rounded: Vec<f32> = (0..inner * columns)
+            .map(|i| {
+                let (scale, integers) = &weights[i % columns][i / columns / K::DEPTH];
+                integers[i / columns % K::DEPTH] as f32 * scale
+            })
+            .collect();
+        if K::ROTATES {
+            rotation::rotate_back(&mut rounded, columns, K::DEPTH);
         }
+        prop_assert!(panels.unpack() == rounded, "{isa}: the weight has changed");
         let mut output = vec![f32::NAN; rows * columns];
         panels.map(&x, if biased { Start::Bias(&bias) } else { Start::Zero }, Finish::Sums, &mut output);
         for (found, expected) in output.iter().zip(&expected) {

@@ -114,11 +114,8 @@ pub(crate) trait Simd: Copy {
     /// a - b, modulo 2^32.
     fn difference(self, a: Self::Integers, b: Self::Integers) -> Self::Integers;
 
-    /// In each lane the number that its index counts from `from`.
-    ///
-    /// # Safety
-    /// [`LANES`](Self::LANES) numbers can be read, and indices are less than that.
-    unsafe fn pick(self, from: *const f32, indices: Self::Integers) -> Self::Vector;
+    /// In each lane the number of the lane that its index names, which has to be one of a register's.
+    fn pick(self, from: Self::Vector, indices: Self::Integers) -> Self::Vector;
 
     /// The lanes of a where `lanes` has all bits, those of b where it has none.
     fn select(self, lanes: Self::Integers, a: Self::Vector, b: Self::Vector) -> Self::Vector;

@@ -83,9 +83,8 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    unsafe fn pick(self, from: *const f32, indices: [i32; 4]) -> [f32; 4] {
-        // SAFETY: the caller's promise.
-        lanes(|lane| unsafe { *from.add(indices[lane] as usize) })
+    fn pick(self, from: [f32; 4], indices: [i32; 4]) -> [f32; 4] {
+        lanes(|lane| from[indices[lane] as usize % 4])
     }
 
     #[inline(always)]

@@ -84,7 +84,7 @@ macro_rules! simd {
         simd! { @safe pairs_of_bf16($a: Self::Integers, $b: Self::Integers, $c: Self::Vector) -> Self::Vector => $result }
     };
     (@method pick($from:ident, $indices:ident) => $result:expr) => {
-        simd! { @unsafe pick($from: *const f32, $indices: Self::Integers) -> Self::Vector => $result }
+        simd! { @safe pick($from: Self::Vector, $indices: Self::Integers) -> Self::Vector => $result }
     };
     (@method select($lanes:ident, $a:ident, $b:ident) => $result:expr) => {
         simd! { @safe select($lanes: Self::Integers, $a: Self::Vector, $b: Self::Vector) -> Self::Vector => $result }
@@ -132,7 +132,7 @@ macro_rules! avx512 {
             load_integers(from) => arch::_mm512_loadu_si512(from.cast());
             load_bytes(from) => arch::_mm512_cvtepi8_epi16(arch::_mm256_loadu_si256(from.cast()));
             difference(a, b) => arch::_mm512_sub_epi32(a, b);
-            pick(from, indices) => arch::_mm512_permutexvar_ps(indices, arch::_mm512_loadu_ps(from));
+            pick(from, indices) => arch::_mm512_permutexvar_ps(indices, from);
             select(lanes, a, b) => arch::_mm512_mask_blend_ps(arch::_mm512_movepi32_mask(lanes), b, a);
             to_floats(integers) => arch::_mm512_cvtepi32_ps(integers);
             $($integers)+
@@ -211,7 +211,7 @@ macro_rules! avx2 {
             load_integers(from) => arch::_mm256_loadu_si256(from.cast());
             load_bytes(from) => arch::_mm256_cvtepi8_epi16(arch::_mm_loadu_si128(from.cast()));
             difference(a, b) => arch::_mm256_sub_epi32(a, b);
-            pick(from, indices) => arch::_mm256_permutevar8x32_ps(arch::_mm256_loadu_ps(from), indices);
+            pick(from, indices) => arch::_mm256_permutevar8x32_ps(from, indices);
             select(lanes, a, b) => arch::_mm256_blendv_ps(b, a, arch::_mm256_castsi256_ps(lanes));
             to_floats(integers) => arch::_mm256_cvtepi32_ps(integers);
             $($integers)+
@@ -277,7 +277,7 @@ simd! {
     pick(from, indices) => {
         // The four bytes of each.
         let bytes = arch::vmlaq_n_s32(arch::vdupq_n_s32(0x0302_0100), indices, 0x0404_0404);
-        let table = arch::vld1q_u8(from.cast());
+        let table = arch::vreinterpretq_u8_f32(from);
         arch::vreinterpretq_f32_u8(arch::vqtbl1q_u8(table, arch::vreinterpretq_u8_s32(bytes)))
     };
     select(lanes, a, b) => arch::vbslq_f32(arch::vreinterpretq_u32_s32(lanes), a, b);
