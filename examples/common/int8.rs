@@ -7,7 +7,7 @@ use deberta_burn::Int8Layers;
 pub enum Layers {
     /// Those of attention; feed-forward networks are held more exactly
     Mixed,
-    /// All: the fastest, and least exact
+    /// All: the fastest, and less exact
     All,
 }
 

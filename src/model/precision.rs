@@ -17,7 +17,8 @@ use crate::{Error, Result, device, isa::Isa, kernels::cpu::packed::WeightType};
 ///
 /// Training in f16 or bf16 is mixed on every device ([`compute_type`](Self::compute_type)): linear maps and attention compute
 /// in it, while parameters, their gradients, what runs from layer to layer, LayerNorms, the softmax and losses stay in f32
-/// (Micikevicius and others, "Mixed precision training", ICLR 2018). On CPUs bf16 is that of the linear maps' products alone.
+/// (Micikevicius and others, "Mixed precision training", ICLR 2018). On CPUs bf16 is the type of what is multiplied alone: by linear
+/// maps, by attention, and by the scores of a vocabulary.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -32,7 +33,8 @@ pub enum Precision {
     /// CPUs only: integers of 12 bits for weights, and of 13 bits for inputs; each output and each token has a scale for every
     /// 256 inputs. The decisions of f32 but for near ties, faster.
     I16,
-    /// CPUs only: integers of 8 bits for weights and inputs; each output and each token has a scale for every 128 inputs.
+    /// CPUs only: integers of 8 bits for weights and inputs; each output and each token has a scale for every 128 inputs, which are
+    /// rotated before they are rounded, so that an outlier does not take the others' bits.
     Int8(Int8Layers),
 }
 
@@ -44,7 +46,7 @@ pub enum Int8Layers {
     /// has a matrix unit for that, elsewhere as in [`Precision::I16`].
     #[default]
     Mixed,
-    /// All: the fastest, and least exact.
+    /// All: the fastest, and less exact.
     All,
 }
 
