@@ -55,7 +55,7 @@ struct CrossEntropy {
 }
 
 impl CrossEntropy {
-    /// The rows that count, of which there is at least one, or what is divided by their number would be NaN.
+    /// How many rows count; at least one, so that it can be divided by.
     fn counted(&self) -> usize {
         self.targets.iter().flatten().count().max(1)
     }

@@ -202,8 +202,10 @@ mod tests {
             };
             for (which, (found, expected)) in results(true).into_iter().zip(results(false)).enumerate() {
                 let difference = (found - expected).abs().max().into_scalar::<f32>();
-                // Sums of up to 74 products of numbers up to 1, rounded to bf16 alike, in another order.
-                assert!(difference < 1e-5, "rounds {rounds}, output {which}: {difference}");
+                // Sums of up to 74 products of numbers up to 1 in another order. Processors without products of bf16 round the right
+                // operand alone, which for the gradient of the weight is x here and that of the output there: 2^-9 of each product.
+                let bound = if rounds && which == 2 { 0.06 } else { 1e-5 };
+                assert!(difference < bound, "rounds {rounds}, output {which}: {difference}");
             }
         }
     }

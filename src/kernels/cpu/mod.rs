@@ -26,4 +26,5 @@ pub(crate) mod quantisation;
 pub(crate) mod rate;
 pub(crate) mod residual;
 pub(crate) mod rotation;
+pub(crate) mod rounding;
 pub(crate) mod simd;
