@@ -127,7 +127,7 @@ mod tests {
     fn every_instruction_set_rounds_to_the_nearest_and_to_even() {
         let numbers: Vec<f32> = (0..40 * 40u32)
             .map(|i| match i % 3 {
-                0 => f32::from_bits(0x3f80_8000 + (i << 16 | i % 2)),
+                0 => f32::from_bits(0x3f80_8000 + ((i << 16) | (i % 2))),
                 _ => (i * 7919 % 2003) as f32 / 1001.0 - 1.0,
             })
             .map(|number| if number.is_finite() { number } else { 0.5 })

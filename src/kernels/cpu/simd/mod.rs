@@ -77,13 +77,13 @@ pub(crate) trait Simd: Copy {
     /// Twice [`LANES`](Self::LANES) numbers can be written.
     #[inline(always)]
     unsafe fn store_pairs_of_bf16(self, to: *mut bf16, low: Self::Vector, high: Self::Vector) {
-        let mut values = [[0.0; MOST_LANES]; 2];
+        let (mut lows, mut highs) = ([0.0; MOST_LANES], [0.0; MOST_LANES]);
         // SAFETY: as above.
         unsafe {
-            self.store(values[0].as_mut_ptr(), low);
-            self.store(values[1].as_mut_ptr(), high);
-            for lane in 0..Self::LANES {
-                let pair = [bf16::from_f32(values[0][lane]), bf16::from_f32(values[1][lane])];
+            self.store(lows.as_mut_ptr(), low);
+            self.store(highs.as_mut_ptr(), high);
+            for (lane, (low, high)) in lows[..Self::LANES].iter().zip(&highs).enumerate() {
+                let pair = [bf16::from_f32(*low), bf16::from_f32(*high)];
                 to.add(2 * lane).cast::<[bf16; 2]>().write_unaligned(pair);
             }
         }
