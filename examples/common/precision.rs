@@ -26,7 +26,7 @@ enum Numbers {
     F32,
     /// Half the memory, on GPUs
     F16,
-    /// On GPUs bf16 throughout, half the memory; on CPUs weights in bf16, multiplied in f32
+    /// On GPUs bf16 throughout, half the memory; on CPUs weights in bf16, multiplied in bf16 where the processor is fast at that, else in f32
     Bf16,
     /// CPUs only: linear maps in integers of 12 bits (weights) and 13 bits (inputs)
     I16,

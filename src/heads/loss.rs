@@ -120,11 +120,11 @@ mod tests {
     fn rows_without_a_target_count_for_nothing() {
         let device = Device::flex().autodiff();
         let logits = || Tensor::<2>::from_floats([[0.0, 1.0], [3.0, -2.0], [5.0, 5.0]], &device).require_grad();
-        for (targets, counted) in [([1, -100, 0], vec![0, 2]), ([-100, -1, -100], vec![])] {
+        for (targets, counted) in [([1, -100, 0], true), ([-100, -1, -100], false)] {
             let all = logits();
             let loss = cross_entropy(all.clone(), Tensor::from_ints(targets, &device));
             let gradient = all.grad(&loss.backward()).expect("a gradient").into_data();
-            if counted.is_empty() {
+            if !counted {
                 assert_eq!((loss.into_scalar::<f32>(), gradient), (0.0, TensorData::zeros::<f32, _>([3, 2])));
                 continue;
             }

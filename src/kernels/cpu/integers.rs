@@ -91,7 +91,7 @@ impl Kind for Words {
 }
 
 /// Bytes: processors multiply those with a sign by those without. Blocks are short for the sake of the numbers: an outlier makes the
-/// steps of its own block coarse, and no others. (Blocks of 64 inputs hardly change fewer decisions, and take a third longer.)
+/// steps of its own block coarse, and no others, and is [spread](super::rotation) there. (Blocks of 64 inputs hardly change fewer decisions, and take a third longer.)
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bytes<const TILES: bool>;
 

@@ -47,7 +47,7 @@ pub(crate) fn linear<const D: usize>(
 }
 
 /// The product of x and the weight, and a bias where there is a third tensor.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct HostLinear {
     /// Whether the operands of its products, and of those of the backward pass, are rounded to bf16 where the processor has fast
     /// instructions for that, and elsewhere the right ones.

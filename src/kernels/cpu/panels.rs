@@ -16,11 +16,15 @@ use super::{
     lines::{Line, lines},
     matrix::Matrix,
     rotation,
+    simd::MOST_LANES,
 };
 use crate::isa::Isa;
 
 /// Weights that are not worth a second thread to lay out.
 const FEW: usize = 64 * 1024;
+
+/// Columns of the widest panel.
+pub(super) const WIDEST: usize = 2 * MOST_LANES;
 
 /// A right operand in panels.
 pub(crate) struct Panels<F = F32> {
@@ -69,8 +73,13 @@ impl<F: Format> Panels<F> {
     /// Lays out a matrix in the place of the one before.
     pub fn pack(&mut self, matrix: Matrix<'_>) {
         [self.inner, self.columns] = matrix.shape();
-        let rotated = if F::ROTATES { rotation::rotated(matrix, F::DEPTH) } else { Vec::new() };
-        let matrix = if F::ROTATES { Matrix::new(&rotated, 0, self.inner, self.columns, self.columns) } else { matrix };
+        let rotated;
+        let matrix = if F::ROTATES {
+            rotated = rotation::rotated(matrix, F::DEPTH);
+            Matrix::new(&rotated, 0, self.inner, self.columns, self.columns)
+        } else {
+            matrix
+        };
         let (width, stride, depth) = (self.width, self.stride(), self.depth());
         if size_of_val(&self.lines[..]) < depth * stride * size_of::<F::Weight>() {
             self.lines = lines::<F::Weight>(depth * stride);

@@ -20,7 +20,7 @@ use super::{
     gelu,
     lines::Line,
     matrix::{Matrix, MatrixMut, Shared},
-    panels::{Panels, parts},
+    panels::{Panels, WIDEST, parts},
     simd::{Simd, vectorized},
 };
 use crate::isa::Isa;
@@ -39,8 +39,6 @@ const fn columns_of_a_task<F: Format>() -> usize {
 }
 /// Rows of a tile that one register addresses; a higher tile has another for the rest.
 const NEAR: usize = 6;
-/// Columns of the widest panel.
-pub(super) const WIDEST: usize = 32;
 
 /// What the sums of a product start from.
 #[derive(Clone, Copy)]

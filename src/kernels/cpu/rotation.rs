@@ -4,9 +4,8 @@
 //! x W = (H x) (H W) / 32,   H H = 32
 //! ```
 //!
-//! with Hadamard's matrix H of signs, by sums and differences of inputs. DeBERTa's feed-forward networks have inputs of which a few
-//! are a hundred times as large as the others, so that in steps of the largest one nothing is left of those. Rotated weights
-//! have steps about as fine as before, since no weight stands out. (Ashkboos and others, "QuaRot", NeurIPS 2024, rotate whole layers;
+//! with Hadamard's matrix H of signs, by sums and differences of inputs. DeBERTa's feed-forward networks have inputs, and the second
+//! of their maps weights, of which a few are far larger than the others, which loses those in steps of the largest. (Ashkboos and others, "QuaRot", NeurIPS 2024, rotate whole layers;
 //! here a block's inputs are rotated where they are rounded, which needs nothing of the model.)
 
 use rayon::prelude::*;
@@ -16,7 +15,7 @@ use super::{
     simd::{MOST_LANES, Simd},
 };
 
-/// Inputs that are mixed: fewer leave more of an outlier, and more than these made no decision better (128 were tried).
+/// Inputs that are mixed: fewer leave more of an outlier, and more than these made no decision better (8 and 128 were tried).
 const MIXED: usize = 32;
 
 /// Rotates a block of inputs, each `width` numbers side by side: powers of two of them, the largest first, in groups of up to
@@ -41,7 +40,7 @@ pub(super) fn rotate(block: &mut [f32], width: usize) {
 }
 
 /// Inputs of a usual block, which is rotated in registers.
-pub(super) const BLOCK: usize = 128;
+const BLOCK: usize = 128;
 
 /// Registers of the narrowest set that such a block fills.
 const REGISTERS: usize = BLOCK / 4;
@@ -54,11 +53,12 @@ pub(super) fn rotate_block<S: Simd>(simd: S, block: &[f32; BLOCK], rotated: &mut
         // SAFETY: there are as many numbers as a register has lanes.
         *register = unsafe { simd.load(numbers.as_ptr()) };
     }
-    add_and_subtract::<S, 64>(simd, &mut registers);
-    add_and_subtract::<S, 32>(simd, &mut registers);
-    add_and_subtract::<S, 16>(simd, &mut registers);
-    add_and_subtract::<S, 8>(simd, &mut registers);
-    add_and_subtract::<S, 4>(simd, &mut registers);
+    // From half a block to its part of [`MIXED`], as constants: only then do numbers stay in registers.
+    add_and_subtract::<S, { BLOCK / 2 }>(simd, &mut registers);
+    add_and_subtract::<S, { BLOCK / 4 }>(simd, &mut registers);
+    add_and_subtract::<S, { BLOCK / 8 }>(simd, &mut registers);
+    add_and_subtract::<S, { BLOCK / 16 }>(simd, &mut registers);
+    add_and_subtract::<S, { BLOCK / MIXED }>(simd, &mut registers);
     for (register, numbers) in registers.into_iter().zip(rotated.chunks_exact_mut(S::LANES)) {
         // SAFETY: as above.
         unsafe { simd.store(numbers.as_mut_ptr(), register) };

@@ -6,7 +6,7 @@ use super::{
     layout::transposed,
     lines::FLOATS,
     matrix::Matrix,
-    product::WIDEST,
+    panels::WIDEST,
     simd::{Simd, vectorized},
 };
 use crate::isa::Isa;
