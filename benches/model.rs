@@ -1,4 +1,4 @@
-//! Whole models of published shapes with random weights: the forward pass, and a training step of a classifier.
+//! Whole models of published shapes with random weights: the forward pass, words for masks, and a training step of a classifier.
 //!
 //! ```sh
 //! cargo bench --bench model -- base/8x128
@@ -12,7 +12,12 @@ use std::hint::black_box;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use deberta_burn::{ModelInput, Prepared, config::Preset, heads::SequenceClassification, model::AttentionMask};
+use deberta_burn::{
+    ModelInput, Prepared,
+    config::Preset,
+    heads::{MaskedLm, MaskedLmLayout, SequenceClassification},
+    model::{AttentionMask, MaskedPositions},
+};
 use training::Training;
 
 /// 16 texts of 8 to 128 tokens.
@@ -55,6 +60,22 @@ fn forward(criterion: &mut Criterion) {
     }
 }
 
+/// Texts of 32 tokens with a mask in each: with 128,100 words, their scores take as long as the layers.
+fn fill_mask(criterion: &mut Criterion) {
+    let (device, preset) = (Device::flex(), Preset::DebertaV3Base);
+    let mut group = criterion.benchmark_group(format!("fill_mask/{}", preset.name()));
+    group.sample_size(10);
+    let model = MaskedLm::new(&common::config(preset).into(), MaskedLmLayout::EnhancedMaskDecoder, &device);
+    let model = Prepared::new(model.expect("a decoder fits its layers"));
+    for (name, texts) in [("1x32", 1), ("8x32", 8)] {
+        let (input, masked) = (input(&vec![32; texts], &device), MaskedPositions::new(32, vec![vec![7]; texts]));
+        group.throughput(Throughput::Elements(texts as u64));
+        group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
+            bencher.iter(|| black_box(model.predict_at(input.clone(), &masked).into_data()));
+        });
+    }
+}
+
 fn training_step(criterion: &mut Criterion) {
     let device = Device::flex().autodiff();
     let cases = [(Preset::DebertaV3Xsmall, "8x128", [128; 8].as_slice()), (Preset::DebertaV3Base, "2x512", &[512; 2])];
@@ -74,5 +95,5 @@ fn training_step(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, forward, training_step);
+criterion_group!(benches, forward, fill_mask, training_step);
 criterion_main!(benches);

@@ -180,6 +180,13 @@ fn main() -> ExitCode {
         if session.settings.lora.is_some() {
             return Err(Error::setting("--lora", "it is for fine-tuning, and pretraining trains the whole model"));
         }
+        let (tokens, rows) = (session.tokenizer.vocab_size(), session.config.vocab_size());
+        if tokens > rows {
+            // Any of them can be masked, and so have to be guessed.
+            let expected =
+                format!("at least {tokens}, the tokens of its tokenizer; give the model a row for each of them");
+            return Err(Error::config("vocab_size", rows, expected));
+        }
         if let Some(num_experts) = args.experts {
             if session.config.switch().is_some() {
                 return Err(Error::setting("--experts", "the model has Switch layers already; leave the flag out"));

@@ -160,7 +160,7 @@ impl Isa {
         };
         match set.is_available() {
             true => Ok(Self(*set)),
-            false => Err(format!("{VARIABLE} is `{name}`, which this processor lacks; it has {available}")),
+            false => Err(format!("{VARIABLE} is `{name}`, which is not for this processor; it has {available}")),
         }
     }
 
@@ -186,6 +186,11 @@ impl Isa {
         return self.0 == InstructionSet::Amx;
         #[cfg(not(target_arch = "x86_64"))]
         false
+    }
+
+    /// Whether it multiplies bf16 by either.
+    pub fn multiplies_any_bf16(self) -> bool {
+        self.multiplies_bf16() || self.multiplies_tiles()
     }
 
     /// Which one it is.
@@ -284,7 +289,7 @@ mod tests {
         let problem = Isa::named("avx1024").unwrap_err();
         assert!(problem.contains("names no instruction set") && problem.contains("portable"), "{problem}");
         for set in InstructionSet::ALL.iter().filter(|set| !set.is_available()) {
-            assert!(Isa::named(set.name()).unwrap_err().contains("this processor lacks"));
+            assert!(Isa::named(set.name()).unwrap_err().contains("not for this processor"));
         }
     }
 }

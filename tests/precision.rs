@@ -58,6 +58,25 @@ fn lower_precisions_stay_near_f32() {
     }
 }
 
+/// What a model was trained in is not what it is prepared in.
+#[test]
+fn what_training_rounds_is_not_rounded_after_preparation() {
+    let (name, device) = ("v1_clamped", Device::flex());
+    let config = ModelConfig::from_folder(fixture(name)).unwrap();
+    let reference = Reference::open(fixture(name).join("reference.safetensors")).unwrap();
+    let input = reference.input(&config, &device).unwrap().input_ids;
+    for precision in [Precision::F32, Precision::I16] {
+        let states = |trained_in: Option<FloatDType>| {
+            let checkpoint = Checkpoint::open(fixture(name)).unwrap();
+            let mut model = checkpoint.load(Backbone::new(&config, &device), &LoadOptions::default()).unwrap().0;
+            model.set_compute_type(trained_in);
+            let model = Prepared::with_precision(model, precision).unwrap();
+            model.forward(ModelInput::new(input.clone())).last_hidden_state.into_data()
+        };
+        assert!(states(Some(FloatDType::BF16)) == states(None), "{precision}");
+    }
+}
+
 /// Routers compute in f32 whatever the model's type. No decision of the fixtures is as close as rounding of the states and of the
 /// router's weights could turn it.
 #[test]

@@ -72,6 +72,17 @@ fn words_can_be_learnt_and_guessed() {
 }
 
 #[test]
+fn a_tokenizer_with_more_tokens_than_the_model_is_refused() {
+    let pretraining = Pretraining::new();
+    let config = DebertaConfig { vocab_size: 1000, ..config(&[]) };
+    let model = folder(config, |config, device| {
+        MaskedLm::new(config, MaskedLmLayout::EnhancedMaskDecoder, device).expect("two layers")
+    });
+    let mut command = pretraining.start_from(model.path(), "few", "1");
+    command.assert().code(1).stderr(contains("vocab_size").and(contains("the tokens of its tokenizer")));
+}
+
+#[test]
 fn replaced_tokens_can_be_learnt_and_found() {
     let pretraining = Pretraining::new();
     kill_and_resume(&pretraining.case, 4, |output| {

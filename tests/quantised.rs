@@ -119,12 +119,41 @@ fn files_and_configurations_are_those_of_compressed_tensors() {
     }
 }
 
+/// A checkpoint with other tensors.
+fn changed(
+    folder: impl AsRef<Path>,
+    change: impl FnOnce(&mut BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>),
+) -> TempDir {
+    let mut tensors = tensors(&weights(&folder));
+    change(&mut tensors);
+    let views = tensors.iter().map(|(name, (dtype, shape, bytes))| {
+        (name.clone(), TensorView::new(*dtype, shape.clone(), bytes).unwrap_or_else(|error| panic!("{error}")))
+    });
+    let output = TempDir::new().unwrap();
+    serialize_to_file(views, None, &output.path().join("model.safetensors")).unwrap();
+    fs::copy(folder.as_ref().join("config.json"), output.path().join("config.json")).unwrap();
+    output
+}
+
+#[test]
+fn what_is_no_matrix_stays_as_it_is() {
+    let keys = ["query_proj", "key_proj"].map(|name| format!("deberta.encoder.layer.0.attention.self.{name}.weight"));
+    let folder = changed(fixture("v3_sequence_single"), |tensors| {
+        for (key, shape) in keys.iter().zip([vec![3], vec![3, 0]]) {
+            let bytes = vec![0; 4 * shape.iter().product::<usize>()];
+            tensors.insert(key.clone(), (Dtype::F32, shape, bytes));
+        }
+    });
+    let written = tensors(&weights(rewritten(&folder, FileType::Int8(Int8Layers::All))));
+    assert!(keys.iter().all(|key| written[key].0 == Dtype::F16));
+}
+
 #[test]
 fn other_ways_to_quantise_are_refused_by_name() {
     let key = "deberta.encoder.layer.0.attention.self.query_proj.weight";
     let folder = rewritten(fixture("v3_sequence_single"), FileType::Int8(Int8Layers::Mixed));
     type Change = fn(&mut BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>, &str);
-    let cases: [(Change, &str, &str); 5] = [
+    let cases: [(Change, &str, &str); 6] = [
         (|tensors, key| drop(tensors.remove(&format!("{key}_scale"))), "", "in 8 bits, and there is no"),
         (|tensors, key| drop(tensors.remove(key)), "_scale", "no weights in 8 bits that it scales"),
         (
@@ -142,16 +171,10 @@ fn other_ways_to_quantise_are_refused_by_name() {
             "_packed",
             "less than 8 bits",
         ),
+        (|tensors, key| drop(tensors.insert(key.into(), (Dtype::I8, vec![3, 0], vec![]))), "", "expected a matrix"),
     ];
     for (change, end, expected) in cases {
-        let mut tensors = tensors(&weights(&folder));
-        change(&mut tensors, key);
-        let views = tensors.iter().map(|(name, (dtype, shape, bytes))| {
-            (name.clone(), TensorView::new(*dtype, shape.clone(), bytes).unwrap_or_else(|error| panic!("{error}")))
-        });
-        let damaged = TempDir::new().unwrap();
-        serialize_to_file(views, None, &damaged.path().join("model.safetensors")).unwrap();
-        fs::copy(folder.path().join("config.json"), damaged.path().join("config.json")).unwrap();
+        let damaged = changed(&folder, |tensors| change(tensors, key));
         let error = Checkpoint::open(&damaged).unwrap_err().to_string();
         assert!(error.contains(&format!("`{key}{end}`")) && error.contains(expected), "{error}");
     }

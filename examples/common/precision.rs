@@ -9,8 +9,7 @@ use int8::Layers;
 
 #[derive(Args)]
 pub struct PrecisionArgs {
-    /// Numbers to compute with; weights in f32 and bf16 keep f32's decisions, and so does i16 where CPUs are to be fast; int8 is
-    /// faster still and changes a few
+    /// Numbers to compute with: bf16 and i16 are faster on CPUs and change hardly a decision, int8 is faster still and changes a few
     #[arg(long, visible_alias = "dtype", value_enum, default_value_t = Numbers::F32, help_heading = "Model")]
     precision: Numbers,
 

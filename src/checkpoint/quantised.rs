@@ -23,6 +23,8 @@ const GROUP: usize = 128;
 const LARGEST: f32 = 127.0;
 /// What the name of a scale has behind that of its weight.
 const SCALE: &str = "_scale";
+/// The end of a weight's name.
+const WEIGHT: &str = ".weight";
 
 /// The linear maps of a layer by the ends of their keys. v1's three projections are one matrix.
 const ROLES: [(&str, LinearRole); 10] = [
@@ -40,7 +42,12 @@ const ROLES: [(&str, LinearRole); 10] = [
 
 /// Whether a tensor is part of a matrix in 8 bits, and so is written as it is.
 pub(super) fn is_part(tensor: &Stored) -> bool {
-    tensor.dtype == DType::I8 || tensor.name.ends_with(SCALE)
+    tensor.dtype == DType::I8 || is_scale(tensor)
+}
+
+/// Whether a tensor scales a weight.
+fn is_scale(tensor: &Stored) -> bool {
+    tensor.name.strip_suffix(SCALE).is_some_and(|name| name.ends_with(WEIGHT))
 }
 
 /// Turns the encoder's linear maps into integers and scales; the rest stays. Values are read when they are needed. Returns what
@@ -52,13 +59,14 @@ pub(super) fn quantise(tensors: Vec<Stored>, layers: Int8Layers) -> (Vec<Stored>
         // Experts of a Switch layer are feed-forward networks like any other.
         let key = key.strip_prefix("switch.experts.").and_then(|key| key.split_once('.')).map_or(key, |(_, key)| key);
         let (_, role) = ROLES.iter().find(|(end, _)| *end == key)?;
-        (layers == Int8Layers::All || role.is_attention()).then_some(tensor.shape[1])
+        let &[_, inputs @ (1..)] = &tensor.shape[..] else { return None };
+        (layers == Int8Layers::All || role.is_attention()).then_some(inputs)
     };
     // Groups have to be whole; widths other than the published ones have a scale for each output alone.
     let has_groups = tensors.iter().filter_map(chosen).all(|inputs| inputs.is_multiple_of(GROUP));
     let (mut result, mut others) = (Vec::with_capacity(2 * tensors.len()), Vec::new());
     for tensor in tensors {
-        match (chosen(&tensor), tensor.name.strip_suffix(".weight")) {
+        match (chosen(&tensor), tensor.name.strip_suffix(WEIGHT)) {
             (Some(inputs), _) => result.extend(quantised(&tensor, if has_groups { GROUP } else { inputs })),
             (None, module) => {
                 let is_linear = tensor.shape.len() == 2 && !tensor.name.contains("embeddings");
@@ -127,7 +135,6 @@ pub(super) fn restore(tensors: Vec<Stored>) -> Result<Vec<Stored>, (String, Stri
                        (compressed-tensors' `int-quantized`) are supported: use the model's own weights in f16 or f32";
         return Err((tensor.name.clone(), problem.into()));
     }
-    let is_scale = |tensor: &Stored| tensor.name.ends_with(&format!(".weight{SCALE}"));
     let (scales, others): (Vec<_>, Vec<_>) = tensors.into_iter().partition(is_scale);
     let mut scales: BTreeMap<_, _> = scales.into_iter().map(|scale| (scale.name.clone(), scale)).collect();
     let mut restored = Vec::with_capacity(others.len());
@@ -144,7 +151,7 @@ pub(super) fn restore(tensors: Vec<Stored>) -> Result<Vec<Stored>, (String, Stri
                  model's own weights in f16 or f32"
             ))
         })?;
-        let &[outputs, inputs] = &tensor.shape[..] else {
+        let &[outputs @ (1..), inputs @ (1..)] = &tensor.shape[..] else {
             return Err(fail(format!("it is in 8 bits and has the shape {:?}, expected a matrix", tensor.shape)));
         };
         // One scale for all, one an output, or several.

@@ -94,6 +94,14 @@ impl ModelConfig {
         }
     }
 
+    /// Rows of the table of word embeddings: ids are below it.
+    pub fn vocab_size(&self) -> usize {
+        match self {
+            Self::Deberta(config) => config.vocab_size,
+            Self::Roberta(config) => config.vocab_size,
+        }
+    }
+
     /// Adapts the configuration of a model that is trained from scratch to a vocabulary: one row of the embeddings for
     /// each of `tokens`, rounded up to a multiple of 8, and the id of the padding token.
     ///

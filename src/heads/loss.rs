@@ -13,6 +13,9 @@ use crate::{Error, Result, kernels, model::precision::in_f32};
 /// - logits: [rows, classes]
 /// - targets: \[rows\]
 /// - output: \[1\]
+///
+/// # Panics
+/// On CPUs, if a target is not below the number of classes.
 pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     let logits = in_f32(logits);
     if kernels::host_serves(&logits.device(), logits.dtype()) {

@@ -160,6 +160,9 @@ impl MaskedLm {
     /// - logits: [batch, length, vocabulary]
     /// - labels: [batch, length]
     /// - output: \[1\]
+    ///
+    /// # Panics
+    /// On CPUs, if a label is outside the vocabulary.
     pub fn loss(&self, logits: Tensor<3>, labels: Tensor<2, Int>) -> Tensor<1> {
         loss::cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1))
     }

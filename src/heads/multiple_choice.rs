@@ -59,6 +59,9 @@ impl MultipleChoice {
     /// # Shapes
     /// - logits: [batch, choices]
     /// - output: \[1\]
+    ///
+    /// # Panics
+    /// On CPUs, if a choice is none of them.
     pub fn loss(&self, logits: Tensor<2>, choice: Tensor<1, Int>) -> Tensor<1> {
         loss::cross_entropy(logits, choice)
     }

@@ -43,7 +43,7 @@ impl QuestionAnswering {
         AnswerLogits { start: side(0), end: side(1) }
     }
 
-    /// Mean of the cross entropies of start and end. A position outside the input does not count.
+    /// Mean of the cross entropies of start and end. A position behind the input does not count, and one before it is the first.
     ///
     /// # Shapes
     /// - starts, ends: \[batch\]

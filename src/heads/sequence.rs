@@ -71,6 +71,9 @@ impl SequenceClassification {
     /// # Shapes
     /// - logits: [batch, labels]
     /// - output: \[1\]
+    ///
+    /// # Panics
+    /// On CPUs, if a class is none of the model's.
     pub fn loss(&self, logits: Tensor<2>, labels: SequenceLabels) -> Tensor<1> {
         match labels {
             SequenceLabels::Classes(classes) => loss::cross_entropy(logits, classes),

@@ -43,6 +43,9 @@ impl TokenClassification {
     /// - logits: [batch, length, labels]
     /// - labels: [batch, length]
     /// - output: \[1\]
+    ///
+    /// # Panics
+    /// On CPUs, if a label is none of the model's.
     pub fn loss(&self, logits: Tensor<3>, labels: Tensor<2, Int>) -> Tensor<1> {
         loss::cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1))
     }

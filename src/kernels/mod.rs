@@ -71,7 +71,7 @@ pub(crate) fn affine<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Opti
     affine_of(x, weight, bias, false)
 }
 
-/// [`affine`], which on a CPU may [round](cpu::linear::linear) what it multiplies to bf16.
+/// [`affine`], which on a CPU may [round](HostLinear::rounds) what it multiplies to bf16.
 pub(crate) fn affine_of<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,

@@ -117,8 +117,9 @@ impl Backbone {
     /// Changes the type that linear maps and attention compute in (mixed precision). Their inputs and parameters are cast to
     /// it, and gradients back; states, LayerNorms, the softmax, losses, and the gradients of parameters stay in f32.
     ///
-    /// On a CPU bf16 is the type of what linear maps, attention and the scores of all words multiply, forward and backward, and all
-    /// else is in f32: the [`compute_type`](Self::compute_type) then is none.
+    /// On a CPU bf16 is the type of what attention, the linear maps that every token passes and the scores of all words multiply,
+    /// forward and backward. All else is in f32, projections of position tables by weights of their own, talking heads and heads
+    /// included; the [`compute_type`](Self::compute_type) then is none.
     pub fn set_compute_type(&mut self, dtype: Option<FloatDType>) {
         self.encoder.set_compute_type(dtype);
     }

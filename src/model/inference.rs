@@ -38,8 +38,8 @@ pub struct Prepared<M> {
 impl<M: InferenceModel> Prepared<M> {
     /// Takes the model, which computes in the type that it was loaded in.
     pub fn new(mut model: M) -> Self {
-        lay_out(&mut model, Precision::F32);
-        Self { model, positions: Mutex::default() }
+        let positions = Mutex::new(lay_out(&mut model, Precision::F32));
+        Self { model, positions }
     }
 
     /// Takes the model and lays out its weights in a precision.
@@ -57,13 +57,11 @@ impl<M: InferenceModel> Prepared<M> {
         if dtype != wanted {
             return fail(format!("{precision} is made of weights in {wanted:?}, but these were loaded in {dtype:?}"));
         }
-        let lays_out = !matches!(precision, Precision::F32 | Precision::F16) && device::is_host(&device);
-        if lays_out && device.is_autodiff() {
+        if precision.is_low() && device::is_host(&device) && device.is_autodiff() {
             return fail(format!("weights in {precision} have no gradients; load the model on `device.inner()`"));
         }
-        let positions = if lays_out { model.backbone().prepare_positions(None) } else { None };
-        lay_out(&mut model, precision);
-        Ok(Self { model, positions: Mutex::new(positions) })
+        let positions = Mutex::new(lay_out(&mut model, precision));
+        Ok(Self { model, positions })
     }
 
     /// Runs the model.
@@ -98,15 +96,25 @@ impl<M: InferenceModel> Prepared<M> {
         ModelInput { positions: positions.clone(), ..input }
     }
 
-    /// The model, to be changed. Its weights are rounded to the precision that they were laid out in.
+    /// The model, to be changed. Its weights are rounded to the precision that they were laid out in; on a CPU its
+    /// [compute type](Backbone::compute_type) is that of its parameters.
     pub fn into_inner(mut self) -> M {
         self.model.backbone_mut().linears().into_par_iter().for_each(|(_, linear)| linear.unpack());
         self.model
     }
 }
 
-/// Lays out a model's weights in a precision, if its device has a use for that.
-fn lay_out(model: &mut impl InferenceModel, precision: Precision) {
+/// Lays out a model's weights in a precision, if its device has a use for that. Gives the position tables of a lower precision
+/// than f32, from the weights before rounding.
+fn lay_out(model: &mut impl InferenceModel, precision: Precision) -> Option<PreparedPositions> {
+    let device = model.backbone_mut().linears().first().map(|(_, linear)| linear.device())?;
+    if !device::is_host(&device) || device.is_autodiff() {
+        return None;
+    }
+    // What is rounded is for the precision to say, and not for the one that the model was trained in.
+    model.backbone_mut().set_compute_type(None);
+    let positions = if precision.is_low() { model.backbone().prepare_positions(None) } else { None };
     let linears = model.backbone_mut().linears();
     linears.into_par_iter().for_each(|(role, linear)| linear.pack(precision.weights(role, Isa::in_use())));
+    positions
 }

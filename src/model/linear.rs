@@ -53,9 +53,9 @@ impl LinearRole {
 
 /// x W + b, in the type of x: parameters of another type are cast to it; their gradients are of their own type.
 ///
-/// burn's own [`Linear`](burn::nn::Linear), but for two things: inference on a CPU lays the weight out for products once
-/// ([`Prepared`](crate::model::inference::Prepared)), where a plain product does so in every call; and the map may have a
-/// low-rank change, which is trained in the place of the weight.
+/// burn's own [`Linear`](burn::nn::Linear), but for three things: inference on a CPU lays the weight out for products once
+/// ([`Prepared`](crate::model::inference::Prepared)), where a plain product does so in every call; training on a CPU may multiply
+/// in bf16; and the map may have a low-rank change, which is trained in the place of the weight.
 #[derive(Module, Debug)]
 pub struct Linear {
     /// W, \[inputs, outputs\]; empty while it is packed.

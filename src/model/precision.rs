@@ -55,7 +55,7 @@ impl Precision {
     /// this device.
     ///
     /// # Errors
-    /// [`Error::Device`] if the device has no such precision.
+    /// [`Error::Device`] for integers elsewhere than on a CPU. Whether the device has the type is checked by who loads.
     pub fn load_dtype(self, device: &Device) -> Result<FloatDType> {
         match self {
             Self::F16 => Ok(FloatDType::F16),
@@ -95,6 +95,11 @@ impl Precision {
         Err(Error::Device { device: device::name(device), problem })
     }
 
+    /// Whether a CPU lays out weights in another type than that of the parameters, in which it computes otherwise.
+    pub(super) fn is_low(self) -> bool {
+        !matches!(self, Self::F32 | Self::F16)
+    }
+
     /// What a linear map's weights are held in on a CPU.
     pub(super) fn weights(self, role: LinearRole, isa: Isa) -> WeightType {
         match self {
@@ -118,7 +123,7 @@ impl Precision {
         let [attention, feed_forward] =
             [LinearRole::Query, LinearRole::Intermediate].map(|role| self.weights(role, isa));
         let mut rest = format!("the rest {}", kernel(WeightType::F32));
-        if attention.rounds_attention() && (isa.multiplies_bf16() || isa.multiplies_tiles()) {
+        if attention.rounds_attention() && isa.multiplies_any_bf16() {
             rest = format!("attention's products {}, {rest}", kernel(WeightType::Bf16));
         }
         match (attention, feed_forward) {
@@ -192,7 +197,7 @@ mod tests {
         let isa = Isa::in_use();
         let kernel = |weights: WeightType| format!("{weights} ({})", weights.instructions(isa));
         let [int8, feed_forward, bf16] = [WeightType::Int8, feed_forward_of_int8(isa), WeightType::Bf16].map(kernel);
-        let products = match isa.multiplies_bf16() || isa.multiplies_tiles() {
+        let products = match isa.multiplies_any_bf16() {
             true => format!("attention's products {bf16}, "),
             false => String::new(),
         };

@@ -36,11 +36,12 @@ const CHUNK: usize = 16 * 1024;
 /// - output: [1]
 ///
 /// # Panics
-/// If a target is not below the number of classes.
+/// If there are no classes, or a target is not below their number.
 pub(crate) fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     let [rows, classes] = logits.dims();
     let targets: Arc<[_]> = targets.into_data().iter::<i64>().map(|target| usize::try_from(target).ok()).collect();
     assert_eq!(targets.len(), rows, "targets of rows");
+    assert!(classes > 0, "no classes");
     if let Some(beyond) = targets.iter().flatten().find(|target| **target >= classes) {
         panic!("a target of class {beyond}, where there are {classes} classes");
     }

@@ -10,7 +10,7 @@ use super::{
     amx,
     format::{Format, Operand, States},
     layout::pack_rows,
-    lines::{Aligned, Elements, FLOATS, Line, room, stride},
+    lines::{Aligned, FLOATS, Line, room, stride},
     matrix::Matrix,
     packed::WeightType,
     quantisation::FEW,
@@ -99,8 +99,8 @@ impl<W: Float> Format for Floats<W> {
         weight.to_f32()
     }
 
-    fn states(_: Isa, rows: &[f32], inner: usize) -> States<'_, Self> {
-        States { states: Elements::Borrowed(rows), scales: Vec::new(), width: inner }
+    fn states(_: Isa, matrix: Matrix<'_>) -> States<'_, Self> {
+        States::Given(matrix)
     }
 
     #[inline(always)]
@@ -161,18 +161,6 @@ macro_rules! in_bf16 {
 }
 pub(crate) use in_bf16;
 
-/// A format of floating-point numbers, in which every matrix can be a left operand.
-pub(crate) trait AnyOperand: Format {
-    /// What `run` makes of a left operand, which all threads round if it has to be.
-    fn with_operand<T>(isa: Isa, matrix: Matrix<'_>, run: impl FnOnce(Operand<'_, Self>) -> T) -> T;
-}
-
-impl<W: Float> AnyOperand for Floats<W> {
-    fn with_operand<T>(_: Isa, matrix: Matrix<'_>, run: impl FnOnce(Operand<'_, Self>) -> T) -> T {
-        run(matrix.into())
-    }
-}
-
 /// A format in which a thread makes a left operand of a part of its own, as attention does.
 pub(crate) trait Rounded: Format {
     /// A left operand, in `buffer` if it has to be rounded.
@@ -226,8 +214,20 @@ impl<const TILES: bool> Format for PairsOfBf16<TILES> {
         weight.to_f32()
     }
 
-    fn states(isa: Isa, rows: &[f32], inner: usize) -> States<'_, Self> {
-        Self::rounded(isa, Matrix::new(rows, 0, rows.len() / inner, inner, inner))
+    fn states(isa: Isa, matrix: Matrix<'_>) -> States<'_, Self> {
+        let [rows, inner] = matrix.shape();
+        let width = inner.next_multiple_of(Self::STEP);
+        let stride = stride::<bf16>(width);
+        // Whole lines of columns, where rows are columns in memory.
+        let few = FEW.div_ceil(inner).next_multiple_of(FLOATS);
+        let fill = |states: &mut [bf16]| {
+            states.par_chunks_mut(few * stride).enumerate().for_each(|(number, states)| {
+                round(isa, matrix.rows(number * few..rows.min((number + 1) * few)), states, stride);
+            });
+        };
+        // SAFETY: every row is rounded, with what is behind it.
+        let states = unsafe { Aligned::filled(rows * stride, fill) };
+        States::Made { states, width, scales: Vec::new() }
     }
 
     #[inline(always)]
@@ -261,30 +261,6 @@ impl<const TILES: bool> Format for PairsOfBf16<TILES> {
     #[inline(always)]
     fn values<S: Simd>(_: S, sums: S::Vector, _: S::Vector, _: S::Vector) -> S::Vector {
         sums
-    }
-}
-
-impl<const TILES: bool> PairsOfBf16<TILES> {
-    /// A left operand of any matrix, rounded by all threads.
-    fn rounded(isa: Isa, matrix: Matrix<'_>) -> States<'static, Self> {
-        let [rows, inner] = matrix.shape();
-        let width = inner.next_multiple_of(Self::STEP);
-        // Whole lines of columns, where rows are columns in memory.
-        let few = FEW.div_ceil(inner).next_multiple_of(FLOATS);
-        let fill = |states: &mut [bf16]| {
-            states.par_chunks_mut(few * width).enumerate().for_each(|(number, states)| {
-                round(isa, matrix.rows(number * few..rows.min((number + 1) * few)), states, width);
-            });
-        };
-        // SAFETY: every row is rounded, with what is behind it.
-        let states = unsafe { Aligned::filled(rows * width, fill) };
-        States { states: Elements::Aligned(states), scales: Vec::new(), width }
-    }
-}
-
-impl<const TILES: bool> AnyOperand for PairsOfBf16<TILES> {
-    fn with_operand<T>(isa: Isa, matrix: Matrix<'_>, run: impl FnOnce(Operand<'_, Self>) -> T) -> T {
-        run(Self::rounded(isa, matrix).operand())
     }
 }
 

@@ -18,7 +18,13 @@ use std::{fmt::Debug, ops::Range};
 
 use bytemuck::Pod;
 
-use super::{amx, lines::Elements, matrix::Matrix, packed::WeightType, simd::Simd};
+use super::{
+    amx,
+    lines::{Aligned, stride},
+    matrix::Matrix,
+    packed::WeightType,
+    simd::Simd,
+};
 use crate::isa::Isa;
 
 /// One of the formats above.
@@ -66,8 +72,8 @@ pub(crate) trait Format: Copy + Debug + Send + Sync + 'static {
         Vec::new()
     }
 
-    /// The left operand, from rows of `inner` numbers.
-    fn states(isa: Isa, rows: &[f32], inner: usize) -> States<'_, Self>;
+    /// What a matrix is as a left operand; all threads make it. For integers its rows have to be contiguous.
+    fn states(isa: Isa, matrix: Matrix<'_>) -> States<'_, Self>;
 
     /// Two registers of sums to start from.
     fn start<S: Simd>(simd: S, offsets: &[i32]) -> [Self::Sum<S>; 2];
@@ -124,19 +130,29 @@ impl<F: Format> Clone for Operand<'_, F> {
 impl<F: Format> Copy for Operand<'_, F> {}
 
 /// What an [`Operand`] looks at.
-pub(crate) struct States<'a, F: Format> {
-    pub states: Elements<'a, F::State>,
-    /// For each row and block; empty where the states are numbers themselves.
-    pub scales: Vec<f32>,
-    /// States in a row.
-    pub width: usize,
+pub(crate) enum States<'a, F: Format> {
+    /// A matrix as it is.
+    Given(Matrix<'a, F::State>),
+    /// What was made of one.
+    Made {
+        /// Rows of `width` states, a [stride](super::lines::stride) apart, so that they need not be [copied](super::product).
+        states: Aligned<F::State>,
+        width: usize,
+        /// For each row and block; empty where the states are numbers themselves.
+        scales: Vec<f32>,
+    },
 }
 
 impl<F: Format> States<'_, F> {
     pub fn operand(&self) -> Operand<'_, F> {
-        let rows = self.states.len() / self.width;
-        let blocks = self.width.div_ceil(F::DEPTH);
-        let scales = (!self.scales.is_empty()).then(|| Matrix::new(&self.scales, 0, rows, blocks, blocks));
-        Operand { matrix: Matrix::new(&self.states, 0, rows, self.width, self.width), scales }
+        match self {
+            Self::Given(matrix) => Operand { matrix: *matrix, scales: None },
+            Self::Made { states, width, scales } => {
+                let stride = stride::<F::State>(*width);
+                let (rows, blocks) = (states.len() / stride, width.div_ceil(F::DEPTH));
+                let scales = (!scales.is_empty()).then(|| Matrix::new(scales, 0, rows, blocks, blocks));
+                Operand { matrix: Matrix::new(states, 0, rows, *width, stride), scales }
+            }
+        }
     }
 }

@@ -8,7 +8,6 @@ use super::{
     amx,
     format::{Format, States},
     layout::pack_groups,
-    lines::Elements,
     matrix::Matrix,
     packed::WeightType,
     quantisation::{self, Rounding, Truncate},
@@ -179,11 +178,11 @@ impl<K: Kind> Format for Integers<K> {
         offsets
     }
 
-    fn states(isa: Isa, rows: &[f32], inner: usize) -> States<'_, Self> {
-        let width = inner.next_multiple_of(K::STEP);
+    fn states(isa: Isa, matrix: Matrix<'_>) -> States<'_, Self> {
+        let width = matrix.shape()[1].next_multiple_of(K::STEP);
         let rounding = Rounding { depth: K::DEPTH, rotates: K::ROTATES, range: K::STATES, offset: K::OFFSET };
-        let (states, scales) = quantisation::rows(isa, rows, inner, width, rounding);
-        States { states: Elements::Aligned(states), scales, width }
+        let (states, scales) = quantisation::rows(isa, matrix, width, rounding);
+        States::Made { states, width, scales }
     }
 
     #[inline(always)]

@@ -3,6 +3,9 @@
 
 use super::simd::Simd;
 
+/// 1.5 * 2^23: what is added to it is rounded to an integer, to even in the middle, which then stands in the sum's lowest bits.
+pub(super) const ROUND: f32 = 12_582_912.0;
+
 /// Elements that a sum keeps apart: two AVX2 registers, which was fastest of 8, 16 and 32.
 const LANES: usize = 16;
 
@@ -11,8 +14,6 @@ const LANES: usize = 16;
 /// `e^x = 2^n e^r` with n the nearest integer to x / ln 2, and a polynomial for e^r (Cephes' coefficients).
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(simd: S, x: f32) -> f32 {
-    /// 1.5 * 2^23: what is added to it is rounded to an integer, which then stands in the sum's lowest bits.
-    const ROUND: f32 = 12_582_912.0;
     // Written so that NaN passes, which `f32::max` would replace.
     let x = if x < -87.0 { -87.0 } else { x };
     let sum = simd.fused(x, std::f32::consts::LOG2_E, ROUND);

@@ -70,10 +70,6 @@ impl<T: Pod> Aligned<T> {
         // SAFETY: the caller's promise.
         Self { lines: unsafe { filled(count, fill) }, elements, of: PhantomData }
     }
-
-    pub fn zeros(elements: usize) -> Self {
-        Self { lines: lines::<T>(elements), elements, of: PhantomData }
-    }
 }
 
 impl<T: Pod> Deref for Aligned<T> {
@@ -87,22 +83,5 @@ impl<T: Pod> Deref for Aligned<T> {
 impl<T: Pod> DerefMut for Aligned<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.elements]
-    }
-}
-
-/// Elements that somebody else has, or of their own.
-pub(crate) enum Elements<'a, T> {
-    Borrowed(&'a [T]),
-    Aligned(Aligned<T>),
-}
-
-impl<T: Pod> Deref for Elements<'_, T> {
-    type Target = [T];
-
-    fn deref(&self) -> &[T] {
-        match self {
-            Self::Borrowed(elements) => elements,
-            Self::Aligned(elements) => elements,
-        }
     }
 }

@@ -102,35 +102,13 @@ impl<F: Format> PackedWeight for Panels<F> {
 
     fn map(&self, x: &[f32], start: Start<'_>, finish: Finish, output: &mut [f32]) {
         let [inputs, _] = self.shape();
-        self.parallel_product(F::states(self.isa(), x, inputs).operand(), start, finish, output);
+        let x = Matrix::new(x, 0, x.len() / inputs, inputs, inputs);
+        self.parallel_product(F::states(self.isa(), x).operand(), start, finish, output);
     }
 
     fn unpack(&self) -> Vec<f32> {
         self.unpack()
     }
-}
-
-/// `finish(x weight + bias)` with a weight that is laid out.
-///
-/// # Shapes
-/// - x: [.., inputs]
-/// - bias: [outputs]
-/// - output: [.., outputs]
-pub(super) fn map_rows<B: HostBackend>(
-    x: FloatTensor<B>,
-    weight: &dyn PackedWeight,
-    bias: Option<FloatTensor<B>>,
-    finish: Finish,
-) -> FloatTensor<B> {
-    let mut shape = x.shape();
-    let [inputs, outputs] = weight.shape();
-    let (rows, last) = (shape.num_elements() / inputs, shape.num_dims() - 1);
-    shape[last] = outputs;
-    let (x, bias) = (B::values(x), bias.map(B::values));
-    let start = bias.as_ref().map_or(Start::Zero, |bias| Start::Bias(bias.as_ref()));
-    // SAFETY: a product writes every element of its output.
-    let output = unsafe { filled(rows * outputs, |output| weight.map(x.as_ref(), start, finish, output)) };
-    B::tensor(output, shape)
 }
 
 /// `finish(x weight + bias)` on a host device without gradients.
@@ -161,7 +139,7 @@ pub(crate) fn pack(weight: Tensor<2>, weight_type: WeightType) -> Arc<dyn Packed
 }
 
 /// A matrix laid out in a type.
-pub(super) fn pack_matrix(isa: Isa, matrix: Matrix<'_>, weight_type: WeightType) -> Arc<dyn PackedWeight> {
+fn pack_matrix(isa: Isa, matrix: Matrix<'_>, weight_type: WeightType) -> Arc<dyn PackedWeight> {
     match weight_type {
         WeightType::F32 => Arc::new(Panels::<F32>::new(isa, matrix)),
         WeightType::Bf16 => in_bf16!(isa, F => Arc::new(Panels::<F>::new(isa, matrix)), otherwise Bf16),
@@ -183,7 +161,15 @@ impl<B: HostBackend, const N: usize> Operation<B, N> for PackedLinear {
     type Kept = ();
 
     fn forward(&self, tensors: [FloatTensor<B>; N]) -> FloatTensor<B> {
-        map_rows::<B>(tensors[0].clone(), &*self.weight, tensors.get(1).cloned(), self.finish)
+        let mut shape = tensors[0].shape();
+        let [inputs, outputs] = self.weight.shape();
+        let (rows, last) = (shape.num_elements() / inputs, shape.num_dims() - 1);
+        shape[last] = outputs;
+        let values = tensors.map(B::values);
+        let start = values.get(1).map_or(Start::Zero, |bias| Start::Bias(bias.as_ref()));
+        let fill = |output: &mut [f32]| self.weight.map(values[0].as_ref(), start, self.finish, output);
+        // SAFETY: a product writes every element of its output.
+        B::tensor(unsafe { filled(rows * outputs, fill) }, shape)
     }
 
     fn forward_keeping(&self, _: [FloatTensor<B>; N], _: [bool; N]) -> (FloatTensor<B>, ()) {

@@ -120,8 +120,9 @@ impl<F: Format> Panels<F> {
         assert!(self.depth() > 0, "a product of no columns with no rows");
         self.check(lhs, &(0..width), start, [rows, width]);
         let mut copy = Vec::new();
-        // Copied here once, and not by each task.
-        let lhs = if lhs.matrix.has_contiguous_rows() && !is_cached(lhs.matrix) {
+        // Copied here once, and not by each task, where several take the same rows.
+        let is_shared = width > columns_of_a_task::<F>();
+        let lhs = if is_shared && lhs.matrix.has_contiguous_rows() && !is_cached(lhs.matrix) {
             Operand { matrix: copied(lhs.matrix, &mut copy, true), ..lhs }
         } else {
             lhs

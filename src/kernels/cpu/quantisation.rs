@@ -7,14 +7,17 @@
 use bytemuck::Pod;
 use rayon::prelude::*;
 
-use super::{lines::Aligned, matrix::Matrix, rotation, simd::vectorized};
+use super::{
+    lanes::ROUND,
+    lines::{Aligned, stride},
+    matrix::Matrix,
+    rotation,
+    simd::vectorized,
+};
 use crate::isa::Isa;
 
 /// The least that is told from zero: the inverse of its scale is still a number.
 const SMALLEST: f32 = 1e-30;
-
-/// 1.5 * 2^23: what is added to it is rounded to an integer, to even in the middle, which then stands in the sum's lowest bits.
-const ROUND: f32 = 12_582_912.0;
 
 /// Numbers that are not worth a second thread.
 pub(super) const FEW: usize = 16 * 1024;
@@ -96,28 +99,31 @@ pub(super) struct Rounding {
 /// Numbers of the longest block.
 const LONGEST: usize = 256;
 
-/// Rows of `width` integers from rows of `inner` numbers, and the scales of each block of them.
+/// Rows of `width` integers, a [`stride`] apart, and the scales of each block of them.
 pub(super) fn rows<T: Truncate + Pod + Send>(
     isa: Isa,
-    rows: &[f32],
-    inner: usize,
+    matrix: Matrix<'_>,
     width: usize,
     rounding: Rounding,
 ) -> (Aligned<T>, Vec<f32>) {
-    let count = rows.len() / inner;
+    let ([count, inner], stride) = (matrix.shape(), stride::<T>(width));
     let blocks = inner.div_ceil(rounding.depth);
-    let (mut integers, mut scales) = (Aligned::zeros(count * width), vec![0.0; count * blocks]);
-    let found = integers.par_chunks_exact_mut(width).zip(scales.par_chunks_exact_mut(blocks));
-    let rows = rows.par_chunks_exact(inner).zip(found);
-    rows.with_min_len(FEW.div_ceil(inner)).for_each(|(numbers, (integers, scales))| {
-        row(isa, numbers, rounding, integers, scales);
-    });
-    (integers, scales)
+    let mut scales = vec![0.0; count * blocks];
+    let fill = |integers: &mut [T]| {
+        let found = integers.par_chunks_exact_mut(stride).zip(scales.par_chunks_exact_mut(blocks)).enumerate();
+        found.with_min_len(FEW.div_ceil(inner)).for_each(|(number, (integers, scales))| {
+            row(isa, matrix.row(number), rounding, integers, scales);
+        });
+    };
+    // SAFETY: every row is written, with what is behind it.
+    (unsafe { Aligned::filled(count * stride, fill) }, scales)
 }
 
 vectorized! {
-    /// One row; what it lacks in width stays as it is.
+    /// One row, and zeros behind it.
     fn row<T: Truncate>(simd: impl Simd, numbers: &[f32], rounding: Rounding, integers: &mut [T], scales: &mut [f32]) {
+        let (integers, rest) = integers.split_at_mut(numbers.len());
+        rest.fill_with(|| T::truncate(0));
         let blocks = numbers.chunks(rounding.depth).zip(integers.chunks_mut(rounding.depth));
         let mut rotated = [0.0; LONGEST];
         for ((numbers, integers), found) in blocks.zip(scales) {

@@ -48,6 +48,7 @@ const REGISTERS: usize = BLOCK / 4;
 /// [`rotate`] of a usual block, to the bit.
 #[inline(always)]
 pub(super) fn rotate_block<S: Simd>(simd: S, block: &[f32; BLOCK], rotated: &mut [f32; BLOCK]) {
+    const { assert!(BLOCK == 128 && MIXED == 32, "the strides below are those of `rotate`") };
     let mut registers = [simd.splat(0.0); REGISTERS];
     for (register, numbers) in registers.iter_mut().zip(block.chunks_exact(S::LANES)) {
         // SAFETY: there are as many numbers as a register has lanes.

@@ -33,7 +33,7 @@ pub struct AttentionOperands<'a> {
     pub scale: f64,
     /// Dropout of the probabilities.
     pub dropout: &'a Dropout,
-    /// Whether a CPU without gradients may round what it multiplies to bf16, if it is faster then.
+    /// Whether a CPU may round what it multiplies to bf16, where it is faster then.
     pub rounds: bool,
 }
 

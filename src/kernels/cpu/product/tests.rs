@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     isa::{InstructionSet, Isa},
     kernels::cpu::{
-        floats::{AnyOperand, Bf16, F32, Float, Floats, PairsOfBf16, Rounded},
+        floats::{Bf16, F32, Float, Floats, PairsOfBf16, Rounded},
         lines::room,
         packed::PackedWeight,
         rate,
@@ -172,9 +172,8 @@ fn pairs_equal_f64<const TILES: bool>(
         // And out of one whose columns lie in rows.
         let columns_of_x: Vec<f32> = (0..rows * inner).map(|i| x[i % rows * inner + i / rows]).collect();
         let transposed = matrix(&columns_of_x, rows, inner, true);
-        PairsOfBf16::<TILES>::with_operand(isa, transposed, |operand| {
-            panels.parallel_product(operand, start, Finish::Sums, &mut again);
-        });
+        let states = PairsOfBf16::<TILES>::states(isa, transposed);
+        panels.parallel_product(states.operand(), start, Finish::Sums, &mut again);
         prop_assert!(again == output, "{isa}: a transposed operand");
         for (i, found) in output.into_iter().enumerate() {
             let (row, column) = (i / columns, i % columns);

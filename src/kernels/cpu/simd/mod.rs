@@ -55,7 +55,7 @@ pub(crate) trait Simd: Copy {
     /// [`LANES`](Self::LANES) numbers can be written.
     unsafe fn store(self, to: *mut f32, vector: Self::Vector);
 
-    /// Rounds a register to the nearest bf16.
+    /// Rounds a register to the nearest bf16. In use are the sets that have an instruction for it, and the others in tests.
     ///
     /// # Safety
     /// [`LANES`](Self::LANES) numbers can be written.

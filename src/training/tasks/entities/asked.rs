@@ -19,7 +19,7 @@ pub enum AskedTypes {
     /// without entities gets k types, at least one. Each is the type of an entity of the training data, any entity as
     /// likely as another, so that frequent types are drawn often; what is drawn twice or is one of its own counts
     /// nothing. (The reference draws from the types of the batch, the same ones for all its texts.) If the row lists
-    /// `ner_negatives`, these take the place of the draw. At most `max_types` are asked for, its own before others, in random
+    /// `ner_negatives`, these take the place of the draw, unless nothing would be asked. At most `max_types` are asked for, its own before others, in random
     /// order.
     Sampled,
     /// All types of the training data, in random order: for data with a closed set of types.
@@ -68,8 +68,11 @@ impl Asker {
                 let mut own: Vec<&str> = text.types().into_iter().collect();
                 random.shuffle(&mut own);
                 let others = match &text.negatives {
-                    Some(negatives) => negatives.iter().map(String::as_str).collect(),
-                    None => self.sample(text, config.max_neg_type_ratio, random),
+                    Some(negatives) if !own.is_empty() || !negatives.is_empty() => {
+                        negatives.iter().map(String::as_str).collect()
+                    }
+                    // Something has to be asked for.
+                    _ => self.sample(text, config.max_neg_type_ratio, random),
                 };
                 let mut types = distinct(own.into_iter().chain(others));
                 types.truncate(config.max_types);
@@ -139,12 +142,14 @@ mod tests {
             EntityText { labels: Some(vec!["z".into(), "a".into(), "z".into()]), ..text(&["a"]) },
             EntityText { negatives: Some(vec!["y".into()]), ..text(&["b"]) },
             text(&["c", "d", "e", "f"]),
+            EntityText { negatives: Some(vec![]), ..text(&[]) },
         ];
         let asker = Asker::new(&texts);
         let mut random = Random::new(&[0]);
         let mut draw = |text, asked| asker.draw(text, asked, &config(), &mut random);
         assert_eq!(draw(&texts[0], AskedTypes::Sampled), ["z", "a"]);
         assert_eq!(draw(&texts[1], AskedTypes::Sampled).into_iter().collect::<BTreeSet<_>>(), ["b", "y"].into());
+        assert!(!draw(&texts[3], AskedTypes::Sampled).is_empty());
         // No more than three.
         assert!(draw(&texts[2], AskedTypes::Sampled).iter().all(|kind| texts[2].types().contains(kind)));
         assert_eq!(draw(&texts[2], AskedTypes::Sampled).len(), 3);
