@@ -4,7 +4,7 @@
 #
 #   benches/device/prepare.sh FOLDER
 #
-# Where the CUDA backend's own download of LLVM is out of reach, CONTRIBUTING.md says how to provide it.
+# The CUDA backend's build script downloads LLVM.
 set -euo pipefail
 [ $# -eq 1 ] || { sed -n 2,7p "$0"; exit 2; }
 cd "$(dirname "$0")/../.."
