@@ -15,4 +15,6 @@ for part, most in (("train", 12000), ("valid", 500)):
         sentences = [text for text in re.split(r"(?<=[.!?]) ", paragraph) if 6 <= len(text.split()) <= 40]
         pairs += [dict(text=first, positive=second) for first, second in zip(sentences[::2], sentences[1::2])]
     rows = "".join(json.dumps(pair) + "\n" for pair in pairs[:most])
-    (Path(sys.argv[1]) / f"{part}.jsonl").write_text(rows)
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{part}.jsonl").write_text(rows)

@@ -114,7 +114,7 @@ fn the_small_model_has_the_same_rate_by_name() {
         command.assert().success();
         settings_of(&case.path(output))["learning_rate"].clone()
     };
-    assert_eq!(rate("default", &[]), 5e-4);
-    assert_eq!(rate("named", &["--model", "./models/deberta-tiny/"]), 5e-4);
+    assert_eq!(rate("default", &[]), 1e-3);
+    assert_eq!(rate("named", &["--model", "./models/deberta-tiny/"]), 1e-3);
     assert_eq!(rate("other", &["--model", case.model.path().to_str().expect("an ASCII path")]), 2e-5);
 }

@@ -143,7 +143,7 @@ pub struct TrainingFlags {
     #[arg(long, value_name = "N", help_heading = "Optimisation")]
     accumulation: Option<usize>,
 
-    /// The highest learning rate [default: 2e-5; 2e-4 with --lora; 5e-4 for models/deberta-tiny and from scratch]
+    /// The highest learning rate [default: 2e-5; 2e-4 with --lora; 1e-3 for models/deberta-tiny, 5e-4 from scratch]
     #[arg(long, value_name = "X", help_heading = "Optimisation")]
     learning_rate: Option<f64>,
 
@@ -234,9 +234,11 @@ impl TrainingFlags {
             };
             flags = flags.over(published);
         }
-        if Path::new(flags.model()).ends_with(DEFAULT_MODEL) {
-            // A model of a few hundred thousand parameters learns at rates that a large one would not survive.
+        if from_scratch {
             flags.learning_rate.get_or_insert(5e-4);
+        } else if Path::new(flags.model()).ends_with(DEFAULT_MODEL) {
+            // A model of a few million parameters learns at rates that a large one would not survive.
+            flags.learning_rate.get_or_insert(1e-3);
         }
         flags.output.get_or_insert_with(|| output.into());
         Ok(flags)
