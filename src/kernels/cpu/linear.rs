@@ -57,7 +57,7 @@ pub(crate) fn linear<const D: usize>(
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HostLinear {
     /// Whether the operands of its products, and of those of the backward pass, are rounded to bf16 where the processor has fast
-    /// instructions for that, and elsewhere the right ones.
+    /// instructions for that, and elsewhere the right ones. (The scores of a few rows are in f32 all the same.)
     pub rounds: bool,
     /// Whether the weight has a row for each output, as a table of embeddings has for each word.
     pub transposed: bool,
@@ -247,8 +247,9 @@ mod tests {
             };
             for (which, (found, expected)) in results(true).into_iter().zip(results(false)).enumerate() {
                 let difference = (found - expected).abs().max().into_scalar::<f32>();
-                // Sums of up to 300 products of numbers up to 1 in another order. The scores of few rows are not rounded. Processors without products of bf16 round the right
-                // operand alone, which for the gradient of the weight is x here and that of the output there: 2^-9 of each product.
+                // Sums of up to 300 products of numbers up to 1 in another order. The scores of few rows are not rounded. Processors
+                // without products of bf16 round the right operand alone, which for the gradient of the weight is x here and that of
+                // the output there: 2^-9 of each product.
                 let bound = if rounds && (which == 2 || (which == 0 && 2 * rows <= FEW_ROWS)) { 0.06 } else { 1e-5 };
                 assert!(difference < bound, "{rows} rows, rounds {rounds}, output {which}: {difference}");
             }
