@@ -95,7 +95,7 @@ impl Precision {
         Err(Error::Device { device: device::name(device), problem })
     }
 
-    /// Whether a CPU lays out weights in another type than that of the parameters, in which it computes otherwise.
+    /// Whether a CPU lays out weights in another type than that of the parameters.
     pub(super) fn is_low(self) -> bool {
         !matches!(self, Self::F32 | Self::F16)
     }

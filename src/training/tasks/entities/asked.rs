@@ -19,8 +19,8 @@ pub enum AskedTypes {
     /// without entities gets k types, at least one. Each is the type of an entity of the training data, any entity as
     /// likely as another, so that frequent types are drawn often; what is drawn twice or is one of its own counts
     /// nothing. (The reference draws from the types of the batch, the same ones for all its texts.) If the row lists
-    /// `ner_negatives`, these take the place of the draw, unless nothing would be asked. At most `max_types` are asked for, its own before others, in random
-    /// order.
+    /// `ner_negatives`, these take the place of the draw, unless nothing would be asked then. At most `max_types` are asked for, its
+    /// own before others, in random order.
     Sampled,
     /// All types of the training data, in random order: for data with a closed set of types.
     All,
@@ -68,7 +68,7 @@ impl Asker {
                 let mut own: Vec<&str> = text.types().into_iter().collect();
                 random.shuffle(&mut own);
                 let others = match &text.negatives {
-                    Some(negatives) if !own.is_empty() || !negatives.is_empty() => {
+                    Some(negatives) if !(own.is_empty() && negatives.is_empty()) => {
                         negatives.iter().map(String::as_str).collect()
                     }
                     // Something has to be asked for.
