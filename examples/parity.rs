@@ -19,7 +19,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Parser;
-use deberta_burn::{device::device, parity::Reference};
+use deberta_burn::{Precision, device::device, parity::Reference};
 
 /// Compares a checkpoint's outputs with those that transformers computed, tensor by tensor, at real tokens only.
 ///
@@ -47,6 +47,7 @@ struct Arguments {
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let device = device(&arguments.device)?;
+    eprintln!("{}", Precision::F32.describe(&device));
     let comparison = Reference::open(&arguments.reference)?.compare(&arguments.model, &device)?;
     print!("{comparison}");
     let holds = comparison.max() <= arguments.atol;

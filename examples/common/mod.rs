@@ -18,7 +18,7 @@ use std::{
 
 use clap::Args;
 use deberta_burn::{
-    Precision, Result,
+    Result,
     checkpoint::{LoadReport, locate},
     device::device,
     pipeline::{PipelineOptions, Progress},
@@ -101,13 +101,11 @@ impl CommonArgs {
         }))
     }
 
-    /// The flags as the library wants them. A precision below f32 is printed on standard error.
+    /// The flags as the library wants them. What computes, and in which types, is printed on standard error.
     pub fn options(&self) -> Result<PipelineOptions> {
         let (device, precision) = (device(&self.device)?, self.precision.precision()?);
         precision.load_dtype(&device)?;
-        if precision != Precision::F32 {
-            eprintln!("{}: {}", self.device, precision.describe(&device));
-        }
+        eprintln!("{}", precision.describe(&device));
         Ok(PipelineOptions {
             adapter: self.adapter.clone(),
             precision,

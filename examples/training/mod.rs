@@ -195,6 +195,7 @@ impl<C: Configuration> Session<C> {
             snapshots: &[],
             data: data.into(),
         };
+        eprintln!("{}", self.settings.precision.describe(&self.device));
         let mut progress = Progress::new();
         let outcome = train(task, model, &self.settings, &run, &mut progress)?;
         progress.finish();

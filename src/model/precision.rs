@@ -112,13 +112,20 @@ impl Precision {
         }
     }
 
-    /// The precision and what it means on a device, in a line for a log: which parts are held in which type, and which
-    /// instructions multiply them.
+    /// What this precision means on a device, in a line for a log: which parts are held in which type, on a CPU also
+    /// [which one it is](device::describe) and the instructions that multiply them.
+    ///
+    /// ```
+    /// # use deberta_burn::{Precision, device::device};
+    /// // flex: AMD EPYC, 2 threads, avx512bf16 kernels; f32 (vfmadd231ps) throughout
+    /// println!("{}", Precision::F32.describe(&device("flex")?));
+    /// # Ok::<(), deberta_burn::Error>(())
+    /// ```
     pub fn describe(self, device: &Device) -> String {
         if !device::is_host(device) || self == Self::F16 {
-            return format!("{self} throughout");
+            return format!("{}: {self} throughout", device::name(device));
         }
-        let isa = Isa::in_use();
+        let (cpu, isa) = (format!("{}: {}", device::name(device), device::describe()), Isa::in_use());
         let kernel = |weights: WeightType| format!("{weights} ({})", weights.instructions(isa));
         let [attention, feed_forward] =
             [LinearRole::Query, LinearRole::Intermediate].map(|role| self.weights(role, isa));
@@ -127,10 +134,10 @@ impl Precision {
             rest = format!("attention's products {}, {rest}", kernel(WeightType::Bf16));
         }
         match (attention, feed_forward) {
-            (WeightType::F32, WeightType::F32) => format!("{self}: {} throughout", kernel(WeightType::F32)),
-            (all, other) if all == other => format!("{self}: linear maps {}, {rest}", kernel(all)),
+            (WeightType::F32, WeightType::F32) => format!("{cpu}; {} throughout", kernel(WeightType::F32)),
+            (all, other) if all == other => format!("{cpu}; {self}: linear maps {}, {rest}", kernel(all)),
             _ => format!(
-                "{self}: attention's linear maps {}, feed-forward {}, {rest}",
+                "{cpu}; {self}: attention's linear maps {}, feed-forward {}, {rest}",
                 kernel(attention),
                 kernel(feed_forward)
             ),
@@ -190,9 +197,9 @@ mod tests {
 
     #[test]
     fn descriptions_name_types_and_instructions() {
-        let device = Device::flex();
+        let (device, cpu) = (Device::flex(), format!("flex: {}", device::describe()));
         let f32 = WeightType::F32.instructions(Isa::in_use());
-        assert_eq!(Precision::F32.describe(&device), format!("f32: f32 ({f32}) throughout"));
+        assert_eq!(Precision::F32.describe(&device), format!("{cpu}; f32 ({f32}) throughout"));
         let mixed = Precision::Int8(Int8Layers::Mixed).describe(&device);
         let isa = Isa::in_use();
         let kernel = |weights: WeightType| format!("{weights} ({})", weights.instructions(isa));
@@ -204,9 +211,9 @@ mod tests {
         assert_eq!(
             mixed,
             format!(
-                "int8 (mixed): attention's linear maps {int8}, feed-forward {feed_forward}, {products}the rest f32 ({f32})"
+                "{cpu}; int8 (mixed): attention's linear maps {int8}, feed-forward {feed_forward}, {products}the rest f32 ({f32})"
             )
         );
-        assert_eq!(Precision::F16.describe(&device), "f16 throughout");
+        assert_eq!(Precision::F16.describe(&device), "flex: f16 throughout");
     }
 }

@@ -135,7 +135,8 @@ impl Service {
             Scheduler::start(move |batch| worker.forward(batch), move |report| metrics.batch(&report), settings);
         self.replace(Loaded { model, scheduler });
         // Last: whoever waits for this line may ask at once.
-        tracing::info!(model = %folder.display(), %task, budget, rate, "loaded");
+        let computes = pipeline.precision.describe(&pipeline.device);
+        tracing::info!(model = %folder.display(), %task, computes, budget, rate, "loaded");
         Ok(())
     }
 

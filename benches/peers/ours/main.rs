@@ -79,7 +79,7 @@ fn main() -> Result<()> {
             Command::Load(load) => match precision(&load.precision) {
                 Some(precision) => {
                     session = Some(Session::load(&load, precision)?);
-                    json!({ "kernels": format!("{}; {}", describe(), precision.describe(&Device::flex())) })
+                    json!({ "kernels": precision.describe(&Device::flex()) })
                 }
                 None => json!({ "unsupported": format!("this crate has no {}", load.precision) }),
             },

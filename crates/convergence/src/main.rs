@@ -199,7 +199,8 @@ fn main() -> ExitCode {
 
 fn experiment(args: &Args) -> Result<()> {
     let settings = args.settings();
-    settings.precision.compute_type(&device(&settings.device)?)?;
+    let device = device(&settings.device)?;
+    settings.precision.compute_type(&device)?;
     settings.pretraining(args.preset.learning_rate(Variant::Deberta), 0).validate()?;
     let mut variants = Variant::PAIR.to_vec();
     if args.ablation {
@@ -212,6 +213,7 @@ fn experiment(args: &Args) -> Result<()> {
     let given = |file: &Option<PathBuf>, name: &str| file.clone().unwrap_or_else(|| Path::new(TEXT).join(name));
     let (train, valid) = (given(&args.train, "train.txt.gz"), given(&args.valid, "valid.txt.gz"));
     let (data, text) = texts::prepare(train, valid, &args.downstream, &settings, &output)?;
+    eprintln!("{}", settings.precision.describe(&device));
     let workers = args.workers(&settings);
     let experiment = Experiment { output: &output, settings: &settings, data: &data, workers, until };
 

@@ -1,6 +1,8 @@
 //! What the report states about an experiment: its protocol, what makes it fair, the machine.
 
-use std::{env::consts, fs, thread::available_parallelism};
+use std::env::consts;
+
+use deberta_burn::device::describe;
 
 use crate::{
     pool::Workers,
@@ -148,22 +150,14 @@ impl Report<'_> {
 
     /// Where it ran.
     pub fn machine(&self) -> Vec<(&'static str, String)> {
-        let cores = available_parallelism().map_or(1, |cores| cores.get());
         let Workers { processes, threads } = self.workers;
         let threads = threads.map_or_else(|| "all threads".to_owned(), |threads| format!("{threads} thread(s)"));
         vec![
-            ("Processor", format!("{}, {cores} cores", processor().unwrap_or_else(|| "unknown".to_owned()))),
+            ("Processor", describe()),
             ("System", format!("{} on {}", consts::OS, consts::ARCH)),
             ("Device", self.settings.device.clone()),
             ("Runs at a time", format!("{processes}, each with {threads}")),
             ("Software", format!("deberta-burn {}, {}", env!("CARGO_PKG_VERSION"), self.settings.precision)),
         ]
     }
-}
-
-/// The model of the processor, where the system says it.
-fn processor() -> Option<String> {
-    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
 }

@@ -49,12 +49,18 @@ impl Case {
         self.files.path().join(name)
     }
 
-    /// Two small models, two seeds.
-    fn convergence(&self, output: &str) -> Command {
+    /// The program with these texts.
+    fn program(&self, output: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_convergence"));
         command.current_dir(repository()).arg("--output").arg(self.path(output));
         command.arg("--train").arg(self.path("train.txt")).arg("--valid").arg(self.path("valid.txt"));
         command.arg("--downstream").arg(self.files.path());
+        command
+    }
+
+    /// Two small models, two seeds.
+    fn convergence(&self, output: &str) -> Command {
+        let mut command = self.program(output);
         command.args(["--vocab-size", "300", "--max-length", "16", "--layers", "2", "--hidden", "8", "--heads", "2"]);
         command.args(["--steps", "8", "--batch-size", "8", "--seeds", "2"]);
         command
@@ -189,6 +195,21 @@ fn runs_of_other_folders_are_merged() {
     is_refused(&["--seeds", "1-1"], "with the seed 1 already");
     is_refused(&["--output", &case.path("fourth").display().to_string(), "--steps", "4"], "`steps` is 8, expected 4");
     is_refused(&["--merge", &case.path("out").display().to_string()], "out/runs");
+}
+
+/// What is meant for a GPU, with the sizes and the type that it has there, for as many steps as a CPU has time for.
+#[test]
+fn the_preset_for_gpus_runs_on_a_cpu() {
+    let case = Case::new();
+    let small = ["--device", "flex", "--vocab-size", "500", "--steps", "3", "--batch-size", "2", "--seeds", "1"];
+    case.program("gpu").args(["--preset", "gpu-minutes"]).args(small).assert().success();
+    for variant in Variant::PAIR {
+        let rows = case.rows("gpu");
+        let last = rows.iter().rfind(|row| row.variant == variant).expect("a row of each model");
+        assert!(last.step == 3 && last.validation_loss.is_some_and(f64::is_finite), "{last:?}");
+    }
+    let report = fs::read_to_string(case.path("gpu/report.html")).expect("a report");
+    assert!(report.contains("bf16"), "the precision is not in the report");
 }
 
 #[test]
