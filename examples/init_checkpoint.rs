@@ -16,7 +16,7 @@ use clap::Parser;
 use config::read_config;
 use deberta_burn::{
     checkpoint,
-    device::device,
+    device::{self, device},
     heads::{MaskedLm, MaskedLmLayout},
 };
 use dtype::Dtype;
@@ -47,7 +47,7 @@ fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let mut config = read_config(&arguments.config)?;
     let device = device("flex")?;
-    device.seed(arguments.seed);
+    device::seed(&device, arguments.seed);
     let dtype = Some(arguments.dtype.into());
     config.set_architecture("ForMaskedLM");
     let model = MaskedLm::new(&config, MaskedLmLayout::EnhancedMaskDecoder, &device)?;

@@ -150,6 +150,18 @@ pub fn describe() -> String {
     format!("{}, {threads} thread{plural}, {} kernels", isa::processor(), Isa::in_use())
 }
 
+/// Seeds the draws of fresh parameters on this device: the same seed gives the same model on every device. They are made on the CPU, by
+/// `flex`; without that feature by the device itself, whose numbers are its own. (What training draws, such as dropout masks,
+/// depends on [its own seed](crate::training::TrainingSettings::seed).)
+pub fn seed(device: &Device, seed: u64) {
+    drawing(device).seed(seed);
+}
+
+/// The device whose generator draws the fresh parameters of this one.
+pub(crate) fn drawing(of: &Device) -> Device {
+    device("flex").unwrap_or_else(|_| of.clone())
+}
+
 /// Runs `work` on one of the threads that share the device's work, if it is a CPU: each operation of a pass then begins at
 /// once. From another thread, each would wait for one of them to wake up, and for itself to be woken; a short text's pass takes
 /// up to twice as long that way.

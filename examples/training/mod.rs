@@ -20,6 +20,7 @@ use deberta_burn::{
     checkpoint::{Checkpoint, HeadPolicy, LoadOptions, LoadReport, locate},
     config::Configuration,
     data::{Part, file_digest},
+    device,
     tokenizer::Tokenizer,
     training::{
         Run, Task, TaskModel, TrainingSettings,
@@ -118,7 +119,7 @@ impl<C: Configuration> Session<C> {
             );
         }
         // Whatever the checkpoint lacks is drawn from the seed.
-        device.seed(settings.seed);
+        device::seed(&device, settings.seed);
         let data = Map::from_iter([("max_length".to_owned(), max_length.into())]);
         Ok(Self { flags, config, tokenizer, max_length, device, devices, settings, folder, data })
     }

@@ -4,7 +4,7 @@ use burn::{
     Tensor,
     module::Module,
     nn::{
-        Initializer, LayerNorm, PaddingConfig1d,
+        LayerNorm, PaddingConfig1d,
         conv::{Conv1d, Conv1dConfig},
     },
 };
@@ -48,10 +48,13 @@ impl ConvConfig {
             .with_padding(PaddingConfig1d::Explicit(side, side))
             .with_groups(self.groups)
             .with_bias(false)
-            .with_initializer(Initializer::Normal { mean: 0.0, std: init.std })
             .init(init.device);
         ConvLayer {
-            conv: Conv1d { bias: Some(init.zeros(width)), ..conv },
+            conv: Conv1d {
+                weight: init.normal([width, width / self.groups, self.kernel_size]),
+                bias: Some(init.zeros(width)),
+                ..conv
+            },
             layer_norm: init.layer_norm(width),
             dropout: Dropout::new(self.dropout),
             activation: self.activation,

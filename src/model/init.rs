@@ -1,12 +1,12 @@
 //! Fresh parameters as the reference draws them: weights from N(0, initializer_range), biases zero, if nothing else is said.
 
 use burn::{
-    module::Param,
-    nn::{Embedding, EmbeddingConfig, Initializer, LayerNorm, LayerNormConfig},
-    tensor::{Device, Tensor},
+    module::{Param, ParamId},
+    nn::{Embedding, Initializer, LayerNorm, LayerNormConfig},
+    tensor::{Device, Distribution, Tensor},
 };
 
-use crate::model::linear::Linear;
+use crate::{device::drawing, model::linear::Linear};
 
 /// Makes the layers of one model on one device. Parameters are lazy: what a checkpoint fills is never drawn.
 pub(crate) struct Init<'a> {
@@ -18,31 +18,40 @@ pub(crate) struct Init<'a> {
 }
 
 impl Init<'_> {
-    fn normal(&self) -> Initializer {
-        Initializer::Normal { mean: 0.0, std: self.std }
+    /// Weights from N(0, std).
+    pub fn normal<const D: usize>(&self, shape: [usize; D]) -> Param<Tensor<D>> {
+        self.drawn(shape, Distribution::Normal(0.0, self.std))
+    }
+
+    /// Values of a [generator](drawing) that the devices share: the same seed gives the same model on all of them.
+    fn drawn<const D: usize>(&self, shape: [usize; D], distribution: Distribution) -> Param<Tensor<D>> {
+        let draw = move |device: &Device, requires_gradient: bool| {
+            let values = Tensor::<D>::random(shape, distribution, &drawing(device)).into_data();
+            device.memory_persistent_allocations(values, |values| {
+                let tensor = Tensor::from_data(values, device);
+                if requires_gradient { tensor.require_grad() } else { tensor }
+            })
+        };
+        Param::uninitialized(ParamId::new(), draw, self.device.clone(), true, shape.into())
     }
 
     pub fn linear(&self, input: usize, output: usize) -> Linear {
-        Linear::new(self.weight(input, output), Some(self.zeros(output)))
+        Linear::new(self.normal([input, output]), Some(self.zeros(output)))
     }
 
     pub fn linear_without_bias(&self, input: usize, output: usize) -> Linear {
-        Linear::new(self.weight(input, output), None)
+        Linear::new(self.normal([input, output]), None)
     }
 
     /// A map as torch draws it: weights and biases from U(-1 / sqrt(width), 1 / sqrt(width)).
     pub fn uniform_linear(&self, input: usize, output: usize, width: usize) -> Linear {
         let bound = 1.0 / (width as f64).sqrt();
-        let uniform = Initializer::Uniform { min: -bound, max: bound };
-        Linear::new(uniform.init([input, output], self.device), Some(uniform.init([output], self.device)))
-    }
-
-    fn weight(&self, input: usize, output: usize) -> Param<Tensor<2>> {
-        self.normal().init([input, output], self.device)
+        let uniform = Distribution::Uniform(-bound, bound);
+        Linear::new(self.drawn([input, output], uniform), Some(self.drawn([output], uniform)))
     }
 
     pub fn embedding(&self, rows: usize, width: usize) -> Embedding {
-        EmbeddingConfig::new(rows, width).with_initializer(self.normal()).init(self.device)
+        Embedding { weight: self.normal([rows, width]) }
     }
 
     pub fn layer_norm(&self, width: usize) -> LayerNorm {

@@ -22,7 +22,7 @@ use deberta_burn::{
         masking::{Masking, MaskingOptions, MaskingStrategy},
         read_table,
     },
-    device::device,
+    device::{self, device},
     heads::{MaskedLm, SequenceClassification},
     tokenizer::{EncodeOptions, Text, Tokenizer},
     training::{
@@ -146,7 +146,7 @@ impl Worker<'_> {
         let splits = Splits { train: corpus(&data.train)?, valid: Some(corpus(&data.valid)?), test: None };
         let masking = Masking::new(&self.tokenizer, options(MaskingStrategy::Token, MASKING_SEED))?;
         let texts = MaskedLmTask::new(self.collator(config), masking, splits, settings.evaluated);
-        self.device.seed(self.spec.seed);
+        device::seed(&self.device, self.spec.seed);
         let (task, model) = begin(texts, &self.device)?;
         let model = scaled(model, &settings.scales);
         let run = Run { snapshots: &self.spec.checkpoints, ..self.run(self.folder, config) };
@@ -166,7 +166,7 @@ impl Worker<'_> {
         for (number, step) in checkpoints.iter().enumerate() {
             let (output, snapshot) = (fine_tuned(self.folder, *step), self.folder.join(format!("step-{step}")));
             if !output.join(RECORD).exists() {
-                self.device.seed(*seed);
+                device::seed(&self.device, *seed);
                 let options = LoadOptions { dtype: FloatDType::F32, head: HeadPolicy::Initialise };
                 let model = SequenceClassification::new(config, &self.device);
                 let (model, _) = Checkpoint::open(&snapshot)?.load(model, &options)?;
