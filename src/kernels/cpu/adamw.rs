@@ -162,3 +162,81 @@ vectorized! {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A weight and its moments after steps with these gradients, in f64.
+    fn by_definition(weight: f32, gradients: &[f32], coefficients: impl Fn(i32) -> Coefficients) -> [f64; 3] {
+        let (mut weight, mut first, mut second) = (f64::from(weight), 0.0, 0.0);
+        for (step, gradient) in (1..).zip(gradients) {
+            let of = coefficients(step);
+            let gradient = f64::from(*gradient) * of.factor;
+            first = of.beta_1 * first + (1.0 - of.beta_1) * gradient;
+            second = of.beta_2 * second + (1.0 - of.beta_2) * gradient * gradient;
+            let direction = (first / of.correction_1) / ((second / of.correction_2).sqrt() + of.epsilon);
+            weight -= of.rate * (direction + of.decay * weight);
+        }
+        [weight, first, second]
+    }
+
+    fn gradient() -> impl Strategy<Value = f32> {
+        prop_oneof![8 => -1.0f32..1.0, 2 => Just(0.0), 1 => Just(1e-40), 1 => Just(-1e15), 1 => Just(f32::NAN), 1 => Just(f32::INFINITY)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        // Rows that had a gradient and such that had none, denormal and huge ones, and what is no number in its own place.
+        #[test]
+        fn steps_are_those_of_f64(
+            rows in prop::collection::vec((-2.0f32..2.0, prop::collection::vec(gradient(), 3), any::<bool>()), 1..40),
+            width in prop_oneof![1usize..40, Just(384)],
+            decay in prop_oneof![Just(0.0), Just(0.1)],
+        ) {
+            let coefficients = |step: i32| Coefficients {
+                factor: 0.5,
+                beta_1: 0.9,
+                beta_2: 0.999,
+                epsilon: 1e-6,
+                correction_1: 1.0 - 0.9f64.powi(step),
+                correction_2: 1.0 - 0.999f64.powi(step),
+                rate: 1e-2,
+                decay,
+            };
+            // One column of a row has its gradients, the others have zeros or, in rows with more, the same.
+            let column = width / 2;
+            let of = |row: usize, at: usize, step: usize| {
+                let (_, gradients, everywhere) = &rows[row];
+                if at == column || *everywhere { gradients[step] } else { 0.0 }
+            };
+            for isa in Isa::available() {
+                let mut weights: Vec<f32> = rows.iter().flat_map(|(weight, ..)| vec![*weight; width]).collect();
+                let mut moments = Moments::new(weights.len(), width);
+                for step in 0..3 {
+                    let places = (0..rows.len()).flat_map(|row| (0..width).map(move |at| (row, at)));
+                    let gradient: Vec<f32> = places.map(|(row, at)| of(row, at, step)).collect();
+                    let (_, occupied) = squares(&gradient, width);
+                    let Moments { first, second, touched, .. } = &mut moments;
+                    let coefficients = coefficients(step as i32 + 1);
+                    update_rows(isa, &mut weights, &gradient, first, second, touched, &occupied, &coefficients);
+                }
+                for (place, found) in weights.iter().enumerate() {
+                    let (row, at) = (place / width, place % width);
+                    let gradients = [0, 1, 2].map(|step| of(row, at, step));
+                    let expected = by_definition(rows[row].0, &gradients, coefficients);
+                    let found = [*found, moments.first[place], moments.second[place]].map(f64::from);
+                    for (found, expected) in found.into_iter().zip(expected) {
+                        // A dozen roundings; moments below the least normal number lose more, and weigh nothing.
+                        let close = (found - expected).abs() <= 2e-6 * expected.abs() + 2e-6 * 1e-2;
+                        let alike = found.is_nan() && expected.is_nan() || found == expected;
+                        prop_assert!(close || alike, "{isa}: {found} instead of {expected}, by {gradients:?}");
+                    }
+                }
+            }
+        }
+    }
+}

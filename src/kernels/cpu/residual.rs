@@ -232,38 +232,143 @@ vectorized! {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    /// Output, n, scales, dz and the sums for gamma and beta, of two rows.
-    fn passes(isa: Isa, width: usize, plan: ResidualNorm) -> [Vec<f32>; 5] {
-        let values = |seed: usize, count: usize| -> Vec<f32> {
-            (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
-        };
-        let [x, residual, gradient] = [1, 2, 3].map(|seed| values(seed, 2 * width));
-        let [gamma, beta] = [4, 5].map(|seed| values(seed, width));
-        let [mut output, mut normal, mut d_z] = [(); 3].map(|()| vec![f32::NAN; 2 * width]);
-        let (mut scales, mut sums) = (vec![f32::NAN; 2], vec![0.0; 2 * width]);
-        normalise(isa, &x, &residual, &gamma, &beta, plan, 7, &mut output, &mut normal, &mut scales);
-        differentiate(isa, &gradient, &normal, &scales, &gamma, &mut d_z, &mut sums);
-        [output, normal, scales, d_z, sums]
+    const EPSILON: f32 = 1e-7;
+
+    /// The operands of some rows: x, the residual and a gradient, gamma and beta.
+    struct Case {
+        x: Vec<f32>,
+        residual: Vec<f32>,
+        gradient: Vec<f32>,
+        gamma: Vec<f32>,
+        beta: Vec<f32>,
+        dropout: Option<DropoutMask>,
     }
 
-    #[test]
-    fn every_instruction_set_has_the_portable_results() {
-        let portable = Isa::available().next().expect("there always is one");
-        for width in [8, 17, 384, 1000] {
-            for dropout in [None, Some(DropoutMask::new(0.1, 3))] {
-                let plan = ResidualNorm { epsilon: 1e-7, dropout };
-                let expected = passes(portable, width, plan);
-                // Rows have the mean 0 and the variance 1.
-                let squares = expected[1].iter().map(|n| n * n).sum::<f32>() / (2 * width) as f32;
-                assert!((squares - 1.0).abs() < 1e-4, "{squares}");
-                for isa in Isa::available() {
-                    for (found, expected) in passes(isa, width, plan).iter().zip(&expected) {
-                        for (found, expected) in found.iter().zip(expected) {
-                            // Numbers of size 1 to 5 behind means of up to 1,000: the root of their number in roundings.
-                            assert!((found - expected).abs() < 1e-5, "{isa}, {width}: {found} instead of {expected}");
-                        }
+    impl Case {
+        /// Rows of which the sums have about these means and spreads.
+        fn new(rows: usize, width: usize, [mean, spread]: [f32; 2], dropout: bool) -> Self {
+            let values = |seed: usize, count: usize| -> Vec<f32> {
+                (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
+            };
+            let mut case = Self {
+                x: values(1, rows * width),
+                residual: values(2, rows * width),
+                gradient: values(3, rows * width),
+                gamma: values(4, width),
+                beta: values(5, width),
+                dropout: dropout.then(|| DropoutMask::new(0.1, 3)),
+            };
+            case.x.iter_mut().for_each(|x| *x *= spread);
+            case.residual.iter_mut().for_each(|residual| *residual = *residual * spread + mean);
+            case
+        }
+
+        /// Where the first row is in the whole.
+        const FIRST: usize = 7;
+
+        /// Output, n, scales, dz and the sums for gamma and beta.
+        fn passes(&self, isa: Isa) -> [Vec<f32>; 5] {
+            let Self { x, residual, gradient, gamma, beta, dropout } = self;
+            let (plan, rows) = (ResidualNorm { epsilon: EPSILON, dropout: *dropout }, x.len() / gamma.len());
+            let [mut output, mut normal, mut d_z] = [(); 3].map(|()| vec![f32::NAN; x.len()]);
+            let (mut scales, mut sums) = (vec![f32::NAN; rows], vec![0.0; 2 * gamma.len()]);
+            normalise(isa, x, residual, gamma, beta, plan, Self::FIRST, &mut output, &mut normal, &mut scales);
+            differentiate(isa, gradient, &normal, &scales, gamma, &mut d_z, &mut sums);
+            [output, normal, scales, d_z, sums]
+        }
+
+        /// The same by the formulas, in f64.
+        fn by_definition(&self) -> [Vec<f64>; 5] {
+            let width = self.gamma.len();
+            let [mut output, mut normal, mut scales, mut d_z] = [(); 4].map(|()| Vec::new());
+            let mut sums = vec![0.0; 2 * width];
+            let mean = |values: &[f64]| values.iter().sum::<f64>() / width as f64;
+            let wide = |values: &[f32]| values.iter().map(|value| f64::from(*value)).collect::<Vec<_>>();
+            let (gamma, beta) = (wide(&self.gamma), wide(&self.beta));
+            let rows = self.x.chunks(width).zip(self.residual.chunks(width)).zip(self.gradient.chunks(width));
+            for (row, ((x, residual), gradient)) in rows.enumerate() {
+                let mask = self.dropout.map(|mask| mask.row(0, Self::FIRST + row));
+                let factor = |column: usize| mask.as_ref().map_or(1.0, |mask| f64::from(mask.factor(column as u32)));
+                let z = wide(x).into_iter().zip(wide(residual)).enumerate().map(|(at, (x, r))| x * factor(at) + r);
+                let z: Vec<f64> = z.collect();
+                let centre = mean(&z);
+                let variance = mean(&z.iter().map(|z| (z - centre).powi(2)).collect::<Vec<_>>());
+                let scale = 1.0 / (variance + f64::from(EPSILON)).sqrt();
+                let n: Vec<f64> = z.iter().map(|z| (z - centre) * scale).collect();
+                let gradient = wide(gradient);
+                let h: Vec<f64> = gradient.iter().zip(&gamma).map(|(gradient, gamma)| gradient * gamma).collect();
+                let slope = mean(&h.iter().zip(&n).map(|(h, n)| h * n).collect::<Vec<_>>());
+                d_z.extend(h.iter().zip(&n).map(|(value, n)| (value - mean(&h) - n * slope) * scale));
+                for (column, (gradient, n)) in gradient.iter().zip(&n).enumerate() {
+                    sums[column] += gradient * n;
+                    sums[width + column] += gradient;
+                }
+                output.extend(n.iter().zip(&gamma).zip(&beta).map(|((n, gamma), beta)| n * gamma + beta));
+                normal.extend(n);
+                scales.push(scale);
+            }
+            [output, normal, scales, d_z, sums]
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+        // Rows of zeros, of denormal numbers, of numbers whose squares are nearly too large, and far from zero.
+        #[test]
+        fn both_passes_are_those_of_f64(
+            rows in 1usize..40,
+            width in prop_oneof![1usize..70, Just(384), Just(1000)],
+            spread in prop_oneof![
+                1 => Just(0.0f32), 1 => Just(1e-40), 1 => Just(1e-3), 3 => Just(1.0), 1 => Just(1e3), 1 => Just(1e17)
+            ],
+            offset in prop_oneof![3 => Just(0.0f32), 1 => Just(-30.0)],
+            dropout in any::<bool>(),
+        ) {
+            let case = Case::new(rows, width, [offset * spread, spread], dropout);
+            let expected = case.by_definition();
+            let largest = |values: &[f64]| values.iter().fold(1e-30, |largest: f64, value| largest.max(value.abs()));
+            let [output, normal, scales, _, sums] = expected.each_ref().map(|values| largest(values));
+            // dz is a difference of numbers up to 1, times its row's scale; a sum is one of as many numbers as there are rows.
+            let sizes = [output, normal, scales, scales, sums.max(rows as f64)];
+            // A row far from zero was rounded there, and its deviations share these roundings; few numbers can be much closer
+            // to each other than to zero.
+            let roundings = 1e-5 * f64::from(1.0 + offset.abs()) * if width < 8 { 100.0 } else { 1.0 };
+            for isa in Isa::available() {
+                for (which, (found, expected)) in case.passes(isa).iter().zip(&expected).enumerate() {
+                    for (found, expected) in found.iter().zip(expected) {
+                        let error = (f64::from(*found) - expected).abs();
+                        let is_close = error <= roundings * sizes[which];
+                        prop_assert!(is_close, "{isa}, result {which}: {found} instead of {expected}");
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_no_number_stays_in_its_row(
+            place in 0usize..3 * 41,
+            value in prop_oneof![Just(f32::NAN), Just(f32::INFINITY), Just(f32::NEG_INFINITY)],
+            in_x in any::<bool>(),
+        ) {
+            let width = 41;
+            let mut case = Case::new(3, width, [0.0, 1.0], false);
+            let portable = Isa::available().next().expect("there always is one");
+            let [expected, ..] = case.passes(portable);
+            if in_x { case.x[place] = value } else { case.residual[place] = value }
+            for isa in Isa::available() {
+                let [output, _, _, d_z, _] = case.passes(isa);
+                for (row, values) in output.chunks(width).zip(d_z.chunks(width)).enumerate() {
+                    let (is_spoilt, whole) = (row == place / width, &expected[row * width..][..width]);
+                    prop_assert!(values.1.iter().all(|value| value.is_nan() == is_spoilt), "{isa}: dz");
+                    for (found, expected) in values.0.iter().zip(whole) {
+                        // The root of the number of roundings, as above.
+                        let close = (found - expected).abs() < 1e-5;
+                        prop_assert!(if is_spoilt { found.is_nan() } else { close }, "{isa}: {found}");
                     }
                 }
             }
