@@ -109,9 +109,8 @@ fn worker(way: Way, batch: usize, length: usize) {
     };
     let model =
         MaskedLm::new(&config.clone().into(), MaskedLmLayout::EnhancedMaskDecoder, &device).expect("twelve layers");
-    let layers = ParameterGroups { layers: config.num_hidden_layers, layer_decay: 1.0 };
     let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), 1e-4, usize::MAX).expect("a constant rate");
-    let optimizer = AdamW::new(AdamWConfig::default(), layers);
+    let optimizer = AdamW::new(AdamWConfig::default(), ParameterGroups::default());
     let mut trainer = Trainer::new(Pretraining { model, way }, vec![device.clone()], optimizer, schedule, None, 0);
 
     // Any ids do, as long as they differ.

@@ -59,6 +59,7 @@ fn main() -> ExitCode {
 
 fn answer(args: Args) -> Result<(), Failure> {
     let Args { common, question, .. } = args;
+    common.input.refuse_beside_json("--question", !question.is_empty())?;
     let (questions, locations) = common.input.read(|context| Question { question: question.clone(), context })?;
     let answerer = QuestionAnswerer::from_folder(common.folder()?, common.options()?)?;
     common::warn(answerer.report());

@@ -62,6 +62,7 @@ fn classify(args: Args) -> Result<(), Failure> {
         let made_by = common.made_by()?;
         return common::bulk::run(&job, &columns, Answers::Labels, &made_by, |rows| label(&classifier, rows));
     }
+    common.input.refuse_beside_json("--pair", args.pair.is_some())?;
     let (rows, locations) = common.input.read(|text| Row { text, pair: args.pair.clone() })?;
     let classifier = open(common)?;
     let mut output = common.output.open();

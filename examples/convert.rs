@@ -1,5 +1,5 @@
 //! Rewrites a checkpoint: another element type, one safetensors file whatever it was before, `tokenizer.json`, and a LoRA
-//! adapter merged into the weights.
+//! adapter merged into the weights. What makes it a folder of sentence-transformers goes along.
 //!
 //! ```sh
 //! cargo run --release --example convert -- --model path/to/deberta-base --output deberta-base-f16 --dtype f16
@@ -24,12 +24,12 @@ use int8::Layers;
 
 /// Write a checkpoint in another element type
 ///
-/// Reads every form of weights that the crate reads (safetensors or pytorch_model.bin, whole or in shards) and any of the three
-/// tokenizers; writes model.safetensors, config.json and tokenizer.json. f16 and bf16 halve the file; f16 keeps three decimal
-/// digits of numbers up to 65,504, bf16 two digits of any. int8 quarters the linear maps of the encoder, in the layout of
-/// compressed-tensors (int-quantized), with the rest in f16: it is made for --precision int8 of the examples that answer, and every
-/// other type reads it too. Weights beyond the range of the type are an error, or with --clamp
-/// become its largest value, which is told.
+/// Reads every form of weights that the crate reads (safetensors or pytorch_model.bin, whole or in shards) and any of the
+/// three tokenizers; writes model.safetensors, config.json and tokenizer.json, and copies what makes a folder one of
+/// sentence-transformers as it is. f16 and bf16 halve the file; f16 keeps three decimal digits of numbers up to 65,504,
+/// bf16 two digits of any. int8 quarters the linear maps of the encoder, in the layout of compressed-tensors
+/// (int-quantized), with the rest in f16: it is made for --precision int8 of the examples that answer, and every other type
+/// reads it too. Weights beyond the range of the type are an error, or with --clamp become its largest value, which is told.
 #[derive(Parser)]
 struct Arguments {
     /// Checkpoint folder (config.json, weights, tokenizer), or a repository of the Hugging Face Hub (owner/name)
@@ -114,6 +114,7 @@ fn convert(arguments: &Arguments) -> Result<()> {
     };
     let clamped = checkpoint::rewrite(&checkpoint, &arguments.output, file_type, range)?;
     tokenizer.save(&arguments.output)?;
+    checkpoint::copy_sentence_modules(&folder, &arguments.output)?;
     println!("wrote {}", arguments.output.display());
     for tensor in clamped {
         println!("clamped {tensor}");

@@ -111,7 +111,9 @@ fn embed(args: Args) -> Result<(), Failure> {
         use deberta_burn::bulk::{Answers, Column};
         let (columns, embedder) = ([Column::text("text")], open(&args)?);
         let mut made_by = common.made_by()?;
-        made_by["vectors"] = format!("{:?}", embedder.options()).into();
+        // Wherever the folder lies.
+        let dense = embedder.options().dense.iter().filter_map(|map| map.file_name().map(Into::into)).collect();
+        made_by["vectors"] = format!("{:?}", EmbedOptions { dense, ..embedder.options().clone() }).into();
         let answers = Answers::Embedding(args.size.unwrap_or(embedder.width()));
         return common::bulk::run(&job, &columns, answers, &made_by, |rows| vectors(&embedder, rows));
     }

@@ -36,14 +36,11 @@ use std::{
 use clap::{Parser, ValueEnum};
 use deberta_burn::{
     Checkpoint, Error, ModelConfig, Result,
-    checkpoint::{locate, write_sentence_modules},
+    checkpoint::locate,
     data::{Part, TextColumns, file_digest, read_pairs, read_table, read_vectors},
     heads::{AlignmentLoss, DualEncoder, Pooling, TextEncoder},
     tokenizer::{EncodeOptions, Text, Tokenizer},
-    training::{
-        COUNTERPARTS,
-        tasks::{AlignmentTask, Collator, Examples, PairExamples, PairTask},
-    },
+    training::tasks::{AlignmentTask, Collator, Examples, PairExamples, PairTask},
 };
 use serde_json::json;
 use training::{Session, TrainingFlags};
@@ -132,17 +129,16 @@ fn main() -> ExitCode {
                 let files = GivenVectors { train, valid: args.valid_vectors, test: args.test_vectors };
                 let loss = args.loss.map(AlignmentLoss::from).unwrap_or_default();
                 session.data.insert("loss".into(), json!(loss));
-                align(&mut session, pooling, &files, loss)?;
+                align(&mut session, pooling, &files, loss)
             }
             None => {
                 session.data.insert("sizes".into(), json!(args.sizes));
                 match args.positive_model {
-                    Some(name) => pair_with_second(&mut session, &name, pooling, &args.sizes)?,
-                    None => pair(&session, pooling, &args.sizes)?,
+                    Some(name) => pair_with_second(&mut session, &name, pooling, &args.sizes),
+                    None => pair(&session, pooling, &args.sizes),
                 }
             }
         }
-        write_sentence_modules(session.flags.output.as_deref().expect("resolved"), pooling)
     })
 }
 
@@ -177,10 +173,7 @@ fn pair_with_second(session: &mut Session, name: &str, pooling: Pooling, sizes: 
     let counterparts = session.load_from(&folder, &config, counterparts, true)?;
     let collator = Collator { config: config.clone(), pad_id: tokenizer.pad_id(), ..session.collator() };
     let task = PairTask::new([session.collator(), collator], data, width, sizes)?;
-    session.train(&task, DualEncoder::new(texts, counterparts, config)?, None)?;
-    let folder = session.flags.output.as_deref().expect("resolved").join(COUNTERPARTS);
-    tokenizer.save(&folder)?;
-    write_sentence_modules(folder, pooling)
+    session.train(&task, DualEncoder::new(texts, counterparts, config)?.with_tokenizer(tokenizer), None)
 }
 
 /// The numbers of a vector. What learned from given vectors goes on with its linear map.

@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use common::{CommonArgs, Failure};
 use deberta_burn::{
+    Error, Result,
     checkpoint::locate,
     pipeline::{Gliner, GlinerOptions, GlinerRequest, Pipeline},
 };
@@ -78,6 +79,10 @@ fn gliner(Args { common, tokenizer, labels, threshold, nested, multi_label }: Ar
     let options = GlinerOptions { threshold, nested, multi_label };
     let request = |row: Row| GlinerRequest { text: row.text, labels: row.labels.unwrap_or(labels.clone()), options };
     let requests: Vec<_> = rows.into_iter().map(request).collect();
+    if let Some(row) = requests.iter().position(|request| request.labels.is_empty()) {
+        let problem = "it is asked for no labels, expected some: give --labels, or JSON lines with `labels` each";
+        locations.locate(Result::<()>::Err(Error::text(row, problem)))?;
+    }
     let found = locations.locate(gliner.run(&requests))?;
     entities::write(&common.output, &found)
 }

@@ -62,6 +62,7 @@ fn rerank(args: Args) -> Result<(), Failure> {
         let made_by = common.made_by()?;
         return common::bulk::run(&job, &columns, Answers::Ranking, &made_by, |requests| reranker.rank(requests));
     }
+    common.input.refuse_beside_json("--query", query.is_some())?;
     // Without a query the lines bring their own.
     let plain = |passage| RankRequest::new(query.clone().unwrap_or_default(), vec![passage]);
     let (mut requests, locations) = common.input.read(plain)?;
@@ -78,8 +79,8 @@ fn rerank(args: Args) -> Result<(), Failure> {
     }
     let reranker = open(common)?;
     let ranked = reranker.rank(&requests);
-    // With a query of its own, each line is a passage.
-    let rankings = if one_query { locations.locate(ranked) } else { ranked }?;
+    // With a query of its own, the lines are passages of one request.
+    let rankings = if one_query { ranked } else { locations.locate(ranked) }?;
     let mut output = common.output.open();
     for (index, (request, ranking)) in requests.iter().zip(rankings).enumerate() {
         output.write(&ranking, |out| {

@@ -29,7 +29,8 @@ pub(crate) fn refuse_pointer(path: &Path, bytes: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// A file that cannot be read or is a Git LFS pointer.
-pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+pub fn read_bytes(path: impl AsRef<Path>) -> Result<Vec<u8>> {
+    let path = path.as_ref();
     let bytes = fs::read(path).map_err(Error::io("read", path))?;
     refuse_pointer(path, &bytes)?;
     Ok(bytes)

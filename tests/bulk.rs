@@ -168,6 +168,17 @@ fn a_stopped_job_goes_on_behind_its_last_part() {
     let made_by = json!({ "weights": "b" });
     let error = stopped.run(&TEXT, Answers::Embedding(1), &made_by, |rows: &[Row]| lengths(rows)).unwrap_err();
     assert!(error.to_string().contains(r#"`made_by` is {"weights":"a"} there and {"weights":"b"} here"#), "{error}");
+    let twice = Job { keep: ["id", "id"].map(String::from).to_vec(), ..stopped.clone() };
+    let error = run(&twice, &mut |rows| lengths(rows)).unwrap_err().to_string();
+    assert!(error.contains("keep: `id` is named twice"), "{error}");
+    // Other texts of the same length.
+    let others: Vec<String> = texts().iter().map(|text| text.replace("war", "law")).collect();
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(1000..1000 + ROWS as i64));
+    let before = fs::metadata(&stopped.input).unwrap().len();
+    write(&stopped.input, &[("id", ids), ("text", Arc::new(StringArray::from(others)))]);
+    assert_eq!(fs::metadata(&stopped.input).unwrap().len(), before);
+    let error = run(&stopped, &mut |rows| lengths(rows)).unwrap_err().to_string();
+    assert!(error.contains("it is of another job, `input` is"), "{error}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use burn::{
 };
 use common::{cpu_devices, fixture};
 use deberta_burn::{
-    ModelConfig, ModelInput, RobertaConfig,
+    Backbone, ModelConfig, ModelInput, RobertaConfig,
     checkpoint::{self, Checkpoint, HeadPolicy, Header, LoadOptions, OutOfRange, RangePolicy},
     heads::{
         MaskedLm, MaskedLmLayout, MultipleChoice, QuestionAnswering, ReplacedTokenDetection, SequenceClassification,
@@ -240,15 +240,53 @@ fn a_rewritten_file_holds_the_same() {
     assert_eq!(serde_json::from_str::<Value>(&config).unwrap()["torch_dtype"], "float16");
 }
 
-#[test]
-fn values_beyond_the_range_of_a_type_are_refused_or_clamped() {
-    let (key, folder) = ("encoder.layer.0.output.dense.weight", TempDir::new().unwrap());
-    let mut file = fs::read(fixture("v3_plain").join("model.safetensors")).unwrap();
+/// A fixture's checkpoint with other numbers at the start of one tensor.
+fn with_numbers(case: &str, key: &str, numbers: &[f32]) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let mut file = fs::read(fixture(case).join("model.safetensors")).unwrap();
     let entries = Header::parse(&file, Path::new("")).unwrap().entries;
     let start = entries.iter().find(|entry| entry.name == key).unwrap().range.start;
-    file[start..start + 12].copy_from_slice(&[7e4f32, -1e6, 65504.0].map(f32::to_le_bytes).concat());
+    let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    file[start..start + bytes.len()].copy_from_slice(&bytes);
     fs::write(folder.path().join("model.safetensors"), file).unwrap();
-    fs::copy(fixture("v3_plain").join("config.json"), folder.path().join("config.json")).unwrap();
+    fs::copy(fixture(case).join("config.json"), folder.path().join("config.json")).unwrap();
+    folder
+}
+
+#[test]
+fn an_output_layer_with_weights_of_its_own_is_refused() {
+    let device = Device::flex();
+    for (case, layout, key, original) in [
+        (
+            "roberta_masked_lm",
+            MaskedLmLayout::LastLayer,
+            "lm_head.decoder.weight",
+            "roberta.embeddings.word_embeddings.weight",
+        ),
+        ("roberta_masked_lm", MaskedLmLayout::LastLayer, "lm_head.decoder.bias", "lm_head.bias"),
+        (
+            "v1_masked_lm_legacy",
+            MaskedLmLayout::Legacy,
+            "cls.predictions.decoder.weight",
+            "deberta.embeddings.word_embeddings.weight",
+        ),
+    ] {
+        let folder = with_numbers(case, key, &[9.0]);
+        let config = ModelConfig::from_folder(&folder).unwrap();
+        let error = load(&folder, MaskedLm::new(&config, layout, &device).unwrap()).unwrap_err().to_string();
+        assert!(error.contains(&format!("`{key}`: it differs from `{original}`")), "{error}");
+        // Others do without it.
+        load(&folder, Backbone::new(&config, &device)).unwrap();
+        let options = LoadOptions { head: HeadPolicy::Initialise, ..LoadOptions::default() };
+        let fresh = MaskedLm::new(&config, layout, &device).unwrap();
+        Checkpoint::open(&folder).unwrap().load(fresh, &options).unwrap();
+    }
+}
+
+#[test]
+fn values_beyond_the_range_of_a_type_are_refused_or_clamped() {
+    let key = "encoder.layer.0.output.dense.weight";
+    let folder = with_numbers("v3_plain", key, &[7e4, -1e6, 65504.0]);
     let source = Checkpoint::open(&folder).unwrap();
     let target = TempDir::new().unwrap();
     let rewrite = |dtype, range| checkpoint::rewrite(&source, &target, dtype, range);

@@ -289,4 +289,5 @@ fn rerankers_learn_and_their_folder_ranks() {
     refused(graded, "pointwise").stderr(contains("bad.jsonl, line 1: it has a label above 1"));
     let none = r#"{"query": "q", "passages": ["a", "b"], "labels": [0, 0]}"#;
     refused(none, "listwise").stderr(contains("bad.jsonl, line 1: none of the query's labels is above 0"));
+    refused(none, "pointwise").stderr(contains("bad.jsonl: no query has a relevant passage"));
 }

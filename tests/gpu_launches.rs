@@ -53,7 +53,7 @@ fn trainer(layers: usize, compute_type: Option<FloatDType>, device: &Device) -> 
     let mut model =
         MaskedLm::new(&config(layers).into(), MaskedLmLayout::EnhancedMaskDecoder, device).expect("a model");
     model.backbone_mut().set_compute_type(compute_type);
-    let optimizer = AdamW::new(AdamWConfig::default(), ParameterGroups { layers, layer_decay: 1.0 });
+    let optimizer = AdamW::new(AdamWConfig::default(), ParameterGroups::default());
     let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), 1e-3, 10).expect("a schedule");
     Trainer::new(model, vec![device.clone()], optimizer, schedule, None, 0)
 }

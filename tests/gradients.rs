@@ -85,7 +85,7 @@ fn step_with(weight: f64, sift: Option<Sift>, device: &Device) -> TrainStepRepor
     let switch = case.config.switch().unwrap().clone();
     case.config.set_switch(SwitchConfig { router_aux_loss_coef: weight, router_z_loss_coef: weight, ..switch });
     let model = case.load(TokenClassification::new(&case.config, device), InferenceModel::backbone_mut);
-    let optimizer = AdamW::new(AdamWConfig::default(), ParameterGroups { layers: 2, layer_decay: 1.0 });
+    let optimizer = AdamW::new(AdamWConfig::default(), ParameterGroups::default());
     let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), 1e-3, usize::MAX).unwrap();
     let mut trainer = Trainer::new(model, vec![device.clone()], optimizer, schedule, sift, 0);
     trainer.train_step(vec![(case.input(), case.integers("labels"))])

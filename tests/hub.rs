@@ -58,6 +58,11 @@ impl Server {
         Self::start(files.collect())
     }
 
+    /// One that has files of these names, whatever they hold.
+    fn with_files(names: &[&str]) -> Self {
+        Self::start(names.iter().map(|name| ((*name).to_owned(), b"{}".to_vec())).collect())
+    }
+
     fn hub(&self, cache: &TempDir) -> Hub {
         Hub { cache: cache.path().to_owned(), endpoint: self.endpoint.clone(), offline: false, token: None }
     }
@@ -152,9 +157,36 @@ fn what_cannot_be_had_is_said() {
     let text = message(&Hub { endpoint: "http://127.0.0.1:9".into(), ..hub }, REPOSITORY, None);
     assert!(text.contains("http://127.0.0.1:9 cannot be used") && text.contains("has no copy"), "{text}");
 
-    let server = Server::start(HashMap::from([("config.json".into(), b"{}".to_vec())]));
+    let server = Server::with_files(&["config.json"]);
     let text = message(&server.hub(&cache), REPOSITORY, None);
     assert!(text.contains("there are no weights in it; looked for model.safetensors"), "{text}");
+}
+
+#[test]
+fn files_of_sentence_transformers_come_along() {
+    let files = [
+        "config.json",
+        "model.safetensors",
+        "modules.json",
+        "sentence_bert_config.json",
+        "config_sentence_transformers.json",
+    ];
+    let cache = TempDir::new().unwrap();
+    let folder = Server::with_files(&files).hub(&cache).fetch(REPOSITORY, None).unwrap();
+    for file in files {
+        assert!(folder.join(file).exists(), "{file}");
+    }
+}
+
+#[test]
+fn a_gliner_is_there_offline() {
+    let (server, cache) = (Server::with_files(&["gliner_config.json", "pytorch_model.bin"]), TempDir::new().unwrap());
+    let hub = server.hub(&cache);
+    let folder = hub.fetch(REPOSITORY, None).unwrap();
+    let offline = Hub { offline: true, ..hub };
+    assert_eq!(offline.fetch(REPOSITORY, None).unwrap(), folder);
+    fs::remove_file(folder.join("gliner_config.json")).unwrap();
+    assert!(offline.fetch(REPOSITORY, None).is_err());
 }
 
 #[test]

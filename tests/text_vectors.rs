@@ -9,7 +9,14 @@ mod support;
 use std::{fs, ops::Range, path::PathBuf};
 
 use assert_cmd::assert::OutputAssertExt;
-use deberta_burn::{Backbone, DebertaConfig, data::Random};
+use burn::tensor::Device;
+use deberta_burn::{
+    Backbone, DebertaConfig, ModelConfig,
+    data::Random,
+    heads::{Pooling, TextEncoder},
+    pipeline::EmbedOptions,
+    training::Objective,
+};
 use predicates::str::contains;
 use runs::{Case, error_of, example, outcome};
 use safetensors::{Dtype, tensor::TensorView};
@@ -50,6 +57,18 @@ fn encoders_learn_from_pairs_and_their_folder_embeds() {
     assert!(!case.path("encoder/adapter_config.json").exists());
     let rank = outcome(&case.path("encoder"))["valid"]["mrr"].as_f64().expect("a figure");
     assert!(rank > 0.4, "{rank}");
+}
+
+/// Also the folder of a run that was stopped says how states are pooled.
+#[test]
+fn a_written_encoder_names_its_pooling() {
+    let config: ModelConfig = config(&[]).into();
+    let encoder = TextEncoder::new(&config, Pooling::Cls, 6, &Device::flex());
+    let written = tempfile::tempdir().expect("a folder");
+    Objective::write(&encoder, &config, written.path()).expect("a checkpoint");
+    let options =
+        EmbedOptions::from_folder(written.path()).expect("modules").expect("a folder of sentence-transformers");
+    assert_eq!((options.pooling, options.dense), (vec![Pooling::Cls], vec![written.path().join("2_Dense")]));
 }
 
 #[test]

@@ -89,6 +89,11 @@ fn no_run_writes_over_another_checkpoint() {
         assert!(error.contains(&format!("a checkpoint that is not of this run ({file})")), "{error}");
         fs::remove_file(other.join(file)).expect("gone");
     }
+    // The state of another run.
+    fs::create_dir(other.join("checkpoint-5")).expect("a folder");
+    let error = error_line(run(&other));
+    assert!(error.contains("it holds `checkpoint-5`, which is not of this run"), "{error}");
+    fs::remove_dir(other.join("checkpoint-5")).expect("gone");
     assert!(weights(case.model.path()) == before, "the model was changed");
     run(&other).assert().success();
 }

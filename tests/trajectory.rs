@@ -148,7 +148,7 @@ fn trajectory<M: Objective>(
         max_norm: number(&settings, "max_norm"),
     };
     let schedule = Schedule::new(ScheduleKind::Linear, warmup, peak, steps).unwrap();
-    let optimizer = AdamW::new(optimizer, ParameterGroups { layers: 2, layer_decay: 1.0 });
+    let optimizer = AdamW::new(optimizer, ParameterGroups::default());
     let mut trainer = Trainer::new(model, vec![device.clone()], optimizer, schedule, None, 0);
 
     let data = read(&fixture(name).join("training.safetensors"));
@@ -319,7 +319,7 @@ fn two_devices_equal_one() {
     let run = |devices: Vec<Device>| {
         let model = loaded("training_v3", SequenceClassification::new(&config.clone().into(), &devices[0]));
         let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), 1e-3, 3).unwrap();
-        let optimizer = AdamW::new(AdamWConfig::default(), ParameterGroups { layers: 2, layer_decay: 1.0 });
+        let optimizer = AdamW::new(AdamWConfig::default(), ParameterGroups::default());
         let mut trainer = Trainer::new(model, devices, optimizer, schedule, None, 0);
         let batch = |key: &str, number: usize, device: &Device| {
             let (shape, values) = &data[key];

@@ -19,7 +19,7 @@ impl Training {
     /// Takes a model on `device`; with scale-invariant fine-tuning if asked for.
     pub fn new(model: SequenceClassification, device: &Device, sift: bool) -> Self {
         let config = AdamWConfig { epsilon: 1e-8, ..AdamWConfig::default() };
-        let optimizer = AdamW::new(config, ParameterGroups { layers: 12, layer_decay: 1.0 });
+        let optimizer = AdamW::new(config, ParameterGroups::default());
         let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), LEARNING_RATE, usize::MAX);
         let schedule = schedule.expect("a constant rate");
         let sift = sift.then(Sift::default);

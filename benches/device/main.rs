@@ -337,7 +337,7 @@ impl ModelCase {
             Type::Bf16 => Some(FloatDType::BF16),
         };
         head.backbone_mut().set_compute_type(compute_type);
-        let optimizer = AdamW::new(AdamWConfig::default(), ParameterGroups { layers: 12, layer_decay: 1.0 });
+        let optimizer = AdamW::new(AdamWConfig::default(), ParameterGroups::default());
         let schedule = Schedule::new(ScheduleKind::Constant, Warmup::Steps(0), 1e-5, usize::MAX)?;
         let mut trainer = Trainer::new(head, vec![tracked.clone()], optimizer, schedule, None, 0);
         let inputs = self.input(&tracked);

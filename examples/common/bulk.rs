@@ -1,11 +1,17 @@
 //! Answers to the rows of a Parquet file, as a folder of Parquet files.
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use clap::Args;
 use deberta_burn::{
     Error, Result,
     bulk::{Answers, Column, Job},
+    data::file_digest,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -48,6 +54,32 @@ impl BulkArgs {
             })),
         }
     }
+}
+
+/// The digest of each file in a model's folder that says how the model is used: configuration, tokenizer, and what
+/// sentence-transformers has in folders with a number (`1_Pooling`, `2_Dense`).
+///
+/// # Errors
+/// Files that cannot be read.
+pub fn settings_files(folder: &Path) -> Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    for path in entries(folder)? {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        if path.is_dir() && name.starts_with(|first: char| first.is_ascii_digit()) {
+            for inside in entries(&path)?.into_iter().filter(|inside| inside.is_file()) {
+                let of_module = inside.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                found.insert(format!("{name}/{of_module}"), file_digest(&inside)?);
+            }
+        } else if [".json", ".model", ".txt"].iter().any(|end| name.ends_with(end)) {
+            found.insert(name, file_digest(&path)?);
+        }
+    }
+    Ok(found)
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let paths = |entries: fs::ReadDir| entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>();
+    fs::read_dir(folder).and_then(paths).map_err(Error::io("read", folder))
 }
 
 /// Runs a job, and says on standard error what it did.

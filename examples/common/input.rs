@@ -1,7 +1,6 @@
 //! Texts from an argument, a file or standard input, as plain lines or JSON lines.
 
 use std::{
-    fs,
     io::{self, Read},
     path::{Path, PathBuf},
 };
@@ -9,7 +8,7 @@ use std::{
 use clap::Args;
 use deberta_burn::{
     Error, Result,
-    data::{Shard, at_line, decode_text},
+    data::{Shard, at_line, decode_text, read_bytes},
 };
 use serde::de::DeserializeOwned;
 
@@ -45,6 +44,26 @@ impl InputArgs {
         self.file.as_ref().filter(is_parquet).map(PathBuf::as_path)
     }
 
+    /// Whether the lines are JSON objects.
+    fn is_json(&self) -> bool {
+        let is_jsonl = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "jsonl");
+        self.text.is_none() && !self.whole && (self.jsonl || self.file.as_ref().is_some_and(is_jsonl))
+    }
+
+    /// Refuses a flag that says of plain lines what JSON lines say themselves.
+    ///
+    /// # Errors
+    /// It is given, and the lines are JSON objects.
+    #[allow(dead_code, reason = "some tasks have no such flag")]
+    pub fn refuse_beside_json(&self, flag: &str, is_given: bool) -> Result<()> {
+        match is_given && self.is_json() {
+            true => {
+                Err(Error::setting(flag, "it is for plain lines; JSON lines have a field for that each: leave it out"))
+            }
+            false => Ok(()),
+        }
+    }
+
     /// Which rows are read.
     pub fn shard(&self) -> Shard {
         self.shard.unwrap_or(Shard::WHOLE)
@@ -75,7 +94,7 @@ impl InputArgs {
         let Some(last) = text.lines().collect::<Vec<_>>().iter().rposition(|line| !blank(line)) else {
             return Err(Error::input(name, "it is empty, expected at least one line"));
         };
-        let json = self.jsonl || name.ends_with(".jsonl");
+        let json = self.is_json();
         let (mut rows, mut lines) = (Vec::new(), Vec::new());
         for (line, text) in (1..).zip(text.lines().take(last + 1)).filter(|(_, text)| !json || !blank(text)) {
             let place = at_line(&name, line);
@@ -97,7 +116,7 @@ impl InputArgs {
     /// The input's name and content.
     fn bytes(&self) -> Result<(String, Vec<u8>)> {
         match self.file.as_ref().filter(|file| file.as_os_str() != "-") {
-            Some(path) => Ok((path.display().to_string(), fs::read(path).map_err(Error::io("read", path))?)),
+            Some(path) => Ok((path.display().to_string(), read_bytes(path)?)),
             None => {
                 let mut bytes = Vec::new();
                 io::stdin().read_to_end(&mut bytes).map_err(Error::io("read", "standard input"))?;

@@ -80,21 +80,22 @@ impl CommonArgs {
         locate(&self.model, self.revision.as_deref())
     }
 
-    /// What decides on the answers, beside the input.
+    /// What decides on the answers, beside the input: the weights, and what else is in the model's folder.
     ///
     /// # Errors
-    /// Weights that cannot be read.
+    /// Files that cannot be read.
     #[cfg(feature = "parquet")]
     #[allow(dead_code, reason = "some tasks read lines only")]
     pub fn made_by(&self) -> Result<serde_json::Value> {
         use deberta_burn::Checkpoint;
         let folder = self.folder()?;
         let checkpoint = match &self.adapter {
-            Some(adapter) => Checkpoint::open_with_adapter(folder, adapter),
-            None => Checkpoint::open(folder),
+            Some(adapter) => Checkpoint::open_with_adapter(&folder, adapter),
+            None => Checkpoint::open(&folder),
         };
         Ok(serde_json::json!({
             "weights": checkpoint?.digest()?,
+            "files": bulk::settings_files(&folder)?,
             "precision": self.precision.precision()?.to_string(),
             "max_length": self.max_length,
             "truncation": self.truncation.map(|side| format!("{side:?}")),

@@ -58,11 +58,12 @@ pub struct TrainingFlags {
     #[arg(long, value_name = "N", help_heading = "Model")]
     pub max_length: Option<usize>,
 
-    /// Which side of a text that is too long goes [default: as the tokenizer's settings say, else right]
+    /// Which side of a text that is too long goes; finetune_qa, finetune_gliner and pretrain read long texts in pieces, whole [default: as
+    /// the tokenizer's settings say, else right]
     #[arg(long, value_enum, value_name = "SIDE", help_heading = "Model")]
     pub truncation: Option<Truncation>,
 
-    /// Dropout in front of the classifier [default: the checkpoint's]
+    /// Dropout in front of the classifier, which finetune_qa, finetune_embed and pretrain do not have [default: the checkpoint's]
     #[arg(long, value_name = "P", help_heading = "Model")]
     task_dropout: Option<f64>,
 
@@ -187,7 +188,7 @@ pub struct TrainingFlags {
     #[arg(long, value_name = "X", help_heading = "SiFT")]
     sift_noise: Option<f64>,
 
-    /// What the step climbs: symmetric-kl, kl or mse [default: symmetric-kl]
+    /// What the step climbs: symmetric-kl, kl or mse; for numbers (regression, vectors, rankings) it is always mse [default: symmetric-kl]
     #[arg(long, value_name = "LOSS", help_heading = "SiFT", value_parser = parse::<SiftLoss>)]
     sift_loss: Option<SiftLoss>,
 }

@@ -22,20 +22,21 @@ use std::{
     time::Duration,
 };
 
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{CommandFactory, FromArgMatches, Parser, builder::RangedU64ValueParser};
 use deberta_burn::{
     Error, Result,
     device::{device, one_thread_a_core},
     pipeline::PipelineOptions,
     serving::{
         Metrics, Service, ServiceOptions, Task,
-        http::{App, HttpSettings, Keys, serve},
+        http::{App, HttpSettings, Keys, Origins, serve},
     },
 };
 use precision::PrecisionArgs;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    sync::Semaphore,
     task::spawn_blocking,
 };
 use tracing_subscriber::EnvFilter;
@@ -75,7 +76,7 @@ struct Args {
     batch_tokens: Option<u32>,
 
     /// Most tokens that may wait at a time; requests beyond that are refused (429)
-    #[arg(long, value_name = "N", default_value_t = 65536)]
+    #[arg(long, value_name = "N", default_value_t = 65536, value_parser = up_to(usize::MAX))]
     max_waiting_tokens: usize,
 
     /// Bytes of the cache of outputs by tokens; 0 turns it off
@@ -83,7 +84,7 @@ struct Args {
     cache_bytes: usize,
 
     /// Threads that turn texts into tokens
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = up_to(usize::MAX))]
     tokenization_threads: usize,
 
     /// Address to listen at
@@ -91,11 +92,11 @@ struct Args {
     listen: SocketAddr,
 
     /// Most bytes of a request's body
-    #[arg(long, value_name = "BYTES", default_value_t = 2_000_000)]
+    #[arg(long, value_name = "BYTES", default_value_t = 2_000_000, value_parser = up_to(usize::MAX))]
     payload_limit: usize,
 
     /// Most connections at a time
-    #[arg(long, value_name = "N", default_value_t = 1024)]
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = up_to(Semaphore::MAX_PERMITS))]
     max_connections: usize,
 
     /// Keys that open the API, separated by commas [default: it is open]
@@ -123,6 +124,11 @@ struct Args {
     json_logs: bool,
 }
 
+/// Numbers from 1 up to this one.
+fn up_to(most: usize) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::from(1..=most as u64)
+}
+
 impl Args {
     fn keys(&self) -> Result<Keys> {
         let file = match &self.api_key_file {
@@ -136,7 +142,13 @@ impl Args {
             }
             None => String::new(),
         };
-        Ok(Keys::new(file.lines().chain(self.api_key.iter().map(String::as_str))))
+        let keys = Keys::new(file.lines().chain(self.api_key.iter().map(String::as_str)));
+        // So would an empty flag.
+        if keys.is_empty() && !self.api_key.is_empty() {
+            let problem = "it is empty, expected a key; leave it out to open the API to all";
+            return Err(Error::setting("--api-key", problem));
+        }
+        Ok(keys)
     }
 
     fn settings(&self) -> Result<HttpSettings> {
@@ -144,7 +156,7 @@ impl Args {
             keys: self.keys()?,
             payload_limit: self.payload_limit,
             max_connections: self.max_connections,
-            cors: self.cors_allow_origin.clone(),
+            origins: Origins::new(&self.cors_allow_origin)?,
             drain_delay: Duration::from_secs(self.drain_delay),
             drain_timeout: Duration::from_secs(self.drain_timeout),
         })
@@ -184,9 +196,12 @@ fn main() -> ExitCode {
     }
     one_thread_a_core();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let ended = runtime
-        .map_err(Error::io("start", "the threads of the server"))
-        .and_then(|runtime| runtime.block_on(run(args)));
+    let ended = runtime.map_err(Error::io("start", "the threads of the server")).and_then(|runtime| {
+        let ended = runtime.block_on(run(args));
+        // Dropping it would wait for a model that is being loaded.
+        runtime.shutdown_background();
+        ended
+    });
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -197,17 +212,19 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<()> {
-    let service = Arc::new(Service::new(args.service()?, Arc::new(Metrics::default()))?);
     let settings = args.settings()?;
+    let service = Arc::new(Service::new(args.service()?, Arc::new(Metrics::default()))?);
     let address = args.listen;
     let error = |error| Error::io("listen at", address.to_string())(error);
     let listener = TcpListener::bind(address).await.map_err(error)?;
     let address = listener.local_addr().map_err(error)?;
-    tracing::info!(%address, "listening");
 
     let signal = |kind| signal(kind).map_err(Error::io("wait for", "signals"));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hang_up = signal(SignalKind::hangup())?;
+    // Only now: whoever waits for this line may send one.
+    tracing::info!(%address, "listening");
+
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -222,7 +239,7 @@ async fn run(args: Args) -> Result<()> {
     loop {
         tokio::select! {
             drained = &mut server => {
-                match drained? {
+                match drained {
                     true => tracing::info!("all requests were answered"),
                     false => tracing::warn!("the drain timeout ended requests"),
                 }

@@ -84,6 +84,11 @@ impl Job {
             return Err(Error::value("part rows", 0, "at least one"));
         }
         let input = Input::open(&self.input, columns, &self.keep)?;
+        if let Some(name) =
+            self.keep.iter().enumerate().find_map(|(at, name)| self.keep[..at].contains(name).then_some(name))
+        {
+            return Err(Error::setting("keep", format!("`{name}` is named twice, expected each column once")));
+        }
         let field = answers.field();
         if self.keep.contains(field.name()) {
             let problem = format!("`{}` is also the name of the answers: rename the column", field.name());
@@ -112,7 +117,7 @@ impl Job {
     /// Makes the folder, or checks that it is one of this job.
     fn enter(&self, input: &Input, answers: &Field, made_by: &Value) -> Result<()> {
         let record = json!({
-            "input": { "bytes": input.bytes(), "rows": input.rows() },
+            "input": input.identity()?,
             "part_rows": self.part_rows,
             "keep": self.keep,
             "answers": answers.name(),

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Files that are downloaded beside the weights, if the repository has them.
-const COMPANIONS: [&str; 14] = [
+const COMPANIONS: [&str; 16] = [
     "config.json",
     "gliner_config.json",
     "tokenizer.json",
@@ -29,11 +29,16 @@ const COMPANIONS: [&str; 14] = [
     "vocab.json",
     "merges.txt",
     "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
     "1_Pooling/config.json",
     "2_Dense/config.json",
     "2_Dense/model.safetensors",
     "2_Dense/pytorch_model.bin",
 ];
+
+/// The configuration of a model, one of which every repository has: as transformers knows it, or GLiNER's.
+const CONFIGURATIONS: [&str; 2] = ["config.json", "gliner_config.json"];
 
 /// Downloads a model with the [settings of the environment](Hub::from_env); see [`Hub::fetch`].
 pub fn fetch(repository: &str, revision: Option<&str>) -> Result<PathBuf> {
@@ -54,21 +59,23 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// The settings that Hugging Face's libraries take from the environment: the cache is `$HF_HOME/hub` or
-    /// `~/.cache/huggingface/hub`, the server is `$HF_ENDPOINT` or the public one, `HF_HUB_OFFLINE` set to `1`, `true`, `yes`
-    /// or `on` keeps off the network, and the token is `$HF_TOKEN` or what the login command left beside the cache.
+    /// The settings that Hugging Face's libraries take from the environment: the cache is `$HF_HUB_CACHE`, else `$HF_HOME/hub`
+    /// or `~/.cache/huggingface/hub`, the server is `$HF_ENDPOINT` or the public one, `HF_HUB_OFFLINE` set to `1`, `true`, `yes`
+    /// or `on` keeps off the network, and the token is `$HF_TOKEN` or what the login command left in `$HF_HOME` or
+    /// `~/.cache/huggingface`.
     pub fn from_env() -> Self {
         Self::from_variables(|name| env::var(name).ok().filter(|value| !value.is_empty()))
     }
 
     fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
-        let cache = variable("HF_HOME").map_or_else(Cache::default, |home| Cache::new(Path::new(&home).join("hub")));
+        // The token stays there if the cache is elsewhere.
+        let home = variable("HF_HOME").map_or_else(Cache::default, |home| Cache::new(Path::new(&home).join("hub")));
         let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
         let offline = variable("HF_HUB_OFFLINE")
             .is_some_and(|value| ["1", "true", "yes", "on"].contains(&value.to_lowercase().as_str()));
         Self {
-            token: variable("HF_TOKEN").or_else(|| cache.token()),
-            cache: cache.path().clone(),
+            token: variable("HF_TOKEN").or_else(|| home.token()),
+            cache: variable("HF_HUB_CACHE").map_or_else(|| home.path().clone(), PathBuf::from),
             endpoint: endpoint.trim_end_matches('/').into(),
             offline,
         }
@@ -154,9 +161,8 @@ impl Hub {
         let named = self.cache.join(repo.folder_name()).join("refs").join(repo.revision());
         let commit = std::fs::read_to_string(named).unwrap_or_else(|_| repo.revision().into());
         let folder = self.folder(repo, commit.trim());
-        let is_complete =
-            folder.join("config.json").exists() && read::FILES.iter().any(|file| folder.join(file).exists());
-        is_complete.then_some(folder)
+        let has = |files: &[&str]| files.iter().any(|file| folder.join(file).exists());
+        (has(&CONFIGURATIONS) && has(&read::FILES)).then_some(folder)
     }
 
     /// The meaning of an error, and whether the server answered at all.
@@ -181,6 +187,8 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -199,6 +207,18 @@ mod tests {
             token: Some("secret".into()),
         };
         assert_eq!(Hub::from_variables(set), expected);
+        let cache = |name: &str| if name == "HF_HUB_CACHE" { Some("/cache".to_owned()) } else { set(name) };
+        assert_eq!(Hub::from_variables(cache), Hub { cache: "/cache".into(), ..expected });
+
+        // The login command's token is not beside a cache of its own.
+        let home = tempfile::tempdir().unwrap();
+        fs::write(home.path().join("token"), "secret\n").unwrap();
+        let logged_in = |name: &str| match name {
+            "HF_HOME" => Some(home.path().display().to_string()),
+            "HF_HUB_CACHE" => Some("/cache/hub".to_owned()),
+            _ => None,
+        };
+        assert_eq!(Hub::from_variables(logged_in).token.as_deref(), Some("secret"));
 
         let hub = Hub::from_variables(|name| (name == "HF_HUB_OFFLINE").then(|| "0".to_owned()));
         assert!(!hub.offline);

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use burn::{
     module::{Module, ModuleMapper, Param},
     store::burn_pack::Tensor as Stored,
-    tensor::{DType, FloatDType, Tensor, TensorData},
+    tensor::{Bytes, DType, FloatDType, Tensor, TensorData},
 };
 use rayon::prelude::*;
 
@@ -60,12 +60,17 @@ impl Checkpoint {
     /// # Errors
     /// - [`Error::Tensor`] if a parameter of the backbone (with [`HeadPolicy::Required`], also of the head) is missing
     ///   or has another shape, or if a tensor cannot be read. The message names all of them.
+    /// - [`Error::Tensor`] if the module is a masked language model and the file has an output layer that differs from the
+    ///   token embeddings, for which the module has no place.
     /// - [`Error::Device`] if the module's device does not compute in the wanted type.
     pub fn load<M: Module>(&self, module: M, options: &LoadOptions) -> Result<(M, LoadReport)> {
         let dtype = DType::from(options.dtype);
         let parameters = Parameter::of(&module);
         check_dtype(dtype, &parameters)?;
         let names = Names::new(&parameters, Spelling::of(self.keys())).in_file(self.keys());
+        if options.head != HeadPolicy::Initialise {
+            self.expect_tied(&parameters, &names)?;
+        }
 
         let mut report = LoadReport { skipped: self.skipped().to_vec(), ..Default::default() };
         let mut pairs = Vec::with_capacity(parameters.len());
@@ -133,6 +138,27 @@ impl Checkpoint {
         Ok((module, report))
     }
 
+    /// Refuses a language model whose output layer is not its token embeddings: modules compute with these for both.
+    fn expect_tied(&self, parameters: &[Parameter], names: &Names) -> Result<()> {
+        let Some(bias) = parameters.iter().find(|parameter| parameter.path == "lm_head.bias") else { return Ok(()) };
+        let key = names.key(&bias.path);
+        let head = key.trim_end_matches("bias");
+        for (copy, original) in names::TIED.iter().filter(|(copy, _)| copy.starts_with(head)) {
+            let (Some(copy), Some(original)) = (self.get(copy), self.get(original)) else { continue };
+            let is_alike = copy.dtype == original.dtype && copy.shape == original.shape;
+            if !is_alike || self.bytes(copy)? != self.bytes(original)? {
+                let problem = format!(
+                    "it differs from `{}`: the output layer of this language model has weights of its own \
+                     (`tie_word_embeddings` is false), which is not supported; use a model whose output layer is its token \
+                     embeddings",
+                    original.name
+                );
+                return Err(Error::tensor(self.folder(), &copy.name, problem));
+            }
+        }
+        Ok(())
+    }
+
     /// The tensor of this key, or its copy under another key.
     fn find(&self, key: &str) -> Option<&Stored> {
         let copy = || names::TIED.iter().find(|(_, original)| *original == key).and_then(|(copy, _)| self.get(copy));
@@ -147,7 +173,7 @@ impl Checkpoint {
             return Err(fail(format!("the element type is {from:?}, expected F32, F16 or BF16")));
         }
         let transpose = parameter.is_transposed().then(|| [stored.shape[0], stored.shape[1]]);
-        let bytes = stored.to_bytes().map_err(|error| fail(format!("{error}; copy the file again")))?;
+        let bytes = self.bytes(stored)?;
         let source = bytes.as_ptr_range();
         let bytes = Conversion { from, to, transpose }.apply(bytes);
         if bytes.as_ptr() != source.start {
@@ -157,6 +183,13 @@ impl Checkpoint {
         let data =
             TensorData::try_from_bytes(bytes, parameter.shape.clone(), to).map_err(|error| fail(error.to_string()))?;
         Ok((data, is_finite))
+    }
+
+    /// The bytes of a tensor as they are in the file.
+    fn bytes(&self, stored: &Stored) -> Result<Bytes> {
+        stored
+            .to_bytes()
+            .map_err(|error| Error::tensor(self.folder(), &stored.name, format!("{error}; copy the file again")))
     }
 }
 

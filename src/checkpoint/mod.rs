@@ -43,6 +43,6 @@ pub use read::Checkpoint;
 pub(crate) use read::file_in;
 pub use report::{LoadReport, Misshapen};
 pub(crate) use sentence_modules::SentenceModules;
-pub use sentence_modules::write_sentence_modules;
+pub use sentence_modules::{copy_sentence_modules, write_sentence_modules};
 pub(crate) use write::first_not_finite;
 pub use write::{FileType, OutOfRange, RangePolicy, rewrite, write};

@@ -89,7 +89,8 @@ const GLICLASS: Rules = &[
 pub(super) const RENAMED: [(&str, &str); 2] =
     [("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")];
 
-/// Keys that hold the same tensor as another key (the first is the copy); either may be absent from a file.
+/// Keys that hold the same tensor as another key (the first is the copy); either may be absent from a file. A language model
+/// whose file has both, and with other values, is refused.
 pub(super) const TIED: [(&str, &str); 4] = [
     ("cls.predictions.decoder.weight", "deberta.embeddings.word_embeddings.weight"),
     ("cls.predictions.decoder.bias", "cls.predictions.bias"),

@@ -54,8 +54,8 @@ pub fn read_sentences(path: impl AsRef<Path>, columns: WordColumns) -> Result<Ve
     Ok(sentences)
 }
 
-/// The labels for tagging with these entity types. If all tags are among a checkpoint's labels, `known`, the labels are
-/// those, in the same order. Otherwise they are `O`, then `B-` and `I-` of each type in alphabetical order, even if
+/// The labels for tagging with these entity types. If all tags are among a checkpoint's labels, `known`, and these are tags of IOB2,
+/// the labels are those, in the same order. Otherwise they are `O`, then `B-` and `I-` of each type in alphabetical order, even if
 /// only one of the two occurs.
 ///
 /// # Errors
@@ -67,7 +67,9 @@ pub fn tag_labels(sentences: &[Sentence], known: &[String], path: impl AsRef<Pat
         let problem = "every tag in it is `O`, expected entities to learn from: check which column holds the tags";
         return Err(Error::file(path, problem));
     }
-    if tags.iter().all(|tag| known.iter().any(|label| label == tag)) {
+    let is_iob =
+        |label: &String| matches!(label.split_once('-').map_or(label.as_str(), |(tag, _)| tag), "O" | "B" | "I");
+    if known.iter().all(is_iob) && tags.iter().all(|tag| known.iter().any(|label| label == tag)) {
         return LabelSet::new(known.to_vec());
     }
     let entities = kinds.iter().flat_map(|kind| [format!("B-{kind}"), format!("I-{kind}")]);
@@ -169,14 +171,15 @@ impl Layout {
         Self { separator, columns, width: widths(separator).next().unwrap_or_default() }
     }
 
-    /// Whether this is a comment: it starts with `#` and does not look like a row.
+    /// Whether this is a comment: it starts with `#` and does not look like a row, nor like one of the word `#` with a wrong tag.
     fn is_comment(&self, line: &str) -> bool {
         let fields = self.separator.fields(line);
         let is_row = || {
             let tag = self.columns.of(&fields).map(|(_, tag)| tag);
             tag.is_some_and(|tag| Tag::parse(tag).is_some()) && (self.width == 0 || fields.len() == self.width)
         };
-        line.starts_with('#') && !line.starts_with("#\t") && !is_row()
+        let of_the_word = line.starts_with("#\t") && fields.len() == self.width;
+        line.starts_with('#') && !of_the_word && !is_row()
     }
 }
 

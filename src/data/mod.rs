@@ -66,4 +66,4 @@ pub use squad::{Answer, Question, read_squad};
 pub use table::{TextColumns, TextRow, read_table};
 pub use vectors::read_vectors;
 
-pub use crate::text_file::decode_text;
+pub use crate::text_file::{decode_text, read_bytes};

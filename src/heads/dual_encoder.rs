@@ -6,6 +6,7 @@ use super::TextEncoder;
 use crate::{
     Error, ModelConfig, Result,
     model::{Backbone, InferenceModel, input::ModelInput},
+    tokenizer::Tokenizer,
 };
 
 /// An encoder of texts, such as questions, and another one of their counterparts, such as answers, whose vectors have the same
@@ -18,6 +19,9 @@ pub struct DualEncoder {
     /// That of the counterparts' encoder.
     #[module(skip)]
     pub(crate) config: ModelConfig,
+    /// And its tokenizer, to be written beside it.
+    #[module(skip)]
+    pub(crate) tokenizer: Option<Tokenizer>,
 }
 
 impl DualEncoder {
@@ -27,9 +31,14 @@ impl DualEncoder {
     /// A second encoder with Switch layers, whose balance no loss would keep.
     pub fn new(texts: TextEncoder, counterparts: TextEncoder, config: ModelConfig) -> Result<Self> {
         match config.switch() {
-            None => Ok(Self { texts, counterparts, config }),
+            None => Ok(Self { texts, counterparts, config, tokenizer: None }),
             Some(_) => Err(Error::unsupported("configuration", "an encoder of counterparts with Switch layers")),
         }
+    }
+
+    /// With the tokenizer of the counterparts' encoder, which is written beside it.
+    pub fn with_tokenizer(self, tokenizer: Tokenizer) -> Self {
+        Self { tokenizer: Some(tokenizer), ..self }
     }
 
     /// The encoders of texts and of counterparts.

@@ -16,10 +16,9 @@ pub(super) struct HeadSettings {
     pub pooler_dropout: f64,
     /// The pooler's activation.
     pub pooler_activation: Activation,
-    /// Dropout in front of a classifier over the pooled text.
+    /// Dropout in front of a classifier, over the pooled text or over tokens. (The original's tagger has this one, too; that of
+    /// transformers passes over `cls_dropout`, which matters in training alone.)
     pub classifier_dropout: f64,
-    /// Dropout in front of a classifier over tokens.
-    pub token_dropout: f64,
     /// The activation of the language-model head.
     pub lm_activation: Activation,
     /// Number of tokens that the language-model head tells apart.
@@ -40,7 +39,6 @@ impl From<&ModelConfig> for HeadSettings {
                 pooler_dropout: config.pooler_dropout,
                 pooler_activation: config.pooler_hidden_act,
                 classifier_dropout: config.classifier_dropout(),
-                token_dropout: config.hidden_dropout_prob,
                 lm_activation: config.hidden_act,
                 vocab_size: config.vocab_size,
                 embedding_size: config.embedding_size(),
@@ -53,7 +51,6 @@ impl From<&ModelConfig> for HeadSettings {
                 pooler_dropout: config.classifier_dropout(),
                 pooler_activation: Activation::Tanh,
                 classifier_dropout: config.classifier_dropout(),
-                token_dropout: config.classifier_dropout(),
                 lm_activation: Activation::Gelu,
                 vocab_size: config.vocab_size,
                 embedding_size: config.hidden_size,

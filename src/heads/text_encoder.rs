@@ -61,6 +61,11 @@ impl TextEncoder {
         }
     }
 
+    /// How states become a vector.
+    pub fn pooling(&self) -> Pooling {
+        self.pooling
+    }
+
     /// # Shapes
     /// - output: vectors of any length, [batch, width]
     pub fn forward(&self, input: ModelInput) -> Tensor<2> {

@@ -27,7 +27,7 @@ impl TokenClassification {
         Self {
             backbone: Backbone::new(config, device),
             classifier: settings.classifier(config.task().num_labels(), device),
-            dropout: Dropout::new(settings.token_dropout),
+            dropout: Dropout::new(settings.classifier_dropout),
         }
     }
 

@@ -28,7 +28,7 @@ pub trait InferenceModel: Send + Sync {
 ///
 /// It owns the model and hands it out neither to be changed, so that nothing can go stale, nor to be looked at, because the
 /// parameters of weights that are laid out are empty; [`into_inner`](Self::into_inner) gives the model back. In f32 the tables
-/// are made when they are first needed, and again when a text is more than twice as long as all before. In lower precisions
+/// are made when they are first needed, for as many tokens as the next power of two, and again for a longer text. In lower precisions
 /// they are made at once, from the weights before rounding. On a device with gradients nothing is prepared.
 pub struct Prepared<M> {
     model: M,
@@ -88,12 +88,19 @@ impl<M: InferenceModel> Prepared<M> {
             // Dropout and gradients want the tables made anew.
             return input;
         }
+        let reach = |tables: &Option<PreparedPositions>| tables.as_ref().map_or(0, |tables| tables.length);
         // The tables are replaced whole, so that a thread that panicked leaves none half made.
-        let mut positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
-        if positions.as_ref().is_none_or(|tables| tables.length < length) {
-            *positions = self.model.backbone().prepare_positions(Some(length.next_power_of_two()));
+        let tables = || self.positions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut positions = tables().clone();
+        if reach(&positions) < length {
+            // Not behind the lock: a thread of the pool that waits for products could take up another pass, which wants it.
+            positions = self.model.backbone().prepare_positions(Some(length.next_power_of_two()));
+            let mut known = tables();
+            if reach(&known) < reach(&positions) {
+                known.clone_from(&positions);
+            }
         }
-        ModelInput { positions: positions.clone(), ..input }
+        ModelInput { positions, ..input }
     }
 
     /// The model, to be changed. Its weights are rounded to the precision that they were laid out in; on a CPU its

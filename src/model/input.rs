@@ -90,7 +90,8 @@ impl ModelInput {
 }
 
 impl Batch {
-    /// Puts the batch on the device, after checking that a model of this configuration can take it.
+    /// Puts the batch on the device, after checking that a model of this configuration can take it. A model with one token
+    /// type (RoBERTa) reads every token as that, and a model without token types ignores them.
     ///
     /// # Errors
     /// An empty batch, lists of another size than `rows * length`, an id outside the vocabulary, a token type the model does not have, or more tokens than its absolute positions.
@@ -117,8 +118,9 @@ impl Batch {
             let problem = format!("token id {} is outside the vocabulary of {vocabulary}", self.input_ids[index]);
             return Err(Error::input(place(index), format!("{problem}; do tokenizer and weights belong together?")));
         }
-        // A model without token types ignores them.
-        if let Some(index) = outside(&self.token_type_ids, types).filter(|_| types > 0) {
+        // With one type there is nothing to tell apart, though a tokenizer may number the texts of a pair.
+        let tells_types = types > 1;
+        if let Some(index) = outside(&self.token_type_ids, types).filter(|_| tells_types) {
             let problem = format!("token type {} is outside the model's {types}", self.token_type_ids[index]);
             return Err(Error::input(place(index), problem));
         }
@@ -128,7 +130,7 @@ impl Batch {
         let mask = || AttentionMask::new(self.attention_mask.clone(), shape, device);
         Ok(ModelInput {
             attention_mask: padded.then(mask),
-            token_type_ids: (types > 0).then(|| ids(&self.token_type_ids)),
+            token_type_ids: tells_types.then(|| ids(&self.token_type_ids)),
             ..ModelInput::new(ids(&self.input_ids))
         })
     }
@@ -154,7 +156,7 @@ mod tests {
     }
 
     const CONFIG: &str =
-        r#"{"model_type": "deberta", "vocab_size": 10, "type_vocab_size": 1, "max_position_embeddings": 4}"#;
+        r#"{"model_type": "deberta", "vocab_size": 10, "type_vocab_size": 2, "max_position_embeddings": 4}"#;
 
     #[test]
     fn what_the_model_cannot_take_is_named() {
@@ -165,8 +167,21 @@ mod tests {
         assert!(message(Batch { rows: 2, ..batch(&[1]) }, CONFIG).contains("2 x 1 elements"));
         let wrapping = Batch { rows: 1 << 63, length: 2, ..batch(&[]) };
         assert!(message(wrapping, CONFIG).contains("9223372036854775808 x 2 elements"));
-        let typed = Batch { token_type_ids: vec![1], ..batch(&[1]) };
-        assert!(message(typed, CONFIG).contains("token type 1 is outside the model's 1"));
+        let typed = Batch { token_type_ids: vec![2], ..batch(&[1]) };
+        assert!(message(typed, CONFIG).contains("token type 2 is outside the model's 2"));
+    }
+
+    #[test]
+    fn one_type_is_that_of_every_token() {
+        for (types, read) in [(0, None), (1, None), (2, Some(vec![0, 1]))] {
+            let key = format!("\"type_vocab_size\": {types}");
+            let config = ModelConfig::from_json(&CONFIG.replace("\"type_vocab_size\": 2", &key)).unwrap();
+            let pair = Batch { token_type_ids: vec![0, 1], ..batch(&[1, 2]) };
+            let input = pair.to_input(&config, &Device::flex()).unwrap();
+            let found =
+                input.token_type_ids.map(|types| types.into_data().convert::<i32>().try_to_vec::<i32>().unwrap());
+            assert_eq!(found, read, "{types}");
+        }
     }
 
     #[test]

@@ -69,12 +69,15 @@ pub struct Embedder {
 
 impl Embedder {
     /// Opens a checkpoint folder. It embeds by [`EmbedOptions::default`], unless
-    /// [`with_options`](Self::with_options) says otherwise.
+    /// [`with_options`](Self::with_options) says otherwise. In a folder of sentence-transformers, `max_seq_length` in
+    /// `sentence_bert_config.json` is the default of [`PipelineOptions::max_length`].
     ///
     /// # Errors
     /// A missing or damaged file, or options that do not fit the model.
     pub fn from_folder(folder: impl AsRef<Path>, options: PipelineOptions) -> Result<Self> {
-        let (runner, model): (Runner, Prepared<Backbone>) = Runner::open(folder.as_ref(), options)?;
+        let folder = folder.as_ref();
+        let length = SentenceModules::max_length(folder)?;
+        let (runner, model): (Runner, Prepared<Backbone>) = Runner::open_with_length(folder, length, options)?;
         let width = runner.config().hidden_size();
         Ok(Self { runner, model, dense: Vec::new(), width, options: EmbedOptions::default() })
     }

@@ -104,7 +104,7 @@ impl Reranker {
     /// finite.
     pub fn rank(&self, requests: &[RankRequest]) -> Result<Vec<Vec<RankedPassage>>> {
         if let Some(index) = requests.iter().position(|request| request.passages.is_empty()) {
-            return Err(Error::input(format!("request {index}"), NO_PASSAGES));
+            return Err(Error::text(index, NO_PASSAGES).with_text_name(|request| format!("request {request}")));
         }
         self.run(requests)
     }

@@ -40,8 +40,8 @@ pub struct PipelineOptions {
     /// Most tokens of one batch, at least 1; a longer sequence is a batch of its own.
     pub batch_tokens: usize,
     /// Largest number of tokens of one sequence, special tokens included. If none, it is the length in the tokenizer's
-    /// settings (but not more than the model's absolute positions allow), otherwise the length that the model was
-    /// trained with.
+    /// settings, for an [`Embedder`](super::Embedder) that in `sentence_bert_config.json`, if there is one (but not more than
+    /// the model's absolute positions allow), otherwise the length that the model was trained with.
     pub max_length: Option<usize>,
     /// The side on which a text that is too long loses tokens. If none, it is that of the tokenizer's settings.
     pub truncation_side: Option<TruncationSide>,
@@ -99,6 +99,19 @@ impl Runner {
         folder: &Path,
         options: PipelineOptions,
     ) -> Result<(Self, Prepared<M>)> {
+        Self::open_with_length(folder, None, options)
+    }
+
+    /// The same with the largest number of tokens that the folder has for this task, in the place of that in the tokenizer's
+    /// settings.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(super) fn open_with_length<M: Pretrained + InferenceModel>(
+        folder: &Path,
+        length: Option<usize>,
+        options: PipelineOptions,
+    ) -> Result<(Self, Prepared<M>)> {
         let mut config = ModelConfig::from_folder(folder)?;
         let mut tokenizer = Tokenizer::from_folder(folder)?;
         if let Some(side) = options.truncation_side {
@@ -111,7 +124,8 @@ impl Runner {
         if options.adapter.is_some() {
             config = checkpoint.config()?;
         }
-        let max_length = options.max_length.unwrap_or_else(|| default_length(&config, &tokenizer));
+        let length = length.or(tokenizer.model_max_length());
+        let max_length = options.max_length.unwrap_or_else(|| default_length(&config, length));
         let load = |config: &ModelConfig, checkpoint: &Checkpoint, options: &LoadOptions, device: &Device| {
             checkpoint.model(config, options, device)
         };
@@ -236,9 +250,9 @@ impl Runner {
     }
 }
 
-/// The largest number of tokens of one sequence, if the caller sets no limit.
-fn default_length(config: &ModelConfig, tokenizer: &Tokenizer) -> usize {
-    let length = tokenizer.model_max_length().unwrap_or(config.trained_length());
+/// The largest number of tokens of one sequence, if the caller sets no limit: that of the folder, as far as the model allows it.
+fn default_length(config: &ModelConfig, length: Option<usize>) -> usize {
+    let length = length.unwrap_or(config.trained_length());
     config.max_length().map_or(length, |limit| length.min(limit))
 }
 

@@ -169,8 +169,25 @@ fn join_windows(windows: &[(&Encoding, Vec<Vec<f32>>)], stride: usize) -> Vec<Sc
             }
         }
     }
-    // Leaves out tokens without a character.
-    tokens.into_iter().map(|(_, token)| token).filter(|token| token.start < token.end).collect()
+    with_characters(tokens.into_iter().map(|(_, token)| token))
+}
+
+/// The tokens that have characters. What has none can be the first token of a word: a lone sign for the space in front of it, where the
+/// vocabulary does not hold the word's beginning. Such a token is what a tagger learns from, so that the one behind it gets its scores.
+fn with_characters(tokens: impl Iterator<Item = ScoredToken>) -> Vec<ScoredToken> {
+    let mut first: Option<ScoredToken> = None;
+    let mut found = Vec::new();
+    for token in tokens {
+        let before = first.take().filter(|before| before.end == token.start);
+        match token.start < token.end {
+            true => {
+                let scores = before.map(|before| before.scores);
+                found.push(ScoredToken { scores: scores.unwrap_or(token.scores), ..token });
+            }
+            false => first = before.or(Some(token)),
+        }
+    }
+    found
 }
 
 /// Groups tokens into words. A new word starts after white space, after punctuation in front of a word, and at
@@ -227,6 +244,23 @@ mod tests {
         };
         assert_eq!(found(false), ["(", "New", "York", ").", "U.S.", "..."]);
         assert_eq!(found(true), ["(", "New", "Yo", "rk", ")", ".", "U", ".", "S.", "..."]);
+    }
+
+    #[test]
+    fn a_lone_sign_for_a_space_speaks_for_its_word() {
+        let token = |start, end, score: f32| ScoredToken { start, end, scores: vec![score] };
+        // In front of a word, at the end of a text, and not in front of what stands elsewhere.
+        let tokens = [
+            token(0, 2, 1.0),
+            token(3, 3, 2.0),
+            token(3, 4, 3.0),
+            token(4, 5, 4.0),
+            token(5, 5, 5.0),
+            token(6, 7, 6.0),
+        ];
+        let found = with_characters(tokens.into_iter());
+        let scores: Vec<_> = found.iter().map(|token| (token.start, token.scores[0])).collect();
+        assert_eq!(scores, [(0, 1.0), (3, 2.0), (4, 4.0), (6, 6.0)]);
     }
 
     #[test]

@@ -237,7 +237,8 @@ pub trait Served: Pipeline + Sized + 'static {
     /// The model's pipeline of this kind, if it has one.
     fn of(model: &Model) -> Option<&Self>;
 
-    /// A request that every model of this kind can answer.
+    /// A request that every model of this kind can answer. [`Model::sample`] repeats the last token of its text, which is best an
+    /// ordinary one: a mask, for one, has a row of logits of its own.
     fn example() -> Self::Request;
 }
 
@@ -282,7 +283,24 @@ served! {
             options: AnswerOptions::default(),
         };
     FillMask, "guess words", { Model::Words(model) => Some(model) },
-        FillRequest { text: "a quick [MASK]".into(), top_k: 1 };
+        FillRequest { text: "a [MASK] fox".into(), top_k: 1 };
     Embedder, "make vectors", { Model::Vectors(embedder) => Some(embedder) },
         EmbedRequest { text: TEXT.into(), dimensions: None, normalize: true };
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::repository::repository;
+
+    #[test]
+    fn a_sample_has_as_many_masks_as_the_example() {
+        let (folder, options) = (repository("models/deberta-tiny"), PipelineOptions::new(Device::flex()));
+        let model = Model::open(&folder, None, Task::FillMask, options).expect("the small model");
+        let sample = model.sample(100).expect("a sample");
+        let mask = model.runner().tokenizer().mask_id();
+        assert_eq!((sample.len(), sample.ids.iter().filter(|id| **id == mask).count()), (100, 1));
+    }
 }

@@ -104,6 +104,7 @@ impl From<Refusal> for Problem {
         match refusal {
             Refusal::TooLarge { .. } => Self::TooLarge(message),
             Refusal::Overloaded { retry_after, .. } => Self::Overloaded { message, retry_after },
+            Refusal::Ended => Self::Unready(message),
         }
     }
 }

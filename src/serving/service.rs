@@ -3,7 +3,10 @@
 use std::{
     collections::HashSet,
     marker::PhantomData,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -13,7 +16,7 @@ use tokio::{sync::mpsc::UnboundedReceiver, task::block_in_place};
 use super::{
     Metrics, Problem,
     model::{Model, Served, Task},
-    scheduler::{Calibration, Part, Scheduler, Sequence, Settings, Urgency, calibrate},
+    scheduler::{Calibration, Failure, Part, Refusal, Scheduler, Sequence, Settings, Urgency, calibrate},
 };
 use crate::{Error, Result, batch::Encoding, checkpoint::locate, pipeline::PipelineOptions};
 
@@ -53,6 +56,8 @@ pub struct Loaded {
 pub struct Service {
     options: ServiceOptions,
     loaded: RwLock<Option<Arc<Loaded>>>,
+    /// Held while a model is loaded, so that none overtakes another: the last one to begin has the newest files.
+    loading: Mutex<()>,
     tokenization: ThreadPool,
     metrics: Arc<Metrics>,
 }
@@ -90,7 +95,7 @@ impl Service {
         let threads = options.tokenization_threads;
         let tokenization = ThreadPoolBuilder::new().num_threads(threads).build();
         let tokenization = tokenization.map_err(|error| Error::setting("tokenization threads", error.to_string()))?;
-        Ok(Self { options, loaded: RwLock::new(None), tokenization, metrics })
+        Ok(Self { options, loaded: RwLock::new(None), loading: Mutex::new(()), tokenization, metrics })
     }
 
     /// Its options.
@@ -104,11 +109,12 @@ impl Service {
     }
 
     /// Loads the model beside the one that is served, proves it, and swaps them. Requests that wait are answered by the
-    /// model that they were made for.
+    /// model that they were made for. If another thread is loading, this one waits for it.
     ///
     /// # Errors
     /// A model that cannot be loaded or does not answer; then nothing is changed.
     pub fn load(&self) -> Result<()> {
+        let _alone = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         let ServiceOptions { model, tokenizer, task, pipeline, budget, max_waiting, cache_bytes, .. } = &self.options;
         let folder = locate(model, None)?;
         let tokenizer = tokenizer.as_ref().map(|tokenizer| locate(tokenizer, None)).transpose()?;
@@ -154,10 +160,22 @@ impl Service {
         loaded.ok_or_else(|| Problem::Unready("the model is being loaded".into()))
     }
 
+    /// Refuses what has at least so many tokens, if they may never wait.
+    ///
+    /// # Errors
+    /// More tokens than may wait.
+    pub fn admit(&self, tokens: usize) -> Result<(), Problem> {
+        let limit = self.options.max_waiting;
+        match tokens > limit {
+            true => Err(Refusal::TooLarge { tokens, limit }.into()),
+            false => Ok(()),
+        }
+    }
+
     /// Makes tokens of requests and puts them into the queue, all or none.
     ///
     /// # Errors
-    /// A model for another task, no request, texts that cannot be used, or too much that waits.
+    /// A model for another task, no request, texts that cannot be used, a deadline that has passed, or too much that waits.
     pub fn start<P: Served>(&self, requests: Vec<P::Request>, wanted: Wanted) -> Result<InFlight<P>, Problem> {
         let loaded = self.loaded()?;
         let pipeline = P::of(&loaded.model).ok_or_else(|| {
@@ -167,22 +185,9 @@ impl Service {
             return Err(Problem::no_input());
         }
         let start = Instant::now();
-        let encode = |(index, request)| {
-            pipeline.encode(request).map_err(|error| error.in_request(index, |text| P::name(index, text)))
-        };
-        let encoded: Vec<Result<Vec<Encoding>>> =
-            block_in_place(|| self.tokenization.install(|| requests.par_iter().enumerate().map(encode).collect()));
-        let encoded: Vec<Vec<Encoding>> =
-            encoded.into_iter().collect::<Result<_>>().map_err(|error| Problem::of_encoding(&error))?;
-        let max_length = pipeline.runner().max_length();
+        let encoded = self.encode(pipeline, &requests, wanted)?;
         let mut usage = Usage { tokenization: start.elapsed(), ..Usage::default() };
-        for (index, sequences) in encoded.iter().enumerate() {
-            let cut = sequences.iter().find(|sequence| sequence.cut > 0).filter(|_| !wanted.truncate);
-            if let Some(cut) = cut {
-                let (name, length) = (P::name(index, cut.text), cut.len() + cut.cut);
-                let problem = format!("{name} has {length} tokens, but the model takes {max_length}");
-                return Err(Problem::Validation(format!("{problem}: shorten it, or send `truncate: true`")));
-            }
+        for sequences in &encoded {
             let cut = sequences.iter().filter(|sequence| sequence.cut > 0);
             usage.truncated += cut.map(|sequence| sequence.text).collect::<HashSet<_>>().len();
             usage.tokens += sequences.iter().map(Encoding::len).sum::<usize>();
@@ -208,6 +213,39 @@ impl Service {
             pipeline: PhantomData,
         })
     }
+
+    /// The sequences of each request. It stops at the first problem, because a short body can ask for many tokens.
+    fn encode<P: Served>(
+        &self,
+        pipeline: &P,
+        requests: &[P::Request],
+        wanted: Wanted,
+    ) -> Result<Vec<Vec<Encoding>>, Problem> {
+        let tokens = AtomicUsize::new(0);
+        let encode = |(index, request): (usize, &P::Request)| -> Result<Vec<Encoding>, Problem> {
+            if wanted.urgency.is_late(Instant::now()) {
+                return Err(Failure::Expired.into());
+            }
+            let sequences = pipeline
+                .encode(request)
+                .map_err(|error| Problem::of_encoding(&error.in_request(index, |text| P::name(index, text))))?;
+            if !wanted.truncate {
+                whole::<P>(index, &sequences, pipeline.runner().max_length())?;
+            }
+            let own: usize = sequences.iter().map(Encoding::len).sum();
+            self.admit(tokens.fetch_add(own, Ordering::Relaxed) + own)?;
+            Ok(sequences)
+        };
+        block_in_place(|| self.tokenization.install(|| requests.par_iter().enumerate().map(encode).collect()))
+    }
+}
+
+/// Refuses a request if one of its texts was cut.
+fn whole<P: Served>(index: usize, sequences: &[Encoding], max_length: usize) -> Result<(), Problem> {
+    let Some(cut) = sequences.iter().find(|sequence| sequence.cut > 0) else { return Ok(()) };
+    let (name, length) = (P::name(index, cut.text), cut.len() + cut.cut);
+    let problem = format!("{name} has {length} tokens, but the model takes {max_length}");
+    Err(Problem::Validation(format!("{problem}: shorten it, or send `truncate: true`")))
 }
 
 /// Requests on their way. Dropping it takes them out of the queue.
@@ -218,7 +256,7 @@ pub struct InFlight<P: Served> {
     /// Request and sequence of each part.
     places: Vec<(usize, usize)>,
     /// The rows of each request that came.
-    rows: Vec<Vec<Option<Vec<f32>>>>,
+    rows: Vec<Vec<Option<Arc<[f32]>>>>,
     parts: UnboundedReceiver<Part>,
     submitted: Instant,
     /// When its first batch began.
@@ -258,15 +296,18 @@ impl<P: Served> InFlight<P> {
             self.usage.inference = self.usage.inference.max(ended.saturating_duration_since(began));
             self.rows[index][sequence] = Some(row.values);
             if self.rows[index].iter().all(Option::is_some) {
-                let rows = std::mem::take(&mut self.rows[index]).into_iter().flatten().collect();
-                return Some((index, self.decode(index, rows)));
+                let rows = std::mem::take(&mut self.rows[index]);
+                return Some((index, self.decode(index, &rows)));
             }
         }
     }
 
-    fn decode(&self, index: usize, rows: Vec<Vec<f32>>) -> Result<P::Answer, Problem> {
+    fn decode(&self, index: usize, rows: &[Option<Arc<[f32]>>]) -> Result<P::Answer, Problem> {
         let pipeline = P::of(&self.loaded.model).expect("it encoded the request");
-        let answer = block_in_place(|| pipeline.decode(&self.requests[index], &self.encoded[index], rows));
+        let answer = block_in_place(|| {
+            let rows = rows.iter().flatten().map(|row| row.to_vec()).collect();
+            pipeline.decode(&self.requests[index], &self.encoded[index], rows)
+        });
         let answer = answer.map_err(|error| error.in_request(index, |text| P::name(index, text)));
         answer.map_err(|error| match error {
             Error::Text { .. } => Problem::Validation(error.to_string()),

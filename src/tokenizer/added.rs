@@ -45,6 +45,9 @@ pub(super) fn add_tokens(
         tokens.extend(left_out.map(|id| AddedToken::from(format!("[unused{id}]"), true)));
         tokens.push(token.clone());
     }
+    // Those of a tokenizer.json that nothing is left of in normalised text; see `findable`.
+    let own = inner.get_added_vocabulary().get_added_tokens_decoder().values();
+    tokens.extend(own.filter(|token| token.normalized && normalised(inner, token).is_empty()).cloned());
     // A second time, to set the properties of tokens that were already in the vocabulary.
     tokens.extend(settings.added.values().cloned());
     add(inner, source, tokens)?;
@@ -71,12 +74,18 @@ fn add(inner: &mut Inner, source: &Path, tokens: Vec<AddedToken>) -> Result<()> 
 }
 
 /// The token in a form that can be found. A token that is searched for in normalised text is normalised too. If that
-/// puts a space in front of it, it would only be found after a space; such a token is searched for in the original
-/// text.
+/// puts a space in front of it, it would only be found after a space, and if that leaves nothing of it, everywhere; such a
+/// token is searched for in the original text.
 fn findable(inner: &Inner, token: AddedToken) -> AddedToken {
+    let text = normalised(inner, &token);
+    let is_behind_space = text.starts_with(SPACE) && !token.content.starts_with(SPACE);
+    let normalized = token.normalized && !is_behind_space && !text.is_empty();
+    token.normalized(normalized)
+}
+
+/// The token as it stands in normalised text.
+fn normalised(inner: &Inner, token: &AddedToken) -> String {
     let mut text = NormalizedString::from(token.content.as_str());
     let normalizes = inner.get_normalizer().is_some_and(|normalizer| normalizer.normalize(&mut text).is_ok());
-    let is_behind_space = normalizes && text.get().starts_with(SPACE) && !token.content.starts_with(SPACE);
-    let normalized = token.normalized && !is_behind_space;
-    token.normalized(normalized)
+    if normalizes { text.get().to_owned() } else { token.content.clone() }
 }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, path::Path};
 
 use tokenizers::{
-    Result as TokenizersResult,
+    PreTokenizerWrapper, Result as TokenizersResult,
     models::bpe::{BPE, Merges, Vocab},
     pre_tokenizers::byte_level::ByteLevel,
 };
@@ -32,6 +32,19 @@ pub(super) fn read(folder: &Path, prefix_space: bool) -> Result<Inner> {
     check_merges(&merges, |token| vocabulary.contains_key(token))
         .map_err(|problem| Error::tokenizer(&merges_path, problem))?;
     build(vocabulary, merges, prefix_space).map_err(|error| Error::tokenizer(folder, error.to_string()))
+}
+
+/// The byte-level steps of a tokenizer, none if its vocabulary is of another kind.
+pub(super) fn steps(inner: &Inner) -> impl Iterator<Item = &ByteLevel> {
+    let steps: &[PreTokenizerWrapper] = match inner.get_pre_tokenizer() {
+        Some(PreTokenizerWrapper::Sequence(steps)) => steps.as_ref(),
+        Some(step) => std::slice::from_ref(step),
+        None => &[],
+    };
+    steps.iter().filter_map(|step| match step {
+        PreTokenizerWrapper::ByteLevel(step) => Some(step),
+        _ => None,
+    })
 }
 
 /// Reads one merge from each line: two tokens with a space between them. A first line `#version` is a comment.

@@ -233,13 +233,7 @@ impl Tokenizer {
     ) -> Result<Self> {
         let ids = tokens.ids(source, |token| inner.token_to_id(token))?;
         let post_processor = post_processor(&tokens, &ids).map_err(|problem| Error::tokenizer(source, problem))?;
-        let byte_level = match inner.get_pre_tokenizer() {
-            Some(PreTokenizerWrapper::ByteLevel(_)) => true,
-            Some(PreTokenizerWrapper::Sequence(steps)) => {
-                steps.as_ref().iter().any(|step| matches!(step, PreTokenizerWrapper::ByteLevel(_)))
-            }
-            _ => false,
-        };
+        let byte_level = byte_level::steps(&inner).next().is_some();
         let truncation_side = TruncationSide::default();
         Ok(Self { inner, post_processor, tokens, ids, byte_level, truncation_side, model_max_length: None })
     }
@@ -343,6 +337,10 @@ impl Tokenizer {
         }
         if self.inner.get_encode_special_tokens() {
             config["split_special_tokens"] = true.into();
+        }
+        // transformers before version 5 would turn it off, whatever tokenizer.json says.
+        if byte_level::steps(&self.inner).any(|step| step.add_prefix_space) {
+            config["add_prefix_space"] = true.into();
         }
         if let Some(length) = self.model_max_length {
             config["model_max_length"] = length.into();

@@ -11,7 +11,7 @@ use super::{
     run::Run,
     settings::TrainingSettings,
 };
-use crate::{ModelConfig, Result, checkpoint::LoadOptions, config::Configuration};
+use crate::{Result, checkpoint::LoadOptions, config::Configuration};
 
 /// A model in training, with its optimiser.
 pub trait Learner: Sized {
@@ -97,9 +97,8 @@ pub struct Start<'a> {
 }
 
 impl Start<'_> {
-    /// A fresh optimiser for a model of this configuration.
-    pub(super) fn optimizer(&self, config: &ModelConfig) -> AdamW {
-        let groups = ParameterGroups { layers: config.num_hidden_layers(), layer_decay: self.settings.layer_decay };
-        AdamW::new(self.settings.optimizer, groups)
+    /// A fresh optimiser for this model.
+    pub(super) fn optimizer<M: Module>(&self, model: &M) -> AdamW {
+        AdamW::new(self.settings.optimizer, ParameterGroups::new(model, self.settings.layer_decay))
     }
 }

@@ -11,7 +11,7 @@ use burn::{
 
 use crate::{
     Result,
-    checkpoint::{self, Checkpoint, LoadOptions},
+    checkpoint::{self, Checkpoint, LoadOptions, write_sentence_modules},
     config::Configuration,
     heads::{
         AlignmentLoss, AnswerLogits, DualEncoder, FocalLoss, Gliner, GlinerLayout, GlinerTargets, MaskedLm,
@@ -154,6 +154,12 @@ impl Objective for TextEncoder {
         vec![self.backbone_mut()]
     }
 
+    /// A folder of sentence-transformers, which says how states are pooled.
+    fn write(&self, config: &dyn Configuration, folder: &Path) -> Result<()> {
+        checkpoint::write(self, config, folder, None)?;
+        write_sentence_modules(folder, self.pooling())
+    }
+
     fn logits(&self, input: ModelInput, _labels: &VectorLabels) -> Tensor<2> {
         self.forward(input)
     }
@@ -195,15 +201,17 @@ impl Objective for DualEncoder {
     }
 
     fn write(&self, config: &dyn Configuration, folder: &Path) -> Result<()> {
-        checkpoint::write(&self.texts, config, folder, None)?;
-        checkpoint::write(&self.counterparts, &self.config, folder.join(COUNTERPARTS), None)
+        self.texts.write(config, folder)?;
+        let folder = folder.join(COUNTERPARTS);
+        self.counterparts.write(&self.config, &folder)?;
+        self.tokenizer.as_ref().map_or(Ok(()), |tokenizer| tokenizer.save(folder))
     }
 
     fn read(self, folder: &Path, options: &LoadOptions) -> Result<Self> {
-        let Self { texts, counterparts, config } = self;
+        let Self { texts, counterparts, config, tokenizer } = self;
         let texts = Checkpoint::open(folder)?.load(texts, options)?.0;
         let counterparts = Checkpoint::open(folder.join(COUNTERPARTS))?.load(counterparts, options)?.0;
-        Ok(Self { texts, counterparts, config })
+        Ok(Self { texts, counterparts, config, tokenizer })
     }
 
     fn logits(&self, input: ModelInput, labels: &DualLabels) -> Tensor<2> {

@@ -21,7 +21,9 @@ impl Plan {
         let batches_per_epoch = lengths.len().div_ceil(settings.batch_size);
         let batches_per_step = settings.accumulation * devices;
         let steps_per_epoch = batches_per_epoch as f64 / batches_per_step as f64;
-        let steps = settings.steps.unwrap_or((settings.epochs * steps_per_epoch).ceil() as usize);
+        // Multiplied first: whole epochs are exact then, and are not rounded up to one more step.
+        let steps = (settings.epochs * batches_per_epoch as f64 / batches_per_step as f64).ceil() as usize;
+        let steps = settings.steps.unwrap_or(steps);
         let evaluate_every = settings.evaluate_every.unwrap_or((steps_per_epoch.round() as usize).max(1));
         Ok(Self { steps, steps_per_epoch, batches_per_epoch, batches_per_step, evaluate_every })
     }

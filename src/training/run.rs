@@ -113,6 +113,10 @@ impl Run<'_> {
                 );
                 return Err(self.refuse(&problem));
             }
+        } else if let Some(saved) = &saved {
+            let name = saved.strip_prefix(self.output).unwrap_or(saved).display();
+            let problem = format!("it holds `{name}`, which is not of this run: choose another folder");
+            return Err(self.refuse(&problem));
         } else if let Some(file) = folders.iter().find_map(|folder| checkpoint::file_in(&self.output.join(folder))) {
             let file = file.strip_prefix(self.output).unwrap_or(&file).display();
             let problem = format!(

@@ -13,6 +13,11 @@ pub trait Task: Sized {
     /// Tokens of each training example, by which they are grouped.
     fn lengths(&self) -> Vec<usize>;
 
+    /// Tokens of each training example that the model reads, where these are more than what examples are grouped by.
+    fn tokens(&self) -> Vec<usize> {
+        self.lengths()
+    }
+
     /// Some training examples as a batch on the device. What is random in them depends on the epoch.
     ///
     /// # Errors

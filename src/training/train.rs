@@ -108,8 +108,10 @@ struct Training<'a, T: Task> {
     run: &'a Run<'a>,
     observer: &'a mut dyn Observer,
     plan: Plan,
-    /// Tokens of each training example.
+    /// What training examples are grouped by.
     lengths: Vec<usize>,
+    /// Tokens of each training example.
+    tokens: Vec<usize>,
     order: EpochOrder,
     learner: T::Learner,
     /// The learner's part of the run's identity.
@@ -144,7 +146,7 @@ impl<'a, T: Task> Training<'a, T> {
         run: &'a Run<'a>,
         observer: &'a mut dyn Observer,
     ) -> Result<Self> {
-        let lengths = task.lengths();
+        let (lengths, tokens) = (task.lengths(), task.tokens());
         let plan = Plan::new(&lengths, settings, run.devices.len())?;
         let schedule = Schedule::new(settings.schedule, settings.warmup, settings.learning_rate, plan.steps)?;
         let description = T::Learner::describe(&model);
@@ -159,7 +161,21 @@ impl<'a, T: Task> Training<'a, T> {
             steps => CurveLog::resume(run.output.join("metrics.csv"), steps)?,
         };
         let (order, pace) = (EpochOrder::default(), Pace::start());
-        Ok(Self { task, settings, run, observer, plan, lengths, order, learner, description, progress, log, pace })
+        Ok(Self {
+            task,
+            settings,
+            run,
+            observer,
+            plan,
+            lengths,
+            tokens,
+            order,
+            learner,
+            description,
+            progress,
+            log,
+            pace,
+        })
     }
 
     fn is_over(&self) -> bool {
@@ -199,7 +215,7 @@ impl<'a, T: Task> Training<'a, T> {
     fn batches(&mut self) -> Result<(Vec<TaskBatch<T>>, usize)> {
         let batches = self.plan.batches(self.learner.steps(), &self.lengths, self.settings, &mut self.order)?;
         let examples = batches.iter().flat_map(|(_, examples)| examples);
-        let tokens = examples.map(|&example| self.lengths[example]).sum();
+        let tokens = examples.map(|&example| self.tokens[example]).sum();
         let batches = batches
             .iter()
             .enumerate()

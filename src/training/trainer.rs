@@ -119,7 +119,7 @@ impl<M: Objective> Learner for Trainer<M> {
 
     fn begin(mut model: M, start: Start<'_>) -> Result<Self> {
         let Start { settings, run, schedule, saved } = start;
-        let (mut optimizer, device) = (start.optimizer(&run.config.encoder()), &run.devices[0]);
+        let (mut optimizer, device) = (start.optimizer(&model), &run.devices[0]);
         let compute_type = settings.precision.compute_type(device)?;
         model.backbones_mut().into_iter().for_each(|backbone| backbone.set_compute_type(compute_type));
         if let Some(lora) = &settings.lora {
@@ -237,7 +237,7 @@ mod tests {
     }
 
     fn optimizer() -> AdamW {
-        AdamW::new(AdamWConfig::default(), ParameterGroups { layers: 2, layer_decay: 1.0 })
+        AdamW::new(AdamWConfig::default(), ParameterGroups::default())
     }
 
     fn trainer(

@@ -4,15 +4,21 @@ use std::{fs, path::Path};
 
 use burn::{
     Tensor,
-    tensor::{Device, Int},
+    tensor::{Device, FloatDType, Int},
 };
 use deberta_burn::{
-    checkpoint::{Checkpoint, LoadOptions, write_sentence_modules},
-    pipeline::{EmbedOptions, Embedder, PipelineOptions, Pooling},
+    checkpoint::{self, Checkpoint, LoadOptions, RangePolicy, copy_sentence_modules, write_sentence_modules},
+    pipeline::{EmbedOptions, Embedder, Pipeline, PipelineOptions, Pooling},
+    tokenizer::Tokenizer,
 };
 use safetensors::{Dtype, tensor::TensorView};
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
-use crate::{TEXTS, assert_close, input, long_text, message, options, sequence, support::config};
+use crate::{
+    TEXTS, assert_close, input, long_text, message, options, sequence,
+    support::{LENGTH, config},
+};
 
 #[test]
 fn embeddings_are_pooled_states_of_any_checkpoint() {
@@ -87,6 +93,41 @@ fn a_folder_of_sentence_transformers_says_how_to_pool() {
     assert!(error.contains("1_Pooling/config.json: the pooling `moon_tokens` is not known"), "{error}");
 }
 
+#[test]
+fn a_folder_of_sentence_transformers_says_how_long_texts_are() {
+    let folder = sequence(config(&["a", "b"]));
+    let write = |file: &str, content: &str| fs::write(folder.path().join(file), content).unwrap();
+    let length = |max_length| {
+        let embedder = Embedder::from_folder(&folder, PipelineOptions { max_length, ..options() });
+        embedder.map(|embedder| embedder.runner().max_length())
+    };
+    write("sentence_bert_config.json", r#"{"max_seq_length": 12, "do_lower_case": false}"#);
+    assert_eq!(length(None).unwrap(), LENGTH, "there is no pooling in it");
+    write_sentence_modules(&folder, Pooling::Mean).unwrap();
+    assert_eq!((length(None).unwrap(), length(Some(20)).unwrap()), (12, 20), "the caller is free");
+    // Before the tokenizer's.
+    let path = folder.path().join("tokenizer_config.json");
+    let mut settings: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    settings["model_max_length"] = 8.into();
+    write("tokenizer_config.json", &settings.to_string());
+    assert_eq!(length(None).unwrap(), 12);
+    write("sentence_bert_config.json", r#"{"max_seq_length": null}"#);
+    assert_eq!(length(None).unwrap(), 8);
+    write("sentence_bert_config.json", r#"{"max_seq_length": 0}"#);
+    let error = message(length(None));
+    assert!(error.contains("sentence_bert_config.json: config key `max_seq_length` is 0"), "{error}");
+}
+
+#[test]
+fn a_length_beyond_the_models_positions_is_cut_to_them() {
+    let mut config = config(&["a", "b"]);
+    config.position_biased_input = true;
+    let folder = sequence(config);
+    write_sentence_modules(&folder, Pooling::Mean).unwrap();
+    fs::write(folder.path().join("sentence_bert_config.json"), r#"{"max_seq_length": 1000}"#).unwrap();
+    assert_eq!(Embedder::from_folder(&folder, options()).unwrap().runner().max_length(), LENGTH);
+}
+
 /// Puts a linear map into a folder: the first numbers of a vector, each times two and plus one.
 fn write_dense(folder: &Path, inputs: usize, config: &str) {
     fs::create_dir_all(folder).unwrap();
@@ -152,6 +193,32 @@ fn pooled_vectors_pass_linear_maps_and_are_cut() {
     write_dense(&map, 16, identity);
     fs::remove_file(map.join("model.safetensors")).unwrap();
     assert!(message(embed(mapped())).contains("there are no weights in it"));
+}
+
+#[test]
+fn a_rewritten_folder_embeds_as_before() {
+    let folder = sequence(config(&["a", "b"]));
+    write_sentence_modules(&folder, Pooling::Max).unwrap();
+    write_dense(&folder.path().join("2_Map"), 16, r#"{"in_features": 16, "out_features": 2}"#);
+    let modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Map", "Dense"), ("3_Normalize", "Normalize")];
+    let module =
+        |(path, class): (&str, &str)| json!({"path": path, "type": format!("sentence_transformers.models.{class}")});
+    fs::write(folder.path().join("modules.json"), json!(modules.map(module)).to_string()).unwrap();
+    fs::write(folder.path().join("sentence_bert_config.json"), r#"{"max_seq_length": 8}"#).unwrap();
+
+    let copy = TempDir::new().unwrap();
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    checkpoint::rewrite(&checkpoint, &copy, FloatDType::F32, RangePolicy::Refuse).unwrap();
+    Tokenizer::from_folder(&folder).unwrap().save(&copy).unwrap();
+    copy_sentence_modules(&folder, &copy).unwrap();
+    let vectors = |folder: &TempDir| {
+        let how = EmbedOptions::from_folder(folder).unwrap().unwrap();
+        let embedder = Embedder::from_folder(folder, options()).unwrap().with_options(how).unwrap();
+        embedder.embed([long_text().as_str(), TEXTS[1]]).unwrap()
+    };
+    for (found, expected) in vectors(&copy).iter().zip(vectors(&folder)) {
+        assert_close(found, &expected);
+    }
 }
 
 #[test]

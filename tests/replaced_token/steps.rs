@@ -27,8 +27,8 @@ use crate::{
     parameters, run, settings, tokenizer,
 };
 
-fn optimizer(layers: usize) -> AdamW {
-    AdamW::new(AdamWConfig::default(), ParameterGroups { layers, layer_decay: 1.0 })
+fn optimizer() -> AdamW {
+    AdamW::new(AdamWConfig::default(), ParameterGroups::default())
 }
 
 /// A trainer as a run begins it, from the folder of an earlier one if there is one.
@@ -62,7 +62,7 @@ fn a_step_is_made_of_these_pieces() {
             assert_eq!(loss.clone().into_scalar::<f64>(), parts[0]);
             let step = |model: &ReplacedTokenPretraining, loss: Tensor<1>| {
                 let gradients = GradientsParams::from_grads(loss.backward(), model);
-                optimizer(case.config.num_hidden_layers).step(model.clone(), gradients, RATE).0
+                optimizer().step(model.clone(), gradients, RATE).0
             };
             let discriminate = |model: &ReplacedTokenPretraining| {
                 model.discriminator_loss(model.discriminator_logits(text.input.clone()), text.clone())
@@ -76,7 +76,7 @@ fn a_step_is_made_of_these_pieces() {
             if sharing == Sharing::Shared {
                 let loss = model.generator_loss(generate(&model), labels.clone()) + discriminate(&model) * WEIGHT;
                 let gradients = GradientsParams::from_grads(loss.backward(), model.generator());
-                let (expected, _) = optimizer(2).step(model.generator().clone(), gradients, RATE);
+                let (expected, _) = optimizer().step(model.generator().clone(), gradients, RATE);
                 let (found, expected) = (trainer.model().generator(), parameters(&expected, &config));
                 for (key, (_, found)) in parameters(found, &config) {
                     let difference =

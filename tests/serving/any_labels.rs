@@ -57,6 +57,21 @@ fn cut_words_are_told_and_many_labels_refused() {
     let labels: Vec<String> = (0..1000).map(|index| format!("label {index}")).collect();
     let problem = server.post("/ner", &json!({ "inputs": "a", "labels": labels })).problem(422, "Validation");
     assert!(problem.contains("leave no room for the text"), "{problem}");
+    refuses_many(&server, &[("/ner", "labels"), ("/", "labels")]);
+}
+
+/// A short body that asks for many tokens is refused before they are made, at each path with its name of labels.
+#[track_caller]
+fn refuses_many(server: &Server, paths: &[(&str, &str)]) {
+    let (texts, labels) = (vec!["a"; 1000], vec!["b"; 1000]);
+    for (path, name) in paths {
+        let body = match *path {
+            "/" => json!({ "inputs": texts, "parameters": { *name: labels } }),
+            _ => json!({ "inputs": texts, *name: labels }),
+        };
+        let problem = server.post(path, &body).problem(413, "Validation");
+        assert!(problem.starts_with("it has at least 1000000 tokens"), "{path}: {problem}");
+    }
 }
 
 #[test]
@@ -91,4 +106,5 @@ fn labels_in_the_request() {
     let problem = server.post("/", &json!({ "inputs": TEXT })).problem(422, "Validation");
     assert!(problem.contains("missing field `parameters`"), "{problem}");
     server.post("/predict", &json!({ "inputs": TEXT })).problem(424, "Backend");
+    refuses_many(&server, &[("/zero_shot", "labels"), ("/", "candidate_labels")]);
 }

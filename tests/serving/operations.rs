@@ -1,13 +1,20 @@
 //! The life of a server: its readiness, its end, and another model.
 
-use std::{fs, thread};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    path::Path,
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use deberta_burn::pipeline::Classifier;
 use serde_json::{json, to_value};
 
 use crate::{
-    endpoints::{assert_close, classifier, options},
-    server::Server,
+    endpoints::{assert_close, classifier, ok, options},
+    server::{Answer, Server, refusal},
     support::repository::repository,
 };
 
@@ -88,4 +95,88 @@ fn another_model_replaces_the_one_that_is_served_if_it_works() {
     }
     server.wait_until(|_| ask().as_array().map(Vec::len) == Some(3));
     assert_close(&ask(), &after);
+}
+
+/// Puts a pipe in the place of a file: whoever reads it waits for its end.
+fn make_pipe(path: &Path) {
+    fs::remove_file(path).unwrap();
+    assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo").success());
+}
+
+/// The other end of a pipe, as soon as somebody reads it.
+fn writer(path: &Path) -> File {
+    OpenOptions::new().write(true).open(path).unwrap()
+}
+
+#[test]
+fn a_server_ends_while_it_loads_its_model() {
+    let model = classifier(&["a", "b"]);
+    let config = model.path().join("config.json");
+    make_pipe(&config);
+    let mut server = Server::launch(model.path(), &["--task", "classify"]);
+    let _open = writer(&config);
+    server.signal("TERM");
+    assert_eq!(server.exit_code(), Some(0));
+}
+
+#[test]
+fn the_newest_files_are_served_however_slowly_older_ones_are_read() {
+    let (model, other) = (classifier(&["a", "b"]), classifier(&["c", "d"]));
+    let server = Server::start(model.path(), &["--task", "classify"]);
+    let config = model.path().join("config.json");
+    let older = fs::read(&config).unwrap();
+    make_pipe(&config);
+    server.signal("HUP");
+    let mut pipe = writer(&config);
+    fs::remove_file(&config).unwrap();
+    fs::copy(other.path().join("config.json"), &config).unwrap();
+    server.signal("HUP");
+    // Time for the newer one, which would have it served first if it did not wait.
+    thread::sleep(Duration::from_millis(500));
+    pipe.write_all(&older).unwrap();
+    drop(pipe);
+    server.wait_until(|server| server.log().matches("\"loaded\"").count() == 3);
+    assert_eq!(ok(server.get("/info"))["model_type"]["classifier"]["id2label"], json!({ "0": "c", "1": "d" }));
+}
+
+#[test]
+fn flags_that_cannot_be_are_refused_before_anything_is_loaded() {
+    let refused = |flag: &str, value: &str| refusal(Path::new("no/such/folder"), &[flag, value]);
+    for empty in ["", " , "] {
+        assert!(refused("--api-key", empty).starts_with("--api-key: it is empty"));
+    }
+    assert!(refused("--cors-allow-origin", "a.example").starts_with("--cors-allow-origin: it is `a.example`"));
+    for flag in ["--max-connections", "--tokenization-threads", "--max-waiting-tokens", "--payload-limit"] {
+        let problem = refused(flag, "0");
+        assert!(problem.contains(flag) && problem.contains("0 is not in 1..="), "{problem}");
+    }
+    let most = usize::MAX.to_string();
+    assert!(refused("--max-connections", &most).contains(&format!("{most} is not in 1..=")));
+}
+
+/// What a browser learns before a page of this origin sends a request with a key.
+fn preflight(server: &Server, origin: &str) -> Answer {
+    let lines = [
+        "OPTIONS /predict HTTP/1.1",
+        "host: test",
+        "connection: close",
+        "access-control-request-method: POST",
+        "access-control-request-headers: authorization,content-type",
+        &format!("origin: {origin}\r\n\r\n"),
+    ];
+    server.send(lines.join("\r\n").as_bytes())
+}
+
+#[test]
+fn web_pages_of_some_origins_may_send_keys() {
+    let model = classifier(&["a", "b"]);
+    let start = |origins: &str| Server::start(model.path(), &["--api-key", "one", "--cors-allow-origin", origins]);
+    let server = start("https://a.example,http://localhost:8080");
+    let answer = preflight(&server, "http://localhost:8080");
+    assert_eq!(answer.header("access-control-allow-origin"), Some("http://localhost:8080"), "{answer:?}");
+    // Browsers do not take `*` for a name of this header.
+    assert_eq!(answer.header("access-control-allow-headers"), Some("authorization,content-type"), "{answer:?}");
+    assert_eq!(preflight(&server, "https://b.example").header("access-control-allow-origin"), None);
+    let server = start("https://a.example,*");
+    assert_eq!(preflight(&server, "https://b.example").header("access-control-allow-origin"), Some("*"));
 }

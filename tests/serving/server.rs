@@ -62,16 +62,7 @@ impl Server {
 
     /// Starts a server and waits until it listens.
     pub fn launch(model: &Path, arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_deberta-serve"))
-            .args(["--listen", "127.0.0.1:0", "--json-logs", "--batch-tokens", "256", "--model"])
-            .arg(model)
-            .args(arguments)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the server");
-        let mut lines = BufReader::new(child.stderr.take().expect("a pipe"));
-        let mut line = String::new();
-        lines.read_line(&mut line).expect("a line");
+        let (child, line, lines) = spawn(model, arguments);
         let address = serde_json::from_str::<Value>(&line).ok();
         let address = address.and_then(|line| line["fields"]["address"].as_str().and_then(|text| text.parse().ok()));
         let address = address.unwrap_or_else(|| panic!("no address in {line}"));
@@ -148,6 +139,31 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A server, the first line that it logs, and all others.
+fn spawn(model: &Path, arguments: &[&str]) -> (Child, String, BufReader<ChildStderr>) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_deberta-serve"))
+        .args(["--listen", "127.0.0.1:0", "--json-logs", "--batch-tokens", "256", "--model"])
+        .arg(model)
+        .args(arguments)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the server");
+    let mut lines = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    lines.read_line(&mut line).expect("a line");
+    (child, line, lines)
+}
+
+/// What a server says that does not even listen.
+#[track_caller]
+pub fn refusal(model: &Path, arguments: &[&str]) -> String {
+    let (mut child, line, _) = spawn(model, arguments);
+    // If it does listen, the line is another one.
+    let _ = child.kill();
+    let _ = child.wait();
+    line.strip_prefix("error: ").unwrap_or_else(|| panic!("{arguments:?}: {line}")).to_owned()
 }
 
 /// Keeps the log, so that the pipe does not fill.

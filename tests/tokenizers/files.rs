@@ -183,11 +183,58 @@ fn lengths_and_flags_are_read_or_refused() {
 }
 
 #[test]
+fn a_space_in_front_is_named_in_both_files() {
+    for (prefix_space, named) in [(true, Value::Bool(true)), (false, Value::Null)] {
+        let settings = json!({"add_prefix_space": prefix_space}).to_string();
+        let folder = with_files("roberta", [("tokenizer_config.json", settings)]);
+        let saved = TempDir::new().unwrap();
+        Tokenizer::from_folder(&folder).unwrap().save(&saved).unwrap();
+        let [tokenizer, config] =
+            ["tokenizer.json", "tokenizer_config.json"].map(|file| read::<Value>(&saved.path().join(file)));
+        assert_eq!(tokenizer["pre_tokenizer"]["add_prefix_space"], prefix_space);
+        assert_eq!(config["add_prefix_space"], named);
+    }
+}
+
+#[test]
 fn every_file_may_start_with_a_byte_order_mark() {
     let files = ["vocab.json", "merges.txt", "config.json"];
     let read = |name: &str| format!("\u{feff}{}", fs::read_to_string(fixture("deberta").join(name)).unwrap());
     let marked = with_files("deberta", files.map(|name| (name, read(name))));
     assert_eq!(one(&Tokenizer::from_folder(&marked).unwrap(), LONG), one(&load("deberta"), LONG));
+}
+
+#[test]
+fn tokens_that_normalise_to_nothing_are_found_as_they_are_written() {
+    let tokens = ["[MASK]", "\n", "\u{200b}", "\u{1}"];
+    let listed = tokens.iter().enumerate().map(|(index, token)| {
+        let is_mask = index == 0;
+        ((1000 + index).to_string(), json!({"content": token, "special": is_mask, "normalized": !is_mask}))
+    });
+    let config = json!({"added_tokens_decoder": Value::Object(listed.collect())}).to_string();
+    let folder = with_files("spm", [("tokenizer_config.json", config)]);
+    let beside = Tokenizer::from_folder(&folder).unwrap();
+
+    // The same tokens in a tokenizer.json.
+    let saved = TempDir::new().unwrap();
+    beside.save(&saved).unwrap();
+    let path = saved.path().join("tokenizer.json");
+    let mut json: Value = read(&path);
+    for token in json["added_tokens"].as_array_mut().unwrap() {
+        if tokens[1..].iter().any(|new| token["content"] == *new) {
+            token["normalized"] = true.into();
+        }
+    }
+    fs::write(&path, json.to_string()).unwrap();
+
+    for tokenizer in [beside, Tokenizer::from_folder(&saved).unwrap()] {
+        let ids = |text: &str| ids_of(&tokenizer, &[text.into()], false).remove(0);
+        let (the, peace) = (ids("the"), ids("peace"));
+        for (token, id) in tokens[1..].iter().zip(1001..) {
+            assert_eq!(ids(&format!("the{token}peace")), [&the[..], &[id], &peace].concat(), "{token:?}");
+        }
+        assert_eq!(ids("the peace"), ids_of(&load("spm"), &["the peace".into()], false)[0]);
+    }
 }
 
 #[test]

@@ -243,7 +243,9 @@ fn experiment(args: &Args) -> Result<()> {
     let of_any_seed: Vec<_> = models.iter().map(|model| (spec(model, 0), model.flops_per_step)).collect();
     let mut merged = Vec::new();
     for other in &args.merge {
-        merge::add(other, &specs, &of_any_seed, &mut merged)?;
+        for seed in merge::add(other, &specs, &of_any_seed, &mut merged)? {
+            eprintln!("{}: seed {seed} is left out, of which not every model is finished", other.display());
+        }
     }
     let Some(mut rows) = experiment.run(&specs)? else { return goes_on(&output) };
     rows.extend(merged);

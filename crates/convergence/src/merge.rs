@@ -1,6 +1,11 @@
 //! The finished runs of other output folders, so that seeds that were trained on other machines, or on other days, count as well.
 
-use std::{fs, io::ErrorKind, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use deberta_burn::{Error, Result};
 use serde_json::Value;
@@ -11,21 +16,18 @@ use crate::{
     worker,
 };
 
-/// Adds the evaluations of the finished runs below `output` to `rows`. They must not be those of this folder's `own` runs. Of
-/// `models`, specifications with any seed, they have to have the same settings, texts and learning rates; runs of other variants,
-/// and those that only tune, are left out.
+/// Adds the evaluations of the finished runs below `output` to `rows`, seed by seed: a seed of which a run of one of the `models` is
+/// not finished is left out. They must not be those of this folder's `own` runs. Of `models`, specifications with any seed, they have
+/// to have the same settings, texts and learning rates; runs of other variants, and those that only tune, do not count. Returns the
+/// seeds that were left out.
 ///
 /// # Errors
-/// No finished run of these variants, one under another protocol, one that is there already, and files that cannot be read.
-pub fn add(output: &Path, own: &[RunSpec], models: &[(RunSpec, f64)], rows: &mut Vec<Row>) -> Result<()> {
-    let runs = output.join("runs");
-    let mut folders = fs::read_dir(&runs)
-        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>())
-        .map_err(Error::io("read", &runs))?;
-    folders.sort_unstable();
-    let mut found = false;
-    for folder in folders {
-        let path = folder.join(worker::SPECIFICATION);
+/// No finished seed, one under another protocol, one that is there already, and files that cannot be read.
+pub fn add(output: &Path, own: &[RunSpec], models: &[(RunSpec, f64)], rows: &mut Vec<Row>) -> Result<Vec<u64>> {
+    let folder = output.join("runs");
+    let mut seeds: BTreeMap<u64, Vec<(PathBuf, RunSpec, f64)>> = BTreeMap::new();
+    for run in runs(&folder)? {
+        let path = run.join(worker::SPECIFICATION);
         let text = match fs::read_to_string(&path) {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
             text => text.map_err(Error::io("read", &path))?,
@@ -34,25 +36,39 @@ pub fn add(output: &Path, own: &[RunSpec], models: &[(RunSpec, f64)], rows: &mut
         let Some((model, flops_per_step)) = models.iter().find(|(model, _)| model.variant == spec.variant) else {
             continue;
         };
-        if spec.seed >= TUNING_SEED || !worker::is_finished(&folder, &spec) {
+        if spec.seed >= TUNING_SEED || !worker::is_finished(&run, &spec) {
             continue;
         }
         if let Some(difference) = difference("", &protocol(model), &protocol(&spec)) {
             return Err(Error::file(path, format!("its protocol is another one: {difference}")));
         }
-        let mut there =
-            rows.iter().map(|row| (row.variant, row.seed)).chain(own.iter().map(|own| (own.variant, own.seed)));
-        if there.any(|run| run == (spec.variant, spec.seed)) {
+        seeds.entry(spec.seed).or_default().push((run, spec, *flops_per_step));
+    }
+    let (whole, parts): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        seeds.into_iter().partition(|(_, runs)| runs.len() == models.len());
+    if whole.is_empty() {
+        return Err(Error::file(folder, "no seed is finished in it, with a run of each of these models"));
+    }
+    for (run, spec, flops_per_step) in whole.into_values().flatten() {
+        let there = rows.iter().map(|row| (row.variant, row.seed));
+        if there.chain(own.iter().map(|own| (own.variant, own.seed))).any(|run| run == (spec.variant, spec.seed)) {
             let (variant, seed) = (spec.variant.name(), spec.seed);
             let problem =
                 format!("there is a run of {variant} with the seed {seed} already; give each --seeds of its own");
-            return Err(Error::file(path, problem));
+            return Err(Error::file(run.join(worker::SPECIFICATION), problem));
         }
-        rows.extend(results::read_run(&folder, &spec, *flops_per_step)?);
-        found = true;
+        rows.extend(results::read_run(&run, &spec, flops_per_step)?);
     }
-    let problem = "no run of these models is finished in it";
-    if found { Ok(()) } else { Err(Error::file(runs, problem)) }
+    Ok(parts.into_keys().collect())
+}
+
+/// The folders of an experiment's runs.
+fn runs(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut runs = fs::read_dir(folder)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>())
+        .map_err(Error::io("read", folder))?;
+    runs.sort_unstable();
+    Ok(runs)
 }
 
 /// What has to be the same in runs that are compared; the steps that are fine-tuned follow from the settings. Texts are known by

@@ -117,7 +117,7 @@ fn an_experiment_is_run_once_and_reported() {
 
     let (mut before, mut after) = (Vec::new(), Vec::new());
     times(&case.path("out/runs"), &mut before);
-    case.convergence("out").assert().success().stderr("");
+    case.convergence("out").assert().success().stderr(contains("begins").not());
     times(&case.path("out/runs"), &mut after);
     assert_eq!(before, after);
     case.convergence("out").args(["--steps", "9"]).assert().code(1).stderr(contains("with other settings or texts"));
@@ -195,6 +195,9 @@ fn runs_of_other_folders_are_merged() {
     is_refused(&["--seeds", "1-1"], "with the seed 1 already");
     is_refused(&["--output", &case.path("fourth").display().to_string(), "--steps", "4"], "`steps` is 8, expected 4");
     is_refused(&["--merge", &case.path("out").display().to_string()], "out/runs");
+    // A seed of which one model is not finished does not count.
+    fs::remove_dir_all(case.path("other/runs/deberta-seed-1")).expect("a run");
+    is_refused(&[], "no seed is finished in it");
 }
 
 /// What is meant for a GPU, with the sizes and the type that it has there, for as many steps as a CPU has time for.

@@ -86,7 +86,9 @@ fn a_checkpoints_labels_keep_their_order() {
     let own = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG"];
     assert_eq!(names(&own), own);
     let sorted = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"];
-    for other in [&["O", "B-PER", "I-PER"][..], &["LABEL_0", "LABEL_1"], &["PER", "LOC", "O"]] {
+    // Those of BIOES could be answered, which entities are not counted by.
+    let bioes = ["O", "B-PER", "I-PER", "E-PER", "S-PER", "B-LOC", "I-LOC", "E-LOC", "S-LOC"];
+    for other in [&["O", "B-PER", "I-PER"][..], &["LABEL_0", "LABEL_1"], &["PER", "LOC", "O"], &bioes] {
         assert_eq!(names(other), sorted, "{other:?}");
     }
 }
@@ -112,6 +114,11 @@ fn comments_are_no_words() {
         "# newdoc\n# sent_id = 1 O\n# text = EU law # 1\nEU B-ORG\n# O\nlaw O\n# a comment\n\n# SYM\n\n#tag O\n";
     let words: Vec<_> = read("a.conll", content).unwrap().into_iter().map(|sentence| sentence.words).collect();
     assert_eq!(words, [vec!["EU", "#", "law"], vec!["#tag"]]);
+    // GermEval's, in a table of four columns.
+    let content = "#\thttp://a.example\t[2009-10-17]\n1\tAda\tB-PER\tO\n2\t#\tO\tO\n";
+    let (_folder, path) = file("a.tsv", content);
+    let sentences = read_sentences(path, WordColumns { word: 1, tag: Some(2) }).unwrap();
+    assert_eq!(sentences[0].words, ["Ada", "#"]);
 }
 
 #[test]

@@ -267,5 +267,10 @@ mod tests {
             let gradient = weight.grad(&output.sum().backward()).expect("a gradient");
             assert_eq!(gradient.into_data(), Tensor::<2>::zeros([8, 5], &Device::flex()).into_data());
         }
+        // A table of more outputs than a thread takes at a time.
+        let table = Tensor::<2>::ones([2 * OUTPUTS, 8], &Device::flex());
+        let x = Tensor::<3>::zeros([0, 4, 8], &Device::flex());
+        let output = linear(x, table, None, HostLinear { rounds: false, transposed: true });
+        assert_eq!(output.dims(), [0, 4, 2 * OUTPUTS]);
     }
 }

@@ -263,7 +263,8 @@ pub(super) unsafe fn filled<T: Pod>(length: usize, fill: impl FnOnce(&mut [T])) 
 }
 
 fn assert_inside(length: usize, offset: usize, rows: usize, columns: usize, stride: usize) {
-    let end = if rows == 0 { offset } else { offset + (rows - 1) * stride + columns };
+    // No rows are nowhere.
+    let end = if rows == 0 { 0 } else { offset + (rows - 1) * stride + columns };
     assert!(end <= length && (rows <= 1 || columns <= stride), "a matrix of {rows} x {columns} ends beyond its buffer");
 }
 

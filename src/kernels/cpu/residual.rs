@@ -69,6 +69,8 @@ impl ResidualNorm {
         let width = shape[shape.num_dims() - 1];
         let [x, residual, gamma, beta] = [x, residual, gamma, beta].map(B::values);
         let (gamma, beta) = (gamma.as_ref(), beta.as_ref());
+        assert_eq!([gamma.len(), beta.len()], [width; 2], "gamma and beta have as many numbers as a row");
+        assert_eq!(x.as_ref().len(), residual.as_ref().len(), "x and the residual have one shape");
         let (size, chunk, isa) = (shape.num_elements(), CHUNK * width, Isa::in_use());
         let mut normal = vec![0.0; if keeps { size } else { 0 }];
         let mut scales = vec![0.0; size / width];

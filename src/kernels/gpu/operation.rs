@@ -45,8 +45,14 @@ pub(crate) fn attend<const D: usize>(
     plan.first_row -= rows.start;
 
     let tokens = |states: &Tensor<D>| states.shape().num_elements() / states.dims()[D - 1];
-    let bytes_of_head = tokens(&query).max(tokens(&key)) * rows.len() * query.dtype().size();
-    let at_once = largest_buffer(&query.device()) / bytes_of_head.max(1);
+    let of_head = tokens(&query).max(tokens(&key)) * rows.len();
+    // Kernels count the scores of a launch in 32 bits.
+    let most = u32::MAX as usize;
+    assert!(
+        of_head <= most,
+        "attention of {of_head} scores of positions a head, expected at most {most}: use smaller batches"
+    );
+    let at_once = (largest_buffer(&query.device()) / query.dtype().size()).min(most) / of_head.max(1);
     Attention { states: [query, key, value], tables, plan }.by_heads(at_once.max(1))
 }
 

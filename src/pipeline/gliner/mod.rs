@@ -163,11 +163,11 @@ impl Pipeline for Gliner {
     }
 }
 
-/// The labels without repetitions, in their order.
+/// The labels without white space around them and without repetitions, in their order.
 fn distinct(labels: &[String]) -> Vec<&str> {
     let mut distinct: Vec<&str> = Vec::with_capacity(labels.len());
-    for label in labels {
-        if !distinct.contains(&label.as_str()) {
+    for label in labels.iter().map(|label| label.trim()) {
+        if !distinct.contains(&label) {
             distinct.push(label);
         }
     }

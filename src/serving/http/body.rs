@@ -90,6 +90,14 @@ pub enum Inputs<T> {
 }
 
 impl<T> Inputs<T> {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Many(List(many)) => many.len(),
+        }
+    }
+
     /// All, and whether it was one.
     pub fn into_list(self) -> (Vec<T>, bool) {
         match self {

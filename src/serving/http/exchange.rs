@@ -14,7 +14,7 @@ use axum::{
 use futures_util::stream;
 use serde::Serialize;
 
-use super::App;
+use super::{App, body::Inputs};
 use crate::serving::{
     InFlight, Problem, Served, Usage, Wanted,
     scheduler::{Priority, Urgency},
@@ -89,6 +89,12 @@ struct Line<T> {
 }
 
 impl App {
+    /// Refuses texts with so many labels that their tokens could never wait: each label is at least one in each text. A short body
+    /// can ask for so many that copies of the labels alone would take all memory.
+    pub fn admit_labels<T>(&self, inputs: &Inputs<T>, labels: &[String]) -> Result<(), Problem> {
+        self.service.admit(inputs.count().saturating_mul(labels.len()))
+    }
+
     /// Answers requests: `item` makes what is said of one answer, by the index of its request, and `whole` the body of them
     /// all. If the client asks for lines, each item is one.
     pub async fn respond<P: Served, T: Serialize + Send + 'static, W: Serialize>(

@@ -127,6 +127,7 @@ struct ZeroShotParameters {
 
 async fn zero_shot(app: App, call: Call, body: Asked<Inputs<String>, ZeroShotParameters>) -> Result<Response, Problem> {
     let ZeroShotParameters { candidate_labels: List(candidates), multi_label, hypothesis_template } = body.parameters.0;
+    app.admit_labels(&body.inputs, &candidates)?;
     let template = hypothesis_template.unwrap_or(ZeroShotOptions::default().template);
     let options = ZeroShotOptions { template, multi_label };
     let request = |text| ZeroShotRequest { text, candidates: candidates.clone(), options: options.clone() };
@@ -197,6 +198,7 @@ async fn any_entities(
     body: Asked<Inputs<String>, AnyEntityParameters>,
 ) -> Result<Response, Problem> {
     let AnyEntityParameters { labels: List(labels), threshold } = body.parameters.0;
+    app.admit_labels(&body.inputs, &labels)?;
     let default = GlinerOptions::default();
     let threshold = threshold.map_or(default.threshold, |Probability(threshold)| threshold);
     let options = GlinerOptions { threshold, ..default };
@@ -270,20 +272,16 @@ struct Word {
 async fn words(app: App, call: Call, body: Body<Inputs<String>, FillParameters>) -> Result<Response, Problem> {
     let top_k = body.parameters.0.top_k.map_or(5, Count::get);
     let (requests, one) = requests(body.inputs, |text| FillRequest { text, top_k });
-    let loaded = app.service.loaded()?;
-    let model =
-        FillMask::of(&loaded.model).ok_or_else(|| Problem::Unready("another model was loaded; try again".into()))?;
-    // Their tokens, for the sequences with words in place of masks.
-    let ids = tokio::task::block_in_place(|| requests.iter().map(|request| model.encode(request)).collect::<Vec<_>>());
-    let ids: Vec<Vec<u32>> =
-        ids.into_iter().map(|encoded| encoded.map_or(Vec::new(), |mut one| one.remove(0).ids)).collect();
-    let own = loaded.clone();
+    let (loaded, asked) = (app.service.loaded()?, requests.clone());
     let item = move |index: usize, masks: Vec<FilledMask>| {
-        let tokenizer = own.model.runner().tokenizer();
+        // Its tokens, for the sequences with words in place of masks; made only now, for a request that was admitted.
+        let encode = |model: &FillMask| tokio::task::block_in_place(|| model.encode(&asked[index]).ok());
+        let ids = FillMask::of(&loaded.model).and_then(encode).map_or(Vec::new(), |mut one| one.remove(0).ids);
+        let tokenizer = loaded.model.runner().tokenizer();
         let single = masks.len() == 1;
         let words = |FilledMask { position, words }: FilledMask| {
             let word = |word: crate::pipeline::WordScore| {
-                let sequence = with_word(tokenizer, &ids[index], position, word.id, single);
+                let sequence = with_word(tokenizer, &ids, position, word.id, single);
                 Word { score: word.score, token: word.id, token_str: word.word, sequence }
             };
             words.into_iter().map(word).collect::<Vec<_>>()

@@ -26,10 +26,13 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::{get, post},
 };
-use tower_http::{catch_panic::CatchPanicLayer, cors::CorsLayer};
+use tower_http::catch_panic::CatchPanicLayer;
 
 use self::exchange::Kind;
-pub use self::{access::Keys, server::serve};
+pub use self::{
+    access::{Keys, Origins},
+    server::serve,
+};
 use super::{Problem, Service, Usage};
 
 /// How the server meets its clients.
@@ -41,8 +44,8 @@ pub struct HttpSettings {
     pub payload_limit: usize,
     /// Most connections at a time; more wait to be accepted.
     pub max_connections: usize,
-    /// Web pages from these origins may use the API; `*` stands for all.
-    pub cors: Vec<String>,
+    /// Web pages from these origins may use the API.
+    pub origins: Origins,
     /// How long the server goes on accepting requests after it said that it is not ready, so that load balancers learn of it.
     pub drain_delay: Duration,
     /// How long requests may take to end after that.
@@ -65,10 +68,7 @@ impl App {
     }
 
     /// All endpoints.
-    ///
-    /// # Errors
-    /// An origin that is none.
-    pub fn router(&self) -> crate::Result<Router> {
+    pub fn router(&self) -> Router {
         let predictions = Router::new()
             .route("/", post(inference_client::root))
             .route("/predict", post(tei::predict))
@@ -100,33 +100,17 @@ impl App {
             .method_not_allowed_fallback(|| async { Problem::Method })
             .layer(DefaultBodyLimit::max(self.settings.payload_limit))
             .layer(CatchPanicLayer::custom(panicked));
-        let router = match cors(&self.settings.cors)? {
-            Some(cors) => router.layer(cors),
+        let router = match self.settings.origins.layer() {
+            Some(layer) => router.layer(layer),
             None => router,
         };
-        Ok(router.with_state(self.clone()))
+        router.with_state(self.clone())
     }
 }
 
 /// The answer to a request in which the server panicked.
 fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
     Problem::Internal("the server panicked; the log says where".into()).into_response()
-}
-
-fn cors(origins: &[String]) -> crate::Result<Option<CorsLayer>> {
-    use tower_http::cors::Any;
-    let layer = CorsLayer::new().allow_methods(Any).allow_headers(Any).expose_headers(Any);
-    match origins {
-        [] => Ok(None),
-        [all] if all == "*" => Ok(Some(layer.allow_origin(Any))),
-        several => {
-            let origins = several.iter().map(|origin| {
-                let error = |_| crate::Error::setting("CORS origin", format!("`{origin}` is no origin"));
-                origin.parse::<header::HeaderValue>().map_err(error)
-            });
-            Ok(Some(layer.allow_origin(origins.collect::<crate::Result<Vec<_>>>()?)))
-        }
-    }
 }
 
 /// Lets those in who have a key.
@@ -159,9 +143,9 @@ async fn count(State(app): State<App>, request: Request, next: Next) -> Response
     response
 }
 
-/// Whether requests are welcome: a model is loaded, and the server is not about to end.
+/// Whether requests are welcome: a model is loaded and computes, and the server is not about to end.
 async fn ready(State(app): State<App>) -> Result<&'static str, Problem> {
-    app.service.loaded()?;
+    app.service.loaded()?.scheduler.check()?;
     match app.draining.load(Ordering::Relaxed) {
         true => Err(Problem::Unready("the server is about to end".into())),
         false => Ok("ready"),

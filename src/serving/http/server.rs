@@ -11,18 +11,14 @@ use hyper_util::{
 use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
 
 use super::App;
-use crate::Result;
 
 /// How long a client may take to send the headers of a request.
 const HEADER_TIME: Duration = Duration::from_secs(30);
 
 /// Accepts connections until `stop` is done. Then `/ready` says no, and after the delay no connection is accepted any more;
 /// requests under way may end within the timeout. Returns whether they all did.
-///
-/// # Errors
-/// Settings that cannot be.
-pub async fn serve(app: App, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<bool> {
-    let router = app.router()?;
+pub async fn serve(app: App, listener: TcpListener, stop: impl Future<Output = ()>) -> bool {
+    let router = app.router();
     let connections = Arc::new(Semaphore::new(app.settings.max_connections));
     let graceful = GracefulShutdown::new();
     let drained = async {
@@ -64,8 +60,8 @@ pub async fn serve(app: App, listener: TcpListener, stop: impl Future<Output = (
     }
     drop(listener);
     tokio::select! {
-        () = graceful.shutdown() => Ok(true),
-        () = sleep(app.settings.drain_timeout) => Ok(false),
+        () = graceful.shutdown() => true,
+        () = sleep(app.settings.drain_timeout) => false,
     }
 }
 
@@ -75,6 +71,7 @@ mod tests {
         io::{Read, Write},
         net::{SocketAddr, TcpStream},
         path::Path,
+        thread,
     };
 
     use burn::tensor::Device;
@@ -82,17 +79,18 @@ mod tests {
 
     use super::*;
     use crate::{
+        Result,
         batch::Encoding,
         pipeline::PipelineOptions,
         serving::{
             Loaded, Metrics, Service, ServiceOptions,
-            http::{HttpSettings, Keys},
-            scheduler::{Scheduler, Settings},
+            http::{HttpSettings, Keys, Origins},
+            scheduler::{BatchReport, Scheduler, Settings},
         },
     };
 
     /// `models/deberta-tiny`, which panics for texts of many tokens.
-    fn service() -> Result<Service> {
+    fn service(report: impl Fn(BatchReport) + Send + 'static) -> Result<Service> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/deberta-tiny");
         let options = ServiceOptions {
             model: folder.to_string_lossy().into_owned(),
@@ -113,7 +111,7 @@ mod tests {
             worker.forward(batch)
         };
         let settings = Settings { budget: 256, rate: 1000.0, max_waiting: 10_000, cache_bytes: 0 };
-        service.replace(Loaded { model, scheduler: Scheduler::start(forward, |_| {}, settings) });
+        service.replace(Loaded { model, scheduler: Scheduler::start(forward, report, settings) });
         Ok(service)
     }
 
@@ -122,47 +120,83 @@ mod tests {
             keys: Keys::default(),
             payload_limit: 10_000,
             max_connections: 8,
-            cors: Vec::new(),
+            origins: Origins::default(),
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(10),
         }
     }
 
-    /// The whole answer to a question about this text.
-    fn ask(address: SocketAddr, text: &str) -> String {
-        let body = format!("{{\"inputs\": \"{text}\"}}");
-        let head = "POST /fill_mask HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length:";
+    /// Lets clients ask a server until they are content.
+    fn with_server(service: Service, clients: impl FnOnce(SocketAddr) + Send + 'static) {
+        Runtime::new().expect("threads").block_on(async {
+            let app = App::new(Arc::new(service), settings());
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("an address");
+            let (stop, stopped) = oneshot::channel::<()>();
+            let server = tokio::spawn(serve(app, listener, async { drop(stopped.await) }));
+            spawn_blocking(move || clients(address)).await.expect("content clients");
+            stop.send(()).expect("the server waits for it");
+            assert!(server.await.expect("no panic outside the model"));
+        });
+    }
+
+    /// The whole answer to a request with these first lines.
+    fn send(address: SocketAddr, head: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(address).expect("a connection");
-        write!(stream, "{head} {}\r\n\r\n{body}", body.len()).expect("the server reads");
+        let length = body.len();
+        write!(stream, "{head}\r\nhost: test\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}")
+            .expect("the server reads");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
         answer
     }
 
+    /// The whole answer to a question about this text.
+    fn ask(address: SocketAddr, text: &str) -> String {
+        send(address, "POST /fill_mask HTTP/1.1", &format!("{{\"inputs\": \"{text}\"}}"))
+    }
+
+    const GOOD: &str = "Time [MASK] like an arrow.";
+
+    fn bad() -> String {
+        format!("a [MASK] {}", "word ".repeat(30))
+    }
+
     #[test]
     fn a_panic_of_the_model_fails_its_request_alone() {
-        Runtime::new().expect("threads").block_on(async {
-            let app = App::new(Arc::new(service().expect("the model")), settings());
-            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-            let address = listener.local_addr().expect("an address");
-            let (stop, stopped) = oneshot::channel::<()>();
-            let server = tokio::spawn(serve(app, listener, async { drop(stopped.await) }));
-            let (good, bad) = ("Time [MASK] like an arrow.".to_owned(), format!("a [MASK] {}", "word ".repeat(30)));
+        with_server(service(|_| {}).expect("the model"), |address| {
+            let bad = bad();
             // Several at once share batches.
-            let clients = [&good, &bad, &good, &bad, &good].map(|text| {
-                let text = text.clone();
-                spawn_blocking(move || ask(address, &text))
+            thread::scope(|scope| {
+                let clients = [GOOD, &bad, GOOD, &bad, GOOD].map(|text| scope.spawn(move || ask(address, text)));
+                for (index, client) in clients.into_iter().enumerate() {
+                    let answer = client.join().expect("a client");
+                    let status = if index % 2 == 0 { "HTTP/1.1 200 " } else { "HTTP/1.1 500 " };
+                    assert!(answer.starts_with(status), "{index}: {answer}");
+                    assert_eq!(answer.contains("the model panicked"), index % 2 == 1, "{index}: {answer}");
+                }
             });
-            for (index, client) in clients.into_iter().enumerate() {
-                let answer = client.await.expect("a client");
-                let status = if index % 2 == 0 { "HTTP/1.1 200 " } else { "HTTP/1.1 500 " };
-                assert!(answer.starts_with(status), "{index}: {answer}");
-                assert_eq!(answer.contains("the model panicked"), index % 2 == 1, "{index}: {answer}");
-            }
-            let answer = spawn_blocking(move || ask(address, &good)).await.expect("a client");
+            // The same for the inputs of one request, each of which has its line.
+            let body = format!("{{\"inputs\": [\"{GOOD}\", \"{bad}\"]}}");
+            let answer = send(address, "POST /fill_mask HTTP/1.1\r\naccept: application/x-ndjson", &body);
+            assert!(answer.contains("{\"index\":0,\"result\":"), "{answer}");
+            assert!(answer.contains("{\"index\":1,\"error\":\"the model panicked"), "{answer}");
+            let answer = ask(address, GOOD);
             assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-            stop.send(()).expect("the server waits for it");
-            assert!(server.await.expect("no panic outside the model").expect("it served"));
+        });
+    }
+
+    #[test]
+    fn a_model_thread_that_ends_makes_the_server_unready() {
+        with_server(service(|_| panic!("a bug of the server")).expect("the model"), |address| {
+            let ready = || send(address, "GET /ready HTTP/1.1", "");
+            assert!(ready().starts_with("HTTP/1.1 200 "));
+            // The thread ends between the rows of its first batch and the next one.
+            assert!(ask(address, GOOD).starts_with("HTTP/1.1 200 "));
+            let late = ask(address, GOOD);
+            assert!(late.starts_with("HTTP/1.1 500 ") || late.starts_with("HTTP/1.1 503 "), "{late}");
+            let answer = ready();
+            assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("SIGHUP loads the model"), "{answer}");
         });
     }
 }

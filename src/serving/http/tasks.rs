@@ -72,6 +72,7 @@ pub async fn ner(State(app): State<App>, call: Call, Json(body): Json<Value>) ->
     };
     if any_labels {
         let GlinerBody { inputs, labels: List(labels), threshold, nested, multi_label, truncate } = parse(body)?;
+        app.admit_labels(&inputs, &labels)?;
         let threshold = threshold.map_or(GlinerOptions::default().threshold, |Probability(threshold)| threshold);
         let options = GlinerOptions { threshold, nested, multi_label };
         let request = |text| GlinerRequest { text, labels: labels.clone(), options };
@@ -104,6 +105,7 @@ pub async fn zero_shot(
     Json(body): Json<ZeroShotBody>,
 ) -> Result<Response, Problem> {
     let ZeroShotBody { inputs, labels: List(labels), template, multi_label, truncate } = body;
+    app.admit_labels(&inputs, &labels)?;
     let template = template.unwrap_or(ZeroShotOptions::default().template);
     let options = ZeroShotOptions { template, multi_label };
     let request = |text| ZeroShotRequest { text, candidates: labels.clone(), options: options.clone() };

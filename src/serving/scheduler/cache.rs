@@ -1,6 +1,9 @@
 //! Rows that were computed before, by the exact tokens of their sequences.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use super::Sequence;
 
@@ -8,7 +11,7 @@ use super::Sequence;
 pub(super) struct Cache {
     limit: usize,
     bytes: usize,
-    rows: HashMap<Sequence, (Vec<f32>, u64)>,
+    rows: HashMap<Sequence, (Arc<[f32]>, u64)>,
     /// The sequences by the time of their last use.
     uses: BTreeMap<u64, Sequence>,
     time: u64,
@@ -21,7 +24,7 @@ impl Cache {
     }
 
     /// The row of a sequence, if it is known.
-    pub fn get(&mut self, sequence: &Sequence) -> Option<Vec<f32>> {
+    pub fn get(&mut self, sequence: &Sequence) -> Option<Arc<[f32]>> {
         let (row, used) = self.rows.get_mut(sequence)?;
         let sequence = self.uses.remove(used).expect("every row has its last use");
         self.time += 1;
@@ -31,14 +34,14 @@ impl Cache {
     }
 
     /// Keeps a row, and forgets those that were not used for longest.
-    pub fn put(&mut self, sequence: &Sequence, row: &[f32]) {
+    pub fn put(&mut self, sequence: &Sequence, row: &Arc<[f32]>) {
         if size(sequence, row) > self.limit || self.rows.contains_key(sequence) {
             return;
         }
         self.time += 1;
         self.bytes += size(sequence, row);
         self.uses.insert(self.time, sequence.clone());
-        self.rows.insert(sequence.clone(), (row.to_vec(), self.time));
+        self.rows.insert(sequence.clone(), (row.clone(), self.time));
         while self.bytes > self.limit {
             let (_, oldest) = self.uses.pop_first().expect("what takes room has a last use");
             let (row, _) = self.rows.remove(&oldest).expect("its row is there");
@@ -65,11 +68,12 @@ mod tests {
 
     #[test]
     fn the_row_that_was_not_used_for_longest_is_forgotten() {
-        let row = [1.0, 2.0];
+        let row: Arc<[f32]> = Arc::from([1.0, 2.0]);
         let mut cache = Cache::new(2 * size(&sequence(0), &row));
         cache.put(&sequence(0), &row);
         cache.put(&sequence(1), &row);
-        assert_eq!(cache.get(&sequence(0)).as_deref(), Some(&row[..]));
+        // The row itself, and not a copy of it.
+        assert!(cache.get(&sequence(0)).is_some_and(|known| Arc::ptr_eq(&known, &row)));
         cache.put(&sequence(2), &row);
         let known = [0, 1, 2].map(|id| cache.get(&sequence(id)).is_some());
         assert_eq!((known, cache.bytes), ([true, false, true], cache.limit));
@@ -78,7 +82,7 @@ mod tests {
     #[test]
     fn a_cache_without_room_stays_empty() {
         let mut cache = Cache::new(0);
-        cache.put(&sequence(0), &[1.0]);
+        cache.put(&sequence(0), &Arc::from([1.0]));
         assert_eq!((cache.get(&sequence(0)), cache.bytes), (None, 0));
     }
 }

@@ -84,11 +84,18 @@ pub struct Urgency {
     pub priority: Priority,
 }
 
+impl Urgency {
+    /// Whether the answer is of no use any more.
+    pub fn is_late(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+}
+
 /// The row of one sequence, and when it was computed.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// The raw numbers.
-    pub values: Vec<f32>,
+    /// The raw numbers, shared by all who wait for them: those of a mask are as many as the vocabulary has words.
+    pub values: Arc<[f32]>,
     /// When its batch began, and ended; the same for a row that was known.
     pub computed: (Instant, Instant),
 }
@@ -120,9 +127,9 @@ pub struct Part {
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum Refusal {
     /// It has more tokens than may ever wait.
-    #[error("it has {tokens} tokens, but at most {limit} may wait at a time: send it in parts")]
+    #[error("it has at least {tokens} tokens, but at most {limit} may wait at a time: send it in parts")]
     TooLarge {
-        /// Tokens of the request.
+        /// Tokens of the request, or of so much of it that the rest does not matter.
         tokens: usize,
         /// Tokens that may wait.
         limit: usize,
@@ -137,6 +144,9 @@ pub enum Refusal {
         /// How long it takes until there is room, by the rate that was measured.
         retry_after: Duration,
     },
+    /// A panic has ended the model thread.
+    #[error("the model thread has ended in a panic; the log says where, and SIGHUP loads the model again")]
+    Ended,
 }
 
 /// What a scheduler may use.
@@ -172,7 +182,8 @@ pub struct Load {
     pub tokens: usize,
 }
 
-/// The handle of a model thread. The thread ends when the handle is dropped and nothing waits.
+/// The handle of a model thread. The thread ends when the handle is dropped and nothing waits. If it ends before, in a panic
+/// (which would be a bug: those of the model are [caught](Failure::Panicked)), all that waits fails.
 pub struct Scheduler {
     shared: Arc<Shared>,
 }
@@ -187,7 +198,19 @@ struct State {
     queue: Queue,
     cache: Cache,
     rate: f64,
+    /// Whether the handle was dropped.
     closed: bool,
+    /// Whether a panic has ended the model thread.
+    ended: bool,
+}
+
+impl State {
+    fn check(&self) -> Result<(), Refusal> {
+        match self.ended {
+            true => Err(Refusal::Ended),
+            false => Ok(()),
+        }
+    }
 }
 
 impl Shared {
@@ -204,17 +227,22 @@ impl Scheduler {
         report: impl Fn(BatchReport) + Send + 'static,
         Settings { budget, rate, max_waiting, cache_bytes }: Settings,
     ) -> Self {
-        let state = State { queue: Queue::new(budget), cache: Cache::new(cache_bytes), rate, closed: false };
+        let (queue, cache) = (Queue::new(budget), Cache::new(cache_bytes));
+        let state = State { queue, cache, rate, closed: false, ended: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new(), max_waiting });
         let worker = shared.clone();
-        thread::spawn(move || worker.work(&forward, report));
+        thread::spawn(move || {
+            if catch_unwind(AssertUnwindSafe(|| worker.work(&forward, report))).is_err() {
+                worker.end();
+            }
+        });
         Self { shared }
     }
 
     /// Adds a request. Its rows come one by one, in any order; dropping the receiver takes the request out of the queue.
     ///
     /// # Errors
-    /// More tokens than may wait.
+    /// More tokens than may wait, or a model thread that has ended.
     pub fn submit(&self, sequences: Vec<Sequence>, urgency: Urgency) -> Result<UnboundedReceiver<Part>, Refusal> {
         let tokens: usize = sequences.iter().map(Sequence::tokens).sum();
         let limit = self.shared.max_waiting;
@@ -223,7 +251,8 @@ impl Scheduler {
         }
         let now = Instant::now();
         let mut state = self.shared.lock();
-        let known: Option<Vec<Vec<f32>>> = sequences.iter().map(|sequence| state.cache.get(sequence)).collect();
+        state.check()?;
+        let known: Option<Vec<Arc<[f32]>>> = sequences.iter().map(|sequence| state.cache.get(sequence)).collect();
         if let Some(rows) = known {
             let (reply, parts) = unbounded_channel();
             for (place, values) in rows.into_iter().enumerate() {
@@ -239,6 +268,14 @@ impl Scheduler {
         let parts = state.queue.add(sequences, urgency, now);
         self.shared.wake.notify_one();
         Ok(parts)
+    }
+
+    /// Whether anything will be computed.
+    ///
+    /// # Errors
+    /// A model thread that has ended.
+    pub fn check(&self) -> Result<(), Refusal> {
+        self.shared.lock().check()
     }
 
     /// What waits now.
@@ -283,6 +320,13 @@ impl Shared {
         }
     }
 
+    /// After a panic: whoever waits learns of it, and nobody begins to wait.
+    fn end(&self) {
+        let mut state = self.lock();
+        state.ended = true;
+        state.queue.fail(&Failure::Panicked);
+    }
+
     /// The next batch, as soon as there is one; none when the handle was dropped.
     fn wait_for_batch(&self) -> Option<Vec<Sequence>> {
         let mut state = self.lock();
@@ -298,13 +342,13 @@ impl Shared {
 }
 
 /// Runs a batch. If it fails, its sequences are run one by one, so that only those fail whose fault it is.
-fn compute(forward: &Forward, batch: &[Sequence]) -> Vec<Result<Vec<f32>, Failure>> {
+fn compute(forward: &Forward, batch: &[Sequence]) -> Vec<Result<Arc<[f32]>, Failure>> {
     let encodings: Vec<&Encoding> = batch.iter().map(|sequence| &*sequence.0).collect();
     match (guarded(forward, &encodings), &encodings[..]) {
-        (Ok(rows), _) => rows.into_iter().map(Ok).collect(),
+        (Ok(rows), _) => rows.into_iter().map(|row| Ok(row.into())).collect(),
         (Err(failure), [_]) => vec![Err(failure)],
         (Err(_), several) => {
-            several.iter().map(|encoding| guarded(forward, &[encoding]).map(|mut rows| rows.remove(0))).collect()
+            several.iter().map(|encoding| guarded(forward, &[encoding]).map(|mut rows| rows.remove(0).into())).collect()
         }
     }
 }

@@ -58,6 +58,13 @@ impl Waiting {
             .then_with(|| deadline(self).cmp(&deadline(other)))
             .then_with(|| length(self).total_cmp(&length(other)))
     }
+
+    /// Says of each sequence whose row is missing why there will be none.
+    fn fail(&self, failure: &Failure) {
+        for (place, _) in self.sequences.iter().enumerate().filter(|(_, sequence)| sequence.is_some()) {
+            let _ = self.reply.send(Part { place, row: Err(failure.clone()) });
+        }
+    }
 }
 
 impl Queue {
@@ -170,22 +177,27 @@ impl Queue {
 
     /// Removes the requests whose client has left or whose deadline has passed.
     fn drop_lost(&mut self, now: Instant) {
-        let lost = |request: &Waiting| {
-            request.reply.is_closed() || request.urgency.deadline.is_some_and(|deadline| deadline <= now)
-        };
+        let lost = |request: &Waiting| request.reply.is_closed() || request.urgency.is_late(now);
         let ids: Vec<u64> = self.requests.iter().filter(|(_, request)| lost(request)).map(|(id, _)| *id).collect();
         for id in ids {
             let request = self.requests.remove(&id).expect("it was just there");
             self.tokens -= request.tokens;
-            for (place, sequence) in request.sequences.into_iter().enumerate() {
-                let Some(sequence) = sequence else { continue };
-                let _ = request.reply.send(Part { place, row: Err(Failure::Expired) });
-                let others = self.places.get_mut(&sequence).expect("its place is known");
+            request.fail(&Failure::Expired);
+            for sequence in request.sequences.into_iter().flatten() {
+                // The first of equal sequences has taken along the places of all.
+                let Some(others) = self.places.get_mut(&sequence) else { continue };
                 others.retain(|(other, _)| *other != id);
                 if others.is_empty() {
                     self.places.remove(&sequence);
                 }
             }
         }
+    }
+
+    /// Fails all that waits. It relies on nothing else here, for it is called when something here was wrong.
+    pub fn fail(&mut self, failure: &Failure) {
+        std::mem::take(&mut self.requests).values().for_each(|request| request.fail(failure));
+        self.places.clear();
+        self.tokens = 0;
     }
 }

@@ -28,7 +28,7 @@ fn ids(batch: &[Sequence]) -> Vec<u32> {
 fn step(queue: &mut Queue, now: Instant) -> Vec<u32> {
     let batch = queue.next_batch(now);
     for sequence in &batch {
-        let values = vec![id(sequence) as f32];
+        let values = Arc::from([id(sequence) as f32]);
         queue.deliver(sequence, &Ok(Row { values, computed: (now, now) }));
     }
     ids(&batch)
@@ -132,7 +132,10 @@ fn equal_sequences_are_computed_once() {
     // One that comes while the batch is being computed waits for that batch.
     let mut third = queue.add(vec![sequence(2, 10)], Urgency::default(), now);
     for sequence in &batch {
-        queue.deliver(sequence, &Ok(Row { values: vec![id(sequence) as f32], computed: (now, now) }));
+        let values: Arc<[f32]> = Arc::from([id(sequence) as f32]);
+        queue.deliver(sequence, &Ok(Row { values: values.clone(), computed: (now, now) }));
+        // All who wait share it: three for the first sequence, two for the second.
+        assert_eq!(Arc::strong_count(&values) - 1, [3, 2][id(sequence) as usize - 1]);
     }
     assert_eq!(rows(&mut first), [(0, 1.0), (1, 2.0), (2, 1.0)]);
     assert_eq!((rows(&mut second), rows(&mut third)), (vec![(0, 1.0)], vec![(0, 2.0)]));
@@ -145,12 +148,14 @@ fn who_has_left_or_is_too_late_is_not_computed() {
     let now = Instant::now();
     let mut queue = Queue::new(100);
     let urgency = Urgency { deadline: Some(now + Duration::from_secs(1)), priority: Priority::default() };
-    let mut late = queue.add(vec![sequence(1, 10), sequence(2, 10)], urgency, now);
-    drop(queue.add(vec![sequence(3, 10)], Urgency::default(), now));
+    // Also with equal sequences, in a request and among several.
+    let mut late = queue.add(vec![sequence(1, 10), sequence(2, 10), sequence(1, 10)], urgency, now);
+    drop(queue.add(vec![sequence(3, 10), sequence(3, 10), sequence(4, 10), sequence(4, 10)], Urgency::default(), now));
     let mut stays = queue.add(vec![sequence(2, 10), sequence(3, 10)], Urgency::default(), now);
     let batch = step(&mut queue, now + Duration::from_secs(1));
     assert_eq!(batch.len(), 2, "{batch:?}");
-    assert_eq!(late.try_recv().expect("an answer").row.expect_err("too late"), Failure::Expired);
+    let missed = std::iter::from_fn(|| late.try_recv().ok()).map(|part| (part.place, part.row.expect_err("too late")));
+    assert_eq!(missed.collect::<Vec<_>>(), [0, 1, 2].map(|place| (place, Failure::Expired)));
     assert_eq!(rows(&mut stays), [(0, 2.0), (1, 3.0)]);
     assert_eq!((queue.len(), queue.tokens()), (0, 0));
 }
@@ -183,7 +188,7 @@ fn simulate(mut next_batch: impl FnMut(&mut Queue, Instant) -> Vec<Sequence>) ->
         let batch = next_batch(&mut queue, at(now));
         now += 0.010 + 0.0005 * batch.iter().map(Sequence::tokens).sum::<usize>() as f64;
         for sequence in &batch {
-            queue.deliver(sequence, &Ok(Row { values: vec![0.0], computed: (at(now), at(now)) }));
+            queue.deliver(sequence, &Ok(Row { values: Arc::from([0.0]), computed: (at(now), at(now)) }));
         }
         if let Some((parts, missing)) = &mut heavy {
             *missing -= rows(parts).len();
@@ -275,6 +280,17 @@ fn a_failure_concerns_only_its_sequence() {
     assert_eq!(all(parts.unwrap()), [Ok(12.0), Err(failure), Ok(14.0)]);
     let parts = scheduler.submit(vec![sequence(15, 10)], Urgency::default());
     assert_eq!(all(parts.unwrap()), [Ok(15.0)]);
+}
+
+#[test]
+fn a_model_thread_that_ends_leaves_nobody_waiting() {
+    let scheduler = Scheduler::start(first_ids, |_| panic!("a test"), settings());
+    // Two batches, of which the first is answered.
+    let parts = scheduler.submit(vec![sequence(1, 80), sequence(2, 90)], Urgency::default());
+    assert_eq!(all(parts.unwrap()), [Ok(1.0), Err(Failure::Panicked)]);
+    assert_eq!(scheduler.load(), Load { requests: 0, tokens: 0 });
+    assert_eq!(scheduler.check(), Err(Refusal::Ended));
+    assert_eq!(scheduler.submit(vec![sequence(3, 10)], Urgency::default()).unwrap_err(), Refusal::Ended);
 }
 
 #[test]

@@ -11,7 +11,8 @@ const PLACES: usize = 10;
 struct Ranked(Vec<f64>);
 
 /// Rankings of queries. Queries without a relevant passage (above 0) do not count, since no order of theirs is better than
-/// another.
+/// another. Of passages with the same score the least relevant come first, so that a model for which all passages are alike gains
+/// nothing by their order in the data.
 #[derive(Clone, Debug)]
 pub struct Ranking(Vec<Ranked>);
 
@@ -23,7 +24,7 @@ impl Ranking {
     pub fn new<'a>(queries: impl IntoIterator<Item = &'a [(f32, f32)]>) -> Result<Self> {
         let ranked = |passages: &[(f32, f32)]| {
             let mut passages = passages.to_vec();
-            passages.sort_by(|a, b| b.1.total_cmp(&a.1));
+            passages.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.total_cmp(&b.0)));
             Ranked(passages.into_iter().map(|(relevance, _)| f64::from(relevance)).collect())
         };
         let relevant = |passages: &&[(f32, f32)]| passages.iter().any(|(relevance, _)| *relevance > 0.0);
@@ -84,6 +85,9 @@ mod tests {
         let expected = 2.5 / (3.0 + 1.0 / 3f64.log2()) / 2.0;
         assert!((ranking.discounted_gain() - expected).abs() < 1e-12);
         assert_eq!(Ranking::new([&graded[..1]]).unwrap().discounted_gain(), 1.0);
+        // All alike: the relevant one is the last.
+        let alike = [(1.0, 0.5), (0.0, 0.5), (0.0, 0.5)];
+        assert_eq!(Ranking::new([&alike[..]]).unwrap().reciprocal_rank(), 1.0 / 3.0);
         assert!(Ranking::new([&none[..]]).unwrap_err().to_string().contains("no query has a relevant passage"));
     }
 }

@@ -140,9 +140,8 @@ impl Learner for ReplacedTokenTrainer {
             return Err(Error::setting("--lora", "it is for fine-tuning, expected none in replaced token detection"));
         }
         positive("--discriminator-weight", model.options.weight)?;
-        let (config, configs) = (run.config.encoder(), Configs::new(run.config)?);
-        let mut optimizers = (start.optimizer(&configs.generator), start.optimizer(&config));
         let ReplacedTokenPretraining { mut generator, mut discriminator, options } = model;
+        let mut optimizers = (start.optimizer(&generator), start.optimizer(&discriminator));
         let compute_type = settings.precision.compute_type(&run.devices[0])?;
         for backbone in [generator.backbone_mut(), discriminator.backbone_mut()] {
             backbone.set_compute_type(compute_type);

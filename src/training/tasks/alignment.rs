@@ -1,10 +1,8 @@
 //! Vectors of texts that resemble given ones.
 
-use std::collections::HashMap;
-
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{Collator, Examples, Splits, lengths, rows};
+use super::{Collator, Examples, Splits, distinct, lengths, rows};
 use crate::{
     Error, Result,
     batch::Truncated,
@@ -57,23 +55,11 @@ impl AlignmentTask {
     /// An example that the model cannot take.
     pub fn score(&self, model: &TextEncoder, examples: &Examples<Vec<f32>>, device: &Device) -> Result<Metrics> {
         let vectors = self.collator.evaluate(&examples.encodings, device, |input| rows(model.forward(input)))?;
-        let (candidates, own) = distinct(&examples.targets);
+        // Several texts may describe one image.
+        let bits = |vector: &Vec<f32>| vector.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+        let (candidates, own) = distinct(&examples.targets, bits);
         Ok(Retrieval::new(&vectors, &candidates, &own).metrics())
     }
-}
-
-/// The vectors without repetition (several texts may describe one image), and the index of each text's vector among them.
-fn distinct(vectors: &[Vec<f32>]) -> (Vec<Vec<f32>>, Vec<usize>) {
-    let (mut found, mut known) = (Vec::new(), HashMap::new());
-    let index = |vector: &Vec<f32>| {
-        let bits: Vec<u32> = vector.iter().map(|value| value.to_bits()).collect();
-        *known.entry(bits).or_insert_with(|| {
-            found.push(vector.clone());
-            found.len() - 1
-        })
-    };
-    let own = vectors.iter().map(index).collect();
-    (found, own)
 }
 
 impl Task for AlignmentTask {
@@ -99,17 +85,5 @@ impl Task for AlignmentTask {
     fn evaluate(&self, model: &TextEncoder, part: Part, device: &Device) -> Result<Option<Metrics>> {
         let device = device.clone().inner();
         self.data.get(part).map(|data| self.score(model, data, &device)).transpose()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn repeated_vectors_are_one_candidate() {
-        let (one, other) = (vec![1.0, 0.0], vec![0.0, 1.0]);
-        let (candidates, own) = distinct(&[one.clone(), other.clone(), one.clone()]);
-        assert_eq!((candidates, own), (vec![one, other], vec![0, 1, 0]));
     }
 }

@@ -71,6 +71,11 @@ impl Task for ChoiceTask {
         questions.map(|choices| choices.iter().map(|choice| choice.len()).max().unwrap_or(0)).collect()
     }
 
+    fn tokens(&self) -> Vec<usize> {
+        let questions = self.data.train.encodings.chunks(choices(&self.data.train));
+        questions.map(|choices| choices.iter().map(|choice| choice.len()).sum()).collect()
+    }
+
     fn batch(&self, examples: &[usize], _epoch: usize, device: &Device) -> Result<TaskBatch<Self>> {
         let choices = choices(&self.data.train);
         let rows = examples.iter().flat_map(|index| &self.data.train.encodings[index * choices..(index + 1) * choices]);

@@ -34,7 +34,8 @@ pub struct MaskedLmTask {
 }
 
 impl MaskedLmTask {
-    /// Puts data and model together; an evaluation reads the first `evaluated` sequences of a part.
+    /// Puts data and model together; an evaluation reads the first `evaluated` sequences of the validation text. The test text, which
+    /// is read once, is read in full.
     pub fn new(collator: Collator, masking: Masking, data: Splits<Corpus>, evaluated: usize) -> Self {
         Self { collator, masking, data, evaluated }
     }
@@ -46,7 +47,8 @@ impl MaskedLmTask {
         device: &Device,
     ) -> Option<impl Iterator<Item = Result<(ModelInput, MaskedLmLabels)>>> {
         let (corpus, device) = (self.data.get(part)?, device.clone().inner());
-        let order = 0..corpus.len().min(self.evaluated);
+        let limit = if part == Part::Valid { self.evaluated } else { usize::MAX };
+        let order = 0..corpus.len().min(limit);
         let batches =
             batches_in_order(order, |index| corpus.sequence(index).ids.len(), self.collator.batch_tokens).into_iter();
         Some(batches.map(move |batch| self.masked(corpus, batch.into_iter(), 0, &device)))

@@ -23,6 +23,8 @@ pub use ranking::{RankingExamples, RankingLoss, RankingTask};
 pub use replaced_token::ReplacedTokenTask;
 pub use tagging::TaggingTask;
 
+use std::{collections::HashMap, hash::Hash};
+
 use burn::tensor::{Device, Tensor};
 
 use crate::{
@@ -121,9 +123,28 @@ fn lengths(encodings: &[Encoding]) -> Vec<usize> {
     encodings.iter().map(Encoding::len).collect()
 }
 
+/// The candidates without repetition, told apart by their keys, and the index of each one among them.
+fn distinct<T: Clone, K: Eq + Hash>(candidates: &[T], key: impl Fn(&T) -> K) -> (Vec<T>, Vec<usize>) {
+    let (mut found, mut known) = (Vec::new(), HashMap::new());
+    let index = |candidate: &T| {
+        *known.entry(key(candidate)).or_insert_with(|| {
+            found.push(candidate.clone());
+            found.len() - 1
+        })
+    };
+    let own = candidates.iter().map(index).collect();
+    (found, own)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn repeated_candidates_are_one() {
+        let (candidates, own) = distinct(&["one", "other", "one"], |candidate| candidate.len());
+        assert_eq!((candidates, own), (vec!["one", "other"], vec![0, 1, 0]));
+    }
 
     #[test]
     fn answers_that_are_not_finite_belong_to_no_single_text() {

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use burn::tensor::Device;
 
-use super::{Collator, Splits, rows};
+use super::{Collator, Splits, distinct, rows};
 use crate::{
     Error, Result,
     batch::{Encoding, Truncated},
@@ -127,7 +127,7 @@ impl<M: PairEncoder> PairTask<M> {
         Ok(Self { collators, data, sizes, model: PhantomData })
     }
 
-    /// The figures of a model on some examples.
+    /// The figures of a model on some examples: how well a text finds its positive among all, of which equal ones are one.
     ///
     /// # Errors
     /// An example that the model cannot take.
@@ -136,8 +136,8 @@ impl<M: PairEncoder> PairTask<M> {
             let encoder = model.sides()[side];
             self.collators[side].evaluate(encodings, device, |input| rows(encoder.forward(input)))
         };
-        let (texts, positives) = (vectors(0, &examples.texts)?, vectors(1, &examples.positives)?);
-        let own: Vec<usize> = (0..texts.len()).collect();
+        let (candidates, own) = distinct(&examples.positives, |positive| positive.ids.clone());
+        let (texts, positives) = (vectors(0, &examples.texts)?, vectors(1, &candidates)?);
         let mut metrics = Retrieval::new(&texts, &positives, &own).metrics();
         for size in &self.sizes {
             let first =
@@ -156,6 +156,13 @@ impl<M: PairEncoder> Task for PairTask<M> {
     fn lengths(&self) -> Vec<usize> {
         let PairExamples { texts, positives, .. } = &self.data.train;
         texts.iter().zip(positives).map(|(text, positive)| text.len().max(positive.len())).collect()
+    }
+
+    fn tokens(&self) -> Vec<usize> {
+        let PairExamples { texts, positives, negatives } = &self.data.train;
+        let negative = |negative: &Option<Encoding>| negative.as_ref().map_or(0, Encoding::len);
+        let pairs = texts.iter().zip(positives).zip(negatives);
+        pairs.map(|((text, positive), other)| text.len() + positive.len() + negative(other)).collect()
     }
 
     fn batch(&self, examples: &[usize], _epoch: usize, device: &Device) -> Result<TaskBatch<Self>> {

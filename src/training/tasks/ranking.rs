@@ -58,8 +58,8 @@ impl RankingTask {
     /// Encodes the queries of the file at `path` with their passages, of which those that are too long are cut.
     ///
     /// # Errors
-    /// A query that leaves no room for a passage; for the pointwise loss a relevance above 1; for the listwise one a query
-    /// without a relevant passage, in the data to learn from (`is_train`).
+    /// No relevant passage at all; a query that leaves no room for a passage; in the data to learn from (`is_train`), for the
+    /// pointwise loss a relevance above 1, for the listwise one a query without a relevant passage.
     pub fn examples(
         tokenizer: &Tokenizer,
         rows: &[RankedQuery],
@@ -80,6 +80,10 @@ impl RankingTask {
                 _ => continue,
             };
             return Err(Error::line(path, row.line, problem));
+        }
+        if !relevance.iter().any(|relevance| *relevance > 0.0) {
+            let problem = "no query has a relevant passage, expected at least one label above 0";
+            return Err(Error::file(path, problem));
         }
         let pairs = rows.iter().flat_map(|row| row.passages.iter().map(move |passage| (row, passage)));
         let texts: Vec<_> = pairs.clone().map(|(row, (passage, _))| Text::from((&row.query, passage))).collect();
@@ -150,6 +154,16 @@ impl Task for RankingTask {
             RankingLoss::Listwise => {
                 let longest = |query: &Range<usize>| encodings[query.clone()].iter().map(Encoding::len).max();
                 queries.iter().map(|query| longest(query).unwrap_or(0)).collect()
+            }
+        }
+    }
+
+    fn tokens(&self) -> Vec<usize> {
+        let RankingExamples { encodings, queries, .. } = &self.data.train;
+        match self.loss {
+            RankingLoss::Pointwise => lengths(encodings),
+            RankingLoss::Listwise => {
+                queries.iter().map(|query| lengths(&encodings[query.clone()]).iter().sum()).collect()
             }
         }
     }
