@@ -62,7 +62,7 @@ pub struct CommonArgs {
     #[arg(long, value_name = "N", default_value_t = 4096, help_heading = "Model")]
     batch_tokens: usize,
 
-    /// Most tokens of one input, special tokens included [default: what the model was trained with]
+    /// Most tokens of one input, special tokens included [default: what the model was trained with, or its folder says]
     #[arg(long, value_name = "N", help_heading = "Model")]
     max_length: Option<usize>,
 
