@@ -145,7 +145,7 @@ pub fn copy_sentence_modules(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Re
         let target = to.join(file);
         let folder = target.parent().unwrap_or(to);
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-        write_file(&target, &text_file::read_bytes(&from.join(file))?)?;
+        write_file(&target, &text_file::read_bytes(from.join(file))?)?;
     }
     Ok(())
 }
