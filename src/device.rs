@@ -152,8 +152,7 @@ pub fn describe() -> String {
 
 /// Seeds the draws of fresh parameters on this device: the same seed gives the same model on every device. They are made on the CPU, by
 /// `flex`, when a parameter is first used, and so in the order of these uses; without that feature by the device itself, whose numbers
-/// are its own. (What training draws, such as dropout masks,
-/// depends on [its own seed](crate::training::TrainingSettings::seed).)
+/// are its own. (What training draws, such as dropout masks, depends on [its own seed](crate::training::TrainingSettings::seed).)
 pub fn seed(device: &Device, seed: u64) {
     drawing(device).seed(seed);
 }

@@ -122,10 +122,11 @@ impl Precision {
     /// # Ok::<(), deberta_burn::Error>(())
     /// ```
     pub fn describe(self, device: &Device) -> String {
+        let name = device::name(device);
         if !device::is_host(device) || self == Self::F16 {
-            return format!("{}: {self} throughout", device::name(device));
+            return format!("{name}: {self} throughout");
         }
-        let (cpu, isa) = (format!("{}: {}", device::name(device), device::describe()), Isa::in_use());
+        let (cpu, isa) = (format!("{name}: {}", device::describe()), Isa::in_use());
         let kernel = |weights: WeightType| format!("{weights} ({})", weights.instructions(isa));
         let [attention, feed_forward] =
             [LinearRole::Query, LinearRole::Intermediate].map(|role| self.weights(role, isa));

@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 
-use super::{Collator, Examples, Splits, indices, rows};
+use super::{Collator, Examples, Splits, indices, lengths, rows};
 use crate::{
     Result,
     batch::Truncated,
@@ -67,13 +67,16 @@ impl Task for ChoiceTask {
 
     /// The longest choice of each question.
     fn lengths(&self) -> Vec<usize> {
-        let questions = self.data.train.encodings.chunks(choices(&self.data.train));
-        questions.map(|choices| choices.iter().map(|choice| choice.len()).max().unwrap_or(0)).collect()
+        let choices = lengths(&self.data.train.encodings);
+        choices
+            .chunks(self::choices(&self.data.train))
+            .map(|of_one| of_one.iter().copied().max().unwrap_or(0))
+            .collect()
     }
 
     fn tokens(&self) -> Vec<usize> {
-        let questions = self.data.train.encodings.chunks(choices(&self.data.train));
-        questions.map(|choices| choices.iter().map(|choice| choice.len()).sum()).collect()
+        let choices = lengths(&self.data.train.encodings);
+        choices.chunks(self::choices(&self.data.train)).map(|of_one| of_one.iter().sum()).collect()
     }
 
     fn batch(&self, examples: &[usize], _epoch: usize, device: &Device) -> Result<TaskBatch<Self>> {

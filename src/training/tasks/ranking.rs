@@ -102,6 +102,17 @@ impl RankingTask {
         Ok(RankingExamples { encodings, relevance, queries })
     }
 
+    /// Tokens of the pairs that make a training example.
+    fn pairs(&self) -> impl Iterator<Item = Vec<usize>> {
+        let RankingExamples { encodings, queries, .. } = &self.data.train;
+        let lengths = lengths(encodings);
+        let examples = match self.loss {
+            RankingLoss::Pointwise => (0..encodings.len()).map(|pair| pair..pair + 1).collect(),
+            RankingLoss::Listwise => queries.clone(),
+        };
+        examples.into_iter().map(move |example| lengths[example].to_vec())
+    }
+
     /// The figures of a model on some examples.
     ///
     /// # Errors
@@ -148,24 +159,11 @@ impl Task for RankingTask {
 
     /// For lists, the length of the longest pair.
     fn lengths(&self) -> Vec<usize> {
-        let RankingExamples { encodings, queries, .. } = &self.data.train;
-        match self.loss {
-            RankingLoss::Pointwise => lengths(encodings),
-            RankingLoss::Listwise => {
-                let longest = |query: &Range<usize>| encodings[query.clone()].iter().map(Encoding::len).max();
-                queries.iter().map(|query| longest(query).unwrap_or(0)).collect()
-            }
-        }
+        self.pairs().map(|pairs| pairs.iter().copied().max().unwrap_or(0)).collect()
     }
 
     fn tokens(&self) -> Vec<usize> {
-        let RankingExamples { encodings, queries, .. } = &self.data.train;
-        match self.loss {
-            RankingLoss::Pointwise => lengths(encodings),
-            RankingLoss::Listwise => {
-                queries.iter().map(|query| lengths(&encodings[query.clone()]).iter().sum()).collect()
-            }
-        }
+        self.pairs().map(|pairs| pairs.iter().sum()).collect()
     }
 
     fn batch(&self, examples: &[usize], _epoch: usize, device: &Device) -> Result<TaskBatch<Self>> {
